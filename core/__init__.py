@@ -1,0 +1,27 @@
+"""The library under the experiments: raw TensorFlow ops, networks, data, training.
+
+Importing it imports TensorFlow with its start-up noise kept out: the C++ side
+logs some lines about missing GPU libraries before it reads any log level, so
+stderr is closed for the length of the import. TF_CPP_MIN_LOG_LEVEL, if you set
+it yourself, is left as it is and turns this off.
+"""
+
+import os
+import sys
+
+
+def _import_quietly():
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    _import_quietly()

@@ -1,0 +1,75 @@
+"""Checkpoints: one file holds all that a run goes on from, whole and checked.
+
+A checkpoint is a NumPy `.npz` archive: an array for each variable, and the state
+of the loop as JSON. The archive keeps a CRC-32 of every member, which reading
+verifies; nothing is pickled.
+"""
+
+import json
+import os
+
+import numpy as np
+
+from core import files
+from core.errors import InputError
+
+STATE = "state.json"
+
+
+def save(folder, name, arrays, state):
+    """Write arrays (name -> ndarray) and state (JSON values) as `folder/NAME.npz`.
+
+    What was `last.npz` becomes `previous.npz`. A process that dies in here leaves
+    whole files: the old ones or the new.
+    """
+    path = folder / f"{name}.npz"
+    with files.atomic(path) as file:
+        np.savez(file, **{STATE: np.array(json.dumps(state))}, **arrays)
+        if name == "last" and path.exists():
+            os.replace(path, folder / "previous.npz")
+
+
+def load(path):
+    """(arrays, state) of a checkpoint. Raises InputError if it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return arrays, json.loads(str(arrays.pop(STATE)))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such checkpoint.") from None
+    except Exception as error:  # zip, zlib and NumPy each have their own for damage
+        raise InputError(
+            f"{path}: damaged checkpoint ({error}); restore it from a copy or delete it."
+        ) from None
+
+
+def load_latest(folder):
+    """(arrays, state) of the newest whole checkpoint, or None where there is none yet.
+
+    A damaged `last.npz` is named in a warning line, and `previous.npz` taken.
+    Raises InputError if there are checkpoints and none is whole.
+    """
+    found = [path for path in (folder / "last.npz", folder / "previous.npz") if path.exists()]
+    for path in found[:-1]:
+        try:
+            return load(path)
+        except InputError as error:
+            print(f"warning: {error} Going on from {found[-1]}.")
+    return load(found[-1]) if found else None
+
+
+def restore(variables, arrays, folder):
+    """Assign arrays to the variables of the same names.
+
+    Raises InputError that names what differs if the names or shapes do.
+    """
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    differing = sorted(dict(shapes.items() ^ found.items()))
+    if differing:
+        raise InputError(
+            f"{folder}: the checkpoint is of another network; differing variables:"
+            f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
+        )
+    for name, variable in variables.items():
+        variable.assign(arrays[name])

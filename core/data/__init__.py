@@ -1,0 +1,1 @@
+"""The data sets, and the way from their files to batches of pixels."""

@@ -1,0 +1,144 @@
+"""Decode a data set once into raw uint8 arrays on disk, memory-mapped from then on.
+
+A cache is keyed by all that it was made from: the files' paths, sizes and times,
+the data set's settings, and the code that reads it. It grows block by block in a
+`.partial` folder whose index says how far it is; a killed preparation goes on from
+there, and the folder takes its final name when it is whole.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import itertools
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from core import files as filesystem
+from core import progress
+from core.data import images as image_reading
+from core.errors import InputError
+
+BLOCK = 256  # files between two notes of how far it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """One split, decoded.
+
+    images:        uint8 [M, H, W, 3], memory-mapped
+    masks:         uint8 [M, H, W], class ids, memory-mapped
+    rows:          int64 [N]: which of the M make up the split
+    owner:         int64 [M]: the index in files of the files each comes from
+    files:         the files found
+    class_pixels:  int64 [256], pixels of each class id in masks
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    rows: np.ndarray
+    owner: np.ndarray
+    files: list
+    class_pixels: np.ndarray
+
+    def __len__(self):
+        return len(self.rows)
+
+
+def generated(dataset, cache_dir):
+    """The folder of a data set's generated files; writes them the first time."""
+    source = hashlib.sha256(_source(dataset.generate)).hexdigest()[:12]
+    folder = cache_dir / "generated" / f"{dataset.name}-{source}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            dataset.generate(partial)
+            partial.rename(folder)
+    return folder
+
+
+def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
+    """`Examples` of a split, at most `limit` of them if limit > 0.
+
+    Raises InputError for the first file, in the data set's order, that can't be read.
+    """
+    files = list(dataset.find(data_dir, split))[: limit or None]
+    folder = cache_dir / "decoded" / f"{dataset.name}-{split}-{_key(dataset, files, split)}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+        if not folder.exists():
+            _decode(dataset, files, split, folder)
+    index = json.loads((folder / "index.json").read_text())
+    owner = np.repeat(np.arange(len(files)), index["examples"])
+    shape = (len(owner), *index["size"])
+    return Examples(
+        images=np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3)),
+        masks=np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape),
+        rows=dataset.select(owner, split),
+        owner=owner,
+        files=files,
+        class_pixels=np.array(index["class_pixels"], np.int64),
+    )
+
+
+def _decode(dataset, files, split, folder):
+    partial = folder.with_suffix(".partial")
+    partial.mkdir(exist_ok=True)
+    index_file = partial / "index.json"
+    index = {"examples": [], "size": [0, 0], "class_pixels": [0] * 256}
+    if index_file.exists():
+        index = json.loads(index_file.read_text())
+    print(f"decoding {len(files)} {split} images into {folder}")
+    bar = progress.bar(len(files), "image")
+    bar.update(len(index["examples"]))
+    masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
+    with (
+        _appendable(partial / "images.u8", 3 * masks_bytes) as images,
+        _appendable(partial / "masks.u8", masks_bytes) as masks,
+        ThreadPoolExecutor() as pool,
+    ):
+        while len(index["examples"]) < len(files):
+            block = files[len(index["examples"]) :][:BLOCK]
+            examples, pixels = [], np.array(index["class_pixels"])
+            for photo, mask in pool.map(dataset.read, block, itertools.repeat(split)):
+                images.write(photo.tobytes())
+                masks.write(mask.tobytes())
+                examples.append(len(mask))
+                pixels += np.bincount(mask.ravel(), minlength=256)
+                bar.add(1)
+            for file in (images, masks):
+                file.flush()
+                os.fsync(file.fileno())
+            index = {
+                "examples": index["examples"] + examples,  # in each of the files so far
+                "size": mask.shape[1:],
+                "class_pixels": pixels.tolist(),
+            }
+            filesystem.write_text(index_file, json.dumps(index))
+    partial.rename(folder)
+
+
+def _appendable(path, size):
+    """A file open for appending after its first `size` bytes; the rest is cut off."""
+    file = open(path, "r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _key(dataset, files, split):
+    digest = hashlib.sha256(_source(dataset.read) + _source(image_reading.read_rgb))
+    digest.update(json.dumps([split, dict(dataset.settings)], sort_keys=True).encode())
+    for path in itertools.chain.from_iterable(files):
+        status = path.stat()
+        digest.update(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _source(function):
+    """The text of the module a function is from: who edits a reader gets a new cache."""
+    return Path(inspect.getfile(function)).read_bytes()

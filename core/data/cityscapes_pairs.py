@@ -1,0 +1,109 @@
+"""Cityscapes image pairs: one JPEG an example, photo left, class colours right.
+
+The set is known from pix2pix and from Kaggle ("cityscapes-image-pairs"):
+`train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. Its
+colours went through JPEG too, so a class is a neighbourhood of its colour.
+"""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from core.data import street_scenes
+from core.data.images import image_files, read_rgb
+from core.errors import InputError
+from core.experiment import Dataset
+
+SUFFIXES = (".jpg", ".jpeg")
+GENERATED = {"train": 400, "val": 100}  # 400 is the article's number of training images
+
+
+def road_dataset(*, size, road_rgb, road_tolerance):
+    """The pairs as road (1) or not (0), size x size.
+
+    A pixel is road if none of its channels, 0..255, is farther than
+    road_tolerance from road_rgb.
+    """
+    road_rgb = tuple(road_rgb)
+    return Dataset(
+        name="cityscapes_pairs",
+        find=find,
+        read=lambda files, split: _read(files, size, road_rgb, road_tolerance),
+        settings={"size": size, "road_rgb": road_rgb, "road_tolerance": road_tolerance},
+        generate=generate,
+        check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance),
+    )
+
+
+def find(data_dir, split):
+    """The pairs of `data_dir/split`, or of a folder just below that holds both splits."""
+    below = sorted(path for path in data_dir.glob("*") if path.is_dir() and path.name[0] != ".")
+    for root in (data_dir, *below):
+        if (root / "train").is_dir() and (root / "val").is_dir():
+            pairs = image_files(root / split, SUFFIXES)
+            if pairs:
+                return [(path,) for path in pairs]
+            raise InputError(f"{root / split}: no .jpg pairs in this folder.")
+    raise InputError(
+        f"{data_dir}: no folders train/ and val/ with .jpg pairs here or one level down;"
+        " pass the folder that holds both as --data_dir."
+    )
+
+
+def split_pair(path):
+    """(photo, colours): the two square halves of a pair, as PIL images.
+
+    Raises InputError if the file is damaged or not twice as wide as high.
+    """
+    pair = read_rgb(path)
+    if pair.width != 2 * pair.height:
+        raise InputError(
+            f"{path}: {pair.width}x{pair.height} is not a pair, photo left and colours right,"
+            " twice as wide as high; remove the file or mend it."
+        )
+    half = pair.height
+    return ImageOps.crop(pair, (0, 0, half, 0)), ImageOps.crop(pair, (half, 0, 0, 0))
+
+
+def generate(folder):
+    """Write generated street scenes as JPEG pairs, `train` and `val`: about 20 MB."""
+    palette = np.zeros((256, 3), np.uint8)
+    for label, colour in street_scenes.COLOURS.items():
+        palette[label] = colour
+
+    def write(split, index):
+        photo, labels = street_scenes.scene((list(GENERATED).index(split), index))
+        pair = Image.fromarray(np.concatenate([photo, palette[labels]], axis=1))
+        pair.save(folder / split / f"{index + 1}.jpg", quality=92)
+
+    with ThreadPoolExecutor() as pool:
+        for split, count in GENERATED.items():
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            list(pool.map(write, [split] * count, range(count)))
+
+
+def _read(files, size, road_rgb, road_tolerance):
+    photo, colours = split_pair(*files)
+    photo = photo.resize((size, size), Image.Resampling.BILINEAR)
+    colours = colours.resize((size, size), Image.Resampling.NEAREST)
+    distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
+    return np.asarray(photo)[None], (distance <= road_tolerance).astype(np.uint8)[None]
+
+
+def _check(pixels, files, road_rgb, road_tolerance):
+    if pixels[1]:
+        return
+    seen = Counter()
+    for (path,) in files[:50]:
+        colours, counts = np.unique(
+            np.asarray(split_pair(path)[1]).reshape(-1, 3), axis=0, return_counts=True
+        )
+        seen.update({tuple(map(int, colour)): int(count) for colour, count in zip(colours, counts)})
+    frequent = ", ".join(f"{colour} {count / seen.total():.1%}" for colour, count in seen.most_common(5))
+    raise InputError(
+        f"no pixel of the {len(files)} training masks is within {road_tolerance} of road colour"
+        f" {road_rgb}; the most frequent colours are {frequent}:"
+        " change --road_rgb or --road_tolerance."
+    )

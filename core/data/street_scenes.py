@@ -1,0 +1,232 @@
+"""Generated street scenes with Cityscapes label ids: data where there is none.
+
+A road in perspective, straight or bent, between kerbs and pavements, with lane
+marks, cars, trees, lamps, people, house fronts and sky, under shadows, haze and
+noise. Asphalt, pavement, walls, cars and clouded sky share their greys, so that
+single pixels do not tell the road: its shape and place do.
+
+Everything follows from the seed through NumPy's frozen `RandomState` and integer
+coordinates: the same pixels on every machine.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SIZE = 256  # height and width
+
+# Cityscapes label ids and colours of what the scenes hold
+COLOURS = {
+    7: (128, 64, 128),  # road
+    8: (244, 35, 232),  # pavement
+    11: (70, 70, 70),  # building
+    17: (153, 153, 153),  # pole
+    20: (220, 220, 0),  # traffic sign
+    21: (107, 142, 35),  # vegetation
+    22: (152, 251, 152),  # terrain
+    23: (70, 130, 180),  # sky
+    24: (220, 20, 60),  # person
+    26: (0, 0, 142),  # car
+}
+ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR = COLOURS
+
+
+def scene(seed):
+    """Photo uint8 [256, 256, 3] and Cityscapes label ids uint8 [256, 256].
+
+    seed: an int or a sequence of ints, each at least 0.
+    """
+    rng = np.random.RandomState(seed)
+    canvas = _Canvas()
+    ground = _Ground(rng)
+    _sky(canvas, rng, ground)
+    _houses(canvas, rng, ground)
+    _street(canvas, rng, ground)
+    for t in np.sort(rng.uniform(0.03, 0.9, rng.randint(5, 13))):  # far to near
+        rng.choice([_car, _car, _tree, _lamp, _person])(canvas, rng, ground, t)
+    return _photograph(canvas, rng, ground), np.array(canvas.labels)
+
+
+class _Canvas:
+    """The photo and its labels, painted together."""
+
+    def __init__(self):
+        self.photo = Image.new("RGB", (SIZE, SIZE))
+        self.labels = Image.new("L", (SIZE, SIZE))
+        self._photo, self._labels = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
+
+    def polygon(self, points, colour, label=None):
+        """label None paints on what is there: a window, a lane mark, a shadow."""
+        points = [(int(x), int(y)) for x, y in points]
+        self._photo.polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
+        if label is not None:
+            self._labels.polygon(points, fill=label)
+
+    def box(self, x, y, width, height, colour, label=None):
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        self.polygon(corners, colour, label)
+
+    def ellipse(self, x, y, rx, ry, colour, label=None):
+        angles = np.arange(0, 2 * np.pi, np.pi / 8)
+        self.polygon([(x + rx * np.cos(a), y + ry * np.sin(a)) for a in angles], colour, label)
+
+
+class _Ground:
+    """The plane of the street. t is nearness: 0 at the horizon, 1 at the lower edge."""
+
+    def __init__(self, rng):
+        self.horizon = rng.randint(80, 130)
+        self.vanishing = rng.randint(70, 186)
+        self.centre = rng.randint(60, 196)
+        self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0
+        self.half_width = rng.uniform(60, 200)
+        self.pavement = rng.uniform(0.2, 0.7)  # in half road widths
+        self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)
+
+    def y(self, t):
+        return self.horizon + t * (SIZE - self.horizon)
+
+    def x(self, t, across):
+        """across: -1 and 1 are the kerbs, 0 is the middle of the road."""
+        middle = self.vanishing + (self.centre - self.vanishing) * t + self.bend * t * (1 - t)
+        return middle + across * (2 + self.half_width * t)
+
+    def strip(self, left, right, near=0.0, far=1.0):
+        """Polygon between two lines across the depths near..far."""
+        depths = np.linspace(near, far, 24)
+        edge = [(self.x(t, left), self.y(t)) for t in depths]
+        return edge + [(self.x(t, right), self.y(t)) for t in depths[::-1]]
+
+
+def _grey(rng, low, high, tint=10):
+    return rng.uniform(low, high) + rng.uniform(-tint, tint, 3)
+
+
+def _sky(canvas, rng, ground):
+    blue, cloud = np.array([90, 140, 215]), np.array([175, 175, 180])
+    top = blue + (cloud - blue) * rng.uniform(0, 1) + rng.uniform(-35, 20)
+    for y in range(ground.horizon + 1):
+        canvas.box(0, y, SIZE, 1, top + 40 * y / ground.horizon, SKY)
+    for _ in range(rng.randint(0, 5)):
+        centre = rng.randint(0, SIZE), rng.randint(0, ground.horizon)
+        canvas.ellipse(*centre, rng.randint(15, 60), rng.randint(4, 14), _grey(rng, 190, 235, 4))
+
+
+def _houses(canvas, rng, ground):
+    canvas.box(0, ground.horizon, SIZE, SIZE, _grass(rng), TERRAIN)
+    for side in (-1, 1):
+        edge = 0 if side < 0 else SIZE
+        x = ground.vanishing + side * rng.randint(2, 25)
+        while 0 < x < SIZE:
+            depth = abs(x - ground.vanishing) / SIZE
+            width, height = 12 + 110 * depth * rng.uniform(0.6, 1.2), 20 + 230 * depth * rng.uniform(0.5, 1.3)
+            foot = ground.horizon + 0.55 * abs(x + side * width - ground.vanishing) * rng.uniform(0.3, 0.6)
+            if rng.rand() < 0.75:
+                wall = _grey(rng, 60, 185, 18)
+                left = min(x, x + side * width)
+                canvas.box(left, ground.horizon - height, width, height + foot - ground.horizon, wall, BUILDING)
+                _windows(canvas, rng, left, ground.horizon - height, width, height, wall)
+            else:
+                canvas.ellipse(x + side * width / 2, ground.horizon - 10, width / 2, 14 + height / 3, _leaves(rng), VEGETATION)
+            x += side * (width + rng.choice([0, 0, 6]))
+        canvas.box(min(edge, x), ground.horizon - 4, abs(edge - x), 10, _leaves(rng), VEGETATION)
+
+
+def _windows(canvas, rng, x, y, width, height, wall):
+    colour = wall * rng.uniform(0.4, 0.8) if rng.rand() < 0.7 else wall + 45
+    step = max(6, width / rng.randint(3, 6))
+    for column in np.arange(x + step / 3, x + width - step / 2, step):
+        for row in np.arange(y + step / 3, y + height - step / 2, step * 1.3):
+            canvas.box(column, row, step * 0.45, step * 0.7, colour)
+
+
+def _street(canvas, rng, ground):
+    slabs = _grey(rng, 85, 175) if rng.rand() < 0.6 else ground.asphalt + rng.uniform(-6, 18)
+    outer = 1 + ground.pavement
+    canvas.polygon(ground.strip(-outer, outer), slabs, PAVEMENT)
+    if rng.rand() < 0.3:  # a verge of grass behind one pavement
+        side = rng.choice([-1, 1])
+        canvas.polygon(ground.strip(side * outer * 0.8, side * outer), _grass(rng), TERRAIN)
+    canvas.polygon(ground.strip(-1.05, 1.05), slabs + rng.uniform(15, 45), PAVEMENT)  # kerb
+    canvas.polygon(ground.strip(-1, 1), ground.asphalt, ROAD)
+    paint = _grey(rng, 175, 235, 5)
+    for line in [0.0] if rng.rand() < 0.6 else [-0.34, 0.34]:
+        for t in np.arange(0.02, 1, 0.16) ** 1.6:
+            canvas.polygon(ground.strip(line - 0.025, line + 0.025, t, t * 1.35 + 0.01), paint)
+    if rng.rand() < 0.25:  # a crossing
+        for across in np.arange(-0.9, 0.9, 0.25):
+            canvas.polygon(ground.strip(across, across + 0.12, 0.45, 0.58), paint)
+    for _ in range(rng.randint(0, 4)):  # patches of newer asphalt
+        t, across = rng.uniform(0.1, 0.9), rng.uniform(-0.9, 0.5)
+        patch = ground.strip(across, across + rng.uniform(0.1, 0.4), t, t + 0.1)
+        canvas.polygon(patch, ground.asphalt * rng.uniform(0.75, 1.2))
+
+
+def _car(canvas, rng, ground, t):
+    across = rng.choice([-0.55, 0.5, -0.9, 0.9]) + rng.uniform(-0.1, 0.1)
+    width, height = 4 + 75 * t, 3 + 46 * t
+    x, y = ground.x(t, across) - width / 2, ground.y(t)
+    body = _grey(rng, 30, 230, 8) if rng.rand() < 0.6 else rng.uniform(20, 220, 3)
+    canvas.ellipse(x + width / 2, y, width * 0.62, height * 0.14, ground.asphalt * 0.45)
+    canvas.box(x, y - height * 0.6, width, height * 0.52, body, CAR)
+    roof = [(x + width * s, y - height * r) for s, r in ((0.1, 0.6), (0.22, 1), (0.78, 1), (0.9, 0.6))]
+    canvas.polygon(roof, body * 0.9, CAR)
+    canvas.box(x + width * 0.24, y - height * 0.92, width * 0.52, height * 0.28, body * 0.3 + 25)
+    for wheel in (0.08, 0.74):
+        canvas.box(x + width * wheel, y - height * 0.16, width * 0.18, height * 0.18, (25, 25, 28), CAR)
+    for lamp in (0.05, 0.8):
+        canvas.box(x + width * lamp, y - height * 0.48, width * 0.14, height * 0.12, (200, 60, 40))
+
+
+def _tree(canvas, rng, ground, t):
+    x, y, size = _beside(rng, ground, t), ground.y(t), 10 + 110 * t
+    canvas.box(x - size * 0.04, y - size, size * 0.08 + 1, size, (80, 62, 48), VEGETATION)
+    for _ in range(7):
+        dx, dy = rng.uniform(-0.35, 0.35, 2) * size
+        canvas.ellipse(x + dx, y - size * 1.15 + dy, size * 0.3, size * 0.26, _leaves(rng), VEGETATION)
+
+
+def _lamp(canvas, rng, ground, t):
+    x, y, height = _beside(rng, ground, t), ground.y(t), 14 + 150 * t
+    canvas.box(x, y - height, 1 + 4 * t, height, _grey(rng, 70, 160), POLE)
+    if rng.rand() < 0.5:
+        side = 3 + 18 * t
+        canvas.box(x - side / 2, y - height, side, side, rng.choice([40, 200], 3), SIGN)
+
+
+def _person(canvas, rng, ground, t):
+    x, y, height = _beside(rng, ground, t), ground.y(t), 5 + 70 * t
+    canvas.box(x, y - height * 0.45, height * 0.2, height * 0.45, rng.uniform(20, 120, 3), PERSON)
+    canvas.box(x - height * 0.03, y - height * 0.85, height * 0.26, height * 0.42, rng.uniform(20, 220, 3), PERSON)
+    canvas.ellipse(x + height * 0.1, y - height * 0.92, height * 0.08, height * 0.1, (190, 150, 125), PERSON)
+
+
+def _beside(rng, ground, t):
+    return ground.x(t, rng.choice([-1, 1]) * rng.uniform(1.1, 1.1 + ground.pavement))
+
+
+def _leaves(rng):
+    return np.array([60, 95, 45]) * rng.uniform(0.6, 1.4) + rng.uniform(-12, 12, 3)
+
+
+def _grass(rng):
+    return np.array([110, 125, 75]) * rng.uniform(0.7, 1.3)
+
+
+def _photograph(canvas, rng, ground):
+    """Shadows, haze, texture, lens blur, exposure and sensor noise."""
+    light = Image.new("L", (SIZE, SIZE), 255)
+    draw = ImageDraw.Draw(light)
+    for _ in range(rng.randint(0, 4)):  # shadows of what stands outside the picture
+        t, reach = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
+        left, right = np.sort(rng.uniform(-2, 2, 2))
+        shadow = ground.strip(left, right, t, min(1, t + reach))
+        draw.polygon([(int(x), int(y)) for x, y in shadow], fill=int(rng.uniform(110, 190)))
+    light = np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32)[..., None] / 255
+    coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
+    texture = np.asarray(coarse.resize((SIZE, SIZE), Image.BICUBIC), np.float32)[..., None] - 128
+    photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.7)), np.float32) * light
+    photo += texture * rng.uniform(0.05, 0.2)
+    depth = np.exp(-np.abs(np.arange(SIZE) - ground.horizon) / 25)[:, None, None]
+    photo += (190 - photo) * depth * rng.uniform(0, 0.35)
+    photo = photo * rng.uniform(0.65, 1.2) * rng.uniform(0.93, 1.07, 3) + rng.normal(0, rng.uniform(3, 9), photo.shape)
+    return photo.clip(0, 255).astype(np.uint8)

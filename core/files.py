@@ -1,0 +1,41 @@
+"""Files that are whole or absent, and locks that die with their process."""
+
+import contextlib
+import fcntl
+import os
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """A binary file to write; it takes path's place, on disk, when the block ends.
+
+    If the block raises, or the process dies, what stood at path still stands.
+    """
+    partial = path.with_name(f".{path.name}.partial")  # one name: leftovers do not pile up
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path, text):
+    """Write text as UTF-8, whole or not at all."""
+    with atomic(path) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def lock(path, *, wait):
+    """Hold an exclusive lock on a file for the length of the block.
+
+    The kernel drops it when the process ends, however it ends. Raises
+    BlockingIOError if another process holds it and wait is False.
+    """
+    with open(path, "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

@@ -1,0 +1,89 @@
+"""The operations the networks are composed of: pure functions of tensors.
+
+Layouts, stated once: activations are NHWC, `[batch, height, width, channels]`;
+kernels are HWIO, `[height, width, in, out]`, and those of transposed
+convolutions `[height, width, out, in]`, as `tf.nn.conv2d_transpose` has them.
+
+Kernels are float32 and are cast to the dtype of the activations, so that the
+dtype of the images alone decides the precision of a forward pass.
+"""
+
+import tensorflow as tf
+
+LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road article
+
+
+def conv2d(x, kernel, bias=None):
+    """Convolution, stride 1, SAME, linear: [B, H, W, I] -> [B, H, W, O]."""
+    x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=1, padding="SAME")
+    return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
+
+
+def conv2d_transpose(x, kernel, bias=None, *, stride=1):
+    """Transposed convolution, SAME, linear: [B, H, W, I] -> [B, sH, sW, O].
+
+    The kernel is [h, w, O, I]; the output size follows from the input's.
+    """
+    batch, height, width, _ = tf.unstack(tf.shape(x))
+    output_shape = [batch, stride * height, stride * width, kernel.shape[2]]
+    kernel = tf.cast(kernel, x.dtype)
+    x = tf.nn.conv2d_transpose(x, kernel, output_shape, strides=stride, padding="SAME")
+    return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
+
+
+def conv2d_down(x, kernel):
+    """Convolution, stride 1, SAME, leaky ReLU: [B, H, W, I] -> [B, H, W, O]."""
+    return tf.nn.leaky_relu(conv2d(x, kernel), LEAK)
+
+
+def maxpool_down(x):
+    """2x2 max-pooling, VALID: [B, H, W, C] -> [B, H // 2, W // 2, C]."""
+    return tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
+
+
+def conv2d_up(x, kernel):
+    """Transposed convolution, stride 1, SAME, leaky ReLU: [B, H, W, I] -> [B, H, W, O].
+
+    At stride 1 this is a convolution with the kernel turned by 180 degrees.
+    """
+    return tf.nn.leaky_relu(conv2d_transpose(x, kernel), LEAK)
+
+
+def maxpool_up(x):
+    """Nearest-neighbour up-sampling by two: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    _, height, width, _ = tf.unstack(tf.shape(x))
+    return tf.image.resize(x, [2 * height, 2 * width], method="nearest")
+
+
+def dropout(x, rate, seed, layer):
+    """Zero a share `rate` of the numbers and scale up the rest; x itself if seed is None.
+
+    seed: int [2], of the step; layer: int, so that each layer draws its own.
+    """
+    if seed is None:
+        return x
+    layer_seed = tf.random.experimental.stateless_fold_in(seed, layer)
+    return tf.nn.experimental.stateless_dropout(x, rate, layer_seed)
+
+
+def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99, epsilon=1e-3):
+    """Batch normalisation over all but the channels: [B, H, W, C] -> [B, H, W, C].
+
+    gamma, beta, mean, variance: float32 [C]. Training normalises by the batch's
+    statistics and moves the variables mean and variance towards them by a share
+    1 - momentum; otherwise normalises by these. Ioffe and Szegedy 2015; momentum,
+    epsilon and the biased variance are Keras'.
+    """
+    if not training:
+        x, *_ = tf.compat.v1.nn.fused_batch_norm(
+            x, gamma, beta, mean, variance, epsilon=epsilon, is_training=False
+        )
+        return x
+    x, batch_mean, batch_variance = tf.compat.v1.nn.fused_batch_norm(
+        x, gamma, beta, epsilon=epsilon, is_training=True
+    )
+    numbers = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+    biased = batch_variance * (numbers - 1) / numbers  # the op divides by numbers - 1
+    mean.assign(momentum * mean + (1 - momentum) * batch_mean)
+    variance.assign(momentum * variance + (1 - momentum) * biased)
+    return x

@@ -1,0 +1,88 @@
+"""The folder of a run: what it was started with, and what came of it.
+
+    flags.cfg                  an absl flagfile: --flagfile=flags.cfg repeats the run
+    metrics.csv                a row for each epoch
+    summary.json               final and best figures, parameters, time, versions
+    predictions/epoch_NNN.png  photo, truth, prediction, errors
+    curves.png                 where matplotlib is installed
+    checkpoints/               last, previous and best, `.npz`
+
+Nothing here is ever deleted; all but the pictures follows from the checkpoint.
+"""
+
+import contextlib
+import csv
+import io
+import json
+
+from core import files, settings
+from core.errors import InputError
+
+
+@contextlib.contextmanager
+def claim(folder, define_flags, values):
+    """Hold a run folder for one process; make it, or see that it fits the flags.
+
+    values: the flags of this run, among them all that define_flags defines.
+    Raises InputError if another process trains there, or if flags differ from
+    those that the folder was begun with.
+    """
+    for path in (folder / "checkpoints", folder / "predictions"):
+        path.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(folder / ".lock", wait=False))
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process trains here; wait for it or take another --run_dir."
+            ) from None
+        path = folder / "flags.cfg"
+        names = sorted(settings.parse(define_flags))
+        if not path.exists():
+            lines = [values[name].serialize() for name in names]
+            files.write_text(path, "".join(f"{line}\n" for line in lines if line))
+        begun = settings.parse(define_flags, [f"--flagfile={path}"])
+        differing = [
+            f"--{name} (begun with {begun[name].value}, now {values[name].value})"
+            for name in names
+            if name not in settings.FREE and begun[name].value != values[name].value
+        ]
+        if differing:
+            raise InputError(
+                f"{folder} was begun with other settings: {', '.join(differing)};"
+                f" take another --run_dir, or continue it with --flagfile={path}."
+            )
+        yield
+
+
+def write_metrics(folder, history):
+    """metrics.csv: history is a list of dicts with the same keys, one for each epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0])
+    writer.writeheader()
+    writer.writerows(history)
+    files.write_text(folder / "metrics.csv", text.getvalue())
+
+
+def write_summary(folder, summary):
+    """summary.json: NaN, which JSON does not know, becomes null."""
+    text = json.dumps(_without_nan(summary), indent=2, allow_nan=False)
+    files.write_text(folder / "summary.json", text + "\n")
+
+
+def write_picture(path, picture):
+    """A PIL image as PNG."""
+    with files.atomic(path) as file:
+        picture.save(file, "PNG")
+
+
+def write_figure(path, figure):
+    """A matplotlib figure as PNG."""
+    with files.atomic(path) as file:
+        figure.savefig(file, format="png")
+
+
+def _without_nan(value):
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if value != value else value

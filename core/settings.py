@@ -1,0 +1,79 @@
+"""The flags that every experiment has, and reading flags outside the command line."""
+
+from pathlib import Path
+
+from absl import flags
+
+from core.errors import InputError
+
+# What may differ when a run is continued: none of it changes a result.
+FREE = {"run_dir", "cache_dir", "checkpoint_every", "tensorboard"}
+
+
+def define(values, *, name, epochs, batch_size, size, multiple, learning_rate, clip_norm):
+    """Define the common flags in a `flags.FlagValues`, with an article's defaults.
+
+    multiple: what the network's input height and width are a multiple of.
+    """
+
+    def integer(flag, default, help, **bounds):
+        flags.DEFINE_integer(flag, default, help, flag_values=values, **bounds)
+
+    def number(flag, default, help, **bounds):
+        flags.DEFINE_float(flag, default, help, flag_values=values, **bounds)
+
+    def text(flag, default, help):
+        flags.DEFINE_string(flag, default, help, flag_values=values)
+
+    integer("epochs", epochs, "Passes over the training images.", lower_bound=1)
+    integer("batch_size", batch_size, "Images in a training step.", lower_bound=1)
+    integer("size", size, "Height and width, in pixels, that images are resized to.", lower_bound=1)
+    number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
+    number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
+    integer("seed", 0, "Decides initial weights, order and every random choice.", lower_bound=0)
+    integer("limit", 0, "Use only the first so many images of each split; 0: all.", lower_bound=0)
+    text("data_dir", None, "Folder of the data set; without it, images are generated.")
+    text("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
+    text("cache_dir", "cache", "Folder for decoded and generated images.")
+    number("checkpoint_every", 5, "Minutes between checkpoints within an epoch.", lower_bound=0)
+    flags.DEFINE_enum(
+        "precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "deterministic",
+        None,
+        "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "tensorboard", False, "Write scalars and pictures for TensorBoard.", flag_values=values
+    )
+    flags.register_validator(
+        "size",
+        lambda size: size % multiple == 0,
+        f"must be a multiple of {multiple}: the network halves it again and again",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "learning_rate", lambda rate: rate > 0, "must be above 0", flag_values=values
+    )
+    flags.register_validator(
+        "data_dir",
+        lambda folder: folder is None or Path(folder).is_dir(),
+        "no such folder",
+        flag_values=values,
+    )
+
+
+def parse(define_flags, arguments=()):
+    """`flags.FlagValues` with the flags of one function alone, from a list of arguments.
+
+    Raises InputError for what does not parse.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    try:
+        values(["", *arguments])
+    except flags.Error as error:
+        raise InputError(str(error)) from None
+    return values

@@ -1,0 +1,306 @@
+"""The training loop: one for every experiment, exactly resumable at any step.
+
+All that a step depends on is either in the checkpoint (variables, and the
+`State` below) or follows from (seed, epoch, step): the order of the images and
+what is random in the network. Files are written so that a process killed at any
+moment leaves a run that goes on as if it had never stopped.
+"""
+
+import contextlib
+import dataclasses
+import math
+import os
+import platform
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from core import checkpoint, progress, render, run_folder, tensorboard
+from core.data import batches, cache
+from core.errors import InputError
+from core.evaluate import make_evaluate, make_predict
+from core.weights import count
+
+LOOK_EVERY = 0.5  # seconds between looks at the losses, which till then stay on the device
+EXPLODED = 100.0  # nats a pixel: chance level is 3.5 for 34 classes, nothing that learns is here
+PICTURES = 6  # validation images in the picture of each epoch
+
+
+@dataclasses.dataclass
+class State:
+    """Where a training stands, but for the values of its variables."""
+
+    epoch: int = 0  # whole epochs, validation included
+    step: int = 0  # steps made in the epoch after those
+    loss_sum: float = 0.0  # over the images of these steps
+    step_seconds: float = 0.0  # that these steps took
+    seconds: float = 0.0  # since the start of the run, pauses between processes left out
+    history: list = dataclasses.field(default_factory=list)  # a dict for each epoch
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM asked for an end, between two steps."""
+
+
+def make_train_step(experiment, weights, optimizer, dtype):
+    """A function (images, masks, seed) -> loss that makes one step of training.
+
+    images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; seed: int64 [2],
+    decides what is random in the forward pass. The loss, a float32 scalar, is
+    the batch's before the step. A batch of another size does not retrace.
+    """
+    trainable = [variable for variable in weights.values() if variable.trainable]
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, None, None, 3], tf.uint8),
+            tf.TensorSpec([None, None, None], tf.uint8),
+            tf.TensorSpec([2], tf.int64),
+        ]
+    )
+    def train_step(images, masks, seed):
+        with tf.GradientTape() as tape:
+            logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
+            loss = tf.reduce_mean(experiment.loss(tf.cast(logits, tf.float32), masks))
+        gradients = tape.gradient(loss, trainable)
+        optimizer.apply_gradients(zip(gradients, trainable))
+        return loss
+
+    return train_step
+
+
+def run(experiment, define_flags, flags):
+    """Train an experiment in its run folder, from the start or from where it stands.
+
+    Returns the process' exit code: 0, or 130 and 143 where SIGINT or SIGTERM
+    ended it with its state saved. Raises InputError for what the user can cure.
+    """
+    folder = Path(flags.run_dir)
+    with run_folder.claim(folder, define_flags, flags), _stop_signals() as signals:
+        return _run(experiment, flags, folder, signals)
+
+
+def _run(experiment, flags, folder, signals):
+    # --- device
+    device = _set_up_device(flags.deterministic)
+    dtype = tf.dtypes.as_dtype(flags.precision)
+
+    # --- weights and optimizer: from the last checkpoint, else from the seed
+    weights = experiment.init_weights(seed=flags.seed)
+    optimizer = tf.keras.optimizers.Adam(
+        flags.learning_rate, global_clipnorm=flags.clip_norm or None
+    )
+    optimizer.build([variable for variable in weights.values() if variable.trainable])
+    variables = weights | {variable.path: variable for variable in optimizer.variables}
+    state, saved = State(), checkpoint.load_latest(folder / "checkpoints")
+    if saved:
+        checkpoint.restore(variables, saved[0], folder)
+        state = State(**saved[1])
+    print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {device}")
+
+    def report():
+        return _report(experiment, folder, state, parameters=count(weights), device=device)
+
+    if state.epoch == flags.epochs:
+        print("this run is finished; another --run_dir begins a new one")
+        return report()
+
+    # --- data
+    cache_dir = Path(flags.cache_dir)
+    if flags.data_dir:
+        data_dir = Path(flags.data_dir)
+    else:
+        data_dir = cache.generated(experiment.dataset, cache_dir)
+    train, val = (
+        cache.prepare(experiment.dataset, data_dir, split, cache_dir, limit=flags.limit)
+        for split in ("train", "val")
+    )
+    experiment.dataset.check(train.class_pixels, train.files)
+    print(f"{len(train)} training and {len(val)} validation images from {data_dir}")
+
+    # --- loop
+    steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
+    train_step = make_train_step(experiment, weights, optimizer, dtype)
+    evaluate = make_evaluate(experiment, weights, dtype)
+    predict = make_predict(experiment, weights, dtype)
+    shown = val.rows[np.unique(np.linspace(0, len(val) - 1, PICTURES).astype(int))]
+    started = time.monotonic() - state.seconds
+    pending = []  # (images, loss) of the steps not yet in state.loss_sum
+
+    def save(name="last"):
+        _settle(pending, state)
+        arrays = {name: variable.numpy() for name, variable in variables.items()}
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            raise _diverged(state, "a weight")
+        state.seconds = time.monotonic() - started
+        checkpoint.save(folder / "checkpoints", name, arrays, dataclasses.asdict(state))
+
+    def train_epoch():
+        bar = progress.bar(steps, "step", stateful=("loss", "images/s"))
+        saved = looked = time.monotonic()
+        epoch_batches = batches.training(
+            train,
+            flags.batch_size,
+            seed=flags.seed,
+            epoch=state.epoch,
+            first_step=state.step,
+            augment=experiment.augment,
+        )
+        for images, masks in _until(signals, epoch_batches):
+            loss = train_step(images, masks, [flags.seed, state.epoch * steps + state.step])
+            pending.append((len(images), loss))
+            state.step += 1
+            if time.monotonic() - looked > LOOK_EVERY or state.step == steps:
+                _settle(pending, state)
+                state.step_seconds += time.monotonic() - looked
+                seen = min(state.step * flags.batch_size, len(train))
+                bar.update(
+                    state.step,
+                    [("loss", state.loss_sum / seen), ("images/s", seen / state.step_seconds)],
+                )
+                if time.monotonic() - saved > 60 * flags.checkpoint_every:
+                    save()
+                    saved = time.monotonic()
+                looked = time.monotonic()
+
+    def finish_epoch():
+        val_batches = _until(signals, batches.evaluation(val, flags.batch_size))
+        means, confusion = evaluate(val_batches)
+        predictions = np.concatenate([predict(val.images[i : i + 1]) for i in shown])
+        figures = {**means, **experiment.metrics(confusion)}
+        row = {
+            "epoch": state.epoch + 1,
+            "step": (state.epoch + 1) * steps,
+            "train_loss": state.loss_sum / len(train),
+            **{f"val_{name}": float(value) for name, value in figures.items()},
+            "images_per_second": len(train) / state.step_seconds,
+            "seconds": time.monotonic() - started,
+        }
+        panel = render.panel(
+            val.images[shown],
+            val.masks[shown],
+            predictions,
+            experiment.palette,
+            captions=[val.files[val.owner[i]][0].name for i in shown],
+        )
+        run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
+        state.history.append(row)
+        state.epoch, state.step, state.loss_sum, state.step_seconds = row["epoch"], 0, 0.0, 0.0
+        if _best(experiment, state.history) is row:
+            save("best")
+        save()
+        run_folder.write_metrics(folder, state.history)
+        if writer:
+            tensorboard.write(writer, row, panel)
+        print(f"epoch {row['epoch']}/{flags.epochs}: {_line(row)}", flush=True)
+
+    writer = tensorboard.writer(folder) if flags.tensorboard else None
+    if state.history or state.step:
+        print(f"continuing after {state.epoch} epochs and {state.step} steps")
+    try:
+        while state.epoch < flags.epochs:
+            train_epoch()
+            finish_epoch()
+    except Stopped:
+        save()
+        print(f"stopped and saved; the same command continues {folder}")
+        return 128 + signals[0]
+    return report()
+
+
+def _settle(pending, state):
+    """Wait for the losses of the last steps and add them up; raise if one is absurd."""
+    for examples, loss in pending:
+        if not float(loss) < EXPLODED:  # NaN is not below anything either
+            raise _diverged(state, f"the loss ({float(loss):.3g})")
+        state.loss_sum += float(loss) * examples
+    pending.clear()
+
+
+def _diverged(state, what):
+    return InputError(
+        f"{what} is not finite or absurdly large at or before step {state.step} of epoch"
+        f" {state.epoch + 1}: the training diverged. The last checkpoint is from before; begin a"
+        " new --run_dir with a smaller --learning_rate or --clip_norm."
+    )
+
+
+def _best(experiment, history):
+    """The row with the largest deciding metric, the first of equals; NaN is the smallest."""
+    return max(history, key=lambda row: np.nan_to_num(row[f"val_{experiment.best}"], nan=-1.0))
+
+
+def _report(experiment, folder, state, **facts):
+    """Write summary.json and the curves, print the result; 0, the exit code."""
+    best = _best(experiment, state.history)
+    run_folder.write_metrics(folder, state.history)
+    run_folder.write_summary(
+        folder,
+        {
+            "experiment": experiment.name,
+            "final": state.history[-1],
+            "best": best,
+            "seconds": state.seconds,
+            **facts,
+            "versions": {
+                "python": platform.python_version(),
+                "tensorflow": tf.__version__,
+                "keras": tf.keras.__version__,
+                "numpy": np.__version__,
+            },
+        },
+    )
+    figure = render.curves(state.history)
+    if figure:
+        run_folder.write_figure(folder / "curves.png", figure)
+    print(f"final, epoch {state.epoch}: {_line(state.history[-1])}")
+    print(f"best, epoch {best['epoch']}: {_line(best)}")
+    print(f"pictures: {folder / 'predictions'}; figures: {folder / 'metrics.csv'}")
+    return 0
+
+
+def _line(row):
+    """One row of the history as text."""
+    figures = [f"{name} {value:.4f}" for name, value in row.items() if "loss" in name or "val" in name]
+    return f"{', '.join(figures)} ({row['images_per_second']:.1f} images/s)"
+
+
+def _until(signals, items):
+    """The items, until a signal came; then raises Stopped before the next one."""
+    for item in items:
+        if signals:
+            raise Stopped
+        yield item
+
+
+@contextlib.contextmanager
+def _stop_signals():
+    """A list that gets the first SIGINT or SIGTERM; a second one ends the process at once."""
+    received = []
+
+    def note(number, frame):
+        received.append(number)
+        for either in before:
+            signal.signal(either, signal.SIG_DFL)
+
+    before = {either: signal.signal(either, note) for either in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for either, handler in before.items():
+            signal.signal(either, handler)
+
+
+def _set_up_device(deterministic):
+    """Choose memory growth and determinism before the first op; the device in words."""
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if deterministic or (deterministic is None and not gpus):
+        tf.config.experimental.enable_op_determinism()
+    if gpus:
+        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
+    return f"{len(os.sched_getaffinity(0))} CPU cores"

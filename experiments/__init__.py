@@ -1,0 +1,1 @@
+"""One script per article, then one per verb."""

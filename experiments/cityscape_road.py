@@ -1,0 +1,66 @@
+"""Road or not: the raw TensorFlow U-Net on Cityscapes image pairs.
+
+Run: python -m experiments.cityscape_road --epochs=25
+     python -m experiments.cityscape_road --epochs=25 --data_dir=DIR
+"""
+
+from absl import flags
+
+from core import cli, losses, metrics, settings, train
+from core.data import cityscapes_pairs
+from core.experiment import Experiment
+from core.models import road_unet
+
+
+def define_flags(values):
+    """The article's settings: Adam 1e-3, batches of 5, 25 epochs, 128x128."""
+    settings.define(
+        values,
+        name="cityscape_road",
+        epochs=25,
+        batch_size=5,
+        size=128,
+        multiple=2 ** (len(road_unet.FILTERS) - 1),
+        learning_rate=1e-3,
+        clip_norm=1.0,
+    )
+    flags.DEFINE_list(
+        "road_rgb", "128,64,128", "Colour of road in the masks: red,green,blue.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "road_tolerance",
+        30,
+        "A pixel is road if no channel is farther from --road_rgb than this.",
+        lower_bound=0,
+        upper_bound=255,
+        flag_values=values,
+    )
+    flags.register_validator(
+        "road_rgb",
+        lambda rgb: len(rgb) == 3 and all(c.strip().isdecimal() and int(c) < 256 for c in rgb),
+        "must be three numbers from 0 to 255, as in 128,64,128",
+        flag_values=values,
+    )
+
+
+def experiment(flags):
+    """The article as a record, for parsed flags."""
+    return Experiment(
+        name="cityscape_road",
+        classes=("background", "road"),
+        palette=((0, 0, 0), (128, 64, 128)),
+        dataset=cityscapes_pairs.road_dataset(
+            size=flags.size,
+            road_rgb=[int(channel) for channel in flags.road_rgb],
+            road_tolerance=flags.road_tolerance,
+        ),
+        init_weights=road_unet.init_weights,
+        forward=road_unet.forward,
+        loss=losses.binary_cross_entropy,
+        metrics=metrics.binary,
+        best="iou",
+    )
+
+
+if __name__ == "__main__":
+    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
