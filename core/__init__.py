@@ -1,9 +1,8 @@
 """The library under the experiments: raw TensorFlow ops, networks, data, training.
 
 Importing it imports TensorFlow with its start-up noise kept out: the C++ side
-logs some lines about missing GPU libraries before it reads any log level, so
-stderr is closed for the length of the import. TF_CPP_MIN_LOG_LEVEL, if you set
-it yourself, is left as it is and turns this off.
+logs some lines about missing GPU libraries before it heeds any log level, so
+stderr is closed for the length of the import. TF_CPP_MIN_LOG_LEVEL=0 shows all.
 """
 
 import os
@@ -11,7 +10,6 @@ import sys
 
 
 def _import_quietly():
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -23,5 +21,5 @@ def _import_quietly():
         os.close(nowhere)
 
 
-if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
     _import_quietly()

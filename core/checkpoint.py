@@ -1,8 +1,8 @@
 """Checkpoints: one file holds all that a run goes on from, whole and checked.
 
 A checkpoint is a NumPy `.npz` archive: an array for each variable, and the state
-of the loop as JSON. The archive keeps a CRC-32 of every member, which reading
-verifies; nothing is pickled.
+of the loop as JSON, with the names of the arrays. The archive keeps a CRC-32 of
+every member, which reading verifies; nothing is pickled.
 """
 
 import json
@@ -24,7 +24,8 @@ def save(folder, name, arrays, state):
     """
     path = folder / f"{name}.npz"
     with files.atomic(path) as file:
-        np.savez(file, **{STATE: np.array(json.dumps(state))}, **arrays)
+        text = json.dumps({"state": state, "arrays": sorted(arrays)})
+        np.savez(file, **{STATE: np.array(text)}, **arrays)
         if name == "last" and path.exists():
             os.replace(path, folder / "previous.npz")
 
@@ -34,7 +35,10 @@ def load(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return arrays, json.loads(str(arrays.pop(STATE)))
+        saved = json.loads(str(arrays.pop(STATE)))
+        if saved["arrays"] != sorted(arrays):
+            raise ValueError("arrays are missing")
+        return arrays, saved["state"]
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint.") from None
     except Exception as error:  # zip, zlib and NumPy each have their own for damage

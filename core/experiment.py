@@ -45,6 +45,7 @@ class Dataset:
 class Experiment:
     """One article: its classes, data, network, loss and figures.
 
+    name:          that of its module in `experiments`.
     palette:       RGB of each class, 0..255.
     init_weights:  (seed) -> dict of name -> tf.Variable.
     forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits

@@ -35,6 +35,11 @@ def iou(confusion):
     return _ratio(hit, confusion.sum(0) + confusion.sum(1) - hit)
 
 
+def dice(confusion):
+    """Dice coefficient, or F1, of each class: twice the hits over truth plus prediction."""
+    return _ratio(2 * np.diag(confusion), confusion.sum(0) + confusion.sum(1))
+
+
 def precision(confusion):
     """Of the pixels predicted as a class, the share that is of it: [classes]."""
     return _ratio(np.diag(confusion), confusion.sum(0))
@@ -53,6 +58,25 @@ def binary(confusion):
         "precision": precision(confusion)[1],
         "recall": recall(confusion)[1],
     }
+
+
+def multiclass(classes):
+    """A function (confusion) -> figures: accuracy, mean IoU, and the IoU of each class.
+
+    classes: their names. The mean is over the classes that are in the truth or
+    in the prediction; `classes_averaged` says how many those are.
+    """
+
+    def figures(confusion):
+        each = iou(confusion)
+        return {
+            "accuracy": accuracy(confusion),
+            "mean_iou": np.nanmean(each),
+            "classes_averaged": np.isfinite(each).sum(),
+            **{f"iou/{name}": value for name, value in zip(classes, each)},
+        }
+
+    return figures
 
 
 def _ratio(part, whole):

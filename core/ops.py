@@ -87,3 +87,12 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99, epsil
     mean.assign(momentum * mean + (1 - momentum) * batch_mean)
     variance.assign(momentum * variance + (1 - momentum) * biased)
     return x
+
+
+def depthwise_conv2d(x, kernel, *, stride=1):
+    """Convolution of each channel by itself, SAME, linear: [B, H, W, C] -> [B, H/s, W/s, C].
+
+    The kernel is [h, w, C, 1]; sizes that the stride does not divide are rounded up.
+    """
+    kernel, strides = tf.cast(kernel, x.dtype), [1, stride, stride, 1]
+    return tf.nn.depthwise_conv2d(x, kernel, strides=strides, padding="SAME")

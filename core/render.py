@@ -59,7 +59,7 @@ def curves(history):
     for name in ("train_loss", "val_loss"):
         left.plot(epochs, [row[name] for row in history], label=name)
     for name in history[0]:
-        if name.startswith("val_") and name != "val_loss":
+        if name.startswith("val_") and "/" not in name and "averaged" not in name and name != "val_loss":
             right.plot(epochs, [row[name] for row in history], label=name)
     for axes in (left, right):
         axes.set_xlabel("epoch")

@@ -1,6 +1,7 @@
 """The folder of a run: what it was started with, and what came of it.
 
-    flags.cfg                  an absl flagfile: --flagfile=flags.cfg repeats the run
+    flags.cfg                  an absl flagfile: --flagfile=flags.cfg repeats the run; its first
+                               line is a comment that names the experiment
     metrics.csv                a row for each epoch
     summary.json               final and best figures, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors
@@ -18,14 +19,16 @@ import json
 from core import files, settings
 from core.errors import InputError
 
+NAMED = "# python -m experiments."  # how flags.cfg begins
+
 
 @contextlib.contextmanager
-def claim(folder, define_flags, values):
-    """Hold a run folder for one process; make it, or see that it fits the flags.
+def claim(folder, experiment, define_flags, values):
+    """Hold a run folder for one process; make it, or see that it fits experiment and flags.
 
-    values: the flags of this run, among them all that define_flags defines.
-    Raises InputError if another process trains there, or if flags differ from
-    those that the folder was begun with.
+    experiment: its name. values: the flags of this run, among them all that
+    define_flags defines. Raises InputError if another process trains there, or if
+    the folder was begun by another experiment or with other flags.
     """
     for path in (folder / "checkpoints", folder / "predictions"):
         path.mkdir(parents=True, exist_ok=True)
@@ -39,8 +42,12 @@ def claim(folder, define_flags, values):
         path = folder / "flags.cfg"
         names = sorted(settings.parse(define_flags))
         if not path.exists():
-            lines = [values[name].serialize() for name in names]
+            lines = [NAMED + experiment, *(values[name].serialize() for name in names)]
             files.write_text(path, "".join(f"{line}\n" for line in lines if line))
+        if experiment_name(folder) != experiment:
+            raise InputError(
+                f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
+            )
         begun = settings.parse(define_flags, [f"--flagfile={path}"])
         differing = [
             f"--{name} (begun with {begun[name].value}, now {values[name].value})"
@@ -53,6 +60,17 @@ def claim(folder, define_flags, values):
                 f" take another --run_dir, or continue it with --flagfile={path}."
             )
         yield
+
+
+def experiment_name(folder):
+    """Which experiment a run folder is of. Raises InputError if it is no run folder."""
+    try:
+        first = (folder / "flags.cfg").read_text().partition("\n")[0]
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no flags.cfg here, so this is not the folder of a run.") from None
+    if not first.startswith(NAMED):
+        raise InputError(f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' and a name.")
+    return first.removeprefix(NAMED)
 
 
 def write_metrics(folder, history):

@@ -10,10 +10,13 @@ from core.errors import InputError
 FREE = {"run_dir", "cache_dir", "checkpoint_every", "tensorboard"}
 
 
-def define(values, *, name, epochs, batch_size, size, multiple, learning_rate, clip_norm):
+def define(
+    values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None
+):
     """Define the common flags in a `flags.FlagValues`, with an article's defaults.
 
-    multiple: what the network's input height and width are a multiple of.
+    multiple: what the network's input height and width are a multiple of. Where
+    size is None there is no flag --size: the article does not resize its images.
     """
 
     def integer(flag, default, help, **bounds):
@@ -27,7 +30,6 @@ def define(values, *, name, epochs, batch_size, size, multiple, learning_rate, c
 
     integer("epochs", epochs, "Passes over the training images.", lower_bound=1)
     integer("batch_size", batch_size, "Images in a training step.", lower_bound=1)
-    integer("size", size, "Height and width, in pixels, that images are resized to.", lower_bound=1)
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
     integer("seed", 0, "Decides initial weights, order and every random choice.", lower_bound=0)
@@ -48,12 +50,14 @@ def define(values, *, name, epochs, batch_size, size, multiple, learning_rate, c
     flags.DEFINE_bool(
         "tensorboard", False, "Write scalars and pictures for TensorBoard.", flag_values=values
     )
-    flags.register_validator(
-        "size",
-        lambda size: size % multiple == 0,
-        f"must be a multiple of {multiple}: the network halves it again and again",
-        flag_values=values,
-    )
+    if size is not None:
+        integer("size", size, "Height and width, in pixels, that images are resized to.", lower_bound=1)
+        flags.register_validator(
+            "size",
+            lambda size: size % multiple == 0,
+            f"must be a multiple of {multiple}: the network halves it again and again",
+            flag_values=values,
+        )
     flags.register_validator(
         "learning_rate", lambda rate: rate > 0, "must be above 0", flag_values=values
     )

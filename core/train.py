@@ -79,19 +79,19 @@ def run(experiment, define_flags, flags):
     ended it with its state saved. Raises InputError for what the user can cure.
     """
     folder = Path(flags.run_dir)
-    with run_folder.claim(folder, define_flags, flags), _stop_signals() as signals:
+    with run_folder.claim(folder, experiment.name, define_flags, flags), _stop_signals() as signals:
         return _run(experiment, flags, folder, signals)
 
 
 def _run(experiment, flags, folder, signals):
     # --- device
-    device = _set_up_device(flags.deterministic)
+    device = set_up_device(flags.deterministic)
     dtype = tf.dtypes.as_dtype(flags.precision)
 
     # --- weights and optimizer: from the last checkpoint, else from the seed
     weights = experiment.init_weights(seed=flags.seed)
     optimizer = tf.keras.optimizers.Adam(
-        flags.learning_rate, global_clipnorm=flags.clip_norm or None
+        flags.learning_rate, global_clipnorm=flags.clip_norm or None, name="adam"
     )
     optimizer.build([variable for variable in weights.values() if variable.trainable])
     variables = weights | {variable.path: variable for variable in optimizer.variables}
@@ -258,13 +258,20 @@ def _report(experiment, folder, state, **facts):
         run_folder.write_figure(folder / "curves.png", figure)
     print(f"final, epoch {state.epoch}: {_line(state.history[-1])}")
     print(f"best, epoch {best['epoch']}: {_line(best)}")
+    for name, value in best.items():
+        if "/" in name:
+            print(f"  {name:<30}{value:8.4f}")
     print(f"pictures: {folder / 'predictions'}; figures: {folder / 'metrics.csv'}")
     return 0
 
 
 def _line(row):
-    """One row of the history as text."""
-    figures = [f"{name} {value:.4f}" for name, value in row.items() if "loss" in name or "val" in name]
+    """One row of the history as text, without the figures of single classes."""
+    figures = [
+        f"{name} {value:.4f}"
+        for name, value in row.items()
+        if name.startswith(("train_", "val_")) and "/" not in name
+    ]
     return f"{', '.join(figures)} ({row['images_per_second']:.1f} images/s)"
 
 
@@ -294,7 +301,7 @@ def _stop_signals():
             signal.signal(either, handler)
 
 
-def _set_up_device(deterministic):
+def set_up_device(deterministic):
     """Choose memory growth and determinism before the first op; the device in words."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:

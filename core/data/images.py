@@ -1,7 +1,6 @@
 """Image files -> upright 8-bit RGB, or one sentence that says what is wrong."""
 
 import re
-import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,30 +9,49 @@ from core.errors import InputError
 
 MAX_PIXELS = 89_478_485  # a quarter GiB of RGB: Pillow's own bound
 
-# Larger files are refused below, in our words; Pillow's warning would only precede them.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+Image.MAX_IMAGE_PIXELS = None  # larger files are refused below, by whoever reads them
 
 
-def read_rgb(path):
+def read_rgb(path, *, max_pixels=MAX_PIXELS):
     """PIL image, mode RGB, turned upright by its EXIF tag, fully decoded.
 
     Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
     Raises InputError that names the file: damaged, not an image, not readable,
-    larger than MAX_PIXELS.
+    larger than max_pixels. In memory a pixel takes four bytes, and more where the
+    file has to be converted.
     """
+    image = _open(path, max_pixels)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+
+
+def read_class_ids(path):
+    """PIL image, mode L, of the class ids in a file: its numbers as they are.
+
+    Raises InputError that names the file: as `read_rgb`, and if it holds colours.
+    """
+    image = _open(path, MAX_PIXELS)
+    if image.mode not in ("L", "P"):
+        raise InputError(
+            f"{path}: a mask of class ids has one 8-bit number a pixel, this file is"
+            f" {image.mode}; replace it."
+        )
+    return Image.fromarray(np.asarray(image))
+
+
+def _open(path, max_pixels):
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(
-                    f"{path}: {image.width}x{image.height} pixels are more than the"
-                    f" {MAX_PIXELS:,} that are decoded at once; scale the image down."
-                )
+            if image.width * image.height > max_pixels:
+                raise Image.DecompressionBombError
+            ImageOps.exif_transpose(image, in_place=True)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except InputError:
-        raise
+            return image
     except Image.DecompressionBombError:
-        raise InputError(f"{path}: more pixels than are decoded at once; scale it down.") from None
+        raise InputError(
+            f"{path}: more than the {max_pixels:,} pixels that are decoded at once; scale it down."
+        ) from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable.") from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
@@ -64,9 +82,3 @@ def _natural(path):
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
 
-
-def _to_rgb(image):
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow would clip at 255: keep the upper byte of the 16 bits instead
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")

@@ -1,0 +1,96 @@
+"""Oxford-IIIT Pet: photos of cats and dogs with trimaps, in the official layout.
+
+    images/NAME.jpg
+    annotations/trimaps/NAME.png      1 pet, 2 background, 3 outline
+    annotations/trainval.txt          NAME and three numbers a line: the training set
+    annotations/test.txt              the validation set
+
+Some images/*.jpg are not JPEGs, and some not RGB; the reader does not mind.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from core.data import pet_scenes
+from core.data.images import read_class_ids, read_rgb
+from core.errors import InputError
+from core.experiment import Dataset
+
+CLASSES = ("pet", "background", "outline")
+PALETTE = ((255, 205, 80), (60, 60, 90), (230, 60, 60))
+LISTS = {"train": "trainval.txt", "val": "test.txt"}
+GENERATED = {"train": 160, "val": 40}
+
+
+def dataset(*, size):
+    """The three classes, numbered from 0 (the trimaps less one), size x size."""
+    return Dataset(
+        name="oxford_pets",
+        find=find,
+        read=lambda files, split: _read(*files, size),
+        settings={"size": size},
+        generate=generate,
+    )
+
+
+def find(data_dir, split):
+    """(photo, trimap) of each name in the split's official list, in the list's order.
+
+    Raises InputError for a missing or empty list, for a name that is a path, and
+    for the first name whose photo or trimap is missing.
+    """
+    path = data_dir / "annotations" / LISTS[split]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{path}: not a readable list; --data_dir must hold images/ and annotations/."
+        ) from None
+    names = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
+    if not names:
+        raise InputError(f"{path}: no names in this list; fetch the annotations again.")
+    return [_example(data_dir, path, name) for name in names]
+
+
+def generate(folder):
+    """Write made-up pets in the same layout: about 10 MB."""
+    for part in ("images", "annotations/trimaps"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def write(split, index):
+        photo, trimap = pet_scenes.scene((list(GENERATED).index(split), index))
+        name = f"{split}_{index + 1}"
+        Image.fromarray(photo).save(folder / "images" / f"{name}.jpg", quality=92)
+        Image.fromarray(trimap).save(folder / "annotations" / "trimaps" / f"{name}.png")
+        return f"{name} 1 1 1\n"
+
+    with ThreadPoolExecutor() as pool:
+        for split, count in GENERATED.items():
+            lines = pool.map(write, [split] * count, range(count))
+            (folder / "annotations" / LISTS[split]).write_text("".join(lines))
+
+
+def _example(data_dir, path, name):
+    if "/" in name or "\\" in name:
+        raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
+    files = data_dir / "images" / f"{name}.jpg", data_dir / "annotations/trimaps" / f"{name}.png"
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: missing, but {path.name} lists {name}; restore the file.")
+    return files
+
+
+def _read(photo_file, trimap_file, size):
+    photo, trimap = read_rgb(photo_file), read_class_ids(trimap_file)
+    if photo.size != trimap.size:
+        raise InputError(
+            f"{trimap_file}: {trimap.width}x{trimap.height} pixels, but its photo has"
+            f" {photo.width}x{photo.height}; replace one of them."
+        )
+    photo = photo.resize((size, size), Image.Resampling.BILINEAR)
+    trimap = np.asarray(trimap.resize((size, size), Image.Resampling.NEAREST))
+    if not 1 <= trimap.min() <= trimap.max() <= len(CLASSES):
+        raise InputError(f"{trimap_file}: a trimap holds 1, 2 and 3 only; replace the file.")
+    return np.asarray(photo)[None], (trimap - 1)[None]

@@ -1,0 +1,86 @@
+"""Generated pets with trimaps: data for the pet experiments where there is none.
+
+A round-bodied animal with head, ears, legs, tail and a patterned coat before a
+cluttered room or garden that shares its colours. Everything follows from the
+seed, through NumPy's frozen `RandomState`.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+PET, BACKGROUND, OUTLINE = 1, 2, 3  # as the official trimaps have it
+COATS = np.array([(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)])
+
+
+def scene(seed):
+    """Photo uint8 [H, W, 3] and trimap uint8 [H, W], H and W from 160 to 260.
+
+    seed: an int or a sequence of ints, each at least 0.
+    """
+    rng = np.random.RandomState(seed)
+    width, height = (int(side) for side in rng.randint(160, 261, 2))
+    photo, body = _room(rng, width, height), Image.new("L", (width, height))
+    _pet(rng, photo, body)
+    inner, outer = body.filter(ImageFilter.MinFilter(5)), body.filter(ImageFilter.MaxFilter(5))
+    trimap = np.where(np.asarray(inner), PET, np.where(np.asarray(outer), OUTLINE, BACKGROUND))
+    pixels = np.asarray(photo.filter(ImageFilter.GaussianBlur(0.6)), np.float32)
+    pixels = pixels * rng.uniform(0.7, 1.2) + rng.normal(0, rng.uniform(3, 10), pixels.shape)
+    return pixels.clip(0, 255).astype(np.uint8), trimap.astype(np.uint8)
+
+
+def _room(rng, width, height):
+    photo = Image.new("RGB", (width, height), _colour(rng.randint(40, 220, 3)))
+    draw = ImageDraw.Draw(photo)
+    floor = rng.randint(height // 2, height)
+    draw.rectangle([0, floor, width, height], fill=_colour(rng.randint(40, 200, 3)))
+    for _ in range(rng.randint(6, 16)):  # furniture, cushions, leaves; some in coat colours
+        x, y = rng.randint(0, width), rng.randint(0, height)
+        w, h = rng.randint(8, 70, 2)
+        colour = COATS[rng.randint(len(COATS))] if rng.rand() < 0.5 else rng.randint(0, 256, 3)
+        shape = draw.ellipse if rng.rand() < 0.4 else draw.rectangle
+        shape([x, y, x + w, y + h], fill=_colour(colour + rng.randint(-15, 16, 3)))
+    return photo
+
+
+def _pet(rng, photo, body):
+    """Paint the animal on the photo, and its silhouette, 255, on body."""
+    width, height = photo.size
+    unit = min(width, height) * rng.uniform(0.09, 0.15)
+    x, y = width * rng.uniform(0.35, 0.65), height * rng.uniform(0.5, 0.65)
+    side = rng.choice([-1, 1])
+    coat = COATS[rng.randint(len(COATS))] + rng.randint(-12, 13, 3)
+    patch = COATS[rng.randint(len(COATS))]
+    draws = ImageDraw.Draw(photo), ImageDraw.Draw(body)
+
+    def ellipse(dx, dy, rx, ry, colour, silhouette=True):
+        cx, cy = x + side * dx * unit, y + dy * unit
+        box = [int(cx - rx * unit), int(cy - ry * unit), int(cx + rx * unit), int(cy + ry * unit)]
+        draws[0].ellipse(box, fill=_colour(colour))
+        if silhouette:
+            draws[1].ellipse(box, fill=255)
+
+    def polygon(points, colour):
+        points = [(int(x + side * dx * unit), int(y + dy * unit)) for dx, dy in points]
+        draws[0].polygon(points, fill=_colour(colour))
+        draws[1].polygon(points, fill=255)
+
+    for leg in (-1.3, -0.8, 0.6, 1.1):
+        polygon([(leg, 0.3), (leg + 0.4, 0.3), (leg + 0.35, 2.2), (leg + 0.05, 2.2)], coat * 0.85)
+    tail = rng.uniform(-1.8, 0.2)
+    polygon([(-1.5, -0.3), (-3.0, tail), (-2.8, tail - 0.3), (-1.3, -0.7)], coat * 0.9)
+    ellipse(0, 0, 1.9, 1.1, coat)
+    for _ in range(rng.randint(0, 4)):
+        ellipse(rng.uniform(-1, 1), rng.uniform(-0.5, 0.4), 0.45, 0.3, patch, silhouette=False)
+    for ear in (-0.55, 0.35):
+        if rng.rand() < 0.6:
+            polygon([(1.8 + ear, -1.7), (2.0 + ear, -2.9), (2.4 + ear, -1.7)], coat * 0.8)
+        else:
+            ellipse(2.0 + ear * 1.6, -1.4, 0.35, 0.8, coat * 0.8)
+    ellipse(2.0, -1.2, 1.0, 0.95, coat)
+    ellipse(2.5, -0.9, 0.45, 0.35, patch, silhouette=False)
+    for eye in (1.7, 2.4):
+        ellipse(eye, -1.45, 0.13, 0.13, (20, 20, 20), silhouette=False)
+
+
+def _colour(values):
+    return tuple(int(value) for value in np.clip(values, 0, 255))

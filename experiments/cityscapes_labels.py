@@ -1,0 +1,76 @@
+"""Street scenes in 34 classes: the U-Net with batch normalisation on Cityscapes.
+
+Article: "U-Net on Cityscapes": 2975 training images at 256x256, Adam 1e-3, batches
+of 32, 60 epochs, the best checkpoint kept. Batches of 32 want some 24 GB of
+memory in float32; --batch_size=4 runs in 5.
+
+Run: python -m experiments.cityscapes_labels
+     python -m experiments.cityscapes_labels --data_dir=DIR
+DIR holds leftImg8bit/ and gtFine/ as cityscapes-dataset.com has them; without
+it, 96 generated scenes are used.
+"""
+
+import functools
+
+import tensorflow as tf
+from absl import flags
+
+from core import cli, losses, settings, train
+from core.data import augment, cityscapes_labels
+from core.experiment import Experiment
+from core.models import labels_unet
+
+
+def define_flags(values):
+    """The article's settings."""
+    settings.define(
+        values,
+        name="cityscapes_labels",
+        epochs=60,
+        batch_size=32,
+        size=256,
+        multiple=2 ** (len(labels_unet.FILTERS) - 1),
+        learning_rate=1e-3,
+        clip_norm=0.0,
+    )
+    flags.DEFINE_integer(
+        "resize",
+        280,
+        "Height and width of training images before a random crop of --size.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["resize", "size"],
+        lambda value: value["resize"] >= value["size"],
+        "--resize must not be below --size: crops are cut from it",
+        flag_values=values,
+    )
+
+
+def crop_and_flip(image, mask, seed, *, size):
+    """What a training sees of an example: another crop and flip each epoch."""
+    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    image, mask = augment.random_crop(image, mask, crop_seed, size=size)
+    return augment.flip(image, mask, flip_seed)
+
+
+def experiment(flags):
+    """The article as a record, for parsed flags."""
+    classes = len(cityscapes_labels.CLASSES)
+    return Experiment(
+        name="cityscapes_labels",
+        classes=cityscapes_labels.CLASSES,
+        palette=cityscapes_labels.PALETTE,
+        dataset=cityscapes_labels.dataset(train_size=flags.resize, val_size=flags.size),
+        init_weights=functools.partial(labels_unet.init_weights, classes=classes),
+        forward=labels_unet.forward,
+        loss=losses.categorical_cross_entropy,
+        metrics=cityscapes_labels.figures,
+        best="mean_iou",
+        augment=functools.partial(crop_and_flip, size=flags.size),
+    )
+
+
+if __name__ == "__main__":
+    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))

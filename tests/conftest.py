@@ -1,0 +1,34 @@
+"""Small data sets and runs that several tests share."""
+
+import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
+import numpy as np
+import pytest
+from PIL import Image
+
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """A cache folder for the whole session: generated data sets are written once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Six training and three validation pairs, 64x32, road on the lower half."""
+    for split, count in (("train", 6), ("val", 3)):
+        folder = tmp_path / "pairs" / split
+        folder.mkdir(parents=True)
+        for index in range(count):
+            write_pair(folder / f"{index + 1}.jpg", seed=index)
+    return tmp_path / "pairs"
+
+
+def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
+    """A pair of a noisy photo and its colours; options go to Pillow's save."""
+    photo = np.random.RandomState(seed).randint(0, 256, (side, side, 3)).astype(np.uint8)
+    colours = np.zeros((side, side, 3), np.uint8)
+    colours[side // 2 :] = road
+    photo[side // 2 :] //= 4
+    pair = Image.fromarray(np.concatenate([photo, colours], axis=1))
+    pair.save(path, **{"quality": 95, "subsampling": 0, **options})

@@ -1,0 +1,100 @@
+"""The order of the images and what is done to them follow from (seed, epoch, example)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core.data import augment, batches
+from core.data.cache import Examples
+
+
+@pytest.fixture
+def examples():
+    """Eleven images whose pixels hold their own number; rows leaves out one."""
+    numbers = np.arange(11, dtype=np.uint8)
+    return Examples(
+        images=np.broadcast_to(numbers[:, None, None, None], (11, 6, 8, 3)),
+        masks=np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)),
+        rows=np.array([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]),
+        owner=np.arange(11),
+        files=[],
+        class_pixels=np.zeros(256, np.int64),
+    )
+
+
+def order(examples, **options):
+    data = batches.training(examples, 4, **{"seed": 1, "epoch": 2, **options})
+    return [images[:, 0, 0, 0].numpy().tolist() for images, _ in data]
+
+
+def test_an_epoch_holds_each_example_once_the_last_batch_included(examples):
+    seen = order(examples)
+    assert [len(batch) for batch in seen] == [4, 4, 2]
+    assert sorted(sum(seen, [])) == examples.rows.tolist()
+    assert seen == order(examples)
+    assert seen != order(examples, epoch=3) and seen != order(examples, seed=2)
+
+
+def test_an_epoch_continues_from_any_step(examples):
+    assert order(examples, first_step=2) == order(examples)[2:]
+    assert order(examples, first_step=3) == []
+
+
+def test_the_whole_set_is_shuffled():
+    """Not a window of it: positions are spread over all of the epoch."""
+    many = Examples(
+        images=np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2),
+        masks=np.zeros((2000, 1, 1), np.uint8),
+        rows=np.arange(2000),
+        owner=np.arange(2000),
+        files=[],
+        class_pixels=np.zeros(256, np.int64),
+    )
+    first = next(iter(batches.training(many, 200, seed=0, epoch=0)))[0].numpy()
+    numbers = first.reshape(-1, 2).astype(int) @ [1, 256]
+    assert numbers.min() < 100 and numbers.max() > 1900
+
+
+def test_evaluation_keeps_the_order_and_the_last_batch(examples):
+    seen = [images[:, 0, 0, 0].numpy().tolist() for images, _ in batches.evaluation(examples, 4)]
+    assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
+
+
+def flips(examples, **options):
+    """Example -> whether it was flipped."""
+    options = {"seed": 1, "epoch": 0, "augment": augment.flip, **options}
+    found = {}
+    for images, masks in batches.training(examples, 4, **options):
+        for image, mask in zip(images.numpy(), masks.numpy()):
+            assert mask[0].tolist() in ([*range(8)], [*range(7, -1, -1)])
+            found[int(image[0, 0, 0])] = bool(mask[0, 0])
+    return found
+
+
+def test_augmentation_is_live_each_epoch_and_exact_after_a_pause(examples):
+    first = flips(examples)
+    assert first == flips(examples)
+    assert len({tuple(sorted(flips(examples, epoch=epoch).items())) for epoch in range(6)}) == 6
+    rest = flips(examples, first_step=1)
+    assert rest == {number: first[number] for number in rest} and len(rest) == 6
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "in tf.data"])
+def test_photo_and_mask_are_cropped_and_flipped_together(traced):
+    mask = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    image = np.repeat(mask[..., None], 3, axis=-1)
+
+    def change(image, mask, seed):
+        image, mask = augment.random_crop(image, mask, seed, size=3)
+        return augment.flip(image, mask, seed + 1)
+
+    run = tf.function(change) if traced else change
+    corners, flipped = set(), set()
+    for index in range(200):
+        crop, cut = (part.numpy() for part in run(image, mask, tf.constant([index, 7], tf.int64)))
+        assert crop.shape == (3, 3, 3)
+        np.testing.assert_array_equal(crop[..., 0], cut)
+        flipped.add(bool(cut[0, 0] > cut[0, 2]))
+        corners.add(int(cut[0].min()))
+    assert flipped == {True, False}
+    assert corners == {6 * top + left for top in range(3) for left in range(4)}

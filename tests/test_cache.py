@@ -1,0 +1,124 @@
+"""Decoding once: keyed by what it was made from, whole or absent, resumable."""
+
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+
+from core.data import cache, cityscapes_pairs
+from core.errors import InputError
+
+
+def road(**changes):
+    return cityscapes_pairs.road_dataset(**{"size": 16, "road_rgb": (128, 64, 128), "road_tolerance": 30, **changes})
+
+
+def counting(dataset):
+    """The data set, and the list of the files it is asked to read."""
+    read_files = []
+
+    def read(files, split):
+        read_files.append(files[0].name)
+        return dataset.read(files, split)
+
+    return dataclasses.replace(dataset, read=read), read_files
+
+
+def test_examples_are_what_the_reader_reads_in_its_order(pairs, tmp_path):
+    train = cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    assert (train.images.shape, train.masks.shape) == ((6, 16, 16, 3), (6, 16, 16))
+    for index, files in enumerate(train.files):
+        photo, mask = road().read(files, "train")
+        np.testing.assert_array_equal(train.images[index], photo[0])
+        np.testing.assert_array_equal(train.masks[index], mask[0])
+    expected = np.bincount(np.asarray(train.masks).ravel(), minlength=256)
+    np.testing.assert_array_equal(train.class_pixels, expected)
+    assert len(cache.prepare(road(), pairs, "train", tmp_path / "cache", limit=2)) == 2
+
+
+def test_nothing_is_read_twice_until_something_changes(pairs, tmp_path):
+    dataset, read = counting(road())
+
+    def prepare(dataset):
+        read.clear()
+        cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+        return len(read)
+
+    assert prepare(dataset) == 6
+    assert prepare(dataset) == 0
+    assert prepare(dataclasses.replace(dataset, settings={"size": 8})) == 6
+    os.utime(pairs / "train" / "3.jpg", (1, 1))
+    assert prepare(dataset) == 6
+
+
+def test_files_with_several_examples_and_a_chosen_split(pairs, tmp_path):
+    single = road()
+
+    def read(files, split):
+        repeats = int(files[0].stem)  # 1.jpg gives one example, 6.jpg six
+        return tuple(np.repeat(part, repeats, axis=0) for part in single.read(files, split))
+
+    several = dataclasses.replace(
+        single, read=read, select=lambda owner, split: np.flatnonzero(owner == 2)
+    )
+    train = cache.prepare(several, pairs, "train", tmp_path / "cache")
+    np.testing.assert_array_equal(train.owner, np.repeat(np.arange(6), np.arange(1, 7)))
+    assert len(train.images) == 21 and train.rows.tolist() == [3, 4, 5]
+
+
+def test_a_bad_file_is_named_and_what_was_decoded_is_kept(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK", 2)
+    good = (pairs / "train" / "5.jpg").read_bytes()
+    (pairs / "train" / "5.jpg").write_bytes(good[:400])
+    os.utime(pairs / "train" / "5.jpg", (1, 1))
+    dataset, read = counting(road())
+    with pytest.raises(InputError, match="5.jpg"):
+        cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache/decoded").iterdir() if (path / "masks.u8").exists() and path.suffix != ".partial"]
+    assert {"1.jpg", "2.jpg", "3.jpg", "4.jpg"} <= set(read)
+    # the same files again, now whole, of the size and time they had: the key is the same
+    (pairs / "train" / "5.jpg").write_bytes(good[:400])
+    os.utime(pairs / "train" / "5.jpg", (1, 1))
+    read.clear()
+    with pytest.raises(InputError, match="5.jpg"):
+        cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert set(read) <= {"5.jpg", "6.jpg"}
+
+
+def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "BLOCK", 2)
+
+    class Killed(BaseException):
+        pass
+
+    def read_and_die(files, split):
+        if files[0].name == "4.jpg":
+            raise Killed
+        return road().read(files, split)
+
+    with pytest.raises(Killed):
+        cache.prepare(dataclasses.replace(road(), read=read_and_die), pairs, "train", tmp_path / "cache")
+    (partial,) = (tmp_path / "cache/decoded").glob("*.partial")
+    with open(partial / "images.u8", "ab") as file:
+        file.write(b"torn")  # bytes that were written after the last note
+    dataset, read = counting(road())
+    train = cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert sorted(read) == ["3.jpg", "4.jpg", "5.jpg", "6.jpg"]
+    for index, files in enumerate(train.files):
+        np.testing.assert_array_equal(train.images[index], road().read(files, "train")[0][0])
+
+
+def test_generated_files_appear_whole_or_not_at_all(tmp_path):
+    def generate(folder):
+        folder.mkdir(exist_ok=True)
+        (folder / "1.jpg").write_bytes(b"1")
+        if not (tmp_path / "second try").exists():
+            (tmp_path / "second try").touch()
+            raise OSError("disk full")
+
+    dataset = dataclasses.replace(road(), generate=generate)
+    with pytest.raises(OSError, match="disk full"):
+        cache.generated(dataset, tmp_path)
+    assert not [path for path in (tmp_path / "generated").iterdir() if path.suffix == ""]
+    assert [path.name for path in cache.generated(dataset, tmp_path).iterdir()] == ["1.jpg"]

@@ -1,0 +1,102 @@
+"""Every kind of image file is read as it is meant, or refused in one sentence."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data.images import image_files, read_class_ids, read_rgb
+from core.errors import InputError
+
+GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
+COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
+
+
+def test_modes_become_rgb(tmp_path):
+    grey = np.stack([GREY] * 3, axis=-1)
+    cases = {
+        "grey.png": (Image.fromarray(GREY), grey),
+        "sixteen bits.png": (Image.fromarray(GREY.astype(np.uint16) * 256 + 77), grey),
+        "umlaut-ä.png": (Image.fromarray(COLOUR), COLOUR),
+        "alpha.png": (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
+        "palette.gif": (Image.fromarray(COLOUR).quantize(), None),
+        "cmyk.jpg": (Image.fromarray(COLOUR).convert("CMYK"), None),
+        "png called.jpg": (Image.fromarray(COLOUR), COLOUR),
+    }
+    for name, (image, expected) in cases.items():
+        image.save(tmp_path / name, "PNG" if "called" in name else None)
+        read = read_rgb(tmp_path / name)
+        assert (read.mode, read.size) == ("RGB", (8, 6)), name
+        if expected is not None:
+            np.testing.assert_array_equal(read, expected, err_msg=name)
+
+
+def test_exif_rotation_is_undone(tmp_path):
+    upright = Image.fromarray(COLOUR)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its side: turn clockwise to view
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "turned.png"), COLOUR)
+
+
+def encoded(kind, size=(64, 64)):
+    file = io.BytesIO()
+    noise = np.random.RandomState(0).randint(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(file, kind)
+    return file.getvalue()
+
+
+def bomb():
+    """A PNG whose header claims 30,000 x 30,000 pixels."""
+    import zlib
+
+    head = b"IHDR" + (30000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    return encoded("PNG")[:12] + head + zlib.crc32(head).to_bytes(4, "big") + encoded("PNG")[33:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not an image at all",
+        encoded("JPEG")[:700],
+        encoded("PNG")[:3000],
+        encoded("PNG")[:200] + b"\0" * 400 + encoded("PNG")[600:],
+        bomb(),
+    ],
+    ids=["empty", "text", "cut JPEG", "cut PNG", "holed PNG", "bomb"],
+)
+def test_damaged_files_are_named_in_one_sentence(tmp_path, content):
+    path = tmp_path / "some picture.jpg"
+    path.write_bytes(content)
+    for read in (read_rgb, read_class_ids):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone.jpg"):
+        read_rgb(tmp_path / "gone.jpg")
+
+
+def test_class_ids_are_the_numbers_in_the_file(tmp_path):
+    ids = GREY % 7
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    palette = Image.fromarray(ids).convert("P")
+    palette.putpalette(list(range(255, -1, -1)) * 3)
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_class_ids(tmp_path / "grey.png"), ids)
+    np.testing.assert_array_equal(read_class_ids(tmp_path / "palette.png"), ids)
+    Image.fromarray(COLOUR).save(tmp_path / "colours.png")
+    with pytest.raises(InputError, match="colours.png"):
+        read_class_ids(tmp_path / "colours.png")
+
+
+def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):
+    for name in ("10.jpg", "2.jpg", "1.JPG", ".hidden.jpg", "Thumbs.db", "._2.jpg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in image_files(tmp_path, (".jpg",))] == ["1.JPG", "2.jpg", "10.jpg"]
+    with pytest.raises(InputError, match="nowhere"):
+        image_files(tmp_path / "nowhere", (".jpg",))

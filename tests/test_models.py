@@ -1,0 +1,154 @@
+"""Each U-Net against an independent Keras build with the same weights.
+
+The Keras builds follow the articles' own listings, layer by layer.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from core import weights
+from core.models import labels_unet, pets_unet, road_unet
+
+SMALL = (4, 6, 8)
+ROAD, PETS, LABELS = (
+    (road_unet, {}, 1),
+    (pets_unet, {"classes": 3}, 3),
+    (labels_unet, {"classes": 5}, 5),
+)
+
+
+def keras_road(filters, channels):
+    def conv(x, width, layer):
+        return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 255.0, []
+    for width in filters:
+        if skips:
+            x = layers.MaxPooling2D()(x)
+        x = conv(conv(x, width, layers.Conv2D), width, layers.Conv2D)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Concatenate()([layers.UpSampling2D()(x), skip])
+        x = conv(conv(x, width, layers.Conv2DTranspose), width, layers.Conv2DTranspose)
+    return keras.Model(inputs, layers.Conv2D(channels, 1, use_bias=False)(x))
+
+
+def keras_pets(filters, channels):
+    def pair(x, width):
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        return x
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 255.0, []
+    for width in filters:
+        if skips:
+            x = layers.Dropout(0.3)(layers.MaxPooling2D()(x))
+        x = pair(x, width)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
+        x = pair(layers.Dropout(0.3)(layers.Concatenate()([x, skip])), width)
+    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
+
+
+def keras_labels(filters, channels):
+    def pair(x, width):
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+            x = layers.BatchNormalization()(x)
+        return x
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 127.5 - 1, []
+    for width in filters:
+        x = pair(layers.MaxPooling2D()(x) if skips else x, width)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Conv2DTranspose(width, 2, strides=2, padding="same", activation="relu")(x)
+        x = pair(layers.Concatenate()([layers.BatchNormalization()(x), skip]), width)
+    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
+
+
+def both(ours, theirs):
+    """The same random weights in a module of ours and in a Keras build."""
+    module, options, channels = ours
+    made = module.init_weights(seed=1, filters=SMALL, **options)
+    for index, (name, variable) in enumerate(made.items()):
+        noise = tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2)
+        positive = name.endswith(("gamma", "variance"))
+        variable.assign(tf.abs(variable + noise) if positive else variable + noise)
+    reference = theirs(SMALL, channels)
+    reference.set_weights([variable.numpy() for variable in made.values()])
+    return made, module.forward, reference
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, atol",
+    [(ROAD, keras_road, 1e-5), (PETS, keras_pets, 1e-5), (LABELS, keras_labels, 1e-4)],
+)
+def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
+    made, forward, reference = both(ours, theirs)
+    images = tf.random.stateless_uniform([2, 16, 24, 3], [3, 4], 0, 255)
+    target = tf.random.stateless_normal([2, 16, 24, reference.output_shape[-1]], [5, 6])
+    # batch statistics only where there is no dropout, which would draw differently in Keras
+    training = theirs is keras_labels
+    with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
+        logits = forward(made, images, training=training)
+        expected = reference(images, training=training)
+        loss = tf.reduce_mean((logits - target) ** 2)
+        reference_loss = tf.reduce_mean((expected - target) ** 2)
+    np.testing.assert_allclose(logits, expected, atol=atol)
+    trained = [variable for variable in made.values() if variable.trainable]
+    gradients = tape.gradient(loss, trained)
+    expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
+    for variable, gradient, expected in zip(trained, gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=variable.name)
+    for variable, expected in zip(made.values(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(variable, expected, atol=atol, err_msg=variable.name)
+    np.testing.assert_allclose(forward(made, images), reference(images, training=False), atol=atol)
+
+
+@pytest.mark.parametrize(
+    "module, options, variables, numbers",
+    [
+        (road_unet, {}, 19, 1_961_152),
+        (pets_unet, {"classes": 3}, 46, 34_513_475),
+        (labels_unet, {"classes": 34}, 134, 31_061_282),
+    ],
+)
+def test_articles_parameter_counts(module, options, variables, numbers):
+    made = module.init_weights(seed=0, **options)
+    assert (len(made), weights.count(made)) == (variables, numbers)
+
+
+@pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_any_multiple_of_the_network_in_either_precision(module, options, channels, dtype):
+    made = module.init_weights(seed=0, filters=SMALL, **options)
+    for height, width in ((4, 4), (12, 20)):
+        logits = module.forward(made, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
+        assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
+
+
+def test_road_logits_are_linear_and_have_no_bias():
+    made = road_unet.init_weights(seed=0, filters=SMALL)
+    assert not road_unet.forward(made, tf.zeros([1, 8, 8, 3])).numpy().any()
+    noise = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
+    logits = road_unet.forward(made, noise).numpy()
+    assert logits.min() < 0 < logits.max()
+
+
+def test_dropout_changes_training_alone_and_follows_the_seed():
+    made = pets_unet.init_weights(seed=0, filters=SMALL, classes=3)
+    images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
+    first, again, other, still = (
+        pets_unet.forward(made, images, training=training, seed=seed).numpy()
+        for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other) and not np.array_equal(first, still)

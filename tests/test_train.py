@@ -1,0 +1,286 @@
+"""The loop: figures that NumPy confirms, equal runs, exact resumption, clean stops."""
+
+import csv
+import dataclasses
+import fcntl
+import functools
+import importlib.util
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import write_pair
+from PIL import Image
+
+from core import checkpoint, evaluate, settings, train
+from core.data import augment, batches, cache
+from core.errors import InputError
+from core.models import pets_unet, road_unet
+from experiments import cityscape_road
+
+SMALL = functools.partial(road_unet.init_weights, filters=(4, 8))
+
+
+@pytest.fixture
+def start(pairs, tmp_path):
+    """A function that trains the road experiment, small, in a run folder by name."""
+
+    def start(name, *arguments, init_weights=SMALL, **changes):
+        flags = settings.parse(
+            cityscape_road.define_flags,
+            [
+                f"--data_dir={pairs}",
+                f"--run_dir={tmp_path / name}",
+                f"--cache_dir={tmp_path / 'cache'}",
+                "--size=16",
+                "--batch_size=4",
+                "--epochs=3",
+                *arguments,
+            ],
+        )
+        experiment = cityscape_road.experiment(flags)
+        experiment = dataclasses.replace(experiment, init_weights=init_weights, **changes)
+        return train.run(experiment, cityscape_road.define_flags, flags)
+
+    return start
+
+
+def contents(run):
+    """All of a run that must not depend on chance: variables, rows, pictures."""
+    arrays, state = checkpoint.load(run / "checkpoints" / "last.npz")
+    rows = [
+        {name: value for name, value in row.items() if "second" not in name}
+        for row in state["history"]
+    ]
+    with open(run / "metrics.csv") as file:
+        table = [[cell for name, cell in row.items() if "second" not in name] for row in csv.DictReader(file)]
+    pictures = {path.name: path.read_bytes() for path in (run / "predictions").iterdir()}
+    return {name: array.tobytes() for name, array in arrays.items()}, str(rows), table, pictures
+
+
+def test_a_run_folder_holds_what_it_promises(start, tmp_path, capsys):
+    assert start("run") == 0
+    run = tmp_path / "run"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["final"]["epoch"] == 3 and summary["final"]["step"] == 6
+    assert summary["best"]["val_iou"] == max(
+        json.loads(cell) for cell in column(run, "val_iou") if cell != "nan"
+    )
+    assert summary["parameters"] == sum(int(np.prod(w.shape)) for w in SMALL(seed=0).values())
+    assert {"python", "tensorflow", "keras", "numpy"} == summary["versions"].keys()
+    assert "CPU" in summary["device"] or "GPU" in summary["device"]
+    assert [path.name for path in sorted((run / "predictions").iterdir())] == [
+        "epoch_001.png", "epoch_002.png", "epoch_003.png",
+    ]
+    assert Image.open(run / "predictions/epoch_003.png").size == (64, 3 * (16 + 18))
+    assert (run / "curves.png").exists()
+    assert str(run / "predictions") in capsys.readouterr().out
+    repeated = settings.parse(cityscape_road.define_flags, [f"--flagfile={run / 'flags.cfg'}"])
+    assert (repeated.size, repeated.batch_size, repeated.epochs) == (16, 4, 3)
+
+
+def column(run, name):
+    with open(run / "metrics.csv") as file:
+        return [row[name] for row in csv.DictReader(file)]
+
+
+def test_validation_figures_are_those_of_numpy_over_the_whole_set(start, pairs, tmp_path):
+    """Three images in batches of two: the last batch is partial."""
+    start("run", "--batch_size=2", "--epochs=1", "--learning_rate=0.03")
+    flags = settings.parse(cityscape_road.define_flags, ["--size=16"])
+    experiment = cityscape_road.experiment(flags)
+    arrays, state = checkpoint.load(tmp_path / "run/checkpoints/last.npz")
+    weights = SMALL(seed=0)
+    checkpoint.restore(weights, {name: arrays[name] for name in weights}, tmp_path)
+    val = cache.prepare(experiment.dataset, pairs, "val", tmp_path / "cache")
+    z = road_unet.forward(weights, tf.cast(val.images, tf.float32)).numpy()[..., 0].astype(np.float64)
+    truth, found = np.asarray(val.masks) > 0, z > 0
+    row = state["history"][0]
+    loss = np.where(truth, np.log1p(np.exp(-z)), np.log1p(np.exp(z)))
+    assert len(val) == 3
+    assert row["val_loss"] == pytest.approx(loss.mean(), rel=1e-5)
+    assert row["val_accuracy"] == (truth == found).mean()
+    assert row["val_iou"] == (truth & found).sum() / (truth | found).sum()
+    assert row["val_precision"] == pytest.approx((truth & found).sum() / found.sum())
+    assert row["val_recall"] == (truth & found).sum() / truth.sum()
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
+    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, ["--size=16"]))
+    measured = evaluate.make_evaluate(experiment, SMALL(seed=3), tf.float32)
+    examples = cache.prepare(experiment.dataset, pairs, "train", tmp_path / "cache")
+    one, all_at_once = (measured(batches.evaluation(examples, size)) for size in (4, 6))
+    assert one[0]["loss"] == pytest.approx(all_at_once[0]["loss"], rel=1e-6)
+    np.testing.assert_array_equal(one[1], all_at_once[1])
+    assert one[1].sum() == 6 * 16 * 16
+
+
+def test_two_runs_with_one_seed_are_equal_bit_for_bit(start, tmp_path):
+    for name, *arguments in (("a",), ("b",), ("c", "--seed=1")):
+        start(name, *arguments)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert contents(tmp_path / "a")[0] != contents(tmp_path / "c")[0]
+
+
+def pets(**changes):
+    """Dropout and flips in the place of the road network, which has neither."""
+
+    def init_weights(*, seed):
+        return pets_unet.init_weights(seed=seed, classes=1, filters=(4, 8))
+
+    return {"init_weights": init_weights, "forward": pets_unet.forward, "augment": augment.flip}
+
+
+@pytest.mark.parametrize("network", [dict, pets], ids=["road", "dropout and flips"])
+def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(start, tmp_path, network, monkeypatch):
+    start("unbroken", **network())
+    make_train_step = train.make_train_step
+    calls = []
+
+    def make_interrupted_step(*args):
+        step = make_train_step(*args)
+
+        def interrupted(*batch):
+            calls.append(1)
+            if len(calls) in (1, 4):  # in the first step, and in the middle of epoch 2
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*batch)
+
+        return interrupted
+
+    monkeypatch.setattr(train, "make_train_step", make_interrupted_step)
+    codes = [start("broken", **network()) for _ in range(3)]
+    assert codes == [143, 143, 0]
+    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
+
+
+def test_a_stop_during_validation_is_as_clean(start, tmp_path, monkeypatch):
+    start("unbroken")
+    make_evaluate = evaluate.make_evaluate
+    calls = []
+
+    def make_interrupted(*args):
+        measured = make_evaluate(*args)
+
+        def interrupted(val_batches):
+            calls.append(1)
+            if len(calls) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return measured(val_batches)
+
+        return interrupted
+
+    monkeypatch.setattr(train, "make_evaluate", make_interrupted)
+    assert [start("broken"), start("broken")] == [130, 0]
+    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
+
+
+def test_a_finished_run_is_shown_and_left_alone(start, tmp_path, capsys):
+    start("run")
+    before = contents(tmp_path / "run")
+    capsys.readouterr()
+    assert start("run") == 0
+    shown = capsys.readouterr().out
+    assert "finished" in shown and "val_iou" in shown
+    assert contents(tmp_path / "run") == before
+
+
+def test_other_settings_on_the_same_folder_are_named_and_refused(start, tmp_path):
+    start("run")
+    before = contents(tmp_path / "run")
+    with pytest.raises(InputError, match=r"--batch_size .*--road_tolerance"):
+        start("run", "--batch_size=3", "--road_tolerance=20")
+    assert contents(tmp_path / "run") == before
+    assert start("run", "--checkpoint_every=1") == 0  # changes no result
+
+
+def test_a_run_folder_is_for_one_process_at_a_time(start, tmp_path):
+    start("run")
+    with open(tmp_path / "run" / ".lock", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another process"):
+            start("run")
+
+
+def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(start, tmp_path):
+    with pytest.raises(InputError, match="diverged"):
+        start("run", "--learning_rate=1e6", "--clip_norm=0", "--epochs=50")
+    saved = checkpoint.load_latest(tmp_path / "run/checkpoints")
+    assert saved is None or all(np.isfinite(array).all() for array in saved[0].values())
+
+
+def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
+    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, []))
+    traces = []
+
+    def forward(*args, **options):
+        traces.append(1)
+        return road_unet.forward(*args, **options)
+
+    weights = SMALL(seed=0)
+    optimizer = tf.keras.optimizers.Adam()
+    optimizer.build(list(weights.values()))
+    step = train.make_train_step(
+        dataclasses.replace(experiment, forward=forward), weights, optimizer, tf.float32
+    )
+    for size in (4, 3, 1):
+        step(np.zeros([size, 8, 8, 3], np.uint8), np.zeros([size, 8, 8], np.uint8), [0, size])
+    assert len(traces) == 1
+
+
+def test_one_step_of_training_equals_adam_by_hand():
+    """The first step of Adam moves each weight by the learning rate, against its gradient."""
+    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, []))
+    weights = SMALL(seed=0)
+    before = {name: variable.numpy() for name, variable in weights.items()}
+    images = np.random.RandomState(0).randint(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    masks = np.random.RandomState(1).randint(0, 2, (2, 8, 8)).astype(np.uint8)
+    with tf.GradientTape() as tape:
+        logits = road_unet.forward(weights, tf.cast(images, tf.float32))
+        expected_loss = tf.reduce_mean(
+            tf.keras.losses.binary_crossentropy(masks[..., None], logits, from_logits=True)
+        )
+    gradients = dict(zip(weights, tape.gradient(expected_loss, list(weights.values()))))
+    optimizer = tf.keras.optimizers.Adam(1e-3, epsilon=1e-12)
+    optimizer.build(list(weights.values()))
+    loss = train.make_train_step(experiment, weights, optimizer, tf.float32)(images, masks, [0, 0])
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-5)
+    for name, variable in weights.items():
+        gradient = gradients[name].numpy()
+        moved = np.where(np.abs(gradient) > 1e-7, -1e-3 * np.sign(gradient), np.nan)
+        known = np.isfinite(moved)
+        np.testing.assert_allclose((variable - before[name]).numpy()[known], moved[known], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda train: (train / "4.jpg").write_bytes(b""), "4.jpg: not a readable image"),
+        (lambda train: Image.new("RGB", (64, 64)).save(train / "4.jpg"), "64x64 is not a pair"),
+        (lambda train: [path.unlink() for path in train.iterdir()], "no .jpg pairs"),
+        (lambda train: [write_pair(path, road=(128, 128, 0)) for path in train.iterdir()], "--road_rgb"),
+    ],
+    ids=["empty file", "no colours", "no files", "no road"],
+)
+def test_bad_data_is_named_with_its_cure(start, pairs, damage, expected):
+    damage(pairs / "train")
+    with pytest.raises(InputError, match=expected):
+        start("run")
+
+
+def test_tensorboard_writes_or_says_how_to_install_it(start, tmp_path, monkeypatch):
+    start("run", "--tensorboard", "--epochs=1")
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install"):
+        start("other", "--tensorboard", "--epochs=1")
+
+
+def test_curves_are_left_out_without_matplotlib(start, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert start("run", "--epochs=1") == 0
+    assert not (tmp_path / "run" / "curves.png").exists()
