@@ -4,20 +4,39 @@ import contextlib
 import fcntl
 import os
 
+from core.errors import InputError
+
+
+@contextlib.contextmanager
+def writing(path):
+    """A block that writes to a file or folder; a full disk and the like name it.
+
+    Raises InputError in the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); free some space there or make"
+            " it writable, then give the same command again."
+        ) from None
+
 
 @contextlib.contextmanager
 def atomic(path):
     """A binary file to write; it takes path's place, on disk, when the block ends.
 
     If the block raises, or the process dies, what stood at path still stands.
+    Raises InputError where the disk is full or the folder cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")  # one name: leftovers do not pile up
     try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        with writing(path):
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -15,6 +15,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 
 from core import files, settings
 from core.errors import InputError
@@ -31,7 +32,8 @@ def claim(folder, experiment, define_flags, values):
     the folder was begun by another experiment or with other flags.
     """
     for path in (folder / "checkpoints", folder / "predictions"):
-        path.mkdir(parents=True, exist_ok=True)
+        with files.writing(path):
+            path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(files.lock(folder / ".lock", wait=False))
@@ -103,4 +105,4 @@ def write_figure(path, figure):
 def _without_nan(value):
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
-    return None if value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value

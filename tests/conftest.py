@@ -1,9 +1,10 @@
 """Small data sets and runs that several tests share."""
 
-import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
 import numpy as np
 import pytest
 from PIL import Image
+
+import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
 
 
 

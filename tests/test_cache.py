@@ -118,7 +118,7 @@ def test_generated_files_appear_whole_or_not_at_all(tmp_path):
             raise OSError("disk full")
 
     dataset = dataclasses.replace(road(), generate=generate)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match="disk full"):
         cache.generated(dataset, tmp_path)
     assert not [path for path in (tmp_path / "generated").iterdir() if path.suffix == ""]
     assert [path.name for path in cache.generated(dataset, tmp_path).iterdir()] == ["1.jpg"]

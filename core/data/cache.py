@@ -6,6 +6,7 @@ the data set's settings, and the code that reads it. It grows block by block in 
 there, and the folder takes its final name when it is whole.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -20,7 +21,6 @@ import numpy as np
 from core import files as filesystem
 from core import progress
 from core.data import images as image_reading
-from core.errors import InputError
 
 BLOCK = 256  # files between two notes of how far it is
 
@@ -52,8 +52,7 @@ def generated(dataset, cache_dir):
     """The folder of a data set's generated files; writes them the first time."""
     source = hashlib.sha256(_source(dataset.generate)).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{dataset.name}-{source}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+    with _building(folder):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
             dataset.generate(partial)
@@ -68,8 +67,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     """
     files = list(dataset.find(data_dir, split))[: limit or None]
     folder = cache_dir / "decoded" / f"{dataset.name}-{split}-{_key(dataset, files, split)}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+    with _building(folder):
         if not folder.exists():
             _decode(dataset, files, split, folder)
     index = json.loads((folder / "index.json").read_text())
@@ -83,6 +81,15 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
         files=files,
         class_pixels=np.array(index["class_pixels"], np.int64),
     )
+
+
+@contextlib.contextmanager
+def _building(folder):
+    """The right to make a folder: another process that wants it waits, and then finds it."""
+    with filesystem.writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+            yield
 
 
 def _decode(dataset, files, split, folder):
