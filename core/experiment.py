@@ -23,11 +23,14 @@ class Dataset:
                Raises InputError where there are none.
     read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8
                [K, H, W]: the K examples in these files, mostly one; H and W are
-               the same for all of a split. Raises InputError.
+               the same for all of a split. Where `find` finds the same files for
+               both splits, this reads them alike: they are decoded once. Raises
+               InputError.
     settings:  everything besides the files that `read` depends on; JSON values.
     generate:  (folder) -> None: writes a made-up data set that `find` understands.
-    check:     (pixels of each class id int64 [256], files) -> None, raises
-               InputError where no network could learn from such training masks.
+    check:     (pixels of each class id int64 [256], files) -> None; prints what is
+               odd about the training masks, and raises InputError where no network
+               could learn from them.
     select:    (owner int64 [N]: the index of each example's files, split) -> the
                examples that make up the split; by default all that were found.
     """

@@ -44,6 +44,33 @@ def panel(photos, truths, predictions, palette, captions):
     return sheet
 
 
+def confusion(confusion, classes):
+    """A PIL image of a confusion matrix: a row for each true class, shares of it in percent.
+
+    confusion: int [classes, classes], truth by prediction; classes: their names.
+    """
+    font, cell = ImageFont.load_default(12), 36
+    margin = 12 + int(max(font.getlength(name) for name in classes))
+    side = margin + cell * len(classes)
+    sheet = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(sheet)
+    upright = Image.new("RGB", (margin, side - margin), "white")  # the names of the columns
+    for row, name in enumerate(classes):
+        middle = cell * (row + 0.5)
+        draw.text((margin - 6, margin + middle), name, "black", font, anchor="rm")
+        ImageDraw.Draw(upright).text((6, middle), name, "black", font, anchor="lm")
+    sheet.paste(upright.rotate(90, expand=True), (margin, 0))
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    for (row, column), share in np.ndenumerate(shares):
+        left, top = margin + cell * column, margin + cell * row
+        shade = round(255 * (1 - share))
+        draw.rectangle((left, top, left + cell - 2, top + cell - 2), (shade, shade, 255))
+        if share >= 0.005:
+            colour = "white" if share > 0.5 else "black"
+            draw.text((left + cell / 2, top + cell / 2), f"{share:.0%}", colour, font, anchor="mm")
+    return sheet
+
+
 def curves(history):
     """Loss and figures over the epochs, a matplotlib Figure; None without matplotlib.
 

@@ -84,10 +84,10 @@ def write_metrics(folder, history):
     files.write_text(folder / "metrics.csv", text.getvalue())
 
 
-def write_summary(folder, summary):
-    """summary.json: NaN, which JSON does not know, becomes null."""
-    text = json.dumps(_without_nan(summary), indent=2, allow_nan=False)
-    files.write_text(folder / "summary.json", text + "\n")
+def write_json(path, value):
+    """A dict as JSON: NaN, which that does not know, becomes null."""
+    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+    files.write_text(path, text + "\n")
 
 
 def write_picture(path, picture):

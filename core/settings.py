@@ -30,6 +30,12 @@ def define(
 
     integer("epochs", epochs, "Passes over the training images.", lower_bound=1)
     integer("batch_size", batch_size, "Images in a training step.", lower_bound=1)
+    integer(
+        "early_stopping_patience",
+        0,
+        "End after so many epochs in a row without a smaller validation loss; 0: never.",
+        lower_bound=0,
+    )
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
     integer("seed", 0, "Decides initial weights, order and every random choice.", lower_bound=0)

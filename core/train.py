@@ -104,7 +104,10 @@ def _run(experiment, flags, folder, signals):
     def report():
         return _report(experiment, folder, state, parameters=count(weights), device=device)
 
-    if state.epoch == flags.epochs:
+    def finished():
+        return state.epoch == flags.epochs or _stalled(state.history, flags.early_stopping_patience)
+
+    if finished():
         print("this run is finished; another --run_dir begins a new one")
         return report()
 
@@ -201,7 +204,7 @@ def _run(experiment, flags, folder, signals):
     if state.history or state.step:
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
     try:
-        while state.epoch < flags.epochs:
+        while not finished():
             train_epoch()
             finish_epoch()
     except Stopped:
@@ -233,12 +236,18 @@ def _best(experiment, history):
     return max(history, key=lambda row: np.nan_to_num(row[f"val_{experiment.best}"], nan=-1.0))
 
 
+def _stalled(history, patience):
+    """Whether the last `patience` epochs, if any, brought no smaller validation loss."""
+    losses = [row["val_loss"] for row in history]
+    return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
+
+
 def _report(experiment, folder, state, **facts):
     """Write summary.json and the curves, print the result; 0, the exit code."""
     best = _best(experiment, state.history)
     run_folder.write_metrics(folder, state.history)
-    run_folder.write_summary(
-        folder,
+    run_folder.write_json(
+        folder / "summary.json",
         {
             "experiment": experiment.name,
             "final": state.history[-1],

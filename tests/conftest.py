@@ -5,6 +5,8 @@ import pytest
 from PIL import Image
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
+from core import settings, train
+from experiments import cityscape_road
 
 
 
@@ -33,3 +35,26 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
     photo[side // 2 :] //= 4
     pair = Image.fromarray(np.concatenate([photo, colours], axis=1))
     pair.save(path, **{"quality": 95, "subsampling": 0, **options})
+
+
+@pytest.fixture(scope="session")
+def road_run(tmp_path_factory):
+    """The folder of a finished road run: two epochs on eight pairs, at 32x32."""
+    folder = tmp_path_factory.mktemp("road")
+    for split, count in (("train", 8), ("val", 5)):
+        (folder / "pairs" / split).mkdir(parents=True)
+        for index in range(count):
+            write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=index)
+    flags = settings.parse(
+        cityscape_road.define_flags,
+        [
+            f"--data_dir={folder / 'pairs'}",
+            f"--run_dir={folder / 'run'}",
+            f"--cache_dir={folder / 'cache'}",
+            "--size=32",
+            "--batch_size=2",
+            "--epochs=2",
+        ],
+    )
+    train.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+    return folder / "run"

@@ -66,7 +66,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     Raises InputError for the first file, in the data set's order, that can't be read.
     """
     files = list(dataset.find(data_dir, split))[: limit or None]
-    folder = cache_dir / "decoded" / f"{dataset.name}-{split}-{_key(dataset, files, split)}"
+    folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
     with _building(folder):
         if not folder.exists():
             _decode(dataset, files, split, folder)
@@ -99,7 +99,7 @@ def _decode(dataset, files, split, folder):
     index = {"examples": [], "size": [0, 0], "class_pixels": [0] * 256}
     if index_file.exists():
         index = json.loads(index_file.read_text())
-    print(f"decoding {len(files)} {split} images into {folder}")
+    print(f"decoding {len(files)} files into {folder}")
     bar = progress.bar(len(files), "image")
     bar.update(len(index["examples"]))
     masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
@@ -137,9 +137,10 @@ def _appendable(path, size):
     return file
 
 
-def _key(dataset, files, split):
+def _key(dataset, files):
+    """A digest of all that the pixels depend on; not of the split, which may share its files."""
     digest = hashlib.sha256(_source(dataset.read) + _source(image_reading.read_rgb))
-    digest.update(json.dumps([split, dict(dataset.settings)], sort_keys=True).encode())
+    digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
         digest.update(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
@@ -147,5 +148,8 @@ def _key(dataset, files, split):
 
 
 def _source(function):
-    """The text of the module a function is from: who edits a reader gets a new cache."""
-    return Path(inspect.getfile(function)).read_bytes()
+    """The text of the module a function is from, and of those of core.data that it imports."""
+    module = inspect.getmodule(function)
+    imported = [item for item in vars(module).values() if inspect.ismodule(item)]
+    ours = [item for item in imported if item.__name__.startswith("core.data")]
+    return b"".join(Path(each.__file__).read_bytes() for each in (module, *ours))

@@ -1,0 +1,187 @@
+"""Generated aerial photos with class ids: data for the aerial experiment where there is none.
+
+A district from above: sand with a coast, ponds, groves and plots that nobody
+labelled, under a grid of streets at any angle with cars, houses that throw
+shadows, and gardens. Roofs, streets and sand share their greys and browns, so
+that single pixels do not tell them apart. Everything follows from the seed,
+through NumPy's frozen `RandomState` and integer coordinates.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # as the Dubai set's table has it
+SIDES = (340, 661)  # pixels, the second excluded
+
+
+def tile_size(tile):
+    """(height, width) of the photos of a tile, an int: 340..660 pixels each."""
+    height, width = np.random.RandomState(tile).randint(*SIDES, 2)
+    return int(height), int(width)
+
+
+def scene(seed, *, size):
+    """Photo uint8 [H, W, 3] and class ids uint8 [H, W].
+
+    seed: an int or a sequence of ints, each at least 0. size: (H, W).
+    """
+    rng = np.random.RandomState(seed)
+    canvas = _Canvas(rng, size)
+    _ground(canvas, rng)
+    _streets(canvas, rng)
+    return _photograph(canvas, rng), np.array(canvas.labels)
+
+
+class _Canvas:
+    """The photo and its labels, painted together: lengths in pixels, the district's axes turned."""
+
+    def __init__(self, rng, size):
+        self.height, self.width = size
+        self.photo = Image.new("RGB", (self.width, self.height))
+        self.labels = Image.new("L", (self.width, self.height), LAND)
+        self._draws = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
+        self.reach = int(np.hypot(*size) / 2) + 1  # from the middle to a corner
+        angle = rng.uniform(0, np.pi)
+        self._axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+    def polygon(self, points, colour, label=None):
+        """points: [N, 2] along and across the streets, from the middle; label None keeps the label."""
+        points = [self._pixel(point) for point in points]
+        self._draws[0].polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
+        if label is not None:
+            self._draws[1].polygon(points, fill=label)
+
+    def box(self, x, y, width, height, colour, label=None):
+        corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
+        self.polygon(corners, colour, label)
+
+    def label(self, x, y):
+        """The label that is there; None outside the photo."""
+        x, y = self._pixel((x, y))
+        inside = 0 <= x < self.width and 0 <= y < self.height
+        return self.labels.getpixel((x, y)) if inside else None
+
+    def blob(self, rng, x, y, radius, colour, label=None):
+        """A round shape with a ragged edge."""
+        angles = np.arange(0, 2 * np.pi, np.pi / 10)
+        edge = radius * rng.uniform(0.8, 1.1, len(angles))
+        points = np.stack([x + edge * np.cos(angles), y + edge * np.sin(angles)], axis=1)
+        self.polygon(points, colour, label)
+
+    def _pixel(self, point):
+        x, y = point @ self._axes
+        return int(x + self.width / 2), int(y + self.height / 2)
+
+
+def _ground(canvas, rng):
+    reach = canvas.reach
+    sand = np.array([196, 172, 138]) * rng.uniform(0.75, 1.15) + rng.uniform(-10, 10, 3)
+    canvas.box(-reach, -reach, 2 * reach, 2 * reach, sand)
+    for _ in range(rng.randint(8, 20)):  # bare ground, paler and darker
+        x, y = rng.uniform(-reach, reach, 2)
+        canvas.blob(rng, x, y, rng.uniform(15, 90), sand * rng.uniform(0.8, 1.12), LAND)
+    for _ in range(rng.randint(2, 6)):  # groves
+        x, y = rng.uniform(-reach, reach, 2)
+        for _ in range(rng.randint(4, 16)):
+            dx, dy = rng.normal(0, 26, 2)
+            canvas.blob(rng, x + dx, y + dy, rng.uniform(6, 22), _leaves(rng), VEGETATION)
+    water = np.array([60, 110, 120]) * rng.uniform(0.6, 1.25) + rng.uniform(-12, 12, 3)
+    for _ in range(rng.randint(0, 3)):
+        x, y = rng.uniform(-reach, reach, 2)
+        canvas.blob(rng, x, y, rng.uniform(20, 70), water, WATER)
+    if rng.rand() < 0.5:  # a coast
+        shore = reach * rng.uniform(0.1, 0.6)
+        edge = [(x, shore + rng.uniform(-9, 9)) for x in np.linspace(-reach, reach, 30)]
+        canvas.polygon([*edge, (reach, reach), (-reach, reach)], water, WATER)
+    if rng.rand() < 0.5:  # a plot that nobody labelled
+        x, y, width, height = *rng.uniform(-0.6 * reach, 0.4 * reach, 2), *rng.uniform(25, 80, 2)
+        canvas.box(x, y, width, height, _grey(rng, 90, 190), UNLABELED)
+
+
+def _streets(canvas, rng):
+    """Streets both ways, and what stands in the blocks between them."""
+    asphalt = _grey(rng, 95, 165)
+    half = rng.uniform(5, 11)
+    lines = [_lines(rng, canvas.reach) for _ in range(2)]
+    for x0, x1 in zip(lines[0], lines[0][1:]):
+        for y0, y1 in zip(lines[1], lines[1][1:]):
+            if rng.rand() < 0.7:
+                _block(canvas, rng, x0 + half + 4, y0 + half + 4, x1 - half - 4, y1 - half - 4)
+    start, length = -canvas.reach, 2 * canvas.reach
+    for x in lines[0]:
+        canvas.box(x - half, start, 2 * half, length, asphalt, ROAD)
+    for y in lines[1]:
+        canvas.box(start, y - half, length, 2 * half, asphalt, ROAD)
+    paint = _grey(rng, 170, 225)
+    for dash in np.arange(start, start + length, 16):
+        for x in lines[0]:
+            canvas.box(x - 0.5, dash, 1, 7, paint)
+    for _ in range(rng.randint(10, 40)):  # cars, on the right
+        x, y = rng.choice(lines[0]), rng.uniform(-canvas.reach, canvas.reach)
+        canvas.box(x + half * rng.choice([-0.7, 0.2]), y, half * 0.5, half * 0.95, rng.uniform(20, 240, 3))
+
+
+def _lines(rng, reach):
+    """Where the streets of one direction lie."""
+    lines, line = [], -reach + rng.uniform(0, 80)
+    while line < reach:
+        lines.append(line)
+        line += rng.uniform(75, 170)
+    return lines
+
+
+def _block(canvas, rng, x0, y0, x1, y1):
+    """Rows of plots; those in the water stay empty."""
+    y = y0
+    while y < y1 - 18:
+        depth = min(rng.uniform(24, 60), y1 - y)
+        x = x0
+        while x < x1 - 18:
+            width = min(rng.uniform(24, 70), x1 - x)
+            if canvas.label(x + width / 2, y + depth / 2) != WATER:
+                _plot(canvas, rng, x, y, width, depth)
+            x += width
+        y += depth
+
+
+def _plot(canvas, rng, x, y, width, depth):
+    """A house, a garden, or neither."""
+    what = rng.rand()
+    if what < 0.65:
+        _house(canvas, rng, x + 3, y + 3, width - 6, depth - 6)
+    elif what < 0.8:
+        canvas.box(x + 2, y + 2, width - 4, depth - 4, _leaves(rng), VEGETATION)
+
+
+def _house(canvas, rng, x, y, width, height):
+    """A flat roof with parapet and machines, its shadow, sometimes a tree before it."""
+    roof = _grey(rng, 110, 235) if rng.rand() < 0.7 else np.array([170, 125, 95]) * rng.uniform(0.7, 1.2)
+    shadow = rng.uniform(3, 9)
+    canvas.box(x + shadow, y + shadow, width, height, _grey(rng, 45, 75))
+    canvas.box(x, y, width, height, roof, BUILDING)
+    canvas.box(x + 2, y + 2, width - 4, height - 4, roof * rng.uniform(0.82, 0.98))
+    for _ in range(rng.randint(0, 4)):
+        dx, dy = rng.uniform(0.1, 0.7, 2)
+        canvas.box(x + dx * width, y + dy * height, width * 0.2, height * 0.2, roof * rng.uniform(0.6, 1.2))
+    if rng.rand() < 0.3:
+        canvas.blob(rng, x, y + height, rng.uniform(4, 8), _leaves(rng), VEGETATION)
+
+
+def _grey(rng, low, high):
+    return rng.uniform(low, high) + rng.uniform(-8, 8, 3)
+
+
+def _leaves(rng):
+    return np.array([82, 100, 62]) * rng.uniform(0.6, 1.3) + rng.uniform(-8, 8, 3)
+
+
+def _photograph(canvas, rng):
+    """Uneven ground, lens blur, haze, exposure and sensor noise."""
+    coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
+    texture = coarse.resize((canvas.width, canvas.height), Image.Resampling.BICUBIC)
+    photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.8)), np.float32)
+    photo = photo + (np.asarray(texture, np.float32)[..., None] - 128) * rng.uniform(0.05, 0.2)
+    photo += (190 - photo) * rng.uniform(0, 0.25)
+    photo = photo * rng.uniform(0.75, 1.15) * rng.uniform(0.94, 1.06, 3)
+    photo += rng.normal(0, rng.uniform(3, 8), photo.shape)
+    return photo.clip(0, 255).astype(np.uint8)
