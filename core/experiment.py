@@ -51,6 +51,8 @@ class Experiment:
     name:          that of its module in `experiments`.
     palette:       RGB of each class, 0..255.
     init_weights:  (seed) -> dict of name -> tf.Variable.
+    load_weights:  (weights) -> None: puts published values into some of them, where
+                   a run begins.
     forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits
                    [B, H, W, classes], or one logit where there are two classes.
     loss:          (float32 logits, class ids) -> float32 [B].
@@ -73,3 +75,4 @@ class Experiment:
     best: str
     measures: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     augment: Callable | None = None
+    load_weights: Callable[[dict], None] = lambda weights: None

@@ -13,9 +13,9 @@ import tensorflow as tf
 LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road article
 
 
-def conv2d(x, kernel, bias=None):
-    """Convolution, stride 1, SAME, linear: [B, H, W, I] -> [B, H, W, O]."""
-    x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=1, padding="SAME")
+def conv2d(x, kernel, bias=None, *, stride=1):
+    """Convolution, SAME, linear: [B, H, W, I] -> [B, H/s, W/s, O], sizes rounded up."""
+    x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=stride, padding="SAME")
     return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
 
 
@@ -92,7 +92,7 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99, epsil
 def depthwise_conv2d(x, kernel, *, stride=1):
     """Convolution of each channel by itself, SAME, linear: [B, H, W, C] -> [B, H/s, W/s, C].
 
-    The kernel is [h, w, C, 1]; sizes that the stride does not divide are rounded up.
+    The kernel is [h, w, C, 1]; sizes are rounded up.
     """
     kernel, strides = tf.cast(kernel, x.dtype), [1, stride, stride, 1]
     return tf.nn.depthwise_conv2d(x, kernel, strides=strides, padding="SAME")

@@ -43,7 +43,7 @@ def claim(folder, experiment, define_flags, values):
             ) from None
         path = folder / "flags.cfg"
         names = sorted(settings.parse(define_flags))
-        if not path.exists():
+        if not any((folder / "checkpoints").glob("*.npz")):  # nothing came of other settings yet
             lines = [NAMED + experiment, *(values[name].serialize() for name in names)]
             files.write_text(path, "".join(f"{line}\n" for line in lines if line))
         if experiment_name(folder) != experiment:

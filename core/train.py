@@ -88,7 +88,7 @@ def _run(experiment, flags, folder, signals):
     device = set_up_device(flags.deterministic)
     dtype = tf.dtypes.as_dtype(flags.precision)
 
-    # --- weights and optimizer: from the last checkpoint, else from the seed
+    # --- weights and optimizer: from the last checkpoint, else published values over the seed's
     weights = experiment.init_weights(seed=flags.seed)
     optimizer = tf.keras.optimizers.Adam(
         flags.learning_rate, global_clipnorm=flags.clip_norm or None, name="adam"
@@ -99,6 +99,8 @@ def _run(experiment, flags, folder, signals):
     if saved:
         checkpoint.restore(variables, saved[0], folder)
         state = State(**saved[1])
+    else:
+        experiment.load_weights(weights)
     print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {device}")
 
     def report():

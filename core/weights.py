@@ -32,6 +32,12 @@ def he_normal(name, shape, *, seed):
     return tf.Variable(value, name=name)
 
 
+def normal(name, shape, *, seed, deviation):
+    """float32 kernel, normal around 0, not cut."""
+    value = tf.random.stateless_normal(shape, _seed(seed, name), 0, deviation)
+    return tf.Variable(value, name=name)
+
+
 def zeros(name, shape):
     """float32 bias."""
     return tf.Variable(tf.zeros(shape), name=name)
