@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 Files = tuple[Path, ...]  # the files of one example: one pair, or a photo and its mask
 
@@ -31,6 +32,7 @@ class Dataset:
     check:     (pixels of each class id int64 [256], files) -> None; prints what is
                odd about the training masks, and raises InputError where no network
                could learn from them.
+    resample:  how `read` resizes photos, where it does.
     select:    (owner int64 [N]: the index of each example's files, split) -> the
                examples that make up the split; by default all that were found.
     """
@@ -41,6 +43,7 @@ class Dataset:
     settings: Mapping[str, Any]
     generate: Callable[[Path], None]
     check: Callable[[np.ndarray, Sequence[Files]], None] = lambda pixels, files: None
+    resample: Image.Resampling = Image.Resampling.BILINEAR
     select: Callable[[np.ndarray, str], np.ndarray] = lambda owner, split: np.arange(len(owner))
 
 

@@ -48,7 +48,8 @@ def claim(folder, experiment, define_flags, values):
             files.write_text(path, "".join(f"{line}\n" for line in lines if line))
         if experiment_name(folder) != experiment:
             raise InputError(
-                f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
+                f"{folder} is a run of {experiment_name(folder)}, not of {experiment};"
+                " take another --run_dir."
             )
         begun = settings.parse(define_flags, [f"--flagfile={path}"])
         differing = [

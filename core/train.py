@@ -115,16 +115,12 @@ def _run(experiment, flags, folder, signals):
 
     # --- data
     cache_dir = Path(flags.cache_dir)
-    if flags.data_dir:
-        data_dir = Path(flags.data_dir)
-    else:
-        data_dir = cache.generated(experiment.dataset, cache_dir)
     train, val = (
-        cache.prepare(experiment.dataset, data_dir, split, cache_dir, limit=flags.limit)
+        cache.prepare(experiment.dataset, flags.data_dir, split, cache_dir, limit=flags.limit)
         for split in ("train", "val")
     )
     experiment.dataset.check(train.class_pixels, train.files)
-    print(f"{len(train)} training and {len(val)} validation images from {data_dir}")
+    print(f"{len(train)} training and {len(val)} validation images from {train.data_dir}")
 
     # --- loop
     steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
@@ -219,9 +215,10 @@ def _run(experiment, flags, folder, signals):
 def _settle(pending, state):
     """Wait for the losses of the last steps and add them up; raise if one is absurd."""
     for examples, loss in pending:
-        if not float(loss) < EXPLODED:  # NaN is not below anything either
-            raise _diverged(state, f"the loss ({float(loss):.3g})")
-        state.loss_sum += float(loss) * examples
+        value = float(loss)
+        if not value < EXPLODED:  # NaN is not below anything either
+            raise _diverged(state, f"the loss ({value:.3g})")
+        state.loss_sum += value * examples
     pending.clear()
 
 

@@ -29,6 +29,7 @@ BLOCK = 256  # files between two notes of how far it is
 class Examples:
     """One split, decoded.
 
+    data_dir:      the folder that it comes from
     images:        uint8 [M, H, W, 3], memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
     rows:          int64 [N]: which of the M make up the split
@@ -37,6 +38,7 @@ class Examples:
     class_pixels:  int64 [256], pixels of each class id in masks
     """
 
+    data_dir: Path
     images: np.ndarray
     masks: np.ndarray
     rows: np.ndarray
@@ -61,10 +63,12 @@ def generated(dataset, cache_dir):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
-    """`Examples` of a split, at most `limit` of them if limit > 0.
+    """`Examples` of a split, of at most `limit` files if limit > 0.
 
+    data_dir: a folder that `dataset.find` understands; None for generated files.
     Raises InputError for the first file, in the data set's order, that can't be read.
     """
+    data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     files = list(dataset.find(data_dir, split))[: limit or None]
     folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
     with _building(folder):
@@ -74,6 +78,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     owner = np.repeat(np.arange(len(files)), index["examples"])
     shape = (len(owner), *index["size"])
     return Examples(
+        data_dir=data_dir,
         images=np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3)),
         masks=np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape),
         rows=dataset.select(owner, split),

@@ -58,6 +58,7 @@ CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34], 19 of them true
 LICENCE_PLATE = 255  # id -1 of the label definition, in 8 bits; taken as unlabeled
+RESAMPLE = Image.Resampling.NEAREST  # of photos as of ids, as the article has it
 GENERATED = {"train": 96, "val": 24}
 
 
@@ -69,6 +70,7 @@ def dataset(*, train_size, val_size):
         read=lambda files, split: _read(*files, {"train": train_size, "val": val_size}[split]),
         settings={"train_size": train_size, "val_size": val_size},
         generate=generate,
+        resample=RESAMPLE,
     )
 
 
@@ -132,8 +134,8 @@ def _read(photo_file, labels_file, size):
             f"{labels_file}: {labels.width}x{labels.height} pixels, but its photo has"
             f" {photo.width}x{photo.height}; replace one of them."
         )
-    photo = np.asarray(photo.resize((size, size), Image.Resampling.NEAREST))
-    ids = np.array(labels.resize((size, size), Image.Resampling.NEAREST))
+    photo = np.asarray(photo.resize((size, size), RESAMPLE))
+    ids = np.array(labels.resize((size, size), RESAMPLE))
     ids[ids == LICENCE_PLATE] = 0
     if ids.max() >= len(CLASSES):
         raise InputError(

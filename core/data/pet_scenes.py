@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 PET, BACKGROUND, OUTLINE = 1, 2, 3  # as the official trimaps have it
-COATS = np.array([(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)])
+COATS = np.array(
+    [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]
+)
 
 
 def scene(seed):

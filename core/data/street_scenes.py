@@ -118,15 +118,18 @@ def _houses(canvas, rng, ground):
         x = ground.vanishing + side * rng.randint(2, 25)
         while 0 < x < SIZE:
             depth = abs(x - ground.vanishing) / SIZE
-            width, height = 12 + 110 * depth * rng.uniform(0.6, 1.2), 20 + 230 * depth * rng.uniform(0.5, 1.3)
-            foot = ground.horizon + 0.55 * abs(x + side * width - ground.vanishing) * rng.uniform(0.3, 0.6)
+            width = 12 + 110 * depth * rng.uniform(0.6, 1.2)
+            height = 20 + 230 * depth * rng.uniform(0.5, 1.3)
+            slope = 0.55 * rng.uniform(0.3, 0.6)
+            foot = slope * abs(x + side * width - ground.vanishing)  # below the horizon
             if rng.rand() < 0.75:
                 wall = _grey(rng, 60, 185, 18)
                 left = min(x, x + side * width)
-                canvas.box(left, ground.horizon - height, width, height + foot - ground.horizon, wall, BUILDING)
+                canvas.box(left, ground.horizon - height, width, height + foot, wall, BUILDING)
                 _windows(canvas, rng, left, ground.horizon - height, width, height, wall)
             else:
-                canvas.ellipse(x + side * width / 2, ground.horizon - 10, width / 2, 14 + height / 3, _leaves(rng), VEGETATION)
+                middle = x + side * width / 2, ground.horizon - 10
+                canvas.ellipse(*middle, width / 2, 14 + height / 3, _leaves(rng), VEGETATION)
             x += side * (width + rng.choice([0, 0, 6]))
         canvas.box(min(edge, x), ground.horizon - 4, abs(edge - x), 10, _leaves(rng), VEGETATION)
 
@@ -196,7 +199,8 @@ def _lamp(canvas, rng, ground, t):
 def _person(canvas, rng, ground, t):
     x, y, height = _beside(rng, ground, t), ground.y(t), 5 + 70 * t
     canvas.box(x, y - height * 0.45, height * 0.2, height * 0.45, rng.uniform(20, 120, 3), PERSON)
-    canvas.box(x - height * 0.03, y - height * 0.85, height * 0.26, height * 0.42, rng.uniform(20, 220, 3), PERSON)
+    coat = rng.uniform(20, 220, 3)
+    canvas.box(x - height * 0.03, y - height * 0.85, height * 0.26, height * 0.42, coat, PERSON)
     canvas.ellipse(x + height * 0.1, y - height * 0.92, height * 0.08, height * 0.1, (190, 150, 125), PERSON)
 
 
@@ -228,5 +232,6 @@ def _photograph(canvas, rng, ground):
     photo += texture * rng.uniform(0.05, 0.2)
     depth = np.exp(-np.abs(np.arange(SIZE) - ground.horizon) / 25)[:, None, None]
     photo += (190 - photo) * depth * rng.uniform(0, 0.35)
-    photo = photo * rng.uniform(0.65, 1.2) * rng.uniform(0.93, 1.07, 3) + rng.normal(0, rng.uniform(3, 9), photo.shape)
+    photo = photo * rng.uniform(0.65, 1.2) * rng.uniform(0.93, 1.07, 3)  # exposure, white balance
+    photo += rng.normal(0, rng.uniform(3, 9), photo.shape)
     return photo.clip(0, 255).astype(np.uint8)

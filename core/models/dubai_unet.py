@@ -7,7 +7,7 @@ max-pooling. Up: a 2x2 transposed convolution of stride 2, the skip.
 import tensorflow as tf
 
 from core import ops
-from core.weights import glorot_uniform, he_normal, zeros
+from core.models import pets_unet
 
 FILTERS = (16, 32, 64, 128, 160)  # the article's; the last is the bottleneck
 DROPOUT_DOWN = 0.1
@@ -15,29 +15,8 @@ DROPOUT_UP = 0.2  # and in the bottleneck
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Kernels and biases, name -> `tf.Variable`: 1,421,830 numbers for six classes.
-
-    He normal in the pairs of convolutions; Glorot uniform, Keras' default, in the
-    transposed ones and the last.
-    """
-    weights = {}
-
-    def layer(name, shape, channels, init):
-        weights[f"{name}/kernel"] = init(f"{name}/kernel", shape, seed=seed)
-        weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
-
-    channels = 3
-    for level, width in enumerate(filters):
-        layer(f"down{level}/conv1", (3, 3, channels, width), width, he_normal)
-        layer(f"down{level}/conv2", (3, 3, width, width), width, he_normal)
-        channels = width
-    for level, width in reversed(list(enumerate(filters[:-1]))):
-        layer(f"up{level}/transpose", (2, 2, width, channels), width, glorot_uniform)
-        layer(f"up{level}/conv1", (3, 3, 2 * width, width), width, he_normal)
-        layer(f"up{level}/conv2", (3, 3, width, width), width, he_normal)
-        channels = width
-    layer("logits", (1, 1, channels, classes), classes, glorot_uniform)
-    return weights
+    """As the pets' U-Net, transposed kernels 2x2: 1,421,830 numbers for six classes."""
+    return pets_unet.init_weights(seed=seed, classes=classes, filters=filters, up_side=2)
 
 
 def forward(weights, images, *, training=False, seed=None):

@@ -13,11 +13,11 @@ FILTERS = (64, 128, 256, 512, 1024)  # the article's; the last is the bottleneck
 DROPOUT = 0.3
 
 
-def init_weights(*, seed, classes, filters=FILTERS):
+def init_weights(*, seed, classes, filters=FILTERS, up_side=3):
     """Kernels and biases, name -> `tf.Variable`: 34,513,475 numbers for three classes.
 
     He normal in the pairs of convolutions; Glorot uniform, Keras' default, in the
-    transposed ones and the last.
+    last and in the transposed ones, up_side x up_side.
     """
     weights = {}
 
@@ -31,7 +31,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
         layer(f"down{level}/conv2", (3, 3, width, width), width, he_normal)
         channels = width
     for level, width in reversed(list(enumerate(filters[:-1]))):
-        layer(f"up{level}/transpose", (3, 3, width, channels), width, glorot_uniform)
+        layer(f"up{level}/transpose", (up_side, up_side, width, channels), width, glorot_uniform)
         layer(f"up{level}/conv1", (3, 3, 2 * width, width), width, he_normal)
         layer(f"up{level}/conv2", (3, 3, width, width), width, he_normal)
         channels = width

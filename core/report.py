@@ -1,0 +1,90 @@
+"""What an evaluation leaves: figures, the confusion matrix, the worst images."""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+
+from core import files, metrics, render, run_folder, tiling
+from core.data import batches, cache
+from core.evaluate import make_evaluate, make_predict
+
+WORST = 10
+
+
+def evaluate(run, split, output_dir):
+    """Evaluate a `restore.Run` on a split, in batches as in training; the figures, a dict.
+
+    They are those of the training's validation, by the same names, and `classes`:
+    for each its IoU, Dice, precision, recall and pixels. Written to output_dir:
+    figures.json; confusion.csv, a row for each true class, and confusion.png;
+    worst.png, the images with the most wrong pixels.
+    """
+    experiment, flags = run.experiment, run.flags
+    examples = cache.prepare(
+        experiment.dataset, flags.data_dir, split, Path(flags.cache_dir), limit=flags.limit
+    )
+    print(f"{len(examples)} {split} images from {examples.data_dir}")
+
+    multiple = tiling.multiple(experiment.forward, run.weights)
+    any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
+    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(
+        batches.evaluation(examples, flags.batch_size)
+    )
+    predict = make_predict(any_size, run.weights, run.dtype)
+    wrong = [
+        np.mean(predict(images) != masks, axis=(1, 2))
+        for images, masks in batches.evaluation(examples, flags.batch_size)
+    ]
+    worst = examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
+
+    figures = summary(experiment, means, confusion)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    run_folder.write_json(output_dir / "figures.json", figures)
+    files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
+    picture = render.confusion(confusion, experiment.classes)
+    run_folder.write_picture(output_dir / "confusion.png", picture)
+    panel = render.panel(
+        examples.images[worst],
+        examples.masks[worst],
+        np.concatenate([predict(examples.images[i : i + 1]) for i in worst]),
+        experiment.palette,
+        captions=[examples.files[examples.owner[i]][0].name for i in worst],
+    )
+    run_folder.write_picture(output_dir / "worst.png", panel)
+    return figures
+
+
+def summary(experiment, means, confusion):
+    """All figures of a confusion matrix, under the names that training gives them."""
+    each = {
+        "iou": metrics.iou(confusion),
+        "dice": metrics.dice(confusion),
+        "precision": metrics.precision(confusion),
+        "recall": metrics.recall(confusion),
+    }
+    figures = {
+        "accuracy": metrics.accuracy(confusion),
+        "mean_iou": np.nanmean(each["iou"]),
+        **means,
+        **experiment.metrics(confusion),
+    }
+    classes = {
+        name: {
+            **{figure: float(values[index]) for figure, values in each.items()},
+            "pixels": int(confusion[index].sum()),
+        }
+        for index, name in enumerate(experiment.classes)
+    }
+    return {name: float(value) for name, value in figures.items()} | {"classes": classes}
+
+
+def table(confusion, classes):
+    """The confusion matrix as CSV: a row for each true class, a column for each predicted."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["truth / prediction", *classes])
+    writer.writerows([name, *counts] for name, counts in zip(classes, confusion.tolist()))
+    return text.getvalue()

@@ -1,0 +1,61 @@
+"""A run folder -> the experiment it is of, with its flags and trained weights."""
+
+import dataclasses
+from pathlib import Path
+
+import tensorflow as tf
+from absl import flags
+
+from core import checkpoint, run_folder, settings, train
+from core.errors import InputError
+from core.experiment import Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a run folder holds. dtype is that of its activations."""
+
+    experiment: Experiment
+    flags: flags.FlagValues
+    weights: dict
+    dtype: tf.DType
+    checkpoint: Path
+    history: list
+
+
+def define_flags(values):
+    """Which weights to take: the flags that evaluate, predict and export have in common."""
+    flags.DEFINE_string("run_dir", None, "Folder of a run, as a training made it.", flag_values=values)
+    flags.DEFINE_enum(
+        "checkpoint",
+        "best",
+        ["best", "last"],
+        "The epoch with the best figure on the validation images, or the last one.",
+        flag_values=values,
+    )
+
+
+def restore(values, article, *, data_dir=""):
+    """`Run` of the parsed flags of `define_flags`.
+
+    article: a function, name -> the module of that experiment. data_dir takes the
+    place of the run's own, which may be gone; None keeps that. Raises InputError
+    for a folder without a run or checkpoint, and weights that do not fit.
+    """
+    if not values.run_dir:
+        raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")
+    folder = Path(values.run_dir)
+    module = article(run_folder.experiment_name(folder))
+    arguments = [f"--flagfile={folder / 'flags.cfg'}"]
+    if data_dir is not None:
+        arguments.append(f"--data_dir={data_dir}")
+    run_flags = settings.parse(module.define_flags, arguments)
+    path = folder / "checkpoints" / f"{values.checkpoint}.npz"
+    arrays, state = checkpoint.load(path)
+    train.set_up_device(run_flags.deterministic)
+    experiment = module.experiment(run_flags)
+    weights = experiment.init_weights(seed=run_flags.seed)
+    trained = {name: array for name, array in arrays.items() if not name.startswith("adam/")}
+    checkpoint.restore(weights, trained, path)
+    dtype = tf.dtypes.as_dtype(run_flags.precision)
+    return Run(experiment, run_flags, weights, dtype, path, state["history"])
