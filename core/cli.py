@@ -24,6 +24,9 @@ def main(define_flags, run, *, arguments=False):
             raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --.")
         try:
             sys.exit(run(flags.FLAGS, argv[1:]) if arguments else run(flags.FLAGS))
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            sys.exit(130)
         except InputError as error:
             sys.exit(f"error: {error}")
         except OSError as error:

@@ -79,11 +79,11 @@ def run(experiment, define_flags, flags):
     ended it with its state saved. Raises InputError for what the user can cure.
     """
     folder = Path(flags.run_dir)
-    with run_folder.claim(folder, experiment.name, define_flags, flags), _stop_signals() as signals:
-        return _run(experiment, flags, folder, signals)
+    with run_folder.claim(folder, experiment.name, define_flags, flags):
+        return _run(experiment, flags, folder)
 
 
-def _run(experiment, flags, folder, signals):
+def _run(experiment, flags, folder):
     # --- device
     device = set_up_device(flags.deterministic)
     dtype = tf.dtypes.as_dtype(flags.precision)
@@ -201,14 +201,15 @@ def _run(experiment, flags, folder, signals):
     writer = tensorboard.writer(folder) if flags.tensorboard else None
     if state.history or state.step:
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
-    try:
-        while not finished():
-            train_epoch()
-            finish_epoch()
-    except Stopped:
-        save()
-        print(f"stopped and saved; the same command continues {folder}")
-        return 128 + signals[0]
+    with _stop_signals() as signals:  # not before: a preparation can be killed and goes on too
+        try:
+            while not finished():
+                train_epoch()
+                finish_epoch()
+        except Stopped:
+            save()
+            print(f"stopped and saved; the same command continues {folder}")
+            return 128 + signals[0]
     return report()
 
 
