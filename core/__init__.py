@@ -21,5 +21,8 @@ def _import_quietly():
         os.close(nowhere)
 
 
+# a GPU's memory as it is needed, not all of it at once; read when the GPU is first used
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
     _import_quietly()

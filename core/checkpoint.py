@@ -7,6 +7,7 @@ every member, which reading verifies; nothing is pickled.
 
 import json
 import os
+import shutil
 
 import numpy as np
 
@@ -16,18 +17,29 @@ from core.errors import InputError
 STATE = "state.json"
 
 
-def save(folder, name, arrays, state):
-    """Write arrays (name -> ndarray) and state (JSON values) as `folder/NAME.npz`.
+def save(folder, arrays, state):
+    """Write arrays (name -> ndarray) and state (JSON values) as `folder/last.npz`.
 
-    What was `last.npz` becomes `previous.npz`. A process that dies in here leaves
+    What was `last.npz` is `previous.npz` then. A process that dies in here leaves
     whole files: the old ones or the new.
     """
-    path = folder / f"{name}.npz"
-    with files.atomic(path) as file:
+    with files.atomic(folder / "last.npz") as file:
         text = json.dumps({"state": state, "arrays": sorted(arrays)})
         np.savez(file, **{STATE: np.array(text)}, **arrays)
-        if name == "last" and path.exists():
-            os.replace(path, folder / "previous.npz")
+        if (folder / "last.npz").exists():
+            keep(folder, "previous")
+
+
+def keep(folder, name):
+    """Let `folder/NAME.npz` be what `last.npz` is now, whatever that becomes."""
+    last, fresh = folder / "last.npz", folder / f".{name}.npz.partial"
+    with files.writing(folder / f"{name}.npz"):
+        fresh.unlink(missing_ok=True)
+        try:
+            os.link(last, fresh)  # a second name: nothing is written
+        except OSError:  # not every file system has those
+            shutil.copyfile(last, fresh)
+        os.replace(fresh, folder / f"{name}.npz")
 
 
 def load(path):

@@ -25,7 +25,7 @@ def main(define_flags, run, *, arguments=False):
         try:
             sys.exit(run(flags.FLAGS, argv[1:]) if arguments else run(flags.FLAGS))
         except KeyboardInterrupt:
-            print("stopped; the same command goes on", file=sys.stderr)
+            print("stopped", file=sys.stderr)
             sys.exit(130)
         except InputError as error:
             sys.exit(f"error: {error}")

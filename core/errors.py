@@ -4,5 +4,5 @@
 class InputError(Exception):
     """Bad input from outside: one sentence that names the file or flag and the cure.
 
-    `core.cli` prints it and exits with 1; nothing else catches it.
+    `core.cli` prints it and exits with 1.
     """

@@ -7,9 +7,11 @@
     model.tflite  on demand, the same signature
 """
 
+import shutil
+
 import tensorflow as tf
 
-from core import metrics, run_folder, tiling
+from core import files, metrics, run_folder, tiling
 from core.errors import InputError
 
 
@@ -24,7 +26,7 @@ def save(run, output_dir, *, tflite=False):
     """Write a `restore.Run` to output_dir, computing in its precision.
 
     With tflite all is float32: that format has no bfloat16 convolution. Raises
-    InputError if output_dir holds something.
+    InputError if output_dir holds something or cannot be written.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(f"{output_dir}: not empty; take another --output_dir.")
@@ -41,12 +43,18 @@ def save(run, output_dir, *, tflite=False):
     module = tf.Module()
     module.weights = list(run.weights.values())
     partial = output_dir.with_name(f".{output_dir.name}.partial")  # whole under its name, or not at all
-    tf.saved_model.save(module, str(partial / "saved_model"), signatures=segment)
-    if tflite:
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
-        (partial / "model.tflite").write_bytes(converter.convert())
-    run_folder.write_json(partial / "model.json", _card(run, multiple))
-    partial.rename(output_dir)
+    with files.writing(output_dir):
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+        partial.mkdir(parents=True)
+        try:
+            tf.saved_model.save(module, str(partial / "saved_model"), signatures=segment)
+        except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
+            raise OSError(error.message) from None
+        if tflite:
+            converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
+            (partial / "model.tflite").write_bytes(converter.convert())
+        run_folder.write_json(partial / "model.json", _card(run, multiple))
+        partial.rename(output_dir)
 
 
 def _card(run, multiple):

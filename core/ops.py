@@ -49,10 +49,16 @@ def conv2d_up(x, kernel):
     return tf.nn.leaky_relu(conv2d_transpose(x, kernel), LEAK)
 
 
+@tf.custom_gradient
 def maxpool_up(x):
-    """Nearest-neighbour up-sampling by two: [B, H, W, C] -> [B, 2H, 2W, C]."""
+    """Nearest-neighbour up-sampling by two: [B, H, W, C] -> [B, 2H, 2W, C].
+
+    The gradient of a pixel is the sum over its four copies. TensorFlow's own for
+    this op has no deterministic version on a GPU.
+    """
     _, height, width, _ = tf.unstack(tf.shape(x))
-    return tf.image.resize(x, [2 * height, 2 * width], method="nearest")
+    up = tf.image.resize(x, [2 * height, 2 * width], method="nearest")
+    return up, lambda gradient: 4 * tf.nn.avg_pool2d(gradient, ksize=2, strides=2, padding="VALID")
 
 
 def dropout(x, rate, seed, layer):

@@ -28,6 +28,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 MAX_PIXELS = 2**29  # of an image: 2 GiB in memory
 PIXELS_AHEAD = 2**25  # decoded or to be written beside the network; a larger image goes alone
 IMAGES_AHEAD = 256
+PARTS = ("labels", "overlay", "colours")
 STRIP = 512  # rows of an overlay made at once
 
 
@@ -70,9 +71,10 @@ def output_names(paths):
         }
         counts = collections.Counter(name.casefold() for name in names.values())
         alike = [path for path, name in names.items() if counts[name.casefold()] > 1]
-        if not alike:
-            return names
-        for path in alike:
+        deeper = [path for path in alike if depth[path] < len(parts[path]) - 1]
+        if not deeper:  # none alike, or in nothing but letter case
+            return names | {path: f"{names[path]}-{n}" for n, path in enumerate(alike, 1)}
+        for path in deeper:
             depth[path] += 1
 
 
@@ -84,7 +86,8 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     goes in tiles, whose overlap makes the result that of the whole image.
     For each NAME of `output_names`, NAME_labels.png holds class ids, NAME_colours.png
     their palette, NAME_overlay.png photo and colours; shares.jsonl a line for each.
-    Raises OSError where output_dir cannot be written, InputError for too small a tile.
+    Raises InputError where output_dir cannot be written or an image would be written
+    over, and for too small a tile.
     """
     multiple = tiling.multiple(experiment.forward, weights)
     forward = tiling.mirrored(experiment.forward) if flip else experiment.forward
@@ -92,6 +95,10 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     class_ids = make_predict(any_size, weights, dtype)
     overlap = functools.cache(lambda: tiling.reach(experiment.forward, weights, multiple))
     names, unreadable = output_names(paths), []
+    outputs = {_output(output_dir, name, part) for name in names.values() for part in PARTS}
+    for path in paths:
+        if Path(os.path.abspath(path)) in outputs:
+            raise InputError(f"{path}: a result would be written over it; take another --output_dir.")
     spent = {"decode": [], "network": [], "write": []}  # seconds
     bar = progress.bar(len(paths), "image")
 
@@ -144,7 +151,8 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
         return _write(*photo_and_class_ids, experiment, output_dir)
 
     started = time.monotonic()
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with files.writing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
     with open(output_dir / "shares.jsonl", "w") as records, ThreadPoolExecutor() as pool:
         photos = _ahead(pool, timed("decode", decode), paths, _pixels)
         segmented = segment(photo for photo in photos if photo)
@@ -210,16 +218,17 @@ def _write(photo, class_ids, experiment, output_dir):
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.NEAREST)
     counts = picture.histogram()
-    prefix = output_dir / photo.name
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    _save(picture, f"{prefix}_labels.png")
+    labels, overlaid, colourful = (_output(output_dir, photo.name, part) for part in PARTS)
+    with files.writing(output_dir):
+        labels.parent.mkdir(parents=True, exist_ok=True)
+    _save(picture, labels)
     picture.putpalette(np.array(experiment.palette, np.uint8).tobytes())
-    _save(picture, f"{prefix}_colours.png")
+    _save(picture, colourful)
     for top in range(0, size[1], STRIP):
         box = (0, top, size[0], min(top + STRIP, size[1]))
         colours = picture.crop(box).convert("RGB")
         photo.image.paste(Image.blend(photo.image.crop(box), colours, 0.5), box)
-    _save(photo.image, f"{prefix}_overlay.png")
+    _save(photo.image, overlaid)
     photo.image.close()  # free now what others still refer to
     return {
         "image": str(photo.path),
@@ -232,6 +241,10 @@ def _write(photo, class_ids, experiment, output_dir):
     }
 
 
+def _output(output_dir, name, part):
+    return Path(os.path.abspath(output_dir / f"{name}_{part}.png"))
+
+
 def _save(picture, path):
-    with files.atomic(Path(path)) as file:
+    with files.atomic(path) as file:
         picture.save(file, "PNG", compress_level=1)

@@ -35,19 +35,22 @@ def define_flags(values):
     )
 
 
-def restore(values, article, *, data_dir=""):
+def restore(values, article, *, data=False, data_dir=None):
     """`Run` of the parsed flags of `define_flags`.
 
-    article: a function, name -> the module of that experiment. data_dir takes the
-    place of the run's own, which may be gone; None keeps that. Raises InputError
-    for a folder without a run or checkpoint, and weights that do not fit.
+    article: a function, name -> the module of that experiment. data: whether the
+    run's data are wanted, which may be gone; data_dir takes their place, without
+    the run's --limit. Raises InputError for a folder without a run or checkpoint,
+    and weights that do not fit.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")
     folder = Path(values.run_dir)
     module = article(run_folder.experiment_name(folder))
-    arguments = [f"--flagfile={folder / 'flags.cfg'}"]
-    if data_dir is not None:
+    arguments = run_folder.flag_lines(folder)
+    if data_dir or not data:
+        arguments = [line for line in arguments if not line.startswith(("--data_dir=", "--limit="))]
+    if data_dir:
         arguments.append(f"--data_dir={data_dir}")
     run_flags = settings.parse(module.define_flags, arguments)
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"

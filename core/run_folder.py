@@ -76,6 +76,11 @@ def experiment_name(folder):
     return first.removeprefix(NAMED)
 
 
+def flag_lines(folder):
+    """The flags of a run folder as a list of arguments."""
+    return (folder / "flags.cfg").read_text().splitlines()[1:]
+
+
 def write_metrics(folder, history):
     """metrics.csv: history is a list of dicts with the same keys, one for each epoch."""
     text = io.StringIO()

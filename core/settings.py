@@ -39,7 +39,7 @@ def define(
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
     integer("seed", 0, "Decides initial weights, order and every random choice.", lower_bound=0)
-    integer("limit", 0, "Use only the first so many images of each split; 0: all.", lower_bound=0)
+    integer("limit", 0, "Use only the first so many files of each list; 0: all.", lower_bound=0)
     text("data_dir", None, "Folder of the data set; without it, images are generated.")
     text("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
     text("cache_dir", "cache", "Folder for decoded and generated images.")
@@ -69,7 +69,7 @@ def define(
     )
     flags.register_validator(
         "data_dir",
-        lambda folder: folder is None or Path(folder).is_dir(),
+        lambda folder: folder is None or (folder != "" and Path(folder).is_dir()),
         "no such folder",
         flag_values=values,
     )

@@ -38,6 +38,7 @@ class State:
     loss_sum: float = 0.0  # over the images of these steps
     step_seconds: float = 0.0  # that these steps took
     seconds: float = 0.0  # since the start of the run, pauses between processes left out
+    data: list = dataclasses.field(default_factory=list)  # the keys of its images
     history: list = dataclasses.field(default_factory=list)  # a dict for each epoch
 
 
@@ -113,12 +114,20 @@ def _run(experiment, flags, folder):
         print("this run is finished; another --run_dir begins a new one")
         return report()
 
+    writer = tensorboard.writer(folder) if flags.tensorboard else None
+
     # --- data
     cache_dir = Path(flags.cache_dir)
     train, val = (
         cache.prepare(experiment.dataset, flags.data_dir, split, cache_dir, limit=flags.limit)
         for split in ("train", "val")
     )
+    state.data = state.data or [train.key, val.key]
+    if state.data != [train.key, val.key]:
+        raise InputError(
+            f"{train.data_dir}: files, or the code that reads them, changed since {folder} was begun;"
+            " begin a new --run_dir."
+        )
     experiment.dataset.check(train.class_pixels, train.files)
     print(f"{len(train)} training and {len(val)} validation images from {train.data_dir}")
 
@@ -131,13 +140,17 @@ def _run(experiment, flags, folder):
     started = time.monotonic() - state.seconds
     pending = []  # (images, loss) of the steps not yet in state.loss_sum
 
-    def save(name="last"):
+    def save():
         _settle(pending, state)
         arrays = {name: variable.numpy() for name, variable in variables.items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise _diverged(state, "a weight")
         state.seconds = time.monotonic() - started
-        checkpoint.save(folder / "checkpoints", name, arrays, dataclasses.asdict(state))
+        checkpoint.save(folder / "checkpoints", arrays, dataclasses.asdict(state))
+
+    def keep_best():
+        if state.history and state.step == 0 and _best(experiment, state.history) is state.history[-1]:
+            checkpoint.keep(folder / "checkpoints", "best")
 
     def train_epoch():
         bar = progress.bar(steps, "step", stateful=("loss", "images/s"))
@@ -190,16 +203,15 @@ def _run(experiment, flags, folder):
         run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum, state.step_seconds = row["epoch"], 0, 0.0, 0.0
-        if _best(experiment, state.history) is row:
-            save("best")
-        save()
-        run_folder.write_metrics(folder, state.history)
         if writer:
             tensorboard.write(writer, row, panel)
+        save()
+        keep_best()
+        run_folder.write_metrics(folder, state.history)
         print(f"epoch {row['epoch']}/{flags.epochs}: {_line(row)}", flush=True)
 
-    writer = tensorboard.writer(folder) if flags.tensorboard else None
     if state.history or state.step:
+        keep_best()  # the process may have died between the two
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
     with _stop_signals() as signals:  # not before: a preparation can be killed and goes on too
         try:
@@ -226,8 +238,8 @@ def _settle(pending, state):
 def _diverged(state, what):
     return InputError(
         f"{what} is not finite or absurdly large at or before step {state.step} of epoch"
-        f" {state.epoch + 1}: the training diverged. The last checkpoint is from before; begin a"
-        " new --run_dir with a smaller --learning_rate or --clip_norm."
+        f" {state.epoch + 1}: the training diverged. Checkpoints are from before; begin a new"
+        " --run_dir with a smaller --learning_rate, or with --clip_norm=1."
     )
 
 
@@ -311,12 +323,11 @@ def _stop_signals():
 
 
 def set_up_device(deterministic):
-    """Choose memory growth and determinism before the first op; the device in words."""
+    """Make ops deterministic if asked to, or by default on a CPU; the device in words."""
     gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
     if deterministic or (deterministic is None and not gpus):
         tf.config.experimental.enable_op_determinism()
     if gpus:
         return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
-    return f"{len(os.sched_getaffinity(0))} CPU cores"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores"

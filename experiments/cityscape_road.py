@@ -1,7 +1,14 @@
 """Road or not: the raw TensorFlow U-Net on Cityscapes image pairs.
 
+Article: "Cityscape segmentation with raw TF 2.0": pairs at 128x128, Adam 1e-3,
+batches of 5, 25 epochs; it claims no figure. Expect a road IoU of 0.90 to 0.92 on
+the real validation pairs, in half an hour on two cores (BUILD_NOTES.md), and 0.9
+on generated scenes in some minutes.
+
 Run: python -m experiments.cityscape_road --epochs=25
      python -m experiments.cityscape_road --epochs=25 --data_dir=DIR
+DIR holds train/*.jpg and val/*.jpg; without it, 400 generated scenes are used.
+--clip_norm=0 is the article, which may blow up on the whole set: see there.
 """
 
 from absl import flags

@@ -29,7 +29,7 @@ def define_flags(values):
 
 def run(flags):
     """Print the figures and write them with the pictures; 0."""
-    trained = restore.restore(flags, article, data_dir=flags.data_dir)
+    trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir)
     output_dir = Path(flags.output_dir or Path(flags.run_dir) / "evaluation")
     figures = report.evaluate(trained, flags.split, output_dir)
     classes = figures.pop("classes")

@@ -9,7 +9,6 @@ from core import settings, train
 from experiments import cityscape_road
 
 
-
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
     """A cache folder for the whole session: generated data sets are written once."""

@@ -1,5 +1,7 @@
 """Checkpoints are whole and checked; damage is named and the one before is taken."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,17 +14,30 @@ STATE = {"epoch": 3, "history": [{"val_iou": float("nan")}]}
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path):
-    checkpoint.save(tmp_path, "best", ARRAYS, STATE)
-    arrays, state = checkpoint.load(tmp_path / "best.npz")
+    checkpoint.save(tmp_path, ARRAYS, STATE)
+    arrays, state = checkpoint.load(tmp_path / "last.npz")
     assert arrays.keys() == ARRAYS.keys() and state["epoch"] == 3
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(arrays[name], array)
         assert arrays[name].dtype == array.dtype
-    assert [path.name for path in tmp_path.iterdir()] == ["best.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
+def test_what_is_kept_stays_when_the_last_moves_on(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError("not here")))
+    checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
+    checkpoint.keep(tmp_path, "best")
+    for epoch in (2, 3):
+        checkpoint.save(tmp_path, ARRAYS, {"epoch": epoch})
+    found = {path.stem: checkpoint.load(path)[1]["epoch"] for path in tmp_path.glob("[!.]*")}
+    assert found == {"best": 1, "previous": 2, "last": 3}
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_no_bit_flip_and_no_cut_goes_unnoticed(tmp_path):
-    checkpoint.save(tmp_path, "last", ARRAYS, STATE)
+    checkpoint.save(tmp_path, ARRAYS, STATE)
     path = tmp_path / "last.npz"
     whole = path.read_bytes()
     for position in range(len(whole)):
@@ -45,7 +60,7 @@ def test_no_bit_flip_and_no_cut_goes_unnoticed(tmp_path):
 def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
     assert checkpoint.load_latest(tmp_path) is None
     for epoch in (1, 2, 3):
-        checkpoint.save(tmp_path, "last", ARRAYS, {"epoch": epoch})
+        checkpoint.save(tmp_path, ARRAYS, {"epoch": epoch})
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 3}
     (tmp_path / "last.npz").write_bytes(b"half a file")
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
@@ -58,7 +73,7 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path, "last", ARRAYS, {"epoch": 1})
+    checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
 
     def fail(file, **arrays):
         file.write(b"some bytes")
@@ -66,8 +81,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez", fail)
     with pytest.raises(InputError, match="last.npz: .*No space"):
-        checkpoint.save(tmp_path, "last", ARRAYS, {"epoch": 2})
-    assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
+        checkpoint.save(tmp_path, ARRAYS, {"epoch": 2})
+    assert not list(tmp_path.glob(".*"))
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 1}
 
 

@@ -17,9 +17,8 @@ def python(*arguments, **options):
 def test_road_experiment_from_nothing_to_pictures(shared_cache, tmp_path):
     """Five epochs at a quarter of the area: generated scenes are learned, nothing else is needed."""
     run = tmp_path / "run"
-    done = python(
-        "experiments.cityscape_road", "--epochs=5", "--size=64", f"--run_dir={run}", f"--cache_dir={shared_cache}"
-    )
+    folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
+    done = python("experiments.cityscape_road", "--epochs=5", "--size=64", *folders)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # none of TensorFlow's start-up noise either
     lines = done.stdout.splitlines()

@@ -215,7 +215,8 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
     gradients = tape.gradient(loss, list(made.values()))
     expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
     for name, gradient, expected in zip(made, gradients, expected_gradients, strict=True):
-        np.testing.assert_allclose(gradient, expected, atol=1e-4, err_msg=name)
+        scale = np.abs(expected).max()  # some gradients are all below 1e-4
+        np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
 def test_the_articles_parameter_count():

@@ -16,7 +16,7 @@ from experiments import article
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_figures_are_those_of_the_training(road_run, tmp_path, name):
     flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name)
-    figures = report.evaluate(restore.restore(flags, article, data_dir=None), "val", tmp_path / "out")
+    figures = report.evaluate(restore.restore(flags, article, data=True), "val", tmp_path / "out")
     row = checkpoint.load(road_run / "checkpoints" / f"{name}.npz")[1]["history"][-1]
     trained = {name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")}
     assert trained.keys() == {"loss", "iou", "accuracy", "precision", "recall"}

@@ -1,12 +1,23 @@
 """Each experiment's command on generated data: one epoch, small through its flags."""
 
 import csv
+import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from core import settings, train
-from experiments import cityscapes_labels, dubai_aerial, oxford_pets, oxford_pets_mobilenet
+from experiments import (
+    cityscapes_labels,
+    dubai_aerial,
+    evaluate,
+    export,
+    oxford_pets,
+    oxford_pets_mobilenet,
+    predict,
+)
 
 COMMANDS = {
     oxford_pets: ["--size=32", "--limit=6", "--batch_size=4"],
@@ -18,7 +29,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("script", COMMANDS, ids=lambda script: script.__name__.partition(".")[2])
-def test_one_epoch_without_any_data(script, precision, shared_cache, tmp_path):
+def test_one_epoch_and_each_verb_without_any_data(script, precision, shared_cache, tmp_path):
     folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
     arguments = [*COMMANDS[script], *folders, "--epochs=1", f"--precision={precision}"]
     flags = settings.parse(script.define_flags, arguments)
@@ -30,3 +41,24 @@ def test_one_epoch_without_any_data(script, precision, shared_cache, tmp_path):
     assert f"val_{experiment.best}" in row
     Image.open(tmp_path / "run" / "predictions" / "epoch_001.png").verify()
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"best.npz", "last.npz"}
+    if precision == "float32":
+        use(tmp_path / "run", row, tmp_path)
+
+
+def use(run, row, tmp_path):
+    """Evaluate, predict and export a run, and compare what they say."""
+    arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
+    assert evaluate.run(settings.parse(evaluate.define_flags, arguments[:1])) == 0
+    figures = json.loads((run / "evaluation" / "figures.json").read_text())
+    assert figures["accuracy"] == float(row["val_accuracy"])
+    pixels = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    flags = settings.parse(predict.define_flags, [*arguments, "--size=native"])
+    assert predict.run(flags, [str(tmp_path / "photo.png")]) == 0
+    predicted = np.asarray(Image.open(tmp_path / "out" / "photo_labels.png"))
+    arguments[1] = f"--output_dir={tmp_path / 'exported'}"
+    assert export.run(settings.parse(export.define_flags, arguments)) == 0
+    loaded = tf.saved_model.load(str(tmp_path / "exported" / "saved_model"))
+    outputs = loaded.signatures["serving_default"](tf.constant(pixels[None]))
+    np.testing.assert_array_equal(outputs["class_ids"][0], predicted)
+    assert outputs["probabilities"].shape[-1] == len(figures["classes"])

@@ -1,6 +1,7 @@
 """Every kind of image file is read as it is meant, or refused in one sentence."""
 
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -49,8 +50,6 @@ def encoded(kind, size=(64, 64)):
 
 def bomb():
     """A PNG whose header claims 30,000 x 30,000 pixels."""
-    import zlib
-
     head = b"IHDR" + (30000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     return encoded("PNG")[:12] + head + zlib.crc32(head).to_bytes(4, "big") + encoded("PNG")[33:]
 

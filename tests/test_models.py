@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from core import weights
+from core import ops, weights
 from core.models import labels_unet, pets_unet, road_unet
 
 SMALL = (4, 6, 8)
@@ -117,7 +117,8 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
         np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=variable.name)
     for variable, expected in zip(made.values(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(variable, expected, atol=atol, err_msg=variable.name)
-    np.testing.assert_allclose(forward(made, images), reference(tf.cast(images, tf.float64), training=False), atol=atol)
+    still = reference(tf.cast(images, tf.float64), training=False)
+    np.testing.assert_allclose(forward(made, images), still, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,20 @@ def test_articles_parameter_counts(module, options, variables, numbers):
 def test_any_multiple_of_the_network_in_either_precision(module, options, channels, dtype):
     made = module.init_weights(seed=0, filters=SMALL, **options)
     for height, width in ((4, 4), (12, 20)):
-        logits = module.forward(made, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
+        images = tf.zeros([1, height, width, 3], dtype)
+        logits = module.forward(made, images, training=True, seed=[0, 0])
         assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
+
+
+def test_every_dropout_of_the_pets_network_is_where_keras_has_it(monkeypatch):
+    """With a scaling in place of each dropout, on both sides: 1 + rate, as if it kept all."""
+
+    monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
+    monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
+    made, forward, reference = both(PETS, keras_pets)
+    images = tf.random.stateless_uniform([1, 16, 24, 3], [3, 4], 0, 255)
+    ours = forward(made, images, training=True, seed=[0, 0])
+    np.testing.assert_allclose(ours, reference(tf.cast(images, tf.float64)), atol=1e-5)
 
 
 def test_road_logits_are_linear_and_have_no_bias():

@@ -16,7 +16,7 @@ import tensorflow as tf
 from conftest import write_pair
 from PIL import Image
 
-from core import checkpoint, evaluate, settings, train
+from core import checkpoint, evaluate, run_folder, settings, train
 from core.data import augment, batches, cache
 from core.errors import InputError
 from core.models import pets_unet, road_unet
@@ -206,11 +206,84 @@ def test_a_run_folder_is_for_one_process_at_a_time(start, tmp_path):
             start("run")
 
 
-def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(start, tmp_path):
-    with pytest.raises(InputError, match="diverged"):
+def test_a_loss_that_explodes_stops_the_run(start):
+    with pytest.raises(InputError, match="the loss .* step . of epoch 1: the training diverged"):
         start("run", "--learning_rate=1e6", "--clip_norm=0", "--epochs=50")
-    saved = checkpoint.load_latest(tmp_path / "run/checkpoints")
-    assert saved is None or all(np.isfinite(array).all() for array in saved[0].values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatch):
+    make_train_step = train.make_train_step
+
+    def make_poisoned_step(experiment, weights, *args):
+        step, calls = make_train_step(experiment, weights, *args), []
+
+        def poisoned(*batch):
+            loss = step(*batch)
+            calls.append(1)
+            if len(calls) == 4:  # the last step of epoch 2: its loss is that from before
+                weights["logit"].assign(np.nan * weights["logit"])
+            return loss
+
+        return poisoned
+
+    monkeypatch.setattr(train, "make_train_step", make_poisoned_step)
+    with pytest.raises(InputError, match="a weight is not finite"):
+        start("run")
+    arrays, state = checkpoint.load_latest(tmp_path / "run/checkpoints")
+    assert state["epoch"] == 1 and all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, capsys):
+    row = [{"val_loss": loss} for loss in (5, 4, 4.5, 4)]
+    assert [train._stalled(row[:n], 2) for n in range(5)] == [False, False, False, False, True]
+    assert not train._stalled(row, 0) and not train._stalled(row, 3)
+    still = "--learning_rate=1e-30", "--early_stopping_patience=2"
+    assert start("run", *still) == 0
+    assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3
+    assert start("longer", "--epochs=9", *still) == 0
+    assert checkpoint.load_latest(tmp_path / "longer/checkpoints")[1]["epoch"] == 3
+    capsys.readouterr()
+    assert start("longer", "--epochs=9", *still) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("victim", ["savez", "fsync", "write_metrics", "keep"])
+def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(start, tmp_path, monkeypatch, victim):
+    """Dies at the third call: in the archive, before its rename, after it. Saves at every step."""
+    start("unbroken")
+    monkeypatch.setattr(train, "LOOK_EVERY", -1)
+
+    class Killed(BaseException):
+        pass
+
+    module = {"savez": np, "fsync": os, "write_metrics": run_folder, "keep": checkpoint}[victim]
+    whole, calls = getattr(module, victim), []
+
+    def dying(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return whole(*args, **options)
+
+    monkeypatch.setattr(module, victim, dying)
+    with pytest.raises(Killed):
+        start("broken", "--checkpoint_every=0")
+    assert start("broken", "--checkpoint_every=0") == 0
+    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
+    best = [checkpoint.load(tmp_path / name / "checkpoints/best.npz")[1] for name in ("unbroken", "broken")]
+    assert best[0]["epoch"] == best[1]["epoch"]
+
+
+def test_a_run_does_not_go_on_with_other_images(start, pairs, monkeypatch):
+    def interrupted(*batch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1.0
+
+    monkeypatch.setattr(train, "make_train_step", lambda *args: interrupted)
+    assert start("run") == 143
+    write_pair(pairs / "train" / "7.jpg", seed=9)
+    with pytest.raises(InputError, match="changed since"):
+        start("run")
 
 
 def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):

@@ -30,6 +30,7 @@ class Examples:
     """One split, decoded.
 
     data_dir:      the folder that it comes from
+    key:           digest of all that the pixels depend on
     images:        uint8 [M, H, W, 3], memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
     rows:          int64 [N]: which of the M make up the split
@@ -39,6 +40,7 @@ class Examples:
     """
 
     data_dir: Path
+    key: str
     images: np.ndarray
     masks: np.ndarray
     rows: np.ndarray
@@ -52,7 +54,10 @@ class Examples:
 
 def generated(dataset, cache_dir):
     """The folder of a data set's generated files; writes them the first time."""
-    source = hashlib.sha256(_source(dataset.generate)).hexdigest()[:12]
+    module = inspect.getmodule(dataset.generate)
+    painters = [item for name, item in vars(module).items() if name.endswith("_scenes")]
+    source = b"".join(Path(each.__file__).read_bytes() for each in (module, *painters))
+    source = hashlib.sha256(source).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{dataset.name}-{source}"
     with _building(folder):
         if not folder.exists():
@@ -70,7 +75,8 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     files = list(dataset.find(data_dir, split))[: limit or None]
-    folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
+    key = _key(dataset, files)
+    folder = cache_dir / "decoded" / f"{dataset.name}-{key}"
     with _building(folder):
         if not folder.exists():
             _decode(dataset, files, split, folder)
@@ -79,6 +85,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     shape = (len(owner), *index["size"])
     return Examples(
         data_dir=data_dir,
+        key=key,
         images=np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3)),
         masks=np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape),
         rows=dataset.select(owner, split),
@@ -144,17 +151,12 @@ def _appendable(path, size):
 
 def _key(dataset, files):
     """A digest of all that the pixels depend on; not of the split, which may share its files."""
-    digest = hashlib.sha256(_source(dataset.read) + _source(image_reading.read_rgb))
+    digest = hashlib.sha256()
+    for function in (dataset.read, image_reading.read_rgb):  # who edits a reader gets a new cache
+        digest.update(Path(inspect.getfile(function)).read_bytes())
     digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
         digest.update(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
-
-def _source(function):
-    """The text of the module a function is from, and of those of core.data that it imports."""
-    module = inspect.getmodule(function)
-    imported = [item for item in vars(module).values() if inspect.ismodule(item)]
-    ours = [item for item in imported if item.__name__.startswith("core.data")]
-    return b"".join(Path(each.__file__).read_bytes() for each in (module, *ours))

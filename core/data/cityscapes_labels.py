@@ -13,7 +13,7 @@ from PIL import Image
 
 from core import metrics
 from core.data import street_scenes
-from core.data.images import image_files, read_class_ids, read_rgb
+from core.data.images import image_files, read_class_ids, read_rgb, require_same_size
 from core.errors import InputError
 from core.experiment import Dataset
 
@@ -129,11 +129,7 @@ def generate(folder):
 
 def _read(photo_file, labels_file, size):
     photo, labels = read_rgb(photo_file), read_class_ids(labels_file)
-    if photo.size != labels.size:
-        raise InputError(
-            f"{labels_file}: {labels.width}x{labels.height} pixels, but its photo has"
-            f" {photo.width}x{photo.height}; replace one of them."
-        )
+    require_same_size(photo, labels, labels_file)
     photo = np.asarray(photo.resize((size, size), RESAMPLE))
     ids = np.array(labels.resize((size, size), RESAMPLE))
     ids[ids == LICENCE_PLATE] = 0

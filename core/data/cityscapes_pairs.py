@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from core.data import street_scenes
-from core.data.images import image_files, read_rgb
+from core.data.images import here_and_below, image_files, read_rgb
 from core.errors import InputError
 from core.experiment import Dataset
 
@@ -39,8 +39,7 @@ def road_dataset(*, size, road_rgb, road_tolerance):
 
 def find(data_dir, split):
     """The pairs of `data_dir/split`, or of a folder just below that holds both splits."""
-    below = sorted(path for path in data_dir.glob("*") if path.is_dir() and path.name[0] != ".")
-    for root in (data_dir, *below):
+    for root in here_and_below(data_dir):
         if (root / "train").is_dir() and (root / "val").is_dir():
             pairs = image_files(root / split, SUFFIXES)
             if pairs:
@@ -93,7 +92,7 @@ def _read(files, size, road_rgb, road_tolerance):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
-    if pixels[1]:
+    if pixels[0] and pixels[1]:
         return
     seen = Counter()
     for (path,) in files[:50]:
@@ -103,7 +102,8 @@ def _check(pixels, files, road_rgb, road_tolerance):
         seen.update({tuple(map(int, colour)): int(count) for colour, count in zip(colours, counts)})
     frequent = ", ".join(f"{colour} {count / seen.total():.1%}" for colour, count in seen.most_common(5))
     raise InputError(
-        f"no pixel of the {len(files)} training masks is within {road_tolerance} of road colour"
+        f"{'every' if pixels[1] else 'no'} pixel of the {len(files)} training masks is within"
+        f" {road_tolerance} of road colour"
         f" {road_rgb}; the most frequent colours are {frequent}:"
         " change --road_rgb or --road_tolerance."
     )

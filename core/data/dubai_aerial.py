@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import aerial_scenes
-from core.data.images import image_files, read_rgb
+from core.data.images import here_and_below, image_files, read_rgb, require_same_size
 from core.errors import InputError
 from core.experiment import Dataset
 
@@ -62,8 +62,7 @@ def find(data_dir, split):
     below it. Raises InputError where there are none, and for the first photo
     that has no mask. A mask without a photo is left alone.
     """
-    below = sorted(path for path in data_dir.glob("*") if path.is_dir() and path.name[0] != ".")
-    for root in (data_dir, *below):
+    for root in here_and_below(data_dir):
         tiles = [path for path in root.glob("Tile *") if re.fullmatch(r"Tile \d+", path.name)]
         tiles.sort(key=lambda path: (int(path.name.split()[1]), path.name))
         examples = [example for tile in tiles for example in _tile(tile)]
@@ -107,11 +106,7 @@ def _tile(tile):
 
 def _read(photo_file, mask_file, patch_size):
     photo, mask = read_rgb(photo_file), read_rgb(mask_file)
-    if photo.size != mask.size:
-        raise InputError(
-            f"{mask_file}: {mask.width}x{mask.height} pixels, but its photo has"
-            f" {photo.width}x{photo.height}; replace one of them."
-        )
+    require_same_size(photo, mask, mask_file)
     if min(photo.size) < patch_size:
         raise InputError(
             f"{photo_file}: {photo.width}x{photo.height} pixels hold no patch of {patch_size};"

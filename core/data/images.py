@@ -21,7 +21,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS):
     file has to be converted.
     """
     image = _open(path, max_pixels)
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
+    if image.mode.startswith("I;16"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
@@ -59,6 +59,21 @@ def _open(path, max_pixels):
         raise InputError(
             f"{path}: not a readable image ({reason}); replace or remove the file."
         ) from None
+
+
+def require_same_size(photo, mask, mask_file):
+    """Raise InputError if a photo and its mask, PIL images, are not of one size."""
+    if photo.size != mask.size:
+        raise InputError(
+            f"{mask_file}: {mask.width}x{mask.height} pixels, but its photo has"
+            f" {photo.width}x{photo.height}; replace one of them."
+        )
+
+
+def here_and_below(folder):
+    """A folder and the visible ones in it: archives put another folder around a data set."""
+    below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
+    return [folder, *sorted(below)]
 
 
 def image_files(folder, suffixes):

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import pet_scenes
-from core.data.images import read_class_ids, read_rgb
+from core.data.images import read_class_ids, read_rgb, require_same_size
 from core.errors import InputError
 from core.experiment import Dataset
 
@@ -32,6 +32,7 @@ def dataset(*, size):
         read=lambda files, split: _read(*files, size),
         settings={"size": size},
         generate=generate,
+        check=_check,
     )
 
 
@@ -82,13 +83,15 @@ def _example(data_dir, path, name):
     return files
 
 
+def _check(pixels, files):
+    for name, count in zip(CLASSES, pixels):
+        if not count:
+            raise InputError(f"no pixel of the {len(files)} training trimaps is {name}; mend them.")
+
+
 def _read(photo_file, trimap_file, size):
     photo, trimap = read_rgb(photo_file), read_class_ids(trimap_file)
-    if photo.size != trimap.size:
-        raise InputError(
-            f"{trimap_file}: {trimap.width}x{trimap.height} pixels, but its photo has"
-            f" {photo.width}x{photo.height}; replace one of them."
-        )
+    require_same_size(photo, trimap, trimap_file)
     photo = photo.resize((size, size), Image.Resampling.BILINEAR)
     trimap = np.asarray(trimap.resize((size, size), Image.Resampling.NEAREST))
     if not 1 <= trimap.min() <= trimap.max() <= len(CLASSES):
