@@ -38,7 +38,7 @@ class State:
     loss_sum: float = 0.0  # over the images of these steps
     step_seconds: float = 0.0  # that these steps took
     seconds: float = 0.0  # since the start of the run, pauses between processes left out
-    data: list = dataclasses.field(default_factory=list)  # the keys of its images
+    data: list = dataclasses.field(default_factory=list)  # the checksums of its images
     history: list = dataclasses.field(default_factory=list)  # a dict for each epoch
 
 
@@ -122,12 +122,13 @@ def _run(experiment, flags, folder):
         cache.prepare(experiment.dataset, flags.data_dir, split, cache_dir, limit=flags.limit)
         for split in ("train", "val")
     )
-    state.data = state.data or [train.key, val.key]
-    if state.data != [train.key, val.key]:
+    checksums = [train.checksum, val.checksum]
+    if state.data not in ([], checksums):
         raise InputError(
             f"{train.data_dir}: files, or the code that reads them, changed since {folder} was begun;"
             " begin a new --run_dir."
         )
+    state.data = checksums
     experiment.dataset.check(train.class_pixels, train.files)
     print(f"{len(train)} training and {len(val)} validation images from {train.data_dir}")
 

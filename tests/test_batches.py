@@ -14,7 +14,7 @@ def examples():
     numbers = np.arange(11, dtype=np.uint8)
     return Examples(
         data_dir=None,
-        key="",
+        checksum=0,
         images=np.broadcast_to(numbers[:, None, None, None], (11, 6, 8, 3)),
         masks=np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)),
         rows=np.array([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]),
@@ -46,7 +46,7 @@ def test_the_whole_set_is_shuffled():
     """Not a window of it: positions are spread over all of the epoch."""
     many = Examples(
         data_dir=None,
-        key="",
+        checksum=0,
         images=np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2),
         masks=np.zeros((2000, 1, 1), np.uint8),
         rows=np.arange(2000),

@@ -87,11 +87,15 @@ def test_a_bad_file_is_named_and_what_was_decoded_is_kept(pairs, tmp_path, monke
 
 
 def test_an_edited_reader_gets_a_new_cache(pairs, tmp_path, monkeypatch):
-    before = cache.prepare(road(), pairs, "train", tmp_path / "cache").key
+    dataset, read = counting(road())
+    cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert len(read) == 6
     copy = tmp_path / "edited.py"
     copy.write_text(Path(cityscapes_pairs.__file__).read_text() + "# edited")
     monkeypatch.setattr(inspect, "getfile", lambda function: copy)
-    assert cache.prepare(road(), pairs, "train", tmp_path / "cache").key != before
+    cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert len(read) == 12
 
 
 def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypatch):
@@ -114,6 +118,9 @@ def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypa
     dataset, read = counting(road())
     train = cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert sorted(read) == ["3.jpg", "4.jpg", "5.jpg", "6.jpg"]
+    unbroken = cache.prepare(road(), pairs, "train", tmp_path / "other cache")
+    assert train.checksum == unbroken.checksum
+    assert train.class_pixels.tolist() == unbroken.class_pixels.tolist()
     for index, files in enumerate(train.files):
         np.testing.assert_array_equal(train.images[index], road().read(files, "train")[0][0])
 

@@ -13,6 +13,7 @@ import inspect
 import itertools
 import json
 import os
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Examples:
     """One split, decoded.
 
     data_dir:      the folder that it comes from
-    key:           digest of all that the pixels depend on
+    checksum:      CRC-32 of all pixels and class ids
     images:        uint8 [M, H, W, 3], memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
     rows:          int64 [N]: which of the M make up the split
@@ -40,7 +41,7 @@ class Examples:
     """
 
     data_dir: Path
-    key: str
+    checksum: int
     images: np.ndarray
     masks: np.ndarray
     rows: np.ndarray
@@ -75,8 +76,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     files = list(dataset.find(data_dir, split))[: limit or None]
-    key = _key(dataset, files)
-    folder = cache_dir / "decoded" / f"{dataset.name}-{key}"
+    folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
     with _building(folder):
         if not folder.exists():
             _decode(dataset, files, split, folder)
@@ -85,7 +85,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
     shape = (len(owner), *index["size"])
     return Examples(
         data_dir=data_dir,
-        key=key,
+        checksum=index["checksum"],
         images=np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3)),
         masks=np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape),
         rows=dataset.select(owner, split),
@@ -108,7 +108,7 @@ def _decode(dataset, files, split, folder):
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
     index_file = partial / "index.json"
-    index = {"examples": [], "size": [0, 0], "class_pixels": [0] * 256}
+    index = {"examples": [], "size": [0, 0], "class_pixels": [0] * 256, "checksum": 0}
     if index_file.exists():
         index = json.loads(index_file.read_text())
     print(f"decoding {len(files)} files into {folder}")
@@ -122,10 +122,11 @@ def _decode(dataset, files, split, folder):
     ):
         while len(index["examples"]) < len(files):
             block = files[len(index["examples"]) :][:BLOCK]
-            examples, pixels = [], np.array(index["class_pixels"])
+            examples, pixels, checksum = [], np.array(index["class_pixels"]), index["checksum"]
             for photo, mask in pool.map(dataset.read, block, itertools.repeat(split)):
                 images.write(photo.tobytes())
                 masks.write(mask.tobytes())
+                checksum = zlib.crc32(mask.tobytes(), zlib.crc32(photo.tobytes(), checksum))
                 examples.append(len(mask))
                 pixels += np.bincount(mask.ravel(), minlength=256)
                 bar.add(1)
@@ -136,6 +137,7 @@ def _decode(dataset, files, split, folder):
                 "examples": index["examples"] + examples,  # in each of the files so far
                 "size": mask.shape[1:],
                 "class_pixels": pixels.tolist(),
+                "checksum": checksum,
             }
             filesystem.write_text(index_file, json.dumps(index))
     partial.rename(folder)
