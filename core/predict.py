@@ -1,8 +1,8 @@
 """Image files in, class ids, colours and overlays out, each at its image's own size.
 
-Files are decoded and written in threads beside the network. Pillow can neither
-decode nor encode a JPEG or PNG in parts: an image is whole in memory, four bytes a
-pixel, with its class ids, one more. What the network needs goes by the tile.
+Files are decoded and written in threads beside the network. A large image goes
+through it by the tile, and out by the strip. Pillow decodes a file whole, at four
+bytes a pixel; uncompressed TIFF and PPM files are read by the tile too.
 """
 
 import collections
@@ -13,32 +13,39 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from core import files, progress, tiling
+from core import files, png, progress, tiling
 from core.data import images
 from core.errors import InputError
 from core.evaluate import make_predict
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-MAX_PIXELS = 2**29  # of an image: 2 GiB in memory
+MAX_PIXELS = 2**29  # of an image that is decoded whole: 2 GiB in memory
 PIXELS_AHEAD = 2**25  # decoded or to be written beside the network; a larger image goes alone
 IMAGES_AHEAD = 256
-PARTS = ("labels", "overlay", "colours")
-STRIP = 512  # rows of an overlay made at once
+PARTS = ("labels", "colours", "overlay")
+STRIP = 512  # rows made at once of what is scaled up
 
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """A decoded file: pixels is what the network takes, uint8 [h, w, 3], None if by the tile."""
+    """An image file.
+
+    crop:    (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3]
+    pixels:  what the network takes, uint8 [h, w, 3]; None if by the tile
+    """
 
     path: os.PathLike
     name: str
-    image: Image.Image
+    height: int
+    width: int
+    crop: Callable
     pixels: np.ndarray | None
 
 
@@ -115,40 +122,51 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     network = timed("network", lambda pixels: class_ids(pixels).numpy())
 
     def decode(path):
+        mapped = None if resize or _pixels(path) <= tile**2 else images.map_rgb(path)
+        if mapped is not None:
+            return Photo(path, names[path], *mapped.shape[:2], _crop_of(mapped), pixels=None)
         try:
             image = images.read_rgb(path, max_pixels=MAX_PIXELS)
         except InputError as error:
             return unreadable.append(error)
+        pixels = None
         if resize:
-            small = image.resize((resize, resize), experiment.dataset.resample)
-            return Photo(path, names[path], image, np.asarray(small))
-        whole = image.width * image.height <= tile**2
-        return Photo(path, names[path], image, np.asarray(image) if whole else None)
+            pixels = np.asarray(image.resize((resize, resize), experiment.dataset.resample))
+        elif image.width * image.height <= tile**2:
+            pixels = np.asarray(image)
+        return Photo(path, names[path], image.height, image.width, _crop_of(image), pixels)
 
-    def in_tiles(image):
-        whole = np.empty([image.height, image.width], np.uint8)
-        for rows, columns, part in tiling.tiled(
-            network,
-            lambda top, left, bottom, right: np.asarray(image.crop((left, top, right, bottom))),
-            *whole.shape,
+    def in_tiles(photo):
+        def while_writing(pixels):
+            outputs = network(pixels)
+            spent["write"].append(-spent["network"][-1])  # the writer waits for it
+            return outputs
+
+        tiles = tiling.tiled(
+            while_writing,
+            photo.crop,
+            photo.height,
+            photo.width,
             tile=tile,
             overlap=overlap(),
             multiple=multiple,
-        ):
-            whole[rows, columns] = part
-            bar.add(part.size / whole.size)
-        return whole
+        )
+        for _, row in itertools.groupby(tiles, key=lambda part: part[0].start):
+            strip = np.concatenate([class_ids for _, _, class_ids in row], axis=1)
+            bar.add(len(strip) / photo.height)
+            yield strip
 
     def segment(photos):
         for batch in _batches(photos, tile**2):
             if batch[0].pixels is None:
-                yield batch[0], in_tiles(batch[0].image)
+                yield batch[0], in_tiles(batch[0])
             else:
-                yield from zip(batch, network(np.stack([photo.pixels for photo in batch])))
+                for photo, class_ids in zip(batch, network(np.stack([p.pixels for p in batch]))):
+                    yield photo, _scaled(class_ids, photo.height, photo.width)
                 bar.add(len(batch))
 
-    def write(photo_and_class_ids):
-        return _write(*photo_and_class_ids, experiment, output_dir)
+    def write(photo_and_strips):
+        return _write(*photo_and_strips, experiment, output_dir)
 
     started = time.monotonic()
     with files.writing(output_dir):
@@ -200,7 +218,7 @@ def _batches(photos, pixels):
 
 
 def _held(photo):
-    return photo.image.width * photo.image.height
+    return photo.width * photo.height
 
 
 def _pixels(path):
@@ -212,31 +230,50 @@ def _pixels(path):
         return 0
 
 
-def _write(photo, class_ids, experiment, output_dir):
-    """Write the three pictures; the record of the image. Uses up photo.image."""
-    picture, size = Image.fromarray(class_ids), photo.image.size
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.NEAREST)
-    counts = picture.histogram()
-    labels, overlaid, colourful = (_output(output_dir, photo.name, part) for part in PARTS)
+def _crop_of(image):
+    """`Photo.crop` for a PIL image or an array [H, W, 3]."""
+    if isinstance(image, np.ndarray):
+        return lambda top, left, bottom, right: np.asarray(image[top:bottom, left:right])
+    return lambda top, left, bottom, right: np.asarray(image.crop((left, top, right, bottom)))
+
+
+def _scaled(class_ids, height, width):
+    """Strips of class ids [h, w] at another size, by nearest neighbour: uint8 [rows, width]."""
+    rows, columns = (
+        ((np.arange(size) + 0.5) * old / size).astype(int)
+        for size, old in zip((height, width), class_ids.shape)
+    )
+    for top in range(0, height, STRIP):
+        yield class_ids[rows[top : top + STRIP, None], columns]
+
+
+def _write(photo, strips, experiment, output_dir):
+    """Write the three pictures from strips of class ids, uint8 [rows, width]; the image's record."""
+    labels, colours, overlay = (_output(output_dir, photo.name, part) for part in PARTS)
+    palette, size = np.array(experiment.palette, np.uint8), (photo.width, photo.height)
+    counts, top = np.zeros(256, np.int64), 0
     with files.writing(output_dir):
         labels.parent.mkdir(parents=True, exist_ok=True)
-    _save(picture, labels)
-    picture.putpalette(np.array(experiment.palette, np.uint8).tobytes())
-    _save(picture, colourful)
-    for top in range(0, size[1], STRIP):
-        box = (0, top, size[0], min(top + STRIP, size[1]))
-        colours = picture.crop(box).convert("RGB")
-        photo.image.paste(Image.blend(photo.image.crop(box), colours, 0.5), box)
-    _save(photo.image, overlaid)
-    photo.image.close()  # free now what others still refer to
+    with (
+        png.writer(labels, *size, colour=png.GREY) as write_labels,
+        png.writer(colours, *size, colour=png.PALETTE, palette=palette) as write_colours,
+        png.writer(overlay, *size, colour=png.RGB) as write_overlay,
+    ):
+        for strip in strips:
+            write_labels(strip)
+            write_colours(strip)
+            pixels = photo.crop(top, 0, top + len(strip), photo.width)
+            write_overlay(pixels // 2 + palette[strip] // 2)
+            counts += np.bincount(strip.ravel(), minlength=256)
+            top += len(strip)
     return {
         "image": str(photo.path),
         "name": photo.name,
-        "width": size[0],
-        "height": size[1],
+        "width": photo.width,
+        "height": photo.height,
         "shares": {
-            name: count / (size[0] * size[1]) for name, count in zip(experiment.classes, counts)
+            name: int(count) / (photo.width * photo.height)
+            for name, count in zip(experiment.classes, counts)
         },
     }
 
@@ -244,7 +281,3 @@ def _write(photo, class_ids, experiment, output_dir):
 def _output(output_dir, name, part):
     return Path(os.path.abspath(output_dir / f"{name}_{part}.png"))
 
-
-def _save(picture, path):
-    with files.atomic(path) as file:
-        picture.save(file, "PNG", compress_level=1)

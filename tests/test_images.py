@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data.images import image_files, read_class_ids, read_rgb
+from core.data.images import image_files, map_rgb, read_class_ids, read_rgb
 from core.errors import InputError
 
 GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
@@ -31,6 +31,27 @@ def test_modes_become_rgb(tmp_path):
         assert (read.mode, read.size) == ("RGB", (8, 6)), name
         if expected is not None:
             np.testing.assert_array_equal(read, expected, err_msg=name)
+
+
+def test_plain_rgb_files_are_mapped_and_no_others(tmp_path):
+    photo = Image.fromarray(COLOUR)
+    photo.save(tmp_path / "a.ppm")
+    photo.save(tmp_path / "b.tif")
+    photo.resize((80, 600)).save(tmp_path / "strips.tif", strip_size=80 * 3 * 7)
+    for name in ("a.ppm", "b.tif", "strips.tif"):
+        np.testing.assert_array_equal(map_rgb(tmp_path / name), Image.open(tmp_path / name), name)
+    photo.save(tmp_path / "c.png")
+    photo.save(tmp_path / "d.bmp")
+    photo.save(tmp_path / "packed.tif", compression="tiff_lzw")
+    photo.convert("L").save(tmp_path / "grey.tif")
+    photo.convert("CMYK").save(tmp_path / "cmyk.tif")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    photo.save(tmp_path / "turned.tif", exif=turned)
+    (tmp_path / "cut.ppm").write_bytes((tmp_path / "a.ppm").read_bytes()[:-1])
+    (tmp_path / "text.tif").write_text("hello")
+    for name in ("c.png", "d.bmp", "packed.tif", "grey.tif", "cmyk.tif", "turned.tif", "cut.ppm", "text.tif"):
+        assert map_rgb(tmp_path / name) is None, name
 
 
 def test_exif_rotation_is_undone(tmp_path):

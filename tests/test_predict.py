@@ -14,6 +14,7 @@ from test_cli import python
 
 import experiments
 from core import checkpoint, predict, restore, settings
+from core.data import images
 from core.errors import InputError
 from core.models import road_unet
 from experiments import article
@@ -96,6 +97,17 @@ def test_tiles_make_the_same_picture_as_the_whole(run, tmp_path):
     _, whole = segment(run, [path], tmp_path / "whole", tile=512, flip=True)
     _, tiled = segment(run, [path], tmp_path / "tiled", tile=256, flip=True)
     assert (whole["large"] != tiled["large"]).mean() < 1e-4  # a logit may lie within rounding of 0
+
+
+def test_a_file_that_is_read_by_the_tile_gives_the_same(run, tmp_path, monkeypatch):
+    path = photo(tmp_path / "plain.png", 411, 277)
+    Image.open(path).save(tmp_path / "mapped.tif")
+    _, plain = segment(run, [path], tmp_path / "plain", tile=256)
+    monkeypatch.setattr(images, "read_rgb", None)  # nothing decodes the whole
+    _, mapped = segment(run, [tmp_path / "mapped.tif"], tmp_path / "mapped", tile=256)
+    np.testing.assert_array_equal(plain["plain"], mapped["mapped"])
+    overlays = [Image.open(tmp_path / name / f"{name}_overlay.png") for name in ("plain", "mapped")]
+    np.testing.assert_array_equal(*map(np.asarray, overlays))
 
 
 def test_flip_gives_mirrored_images_mirrored_masks(run, tmp_path):

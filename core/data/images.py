@@ -7,6 +7,7 @@ from PIL import Image, ImageOps
 
 from core.errors import InputError
 
+ORIENTATION = 0x0112  # EXIF's tag
 MAX_PIXELS = 89_478_485  # a quarter GiB of RGB: Pillow's own bound
 
 Image.MAX_IMAGE_PIXELS = None  # larger files are refused below, by whoever reads them
@@ -24,6 +25,28 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS):
     if image.mode.startswith("I;16"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
         image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+
+
+def map_rgb(path):
+    """uint8 [H, W, 3] of a file that holds plain RGB, memory-mapped; None for any other.
+
+    That is what uncompressed TIFF and binary PPM files do: rows from the top, one
+    after the other. Never raises: reading says what is wrong with a file.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            upright = image.getexif().get(ORIENTATION, 1) == 1
+            rows, (first, *_) = 0, (offset for _, _, offset, _ in image.tile)
+            for codec, (left, top, right, bottom), offset, arguments in image.tile:
+                layout = arguments[0] if isinstance(arguments, tuple) else arguments
+                follows = offset == first + 3 * width * rows and (left, top, right) == (0, rows, width)
+                if not (codec == "raw" and layout == image.mode == "RGB" and follows and upright):
+                    return None
+                rows = bottom
+        return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
+    except Exception:  # damaged files raise nearly anything
+        return None
 
 
 def read_class_ids(path):
