@@ -39,8 +39,10 @@ def panel(photos, truths, predictions, palette, captions):
             errors(photo, truth, prediction),
         )
         for column, (title, picture) in enumerate(zip(titles, pictures)):
-            draw.text((column * width + 3, top + 2), title, "black", font)
-            sheet.paste(Image.fromarray(picture), (column * width, top + CAPTION))
+            left = column * width
+            draw.rectangle((left, top, left + width, top + CAPTION), "white")  # over a long title
+            draw.text((left + 3, top + 2), title, "black", font)
+            sheet.paste(Image.fromarray(picture), (left, top + CAPTION))
     return sheet
 
 
