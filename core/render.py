@@ -46,6 +46,20 @@ def panel(photos, truths, predictions, palette, captions):
     return sheet
 
 
+def examples_panel(examples, rows, predict, palette):
+    """`panel` of some rows of a `core.data.cache.Examples`, captioned by their files.
+
+    predict: images uint8 [1, H, W, 3] -> class ids uint8 [1, H, W].
+    """
+    return panel(
+        examples.images[rows],
+        examples.masks[rows],
+        np.concatenate([predict(examples.images[row : row + 1]) for row in rows]),
+        palette,
+        captions=[examples.files[examples.owner[row]][0].name for row in rows],
+    )
+
+
 def confusion(confusion, classes):
     """A PIL image of a confusion matrix: a row for each true class, shares of it in percent.
 

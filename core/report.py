@@ -46,13 +46,7 @@ def evaluate(run, split, output_dir):
     files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
     picture = render.confusion(confusion, experiment.classes)
     run_folder.write_picture(output_dir / "confusion.png", picture)
-    panel = render.panel(
-        examples.images[worst],
-        examples.masks[worst],
-        np.concatenate([predict(examples.images[i : i + 1]) for i in worst]),
-        experiment.palette,
-        captions=[examples.files[examples.owner[i]][0].name for i in worst],
-    )
+    panel = render.examples_panel(examples, worst, predict, experiment.palette)
     run_folder.write_picture(output_dir / "worst.png", panel)
     return figures
 

@@ -184,7 +184,6 @@ def _run(experiment, flags, folder):
     def finish_epoch():
         val_batches = _until(signals, batches.evaluation(val, flags.batch_size))
         means, confusion = evaluate(val_batches)
-        predictions = np.concatenate([predict(val.images[i : i + 1]) for i in shown])
         figures = {**means, **experiment.metrics(confusion)}
         row = {
             "epoch": state.epoch + 1,
@@ -194,13 +193,7 @@ def _run(experiment, flags, folder):
             "images_per_second": len(train) / state.step_seconds,
             "seconds": time.monotonic() - started,
         }
-        panel = render.panel(
-            val.images[shown],
-            val.masks[shown],
-            predictions,
-            experiment.palette,
-            captions=[val.files[val.owner[i]][0].name for i in shown],
-        )
+        panel = render.examples_panel(val, shown, predict, experiment.palette)
         run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum, state.step_seconds = row["epoch"], 0, 0.0, 0.0
