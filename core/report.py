@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from core import files, metrics, render, run_folder, tiling
-from core.data import batches, cache
+from core import files, metrics, render, run_folder, tiling, train
+from core.data import batches
 from core.evaluate import make_evaluate, make_predict
 
 WORST = 10
@@ -23,9 +23,7 @@ def evaluate(run, split, output_dir):
     worst.png, the images with the most wrong pixels.
     """
     experiment, flags = run.experiment, run.flags
-    examples = cache.prepare(
-        experiment.dataset, flags.data_dir, split, Path(flags.cache_dir), limit=flags.limit
-    )
+    examples = train.read_examples(experiment, flags, split)
     print(f"{len(examples)} {split} images from {examples.data_dir}")
 
     multiple = tiling.multiple(experiment.forward, run.weights)

@@ -1,6 +1,7 @@
 """The flags that every experiment has, and reading flags outside the command line."""
 
-from pathlib import Path
+import math
+import os
 
 from absl import flags
 
@@ -19,14 +20,20 @@ def define(
     size is None there is no flag --size: the article does not resize its images.
     """
 
-    def integer(flag, default, help, **bounds):
+    def integer(flag, default, help, lower_bound, upper_bound=10**9):
+        bounds = {"lower_bound": lower_bound, "upper_bound": upper_bound}
         flags.DEFINE_integer(flag, default, help, flag_values=values, **bounds)
 
-    def number(flag, default, help, **bounds):
+    def number(flag, default, help, lower_bound, upper_bound=1e9):
+        bounds = {"lower_bound": lower_bound, "upper_bound": upper_bound}
         flags.DEFINE_float(flag, default, help, flag_values=values, **bounds)
+        flags.register_validator(flag, math.isfinite, "must be a number", flag_values=values)
 
-    def text(flag, default, help):
+    def folder(flag, default, help):
         flags.DEFINE_string(flag, default, help, flag_values=values)
+        flags.register_validator(
+            flag, lambda name: name != "" and "\0" not in str(name), "must name a folder", flag_values=values
+        )
 
     integer("epochs", epochs, "Passes over the training images.", lower_bound=1)
     integer("batch_size", batch_size, "Images in a training step.", lower_bound=1)
@@ -38,11 +45,24 @@ def define(
     )
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
-    integer("seed", 0, "Decides initial weights, order and every random choice.", lower_bound=0)
+    integer("seed", 0, "Decides initial weights, order and every random choice.", 0, 2**63 - 1)
     integer("limit", 0, "Use only the first so many files of each list; 0: all.", lower_bound=0)
-    text("data_dir", None, "Folder of the data set; without it, images are generated.")
-    text("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
-    text("cache_dir", "cache", "Folder for decoded and generated images.")
+    flags.DEFINE_bool(
+        "skip_bad_images",
+        False,
+        "Leave out files that cannot be read, and name them, in place of stopping at the first.",
+        flag_values=values,
+    )
+    number(
+        "max_bad_share",
+        0.05,
+        "With --skip_bad_images: stop nevertheless if more than this share of the files is bad.",
+        lower_bound=0,
+        upper_bound=0.99,
+    )
+    folder("data_dir", None, "Folder of the data set; without it, images are generated.")
+    folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
+    folder("cache_dir", "cache", "Folder for decoded and generated images.")
     number("checkpoint_every", 5, "Minutes between checkpoints within an epoch.", lower_bound=0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", flag_values=values
@@ -57,7 +77,13 @@ def define(
         "tensorboard", False, "Write scalars and pictures for TensorBoard.", flag_values=values
     )
     if size is not None:
-        integer("size", size, "Height and width, in pixels, that images are resized to.", lower_bound=1)
+        integer(
+            "size",
+            size,
+            "Height and width, in pixels, that images are resized to.",
+            lower_bound=1,
+            upper_bound=2**14,
+        )
         flags.register_validator(
             "size",
             lambda size: size % multiple == 0,
@@ -69,7 +95,7 @@ def define(
     )
     flags.register_validator(
         "data_dir",
-        lambda folder: folder is None or (folder != "" and Path(folder).is_dir()),
+        lambda folder: folder is None or os.path.isdir(folder),
         "no such folder",
         flag_values=values,
     )
@@ -82,8 +108,22 @@ def parse(define_flags, arguments=()):
     """
     values = flags.FlagValues()
     define_flags(values)
-    try:
-        values(["", *arguments])
-    except flags.Error as error:
-        raise InputError(str(error)) from None
+    read(values, ["", *arguments])
     return values
+
+
+def read(values, argv, *, arguments=False):
+    """Parse a command line into `flags.FlagValues`; the rest of it, the command's name first.
+
+    Raises InputError for what does not parse, and unless arguments for a rest.
+    """
+    try:
+        rest = values(argv)
+    except (flags.Error, OSError, ValueError, RecursionError) as error:  # of flagfiles, too
+        files = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]
+        reason = ": ".join([*files, " ".join(str(error).split())])
+        reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
+        raise InputError(f"{reason}; see --help.") from None
+    if rest[1:] and not arguments:
+        raise InputError(f"unexpected argument {rest[1]!r}; remove it, flags begin with --.")
+    return rest

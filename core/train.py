@@ -73,6 +73,18 @@ def make_train_step(experiment, weights, optimizer, dtype):
     return train_step
 
 
+def read_examples(experiment, flags, split):
+    """`cache.Examples` of a split, as the flags of a run ask for them. Raises InputError."""
+    return cache.prepare(
+        experiment.dataset,
+        flags.data_dir,
+        split,
+        Path(flags.cache_dir),
+        limit=flags.limit,
+        bad_share=flags.skip_bad_images and flags.max_bad_share,
+    )
+
+
 def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the start or from where it stands.
 
@@ -117,11 +129,7 @@ def _run(experiment, flags, folder):
     writer = tensorboard.writer(folder) if flags.tensorboard else None
 
     # --- data
-    cache_dir = Path(flags.cache_dir)
-    train, val = (
-        cache.prepare(experiment.dataset, flags.data_dir, split, cache_dir, limit=flags.limit)
-        for split in ("train", "val")
-    )
+    train, val = (read_examples(experiment, flags, split) for split in ("train", "val"))
     checksums = [train.checksum, val.checksum]
     if state.data not in ([], checksums):
         raise InputError(

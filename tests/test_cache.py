@@ -86,6 +86,32 @@ def test_a_bad_file_is_named_and_what_was_decoded_is_kept(pairs, tmp_path, monke
     assert sorted(read) == ["5.jpg", "6.jpg"]
 
 
+def test_bad_files_are_left_out_and_named_up_to_a_share(pairs, tmp_path, capsys):
+    for name in ("2.jpg", "5.jpg"):
+        (pairs / "train" / name).write_bytes(b"no image")
+
+    def prepare(share):
+        return cache.prepare(road(), pairs, "train", tmp_path / "cache", bad_share=share)
+
+    with pytest.raises(InputError, match=r"2 of 6 files are bad, .*0.3; the first: .*2.jpg: not a read"):
+        prepare(0.3)
+    for _ in range(2):  # decoded now, and taken from the cache
+        capsys.readouterr()
+        train = prepare(0.4)
+        warned = capsys.readouterr().out
+        assert "2.jpg: not a readable image" in warned and "5.jpg: not a readable image" in warned
+        assert [path.name for (path,) in train.files] == ["1.jpg", "3.jpg", "4.jpg", "6.jpg"]
+        assert len(train) == 4 and train.owner.tolist() == [0, 1, 2, 3]
+        for image, files in zip(train.images, train.files):
+            np.testing.assert_array_equal(image, road().read(files, "train")[0][0])
+    with pytest.raises(InputError, match="^.*2.jpg: not a readable image"):
+        prepare(0)  # what another run left out is not left out without asking
+    for path in (pairs / "train").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="6 of 6 files"):
+        prepare(0.99)
+
+
 def test_an_edited_reader_gets_a_new_cache(pairs, tmp_path, monkeypatch):
     dataset, read = counting(road())
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")

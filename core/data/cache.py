@@ -22,6 +22,7 @@ import numpy as np
 from core import files as filesystem
 from core import progress
 from core.data import images as image_reading
+from core.errors import InputError
 
 BLOCK = 256  # files between two notes of how far it is
 
@@ -36,7 +37,7 @@ class Examples:
     masks:         uint8 [M, H, W], class ids, memory-mapped
     rows:          int64 [N]: which of the M make up the split
     owner:         int64 [M]: the index in files of the files each comes from
-    files:         the files found
+    files:         the files found, without those that could not be read
     class_pixels:  int64 [256], pixels of each class id in masks
     """
 
@@ -68,20 +69,26 @@ def generated(dataset, cache_dir):
     return folder
 
 
-def prepare(dataset, data_dir, split, cache_dir, *, limit=0):
+def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     """`Examples` of a split, of at most `limit` files if limit > 0.
 
     data_dir: a folder that `dataset.find` understands; None for generated files.
-    Raises InputError for the first file, in the data set's order, that can't be read.
+    bad_share: which share of the files, below 1, may be left out because they can't
+    be read; each is named in a warning line. Raises InputError that names the first
+    of them, in the data set's order, where there are more.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     files = list(dataset.find(data_dir, split))[: limit or None]
     folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
     with _building(folder):
         if not folder.exists():
-            _decode(dataset, files, split, folder)
+            _decode(dataset, files, split, folder, bad_share)
     index = json.loads((folder / "index.json").read_text())
-    owner = np.repeat(np.arange(len(files)), index["examples"])
+    _refuse(index["bad"], len(files), bad_share)
+    for sentence in index["bad"]:
+        print(f"warning: left out: {sentence}")
+    files = [each for each, count in zip(files, index["examples"]) if count]
+    owner = np.repeat(np.arange(len(files)), [count for count in index["examples"] if count])
     shape = (len(owner), *index["size"])
     return Examples(
         data_dir=data_dir,
@@ -104,16 +111,30 @@ def _building(folder):
             yield
 
 
-def _decode(dataset, files, split, folder):
+def _refuse(bad, total, bad_share):
+    """Raise InputError where more than a share of the files are bad, or any if it is 0."""
+    if len(bad) > bad_share * total:
+        count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
+        raise InputError((count if bad_share else "") + bad[0])
+
+
+def _decode(dataset, files, split, folder, bad_share):
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
     index_file = partial / "index.json"
-    index = {"examples": [], "size": [0, 0], "class_pixels": [0] * 256, "checksum": 0}
+    index = {"examples": [], "bad": [], "size": [0, 0], "class_pixels": [0] * 256, "checksum": 0}
     if index_file.exists():
         index = json.loads(index_file.read_text())
     print(f"decoding {len(files)} files into {folder}")
     bar = progress.bar(len(files), "image")
     bar.update(len(index["examples"]))
+
+    def read(files):
+        try:
+            return dataset.read(files, split)
+        except InputError as error:
+            return str(error)
+
     masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
     with (
         _appendable(partial / "images.u8", 3 * masks_bytes) as images,
@@ -122,20 +143,29 @@ def _decode(dataset, files, split, folder):
     ):
         while len(index["examples"]) < len(files):
             block = files[len(index["examples"]) :][:BLOCK]
-            examples, pixels, checksum = [], np.array(index["class_pixels"]), index["checksum"]
-            for photo, mask in pool.map(dataset.read, block, itertools.repeat(split)):
+            examples, bad, size = list(index["examples"]), list(index["bad"]), index["size"]
+            pixels, checksum = np.array(index["class_pixels"]), index["checksum"]
+            for result in pool.map(read, block):
+                bar.add(1)
+                if isinstance(result, str):
+                    examples.append(0)
+                    bad.append(result)
+                    _refuse(bad, len(files), bad_share)
+                    continue
+                photo, mask = result
                 images.write(photo.tobytes())
                 masks.write(mask.tobytes())
                 checksum = zlib.crc32(mask.tobytes(), zlib.crc32(photo.tobytes(), checksum))
                 examples.append(len(mask))
+                size = mask.shape[1:]
                 pixels += np.bincount(mask.ravel(), minlength=256)
-                bar.add(1)
             for file in (images, masks):
                 file.flush()
                 os.fsync(file.fileno())
             index = {
-                "examples": index["examples"] + examples,  # in each of the files so far
-                "size": mask.shape[1:],
+                "examples": examples,  # in each of the files so far
+                "bad": bad,  # why some could not be read
+                "size": size,
                 "class_pixels": pixels.tolist(),
                 "checksum": checksum,
             }

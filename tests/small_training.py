@@ -1,0 +1,125 @@
+"""The five experiments in miniature, as processes that die at a chosen moment.
+
+    run(name, run_dir, cache_dir, data_dir)                   trains one to its end
+    run(name, run_dir, cache_dir, data_dir, (victim, call))   is killed in that call of the victim
+"""
+
+import csv
+import dataclasses
+import functools
+import io
+import os
+import signal
+import types
+import zlib
+
+import numpy as np
+
+from core import checkpoint, run_folder, settings, train
+from core.data import cache
+from core.models import labels_unet, pets_unet, road_unet
+from experiments import article
+
+SMALL = {
+    "cityscape_road": (["--size=16"], functools.partial(road_unet.init_weights, filters=(4, 8))),
+    "oxford_pets": (
+        ["--size=16"],
+        functools.partial(pets_unet.init_weights, filters=(4, 8), classes=3),
+    ),
+    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], None),
+    "cityscapes_labels": (
+        ["--size=16", "--resize=24"],
+        functools.partial(labels_unet.init_weights, filters=(4, 8), classes=34),
+    ),
+    "dubai_aerial": (
+        ["--patch_size=64", "--split_by=image", "--batch_size=64"],
+        functools.partial(pets_unet.init_weights, filters=(4, 8), classes=6, up_side=2),
+    ),
+}
+
+
+def run(name, run_dir, cache_dir, data_dir, death=None):
+    """Train an experiment in miniature, with a checkpoint after every step; its exit code."""
+    script = article(name)
+    small, init_weights = SMALL[name]
+    flags = settings.parse(
+        script.define_flags,
+        [
+            "--limit=5",
+            "--batch_size=2",
+            "--epochs=3",
+            "--checkpoint_every=0",
+            *small,
+            f"--run_dir={run_dir}",
+            f"--cache_dir={cache_dir}",
+            f"--data_dir={data_dir}",
+        ],
+    )
+    experiment = script.experiment(flags)
+    if init_weights:
+        experiment = dataclasses.replace(experiment, init_weights=init_weights)
+    train.LOOK_EVERY, cache.BLOCK = -1, 2
+    if death:
+        _let_die(*death)
+    return train.run(experiment, script.define_flags, flags)
+
+
+def contents(folder):
+    """All of a run that must not depend on interruptions: variables, rows, pictures."""
+    arrays, state = checkpoint.load(folder / "checkpoints" / "last.npz")
+    best, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
+    with open(folder / "metrics.csv") as file:
+        table = [
+            {name: cell for name, cell in row.items() if "second" not in name}
+            for row in csv.DictReader(file)
+        ]
+    return {
+        "last": {name: array.tobytes() for name, array in arrays.items()},
+        "best": {name: array.tobytes() for name, array in best.items()},
+        "data": state["data"],
+        "table": table,
+        "pictures": {path.name: path.read_bytes() for path in (folder / "predictions").iterdir()},
+    }
+
+
+def _let_die(victim, call):
+    """Make one call of the victim, counted from 1, the last thing that this process does."""
+    calls = []
+
+    def die():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(function):
+        def wrapper(*args, **options):
+            calls.append(1)
+            if len(calls) == call:
+                die()
+            return function(*args, **options)
+
+        return wrapper
+
+    def made_dying(make):
+        return lambda *args: dying(make(*args))
+
+    def save_a_part(file, **arrays):
+        calls.append(1)
+        whole = io.BytesIO()
+        savez(whole, **arrays)
+        file.write(whole.getvalue()[: whole.tell() // 2] if len(calls) == call else whole.getvalue())
+        if len(calls) == call:
+            file.flush()
+            die()
+
+    savez = np.savez
+    if victim == "preparation":
+        cache.zlib = types.SimpleNamespace(crc32=dying(zlib.crc32))  # two calls an example
+    elif victim == "step":
+        train.make_train_step = made_dying(train.make_train_step)
+    elif victim == "validation":
+        train.make_evaluate = made_dying(train.make_evaluate)
+    elif victim == "checkpoint":
+        np.savez = save_a_part
+    elif victim == "rename":
+        os.replace = dying(os.replace)
+    elif victim == "picture":
+        run_folder.write_picture = dying(run_folder.write_picture)
