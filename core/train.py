@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from core import checkpoint, progress, render, run_folder, tensorboard
+from core import adam, checkpoint, progress, render, run_folder, tensorboard
 from core.data import batches, cache
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
@@ -46,14 +46,16 @@ class Stopped(Exception):
     """SIGINT or SIGTERM asked for an end, between two steps."""
 
 
-def make_train_step(experiment, weights, optimizer, dtype):
+def make_train_step(experiment, weights, slots, dtype, *, learning_rate, clip_norm):
     """A function (images, masks, seed) -> loss that makes one step of training.
+
+    It changes weights and slots, those of `adam.init_slots`, in place.
 
     images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; seed: int64 [2],
     decides what is random in the forward pass. The loss, a float32 scalar, is
     the batch's before the step. A batch of another size does not retrace.
     """
-    trainable = [variable for variable in weights.values() if variable.trainable]
+    trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 
     @tf.function(
         input_signature=[
@@ -67,7 +69,7 @@ def make_train_step(experiment, weights, optimizer, dtype):
             logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
             loss = tf.reduce_mean(experiment.loss(tf.cast(logits, tf.float32), masks))
         gradients = tape.gradient(loss, trainable)
-        optimizer.apply_gradients(zip(gradients, trainable))
+        adam.update(trainable, slots, gradients, learning_rate=learning_rate, clip_norm=clip_norm)
         return loss
 
     return train_step
@@ -101,17 +103,14 @@ def _run(experiment, flags, folder):
     device = set_up_device(flags.deterministic)
     dtype = tf.dtypes.as_dtype(flags.precision)
 
-    # --- weights and optimizer: from the last checkpoint, else published values over the seed's
+    # --- weights and Adam's slots: from the last checkpoint, else published values over the seed's
     weights = experiment.init_weights(seed=flags.seed)
-    optimizer = tf.keras.optimizers.Adam(
-        flags.learning_rate, global_clipnorm=flags.clip_norm or None, name="adam"
-    )
-    optimizer.build([variable for variable in weights.values() if variable.trainable])
-    variables = weights | {variable.path: variable for variable in optimizer.variables}
+    slots = adam.init_slots(weights)
+    variables = weights | slots
     state, saved = State(), checkpoint.load_latest(folder / "checkpoints")
     if saved:
         checkpoint.restore(variables, saved[0], folder)
-        state = State(**saved[1])
+        state = _state(saved[1], folder)
     else:
         experiment.load_weights(weights)
     print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {device}")
@@ -142,7 +141,14 @@ def _run(experiment, flags, folder):
 
     # --- loop
     steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
-    train_step = make_train_step(experiment, weights, optimizer, dtype)
+    train_step = make_train_step(
+        experiment,
+        weights,
+        slots,
+        dtype,
+        learning_rate=flags.learning_rate,
+        clip_norm=flags.clip_norm,
+    )
     evaluate = make_evaluate(experiment, weights, dtype)
     predict = make_predict(experiment, weights, dtype)
     shown = val.rows[np.unique(np.linspace(0, len(val) - 1, PICTURES).astype(int))]
@@ -225,6 +231,18 @@ def _run(experiment, flags, folder):
             print(f"stopped and saved; the same command continues {folder}")
             return 128 + signals[0]
     return report()
+
+
+def _state(saved, folder):
+    """`State` from a checkpoint's JSON values. Raises InputError where they are something else."""
+    kinds = {field.name: field.type for field in dataclasses.fields(State)}
+    fits = kinds.keys() == saved.keys() and all(isinstance(saved[name], kinds[name]) for name in kinds)
+    if not (fits and saved["step"] >= 0 and saved["epoch"] == len(saved["history"])):
+        raise InputError(
+            f"{folder / 'checkpoints'}: not from a training of this version; restore a copy or begin"
+            " a new --run_dir."
+        )
+    return State(**saved)
 
 
 def _settle(pending, state):

@@ -99,7 +99,7 @@ def _let_die(victim, call):
         return wrapper
 
     def made_dying(make):
-        return lambda *args: dying(make(*args))
+        return lambda *args, **options: dying(make(*args, **options))
 
     def save_a_part(file, **arrays):
         calls.append(1)
