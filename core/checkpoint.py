@@ -8,6 +8,7 @@ every member, which reading verifies; nothing is pickled.
 import json
 import os
 import shutil
+import zipfile
 
 import numpy as np
 
@@ -44,15 +45,17 @@ def keep(folder, name):
 
 def load(path):
     """(arrays, state) of a checkpoint. Raises InputError if it is missing or damaged."""
+    if not os.path.isfile(path):
+        raise InputError(f"{path}: no such checkpoint; train on, or restore it from a copy.")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("no archive, or cut short")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         saved = json.loads(str(arrays.pop(STATE)))
-        if saved["arrays"] != sorted(arrays):
-            raise ValueError("arrays are missing")
+        if saved["arrays"] != sorted(arrays) or not isinstance(saved["state"], dict):
+            raise ValueError("arrays or state are missing")
         return arrays, saved["state"]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such checkpoint.") from None
     except Exception as error:  # zip, zlib and NumPy each have their own for damage
         raise InputError(
             f"{path}: damaged checkpoint ({error}); restore it from a copy or delete it."
@@ -65,7 +68,7 @@ def load_latest(folder):
     A damaged `last.npz` is named in a warning line, and `previous.npz` taken.
     Raises InputError if there are checkpoints and none is whole.
     """
-    found = [path for path in (folder / "last.npz", folder / "previous.npz") if path.exists()]
+    found = [path for path in (folder / "last.npz", folder / "previous.npz") if os.path.lexists(path)]
     for path in found[:-1]:
         try:
             return load(path)
@@ -77,14 +80,17 @@ def load_latest(folder):
 def restore(variables, arrays, folder):
     """Assign arrays to the variables of the same names.
 
-    Raises InputError that names what differs if the names or shapes do.
+    Raises InputError that names what differs if the names, shapes or types do.
     """
-    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    found = {name: array.shape for name, array in arrays.items()}
-    differing = sorted(dict(shapes.items() ^ found.items()))
+
+    def kinds(arrays):
+        return {(name, *array.shape, array.dtype) for name, array in arrays.items()}
+
+    expected = kinds({name: variable.numpy() for name, variable in variables.items()})
+    differing = sorted({name for name, *_ in expected ^ kinds(arrays)})
     if differing:
         raise InputError(
-            f"{folder}: the checkpoint is of another network; differing variables:"
+            f"{folder}: the checkpoint is of another network, take one of this; differing variables:"
             f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
         )
     for name, variable in variables.items():

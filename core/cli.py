@@ -19,18 +19,18 @@ def main(define_flags, run, *, arguments=False):
     for name in settings.parse(define_flags):  # lists them in --help, wherever they are defined
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
-    def guarded(argv):
-        if len(argv) > 1 and not arguments:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --.")
-        try:
-            sys.exit(run(flags.FLAGS, argv[1:]) if arguments else run(flags.FLAGS))
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            sys.exit(130)
-        except InputError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:
-            sys.exit(f"error: {error.filename or 'file system'}: {error.strerror or error}.")
+    def called(argv):
+        sys.exit(run(flags.FLAGS, argv[1:]) if arguments else run(flags.FLAGS))
 
-    app.run(guarded)
+    try:
+        app.run(called, flags_parser=lambda argv: settings.read(flags.FLAGS, argv, arguments=arguments))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except InputError as error:
+        reason = str(error)
+    except OSError as error:
+        place, what = error.filename or "file system", error.strerror or error
+        reason = f"{place}: {what}; see that it is there and may be used."
+    sys.exit(f"error: {' '.join(reason.splitlines())}")
 

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -18,6 +19,10 @@ from core import files, progress
 from core.errors import InputError
 
 BLOCK = 2**18  # bytes read at once
+DAMAGED = (  # what the readers of archives raise
+    *(tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, KeyError, ValueError, RecursionError),
+)
 
 
 def fetch(url, path, *, sha256=None, tries=6, timeout=30.0, pause=1.0):
@@ -67,9 +72,10 @@ def unpack(archive, folder):
 
     Plain files and folders alone are ever written, a hard link as a copy; owners and
     permissions in the archive count for nothing. Raises InputError for a damaged
-    archive, one without such a folder, and one with a member that would lie outside
-    or is of another kind: a symbolic link, a device, a pipe; OSError where a folder of
-    that name has files in it already.
+    archive, one without such a folder, and one with a member that would lie outside,
+    cannot be written or is of another kind: a symbolic link, a device, a pipe, a file
+    with holes, which may be of any size; OSError where a folder of that name has files
+    in it already.
     """
     cure = "move the file away to fetch it anew"
     partial = folder.with_name(f".{folder.name}.unpacking")
@@ -85,7 +91,7 @@ def unpack(archive, folder):
             raise InputError(f"{archive}: holds no folder {folder.name}/; {cure}.")
         os.sync()  # one call for all the files, before the name says that they are whole
         (partial / folder.name).rename(folder)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, KeyError) as error:
+    except DAMAGED as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise InputError(f"{archive}: damaged archive ({reason}); {cure}.") from None
     finally:
@@ -211,12 +217,19 @@ def _unpack_member(archive, tar, member, folder):
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"{archive}: {member.name!r} would lie outside its folder; do not use this archive.")
     path = folder / name
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    content = tar.extractfile(member) if member.isreg() or member.islnk() else None
-    if content is None:
+    plain = (member.isreg() or member.islnk()) and not member.issparse() and member.size >= 0
+    content = tar.extractfile(member) if plain else None
+    if content is None and not member.isdir():
         raise InputError(f"{archive}: {member.name!r} is neither file nor folder; do not use this archive.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as file:
-        shutil.copyfileobj(content, file)
+    try:
+        (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            with open(path, "wb") as file:
+                shutil.copyfileobj(content, file)
+    except gzip.BadGzipFile:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{archive}: {member.name!r} cannot be written ({error.strerror}); make room for it, or do"
+            " not use this archive."
+        ) from None

@@ -182,7 +182,7 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     shares = ", ".join(f"{stage} {sum(times) / seconds:.0%}" for stage, times in spent.items())
     print(f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; of that time {shares}")
     print(f"{output_dir}: NAME_labels.png, NAME_colours.png, NAME_overlay.png, shares.jsonl")
-    for error in unreadable:
+    for error in sorted(unreadable, key=str):
         print(f"skipped: {error}", file=sys.stderr)
     return 1 if unreadable else 0
 
@@ -224,6 +224,8 @@ def _held(photo):
 def _pixels(path):
     """Width times height by a file's header; 0 where decoding will say what is wrong."""
     try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            return 0
         with Image.open(path) as image:
             return image.width * image.height
     except Exception:

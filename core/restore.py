@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from core import checkpoint, run_folder, settings, train
+from core import checkpoint, run_folder, train
 from core.errors import InputError
 from core.experiment import Experiment
 
@@ -20,7 +20,6 @@ class Run:
     weights: dict
     dtype: tf.DType
     checkpoint: Path
-    history: list
 
 
 def define_flags(values):
@@ -46,19 +45,23 @@ def restore(values, article, *, data=False, data_dir=None):
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")
     folder = Path(values.run_dir)
-    module = article(run_folder.experiment_name(folder))
-    arguments = run_folder.flag_lines(folder)
-    if data_dir or not data:
-        arguments = [line for line in arguments if not line.startswith(("--data_dir=", "--limit="))]
-    if data_dir:
-        arguments.append(f"--data_dir={data_dir}")
-    run_flags = settings.parse(module.define_flags, arguments)
+    name = run_folder.experiment_name(folder)
+    try:
+        module = article(name)
+    except InputError as error:
+        raise InputError(f"{folder / 'flags.cfg'}: the first line must name an experiment: {error}") from None
+    run_flags = run_folder.read_flags(
+        folder,
+        module.define_flags,
+        without=("data_dir", "limit") if data_dir or not data else (),
+        extra=[f"--data_dir={data_dir}"] if data_dir else [],
+    )
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
-    arrays, state = checkpoint.load(path)
+    arrays, _ = checkpoint.load(path)
     train.set_up_device(run_flags.deterministic)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
     trained = {name: array for name, array in arrays.items() if not name.startswith("adam/")}
     checkpoint.restore(weights, trained, path)
     dtype = tf.dtypes.as_dtype(run_flags.precision)
-    return Run(experiment, run_flags, weights, dtype, path, state["history"])
+    return Run(experiment, run_flags, weights, dtype, path)

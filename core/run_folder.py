@@ -16,6 +16,7 @@ import csv
 import io
 import json
 import math
+import os
 
 from core import files, settings
 from core.errors import InputError
@@ -35,12 +36,13 @@ def claim(folder, experiment, define_flags, values):
         with files.writing(path):
             path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.lock(folder / ".lock", wait=False))
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process trains here; wait for it or take another --run_dir."
-            ) from None
+        with files.writing(folder):
+            try:
+                stack.enter_context(files.lock(folder / ".lock", wait=False))
+            except BlockingIOError:
+                raise InputError(
+                    f"{folder}: another process trains here; wait for it or take another --run_dir."
+                ) from None
         path = folder / "flags.cfg"
         names = sorted(settings.parse(define_flags))
         if not any((folder / "checkpoints").glob("*.npz")):  # nothing came of other settings yet
@@ -51,7 +53,7 @@ def claim(folder, experiment, define_flags, values):
                 f"{folder} is a run of {experiment_name(folder)}, not of {experiment};"
                 " take another --run_dir."
             )
-        begun = settings.parse(define_flags, [f"--flagfile={path}"])
+        begun = read_flags(folder, define_flags)
         differing = [
             f"--{name} (begun with {begun[name].value}, now {values[name].value})"
             for name in names
@@ -67,18 +69,41 @@ def claim(folder, experiment, define_flags, values):
 
 def experiment_name(folder):
     """Which experiment a run folder is of. Raises InputError if it is no run folder."""
-    try:
-        first = (folder / "flags.cfg").read_text().partition("\n")[0]
-    except FileNotFoundError:
-        raise InputError(f"{folder}: no flags.cfg here, so this is not the folder of a run.") from None
+    first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):
         raise InputError(f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' and a name.")
     return first.removeprefix(NAMED)
 
 
-def flag_lines(folder):
-    """The flags of a run folder as a list of arguments."""
-    return (folder / "flags.cfg").read_text().splitlines()[1:]
+def read_flags(folder, define_flags, *, without=(), extra=()):
+    """The flags that a run was begun with, as `flags.FlagValues`.
+
+    without: names of flags to leave out; extra: arguments to add. Raises InputError
+    that names flags.cfg where it was damaged.
+    """
+    others = "#", *(f"--{name}=" for name in without)
+    lines = [line for line in _flags_cfg(folder) if line.strip() and not line.startswith(others)]
+    try:
+        values = settings.parse(define_flags, [*lines, *extra])
+        last = max(name for name in values if values[name].default is not None)
+        if not values[last].present:
+            raise InputError(f"cut before --{last}; restore the file from a copy.")
+    except InputError as error:
+        raise InputError(f"{folder / 'flags.cfg'}: {error}") from None
+    return values
+
+
+def _flags_cfg(folder):
+    """The lines of flags.cfg, at least one."""
+    path = folder / "flags.cfg"
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{folder}: no flags.cfg here, so this is not the folder of a run; name another --run_dir."
+        )
+    try:
+        return path.read_text("utf-8").splitlines() or [""]
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text; restore the file from a copy.") from None
 
 
 def write_metrics(folder, history):

@@ -44,7 +44,7 @@ def define_flags(values):
     )
     flags.register_validator(
         "road_rgb",
-        lambda rgb: len(rgb) == 3 and all(c.strip().isdecimal() and int(c) < 256 for c in rgb),
+        lambda rgb: len(rgb) == 3 and all(len(c) < 9 and c.strip().isdecimal() and int(c) < 256 for c in rgb),
         "must be three numbers from 0 to 255, as in 128,64,128",
         flag_values=values,
     )

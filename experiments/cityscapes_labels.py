@@ -38,6 +38,7 @@ def define_flags(values):
         280,
         "Height and width of training images before a random crop of --size.",
         lower_bound=1,
+        upper_bound=2**14,
         flag_values=values,
     )
     flags.register_multi_flags_validator(

@@ -112,6 +112,18 @@ def test_bad_files_are_left_out_and_named_up_to_a_share(pairs, tmp_path, capsys)
         prepare(0.99)
 
 
+@pytest.mark.parametrize("name", ["images.u8", "masks.u8", "index.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", None])
+def test_a_damaged_cache_is_named(pairs, tmp_path, name, content):
+    cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    (folder,) = (path for path in (tmp_path / "cache" / "decoded").iterdir() if path.is_dir())
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{folder}: damaged cache .*delete this folder"):
+        cache.prepare(road(), pairs, "train", tmp_path / "cache")
+
+
 def test_an_edited_reader_gets_a_new_cache(pairs, tmp_path, monkeypatch):
     dataset, read = counting(road())
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")

@@ -83,23 +83,35 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     with _building(folder):
         if not folder.exists():
             _decode(dataset, files, split, folder, bad_share)
-    index = json.loads((folder / "index.json").read_text())
+    with _whole(folder):
+        index = json.loads((folder / "index.json").read_text())
+        examples, shape = index["examples"], (sum(index["examples"]), *index["size"])
+        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
+        masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
     _refuse(index["bad"], len(files), bad_share)
     for sentence in index["bad"]:
         print(f"warning: left out: {sentence}")
-    files = [each for each, count in zip(files, index["examples"]) if count]
-    owner = np.repeat(np.arange(len(files)), [count for count in index["examples"] if count])
-    shape = (len(owner), *index["size"])
+    files = [each for each, count in zip(files, examples) if count]
+    owner = np.repeat(np.arange(len(files)), [count for count in examples if count])
     return Examples(
         data_dir=data_dir,
         checksum=index["checksum"],
-        images=np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3)),
-        masks=np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape),
+        images=images,
+        masks=masks,
         rows=dataset.select(owner, split),
         owner=owner,
         files=files,
         class_pixels=np.array(index["class_pixels"], np.int64),
     )
+
+
+@contextlib.contextmanager
+def _whole(folder):
+    """A block that reads a folder of the cache; damage in it names the folder, as InputError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: damaged cache ({error}); delete this folder.") from None
 
 
 @contextlib.contextmanager
@@ -123,8 +135,10 @@ def _decode(dataset, files, split, folder, bad_share):
     partial.mkdir(exist_ok=True)
     index_file = partial / "index.json"
     index = {"examples": [], "bad": [], "size": [0, 0], "class_pixels": [0] * 256, "checksum": 0}
-    if index_file.exists():
-        index = json.loads(index_file.read_text())
+    with _whole(partial):
+        if index_file.exists():
+            index = json.loads(index_file.read_text())
+        masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
     print(f"decoding {len(files)} files into {folder}")
     bar = progress.bar(len(files), "image")
     bar.update(len(index["examples"]))
@@ -135,7 +149,6 @@ def _decode(dataset, files, split, folder, bad_share):
         except InputError as error:
             return str(error)
 
-    masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
     with (
         _appendable(partial / "images.u8", 3 * masks_bytes) as images,
         _appendable(partial / "masks.u8", masks_bytes) as masks,

@@ -81,7 +81,7 @@ def find(data_dir, split):
     """
     photos = data_dir / "leftImg8bit" / split
     found = []
-    for city in sorted(path for path in photos.glob("*") if path.is_dir()):
+    for city in sorted(path for path in photos.glob("*") if not path.is_file()):
         for photo in image_files(city, (".png",)):
             name = photo.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
             labels = data_dir / "gtFine" / split / city.name / name

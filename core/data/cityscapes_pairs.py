@@ -44,7 +44,7 @@ def find(data_dir, split):
             pairs = image_files(root / split, SUFFIXES)
             if pairs:
                 return [(path,) for path in pairs]
-            raise InputError(f"{root / split}: no .jpg pairs in this folder.")
+            raise InputError(f"{root / split}: no .jpg pairs in this folder; put them there.")
     raise InputError(
         f"{data_dir}: no folders train/ and val/ with .jpg pairs here or one level down;"
         " pass the folder that holds both as --data_dir."

@@ -158,8 +158,9 @@ def _check(pixels, files, patch_size):
     frequent = ", ".join(f"{colour} {count:,}" for colour, count in seen.most_common(5))
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
-            f"no pixel of the {len(files)} masks has the colour of a class; the most frequent are"
-            f" {frequent or 'those of the unlabeled'}: correct the masks, whose colours are {COLOURS}."
+            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the most"
+            f" frequent are {frequent or 'those of the unlabeled'}: correct the masks, whose colours are"
+            f" {COLOURS}."
         )
     if seen:
         print(

@@ -1,6 +1,9 @@
 """Image files -> upright 8-bit RGB, or one sentence that says what is wrong."""
 
+import os
 import re
+import stat
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -8,23 +11,22 @@ from PIL import Image, ImageOps
 from core.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF's tag
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not PostScript: it is a program
 MAX_PIXELS = 89_478_485  # a quarter GiB of RGB: Pillow's own bound
 
 Image.MAX_IMAGE_PIXELS = None  # larger files are refused below, by whoever reads them
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that does no harm: they name no file
 
 
 def read_rgb(path, *, max_pixels=MAX_PIXELS):
     """PIL image, mode RGB, turned upright by its EXIF tag, fully decoded.
 
-    Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
-    Raises InputError that names the file: damaged, not an image, not readable,
-    larger than max_pixels. In memory a pixel takes four bytes, and more where the
-    file has to be converted.
+    Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped; of
+    several pictures in a file it is the first. Raises InputError that names the
+    file: damaged, not an image, not readable, larger than max_pixels. In memory a
+    pixel takes four bytes, and more where the file has to be converted.
     """
-    image = _open(path, max_pixels)
-    if image.mode.startswith("I;16"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    return _read(path, max_pixels, _rgb)
 
 
 def map_rgb(path):
@@ -36,41 +38,62 @@ def map_rgb(path):
     try:
         with Image.open(path) as image:
             width, height = image.size
-            upright = image.getexif().get(ORIENTATION, 1) == 1
             rows, (first, *_) = 0, (offset for _, _, offset, _ in image.tile)
             for codec, (left, top, right, bottom), offset, arguments in image.tile:
                 layout = arguments[0] if isinstance(arguments, tuple) else arguments
                 follows = offset == first + 3 * width * rows and (left, top, right) == (0, rows, width)
-                if not (codec == "raw" and layout == image.mode == "RGB" and follows and upright):
+                if not (codec == "raw" and layout == image.mode == "RGB" and follows):
                     return None
                 rows = bottom
+            if image.getexif().get(ORIENTATION, 1) != 1:  # not before: of a PNG, this decodes it all
+                return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
     except Exception:  # damaged files raise nearly anything
         return None
 
 
 def read_class_ids(path):
-    """PIL image, mode L, of the class ids in a file: its numbers as they are.
+    """PIL image, mode L, of the class ids in a PNG file: its numbers as they are.
 
     Raises InputError that names the file: as `read_rgb`, and if it holds colours.
     """
-    image = _open(path, MAX_PIXELS)
-    if image.mode not in ("L", "P"):
-        raise InputError(
-            f"{path}: a mask of class ids has one 8-bit number a pixel, this file is"
-            f" {image.mode}; replace it."
+    return _read(path, MAX_PIXELS, _class_ids)
+
+
+def _rgb(image):
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit numbers, of which none is known to be white")
+    if image.mode.startswith("I;16"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
+        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+
+
+def _class_ids(image):
+    if image.format != "PNG" or image.mode not in ("L", "P"):  # others blend numbers, or have none
+        raise ValueError(
+            "a mask of class ids is a PNG with one number of up to 8 bits a pixel, this file is"
+            f" {image.format} {image.mode}"
         )
-    return Image.fromarray(np.asarray(image))
+    ids = np.asarray(image)
+    if image.mode == "L":
+        with open(image.filename, "rb") as file:
+            bits = file.read(25)[-1]
+        ids = ids // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits over 0..255
+    return Image.fromarray(ids)
 
 
-def _open(path, max_pixels):
+def _read(path, max_pixels, convert):
     try:
-        with Image.open(path) as image:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("not a file")  # but a folder, or a pipe that keeps one waiting
+        with Image.open(path, formats=FORMATS) as image:
+            image.verify()  # a PNG's checksums, which decoding passes over
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
             ImageOps.exif_transpose(image, in_place=True)
             image.load()
-            return image
+        return convert(image)
     except Image.DecompressionBombError:
         raise InputError(
             f"{path}: more than the {max_pixels:,} pixels that are decoded at once; scale it down."
@@ -104,16 +127,19 @@ def image_files(folder, suffixes):
 
     Natural: 2.jpg before 10.jpg, whatever the file system's order. Suffixes are
     compared without regard to case. Raises InputError where the folder can't be
-    listed.
+    listed, and for a folder, a pipe or a link to nowhere that is called like a file.
     """
     try:
-        paths = list(folder.iterdir())
+        paths = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
     except OSError as error:
-        raise InputError(f"{folder}: cannot be listed ({error.strerror}).") from None
-    return sorted(
-        (path for path in paths if path.suffix.lower() in suffixes and path.name[0] != "."),
-        key=_natural,
-    )
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror}); make it a folder that can."
+        ) from None
+    paths = sorted((path for path in paths if path.name[0] != "."), key=_natural)
+    for path in paths:
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: not a file, nor a link to one; remove or rename it.")
+    return paths
 
 
 def _natural(path):

@@ -8,6 +8,7 @@
 Some images/*.jpg are not JPEGs, and some not RGB; the reader does not mind.
 """
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -44,7 +45,9 @@ def find(data_dir, split):
     """
     path = data_dir / "annotations" / LISTS[split]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        if not os.path.isfile(path):
+            raise OSError  # of a pipe, reading would wait for ever
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(
             f"{path}: not a readable list; --data_dir must hold images/ and annotations/."
@@ -78,7 +81,7 @@ def _example(data_dir, path, name):
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
     files = data_dir / "images" / f"{name}.jpg", data_dir / "annotations/trimaps" / f"{name}.png"
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):  # False for a name that no file can have, too
             raise InputError(f"{file}: missing, but {path.name} lists {name}; restore the file.")
     return files
 
@@ -86,7 +89,9 @@ def _example(data_dir, path, name):
 def _check(pixels, files):
     for name, count in zip(CLASSES, pixels):
         if not count:
-            raise InputError(f"no pixel of the {len(files)} training trimaps is {name}; mend them.")
+            raise InputError(
+                f"{files[0][1].parent}: no pixel of the {len(files)} training trimaps is {name}; mend them."
+            )
 
 
 def _read(photo_file, trimap_file, size):

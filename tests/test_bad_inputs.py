@@ -1,0 +1,1103 @@
+"""Bad input from outside: a corpus that the tests make, each case through the code that meets it.
+
+The rule: what cannot be right is refused by one `InputError`, a sentence on one line that
+names the file or the flag and says what to do; what is right after all gives exactly what
+the clean input gives. There is no third way: no other exception, no hang, no gigabytes, no
+wrong result without a word. Tables hold what can be listed; hypothesis picks the places of
+cuts and flipped bits.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import struct
+import sys
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import write_pair
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples_of
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+from test_cli import python
+
+from core import adam, checkpoint, download, predict, restore, run_folder, settings, train
+from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, images, oxford_pets
+from core.errors import InputError
+from experiments import article, cityscape_road
+
+SECONDS = 30  # for a case; most take some hundredths of one
+MEMORY = 2**31  # bytes that a case may add to the peak
+SIDE = 32  # pixels of the images here
+CURE = re.compile(
+    r"\b(add|begin|change|correct|delete|do not use|fetch|free|make|mend|move|must|name|pass|put|remove"
+    r"|replace|restore|scale|see|take|unpack)\b"
+)
+SHARES = st.integers(0, 9999)  # of a file, in ten thousandths
+some = examples_of(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=20,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(autouse=True)
+def bounds(tmp_path):
+    """Ends a case that hangs, and fails one that takes much memory."""
+
+    def expired(number, frame):
+        for pipe in filter(Path.is_fifo, tmp_path.rglob("*")):
+            os.close(os.open(pipe, os.O_RDWR))  # lets go a thread that waits there
+        pytest.fail(f"not done after {SECONDS} seconds")  # no Exception: nothing swallows it
+
+    handler, memory = signal.signal(signal.SIGALRM, expired), peak()
+    signal.alarm(SECONDS)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+    assert peak() - memory < MEMORY
+
+
+def peak():
+    """The most memory that this process ever had, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def is_one_sentence(message, named):
+    assert str(named) in message
+    assert message.endswith(".") and "\n" not in message and not re.search(r"[^.]\. ", message), message
+    assert CURE.search(message.replace(str(named), "")), message
+
+
+@contextlib.contextmanager
+def refused(named):
+    """A block that must raise an InputError as it should be, which names a file or flag."""
+    with pytest.raises(InputError) as caught:
+        yield
+    is_one_sentence(str(caught.value), named)
+
+
+def table(cases):
+    """A dict as values of a parameter, or tuples of values of several; its keys are their names."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else [case]), id=name) for name, case in cases.items()
+    ]
+
+
+# --- what stands in the place of a file
+
+
+def content(data):
+    return lambda path: path.write_bytes(data)
+
+
+def part(start, end):
+    """From one share of the file to another."""
+
+    def damage(path):
+        data = path.read_bytes()
+        path.write_bytes(data[int(start * len(data)) : int(end * len(data))])
+
+    return damage
+
+
+def edit(old, new):
+    return lambda path: path.write_text(path.read_text().replace(old, new, 1), newline="")
+
+
+def instead(make):
+    """What make makes of the path, without the file or folder."""
+
+    def damage(path):
+        gone(path)
+        make(path)
+
+    return damage
+
+
+def gone(path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def emptied(folder):
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def loop(path):
+    path.symlink_to(path)
+
+
+def dangling(path):
+    path.symlink_to("nowhere")
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, rows=b"", *, depth=8, extra=b""):
+    """A greyscale PNG; rows: each a zero and the numbers, packed."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def tiff(width, height):
+    fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 64}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(68)
+
+
+def bmp(width, height):
+    whole = encoded(Image.new("RGB", (4, 4)), "BMP")
+    return whole[:18] + struct.pack("<ii", width, height) + whole[26:]
+
+
+def gif(width, height):
+    size = struct.pack("<HH", width, height)
+    return b"GIF89a" + size + bytes(3) + b"," + bytes(4) + size + b"\0\x08\0;"
+
+
+def jpeg(width, height):
+    whole = encoded(Image.new("RGB", (16, 16)), "JPEG")
+    at = whole.index(b"\xff\xc0") + 5
+    return whole[:at] + struct.pack(">HH", height, width) + whole[at + 4 :]
+
+
+def webp(width, height):
+    whole = encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True)
+    return whole[:21] + struct.pack("<I", (width - 1) | (height - 1) << 14) + whole[25:]
+
+
+PROGRAM = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{} loop\n"
+BLACK = bytes(SIDE * (SIDE + 1))  # rows of a PNG
+MEGABYTES = b"a\0\0" + zlib.compress(bytes(2**22))  # of text, or of a colour profile
+NO_FILES = {
+    "a folder": instead(Path.mkdir),
+    "a pipe": instead(os.mkfifo),
+    "a link to itself": instead(loop),
+    "a link to nowhere": instead(dangling),
+    "a link to a device": instead(lambda path: path.symlink_to("/dev/zero")),
+}
+HUGE = {
+    "PNG of 60000x60000": content(png(60000, 60000)),
+    "PNG of 2147483647x2147483647": content(png(2**31 - 1, 2**31 - 1)),
+    "TIFF of 60000x60000": content(tiff(60000, 60000)),
+    "BMP of 60000x60000": content(bmp(60000, 60000)),
+    "BMP of 32x-2147483648": content(bmp(32, -(2**31))),
+    "GIF of 65535x65535": content(gif(65535, 65535)),
+    "JPEG of 65500x65500": content(jpeg(65500, 65500)),
+    "PPM of 99999x99999": content(b"P6 99999 99999 255\n"),
+}
+DAMAGED = {
+    "nothing in it": content(b""),
+    "text": content(b"not an image at all"),
+    "a web page": content(b"<!DOCTYPE html><title>404 Not Found</title>"),
+    "a program": content(PROGRAM),
+    "an archive": content(b"PK\x05\x06" + bytes(18)),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "its first half": part(0, 0.5),
+    "its second half": part(0.5, 1),
+    "its header": part(0, 0.05),
+    "a byte before it": lambda path: path.write_bytes(b"\0" + path.read_bytes()),
+    "PNG of 0x0": content(png(0, 0)),
+    "PNG of 32x0": content(png(SIDE, 0)),
+    "TIFF of 0x0": content(tiff(0, 0)),
+    "GIF of 0x0": content(gif(0, 0)),
+    "PPM of -1x-1": content(b"P6 -1 -1 255\n"),
+    "PNG without pixels": content(png(SIDE, SIDE)),
+    "PNG of 9400x9400 without pixels": content(png(9400, 9400)),
+    "PNG without its last sum": content(png(SIDE, SIDE, BLACK)[:-16]),
+    "PNG with a bomb of text": content(png(SIDE, SIDE, BLACK, extra=chunk(b"zTXt", MEGABYTES))),
+    "PNG with a bomb of colours": content(png(SIDE, SIDE, BLACK, extra=chunk(b"iCCP", MEGABYTES))),
+    "32-bit integers": content(encoded(Image.new("I", (SIDE, SIDE), 70000), "TIFF")),
+    "32-bit fractions": content(encoded(Image.new("F", (SIDE, SIDE), 0.5), "TIFF")),
+}
+NO_IMAGES = {**NO_FILES, **HUGE, **DAMAGED, "WebP of 16384x16384": content(webp(16384, 16384))}
+
+
+# --- the data sets
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A data set, how many classes it has, and its second training example's files."""
+
+    dataset: object
+    classes: int
+    photo: str
+    mask: str | None = None
+
+
+SETS = {
+    "pairs": Kind(
+        cityscapes_pairs.road_dataset(size=16, road_rgb=(128, 64, 128), road_tolerance=30), 2, "train/2.jpg"
+    ),
+    "pets": Kind(oxford_pets.dataset(size=16), 3, "images/train_2.jpg", "annotations/trimaps/train_2.png"),
+    "labels": Kind(
+        cityscapes_labels.dataset(train_size=16, val_size=16),
+        34,
+        "leftImg8bit/train/ulm/2_leftImg8bit.png",
+        "gtFine/train/ulm/2_gtFine_labelIds.png",
+    ),
+    "dubai": Kind(
+        dubai_aerial.dataset(patch_size=16, split_by="patch", split_seed=0),
+        6,
+        "Tile 1/images/2.jpg",
+        "Tile 1/masks/2.png",
+    ),
+}
+FILES = [
+    pytest.param(name, path, id=f"{name} {what}")
+    for name, kind in SETS.items()
+    for what, path in (("photo", kind.photo), ("mask", kind.mask))
+    if path
+]
+IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3  # in range for all
+
+
+def noise(seed, *, side=SIDE):
+    return np.random.RandomState(seed).randint(0, 256, (side, side, 3)).astype(np.uint8)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """Folders of all four sets, two examples a split, and the checksums of what is read there."""
+    folder = tmp_path_factory.mktemp("clean")
+    colours = np.array(dubai_aerial.PALETTE, np.uint8)[IDS]
+    for split in ("train", "val"):
+        (folder / "pairs" / split).mkdir(parents=True)
+        names = [f"{split}_{number}" for number in (1, 2)]
+        for number, name in enumerate(names, 1):
+            write_pair(folder / "pairs" / split / f"{number}.jpg", seed=number)
+            write(folder / "pets/images" / f"{name}.jpg", noise(number))
+            write(folder / "pets/annotations/trimaps" / f"{name}.png", IDS)
+            write(folder / f"labels/leftImg8bit/{split}/ulm/{number}_leftImg8bit.png", noise(number))
+            write(folder / f"labels/gtFine/{split}/ulm/{number}_gtFine_labelIds.png", IDS)
+            write(folder / f"dubai/Tile 1/images/{number}.jpg", noise(number))
+            write(folder / f"dubai/Tile 1/masks/{number}.png", colours)
+        lines = "".join(f"{name} 1 1 1\n" for name in names)
+        (folder / "pets/annotations" / oxford_pets.LISTS[split]).write_text(lines)
+    return {name: (folder / name, prepared(name, folder / name).checksum) for name in SETS}
+
+
+@pytest.fixture
+def copied(clean, tmp_path):
+    """A function: the name of a set -> the folder of a copy of it."""
+    return lambda name: Path(shutil.copytree(clean[name][0], tmp_path / name))
+
+
+def prepared(name, folder):
+    return cache.prepare(SETS[name].dataset, folder, "train", folder.parent / "cache")
+
+
+@pytest.mark.parametrize("damage", table(NO_IMAGES))
+@pytest.mark.parametrize("name, file", FILES)
+def test_what_is_no_image_is_refused(copied, name, file, damage):
+    folder = copied(name)
+    damage(folder / file)
+    with refused(folder / file):
+        prepared(name, folder)
+
+
+@pytest.mark.parametrize("name, file", FILES)
+@some
+@given(share=SHARES)
+def test_a_cut_file_is_refused_or_reads_the_same(clean, tmp_path, name, file, share):
+    folder = Path(shutil.copytree(clean[name][0], tmp_path / name, dirs_exist_ok=True))
+    part(0, share / 10000)(folder / file)
+    outcome(clean, name, folder, file)
+
+
+@pytest.mark.parametrize("name, file", FILES)
+@some
+@given(share=SHARES, bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_reads_the_same(clean, tmp_path, name, file, share, bit):
+    """But for JPEG, which has no checksums: there it reads as something of the right kind."""
+    folder = Path(shutil.copytree(clean[name][0], tmp_path / name, dirs_exist_ok=True))
+    flip(folder / file, share, bit)
+    outcome(clean, name, folder, file, exact=file.endswith(".png"))
+
+
+def flip(path, share, bit):
+    data = bytearray(path.read_bytes())
+    data[share * len(data) // 10000] ^= 1 << bit
+    path.write_bytes(data)
+
+
+def outcome(clean, name, folder, file, *, exact=True):
+    """A refusal that names the file, or examples: the clean ones if exact."""
+    try:
+        examples = prepared(name, folder)
+    except InputError as error:
+        is_one_sentence(str(error), folder / file)
+    else:
+        assert examples.checksum == clean[name][1] or not exact
+        assert examples.images.dtype == examples.masks.dtype == np.uint8
+        assert examples.images.shape[1:] == (16, 16, 3) and examples.masks.shape[1:] == (16, 16)
+        assert examples.masks.max() < SETS[name].classes
+
+
+@pytest.mark.parametrize("damage", table(HUGE))
+def test_a_header_of_absurd_size_is_all_that_is_read(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    path = tmp_path / "1.png"
+    damage(path)
+    assert images.map_rgb(path) is None
+    with refused(path):
+        images.read_rgb(path, max_pixels=predict.MAX_PIXELS)
+
+
+# --- sizes, modes and numbers
+
+
+@pytest.mark.parametrize(
+    "height, width", [(SIDE, SIDE // 2), (SIDE // 2, SIDE + 1), (1, 1), (SIDE, SIDE + 1)]
+)
+@pytest.mark.parametrize("name, file", FILES)
+def test_a_size_that_does_not_fit_is_refused(copied, name, file, height, width):
+    folder = copied(name)
+    with Image.open(folder / file) as image:
+        image.resize((width, height), Image.Resampling.NEAREST).save(folder / file)
+    with refused(folder / (SETS[name].mask or file)):
+        prepared(name, folder)
+
+
+PHOTO = Image.fromarray(noise(7))
+PHOTOS = {  # what is meant, and how it is written
+    "greyscale": (PHOTO.convert("L"), "PNG", {}),
+    "black and white": (PHOTO.convert("1"), "PNG", {}),
+    "grey with alpha": (PHOTO.convert("LA"), "PNG", {}),
+    "alpha": (PHOTO.convert("RGBA"), "PNG", {}),
+    "palette": (PHOTO.quantize(), "PNG", {}),
+    "CMYK": (PHOTO.convert("CMYK"), "TIFF", {}),
+    "BMP": (PHOTO, "BMP", {}),
+    "PPM": (PHOTO, "PPM", {}),
+    "TIFF": (PHOTO, "TIFF", {}),
+    "packed TIFF": (PHOTO, "TIFF", {"compression": "tiff_lzw"}),
+    "GIF": (PHOTO.quantize(), "GIF", {}),
+    "lossless WebP": (PHOTO, "WEBP", {"lossless": True}),
+    "TIFF of two pictures": (PHOTO, "TIFF", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
+    "PNG of two pictures": (PHOTO, "PNG", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
+    "a corrupt EXIF block": (PHOTO, "PNG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\xff\xff"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # the reader sees to it, but pytest is stronger
+@pytest.mark.parametrize("photo, kind, options", table(PHOTOS))
+@pytest.mark.parametrize("name", ["pets", "labels", "dubai"])
+def test_a_photo_of_another_kind_is_read_as_it_is_meant(copied, name, photo, kind, options):
+    folder = copied(name)
+    (folder / SETS[name].photo).write_bytes(encoded(photo, kind, **options))
+    images = prepared(name, folder).images
+    expected = photo.convert("RGB")
+    if name == "dubai":
+        np.testing.assert_array_equal(images[4], np.asarray(expected)[:16, :16])  # four patches each
+    else:
+        resample = SETS[name].dataset.resample
+        np.testing.assert_array_equal(images[1], expected.resize((16, 16), resample))
+
+
+def packed(ids, depth):
+    """Rows of a PNG of 2 or 4 bits a number."""
+    bits = np.unpackbits(ids[..., None], axis=-1)[..., -depth:].reshape(len(ids), -1)
+    return b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=-1))
+
+
+MASK = Image.fromarray(IDS)
+PALETTE_MASK = MASK.convert("P")
+SAME_MASKS = {
+    "palette": encoded(PALETTE_MASK, "PNG"),
+    "two bits": png(SIDE, SIDE, packed(IDS, 2), depth=2),
+    "four bits": png(SIDE, SIDE, packed(IDS, 4), depth=4),
+    "palette of two bits": encoded(PALETTE_MASK, "PNG", bits=2),
+    "a second picture": encoded(MASK, "PNG", save_all=True, append_images=[Image.new("L", MASK.size)]),
+    "a comment behind": encoded(MASK, "PNG") + b"and more",
+}
+NO_MASKS = {
+    "colours": encoded(MASK.convert("RGB"), "PNG"),
+    "colours with alpha": encoded(MASK.convert("RGBA"), "PNG"),
+    "alpha": encoded(MASK.convert("LA"), "PNG"),
+    "black and white": encoded(MASK.convert("1"), "PNG"),
+    "16 bits": encoded(Image.fromarray(IDS.astype(np.uint16)), "PNG"),
+    "JPEG": encoded(MASK, "JPEG", quality=100),
+    "GIF": encoded(MASK, "GIF"),
+    "TIFF": encoded(MASK, "TIFF"),
+    "BMP": encoded(MASK, "BMP"),
+    "number 254": encoded(MASK.point(lambda number: 254 if number == 2 else number), "PNG"),
+    "number 34": encoded(Image.new("L", MASK.size, 34), "PNG"),
+}
+
+
+@pytest.mark.parametrize("data", table(SAME_MASKS))
+@pytest.mark.parametrize("name", ["pets", "labels"])
+def test_a_mask_of_another_kind_has_the_same_numbers(clean, copied, name, data):
+    folder = copied(name)
+    (folder / SETS[name].mask).write_bytes(data)
+    assert prepared(name, folder).checksum == clean[name][1]
+
+
+@pytest.mark.parametrize("data", table(NO_MASKS))
+@pytest.mark.parametrize("name", ["pets", "labels"])
+def test_what_holds_no_class_ids_is_refused(copied, name, data):
+    folder = copied(name)
+    (folder / SETS[name].mask).write_bytes(data)
+    with refused(folder / SETS[name].mask):
+        prepared(name, folder)
+
+
+@pytest.mark.parametrize("number", [0, 4, 255])
+def test_a_trimap_has_three_numbers(copied, number):
+    folder = copied("pets")
+    write(folder / SETS["pets"].mask, np.where(IDS == 3, number, IDS).astype(np.uint8))
+    with refused(folder / SETS["pets"].mask):
+        prepared("pets", folder)
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (155, 155, 155), (61, 16, 152), (255, 255, 255)])
+def test_aerial_colours_of_no_class_are_unlabeled_and_never_all(copied, capsys, colour):
+    folder = copied("dubai")
+    write(folder / SETS["dubai"].mask, np.full((SIDE, SIDE, 3), colour, np.uint8))
+    examples = prepared("dubai", folder)
+    assert (examples.masks[4:] == dubai_aerial.UNLABELED).all() and examples.masks[:4].max() == 3
+    SETS["dubai"].dataset.check(examples.class_pixels, examples.files)
+    assert (str(colour) in capsys.readouterr().out) == (colour != (155, 155, 155))
+    shutil.copy(folder / SETS["dubai"].mask, folder / "Tile 1/masks/1.png")
+    examples = prepared("dubai", folder)
+    with refused(folder / "Tile 1/masks"):
+        SETS["dubai"].dataset.check(examples.class_pixels, examples.files)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA"])
+def test_aerial_masks_are_read_by_colour_whatever_the_mode(clean, copied, mode):
+    folder = copied("dubai")
+    path = folder / SETS["dubai"].mask
+    with Image.open(path) as mask:
+        (mask.quantize(4) if mode == "P" else mask.convert(mode)).save(path)
+    assert prepared("dubai", folder).checksum == clean["dubai"][1]
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (128, 64, 0)])
+def test_pairs_without_road_are_refused(copied, colour):
+    folder = copied("pairs")
+    for number in (1, 2):
+        write_pair(folder / "train" / f"{number}.jpg", road=colour)
+    examples = prepared("pairs", folder)
+    with refused("--road_rgb"):
+        SETS["pairs"].dataset.check(examples.class_pixels, examples.files)
+
+
+def test_trimaps_without_a_pet_are_refused(copied):
+    folder = copied("pets")
+    for number in (1, 2):
+        write(folder / f"annotations/trimaps/train_{number}.png", np.maximum(IDS, 2))
+    examples = prepared("pets", folder)
+    with refused(folder / "annotations/trimaps"):
+        SETS["pets"].dataset.check(examples.class_pixels, examples.files)
+
+
+# --- folders and lists
+
+
+def at(path, damage):
+    return lambda folder: damage(folder / path)
+
+
+LIST = "annotations/trainval.txt"
+FOLDERS = {
+    ("pairs", "nothing"): (instead(Path.mkdir), ""),
+    ("pairs", "a file"): (instead(Path.touch), ""),
+    ("pairs", "a loop"): (instead(loop), ""),
+    ("pairs", "no train"): (at("train", gone), ""),
+    ("pairs", "no val"): (at("val", gone), ""),
+    ("pairs", "train is a file"): (at("train", instead(Path.touch)), ""),
+    ("pairs", "train is a loop"): (at("train", instead(loop)), ""),
+    ("pairs", "train is empty"): (at("train", emptied), "train"),
+    ("pairs", "train has only PNG"): (
+        at("train", lambda train: (emptied(train), (train / "1.png").touch())),
+        "train",
+    ),
+    ("pets", "nothing"): (instead(Path.mkdir), LIST),
+    ("pets", "no photos"): (at("images", gone), "images/train_1.jpg"),
+    ("pets", "no photo"): (at(SETS["pets"].photo, gone), SETS["pets"].photo),
+    ("pets", "no trimaps"): (at("annotations/trimaps", gone), "annotations/trimaps/train_1.png"),
+    ("pets", "no trimap"): (at(SETS["pets"].mask, gone), SETS["pets"].mask),
+    ("pets", "no list"): (at(LIST, gone), LIST),
+    **{("pets", f"the list is {name}"): (at(LIST, damage), LIST) for name, damage in NO_FILES.items()},
+    **{
+        ("pets", f"a list of {name}"): (at(LIST, content(data)), LIST)
+        for name, data in {
+            "nothing": b"",
+            "blank lines": b"\r\n \n\t\n",
+            "comments": b"# one\n#two\r\n",
+            "Latin 1": "train_1\nk\xe4tzchen\n".encode("latin-1"),
+            "UTF-16": "train_1\n".encode("utf-16"),
+            "a way up": b"../images/train_1 1 1 1\n",
+            "a way up for Windows": b"..\\images\\train_1 1 1 1\n",
+            "a path": b"/etc/passwd 1 1 1\n",
+        }.items()
+    },
+    **{
+        ("pets", f"a list with {name}"): (at(LIST, content(b"train_1\n" + line)), "images/")
+        for name, line in {
+            "dots": b".. 1 1 1\n",
+            "a name that is nowhere": b"train_3 1 1 1\n",
+            "a zero byte": b"train\0_2 1 1 1\n",
+            "a name of 5000 letters": b"x" * 5000 + b" 1 1 1\n",
+            "a space in a name": b"train 2 1 1 1\n",
+            "commas": b"train_2,1,1,1\n",
+        }.items()
+    },
+    ("labels", "nothing"): (instead(Path.mkdir), "leftImg8bit/train"),
+    ("labels", "no photos"): (at("leftImg8bit", gone), "leftImg8bit/train"),
+    ("labels", "no label ids"): (at("gtFine", gone), "gtFine/train/ulm/1_gtFine_labelIds.png"),
+    ("labels", "no label ids for one"): (at(SETS["labels"].mask, gone), SETS["labels"].mask),
+    ("labels", "an empty city"): (at("leftImg8bit/train/ulm", emptied), "leftImg8bit/train"),
+    ("labels", "a city is a loop"): (at("leftImg8bit/train/bonn", loop), "leftImg8bit/train/bonn"),
+    ("labels", "a city is nowhere"): (at("leftImg8bit/train/bonn", dangling), "leftImg8bit/train/bonn"),
+    ("dubai", "nothing"): (instead(Path.mkdir), ""),
+    ("dubai", "no photos"): (at("Tile 1/images", gone), "Tile 1/images"),
+    ("dubai", "no masks"): (at("Tile 1/masks", gone), "Tile 1/masks"),
+    ("dubai", "no mask"): (at(SETS["dubai"].mask, gone), "Tile 1/masks/2.png"),
+    ("dubai", "a tile is a file"): (at("Tile 2", Path.touch), "Tile 2/masks"),
+    ("dubai", "a tile is a loop"): (at("Tile 2", loop), "Tile 2/masks"),
+    ("dubai", "a tile is nowhere"): (at("Tile 2", dangling), "Tile 2/masks"),
+}
+
+
+@pytest.mark.parametrize(
+    "name, damage, named",
+    [pytest.param(name, *case, id=f"{name}: {what}") for (name, what), case in FOLDERS.items()],
+)
+def test_a_folder_or_list_that_lacks_something_is_refused(copied, name, damage, named):
+    folder = copied(name)
+    damage(folder)
+    with refused(f"{folder}/{named}" if named else folder):
+        prepared(name, folder)
+
+
+LISTS = {
+    "CRLF": b"train_1 1 1 1\r\ntrain_2 1 1 1\r\n",
+    "blank lines": b"\n\ntrain_1 1 1 1\n \n\t\ntrain_2 1 1 1\n\n",
+    "CRLF and blank lines": b"\r\n\r\ntrain_1 1 1 1\r\n   \r\ntrain_2 1 1 1\r\n\r\n",
+    "no end of line": b"train_1 1 1 1\ntrain_2 1 1 1",
+    "names alone": b"train_1\ntrain_2\n",
+    "tabs": b"train_1\t1\t1\t1\ntrain_2\t1\t1\t1\n",
+    "comments": b"# head\ntrain_1 1 1 1\n# middle\ntrain_2 1 1 1\n",
+    "a byte order mark": b"\xef\xbb\xbftrain_1 1 1 1\r\ntrain_2 1 1 1\r\n",
+    "spaces around": b"  train_1 1 1 1  \n train_2 1 1 1 \n",
+}
+
+
+@pytest.mark.parametrize("data", table(LISTS))
+def test_a_list_written_otherwise_has_the_same_examples(clean, copied, data):
+    folder = copied("pets")
+    (folder / LIST).write_bytes(data)
+    assert prepared("pets", folder).checksum == clean["pets"][1]
+
+
+@pytest.mark.parametrize("junk", [".hidden.jpg", "._1.jpg", "Thumbs.db", "notes.txt", "._1.png", "no suffix"])
+@pytest.mark.parametrize("name, file", FILES)
+def test_what_others_leave_in_folders_changes_nothing(clean, copied, name, file, junk):
+    folder = copied(name)
+    (folder / file).with_name(junk).write_bytes(b"junk")
+    assert prepared(name, folder).checksum == clean[name][1]
+
+
+@pytest.mark.parametrize("patch_size", [SIDE + 16, 2**20])
+def test_patches_larger_than_the_photo_are_refused(copied, patch_size):
+    folder = copied("dubai")
+    dataset = dubai_aerial.dataset(patch_size=patch_size, split_by="patch", split_seed=0)
+    with refused(folder / "Tile 1/images/1.jpg"):
+        cache.prepare(dataset, folder, "train", folder.parent / "cache")
+
+
+@pytest.mark.parametrize("split_by, patch_size, limit", [("image", 16, 1), ("patch", 32, 1)])
+def test_what_cannot_be_split_is_refused(copied, split_by, patch_size, limit):
+    folder = copied("dubai")
+    dataset = dubai_aerial.dataset(patch_size=patch_size, split_by=split_by, split_seed=0)
+    with refused("--split_by"):
+        cache.prepare(dataset, folder, "train", folder.parent / "cache", limit=limit)
+
+
+# --- flags
+
+
+COUNTS = ("epochs", "batch_size", "size", "early_stopping_patience", "limit", "seed", "road_tolerance")
+NUMBERS = ("learning_rate", "clip_norm", "checkpoint_every", "max_bad_share")
+NO_NUMBERS = ("", "many", "nan", "inf", "-inf", "1e400", "-1", "1" + 30 * "0", "0x", "1,5", "1 2")
+FLAGS = [f"--{name}={value}" for name in COUNTS + NUMBERS for value in NO_NUMBERS]
+FLAGS += """
+    --epochs=0 --epochs=1.5 --epochs --epoch=3 --noepochs ---epochs=3 -epochs=x epochs=3 - --tile=16
+    --batch_size=0 --size=0 --size=100 --size=1000000 --seed=9223372036854775808 --road_tolerance=256
+    --learning_rate=0 --learning_rate=1e-400 --max_bad_share=1
+    --road_rgb= --road_rgb=1,2 --road_rgb=1,2,3,4 --road_rgb=1,2,256 --road_rgb=red,green,blue
+    --precision= --precision=float16 --deterministic=maybe --nodeterministic=1 --tensorboard=2
+    --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
+    --flagfile --flagfile=/no/such.cfg --flagfile=/ --flagfile=/dev/null/x
+""".split()
+FLAGS.append("--data_dir=" + "x" * 5000)
+
+
+@pytest.mark.parametrize("argument", FLAGS, ids=lambda argument: argument[:40])
+def test_senseless_flags_are_refused(argument):
+    with refused(argument.partition("=")[0].lstrip("-") if argument != "-" else "'-'"):
+        settings.parse(cityscape_road.define_flags, [argument])
+
+
+FLAGFILES = {  # what is in it, and what must be named
+    "not UTF-8": (b"--epochs=3\n# K\xe4tzchen\n", "some.cfg"),
+    "UTF-16": ("--epochs=3\n".encode("utf-16"), "some.cfg"),
+    "a picture": (png(4, 4, bytes(20)), "some.cfg"),
+    "a byte order mark": (b"\xef\xbb\xbf--epochs=3\n", "--epochs=3"),
+    "a word": (b"--epochs=3\nbatch_size=7\n", "batch_size=7"),
+    "a shell command": (b"python -m experiments.cityscape_road --epochs=3\n", "python"),
+    "an unknown flag": (b"--epochs=3\n--batchsize=7\n", "batchsize"),
+    "two flags a line": (b"--epochs=3 --batch_size=7\n", "--epochs"),
+    "a flag cut short": (b"--batch_size=7\n--epo", "epo"),
+    "a value missing": (b"--batch_size=7\n--epochs=\n", "--epochs"),
+    "another file, which is missing": (b"--flagfile=/no/such.cfg\n", "/no/such.cfg"),
+    "a zero byte in a path": (b"--flagfile=a\0b\n", "some.cfg"),
+    "a zero byte in a folder": (b"--run_dir=a\0b\n", "--run_dir"),
+}
+
+
+@pytest.mark.parametrize("data, named", table(FLAGFILES))
+def test_bad_flagfiles_are_refused(tmp_path, data, named):
+    (tmp_path / "some.cfg").write_bytes(data)
+    with refused(named):
+        settings.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / 'some.cfg'}"])
+
+
+def test_flagfiles_that_name_each_other_a_thousand_times_are_refused(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"{number}.cfg").write_text(f"--flagfile={tmp_path / str(number + 1)}.cfg\n")
+    with refused(tmp_path / "0.cfg"):
+        settings.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / '0.cfg'}"])
+
+
+SAME_FLAGFILES = {
+    "nothing": (b"", 25),
+    "comments": (b"# one\n// two\n", 25),
+    "blank lines": (b"\n\n--epochs=3\n\n", 3),
+    "CRLF": (b"\r\n--epochs=3\r\n# end\r\n", 3),
+    "no end of line": (b"--epochs=3", 3),
+    "spaces": (b"  --epochs=3  \n", 3),
+    "itself": (b"--epochs=3\n--flagfile=ITSELF\n", 3),
+}
+
+
+@pytest.mark.parametrize("data, epochs", table(SAME_FLAGFILES))
+def test_flagfiles_written_otherwise_mean_the_same(tmp_path, data, epochs):
+    path = tmp_path / "some.cfg"
+    path.write_bytes(data.replace(b"ITSELF", bytes(path)))
+    values = settings.parse(cityscape_road.define_flags, [f"--flagfile={path}"])
+    assert (values.epochs, values.batch_size, values.size) == (epochs, 5, 128)
+
+
+# --- run folders
+
+
+def road(run_dir, *arguments):
+    return settings.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
+
+
+def claimed(values):
+    with run_folder.claim(Path(values.run_dir), "cityscape_road", cityscape_road.define_flags, values):
+        pass
+
+
+def restored(run_dir):
+    return restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last"), article)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with flags and a checkpoint, of another network."""
+    claimed(road(tmp_path / "run"))
+    checkpoint.save(tmp_path / "run/checkpoints", ARRAYS, {"epoch": 1})
+    return tmp_path / "run"
+
+
+FLAGS_CFG = {
+    **NO_FILES,
+    "nothing": content(b""),
+    "missing": gone,
+    "a picture": content(png(4, 4, bytes(20))),
+    "UTF-16": lambda path: path.write_bytes(path.read_text().encode("utf-16")),
+    "no name": edit("# python -m experiments.cityscape_road\n", ""),
+    "the name alone": content(b"# python -m experiments.cityscape_road\n"),
+    "an unknown name": edit("cityscape_road", "rail"),
+    "the name of a verb": edit("cityscape_road", "export"),
+    "a name that leads away": edit("cityscape", "../cityscape"),
+    "another experiment": edit("cityscape_road", "oxford_pets"),
+    "an unknown flag": edit("--size", "--rails=2\n--size"),
+    "a flag out of range": edit("--size=32", "--size=33"),
+    "a flag without its dashes": edit("--size", "size"),
+    "a flag without its value": edit("--size=32", "--size="),
+    "a zero byte": edit("run_dir=", "run_dir=\0"),
+    "lines lost at the end": lambda path: path.write_text(path.read_text().partition("--seed")[0]),
+}
+
+
+@pytest.mark.parametrize("use", [claimed, restored], ids=["to train", "to restore"])
+@pytest.mark.parametrize("damage", table(FLAGS_CFG))
+def test_a_damaged_flags_cfg_is_refused(run, damage, use):
+    damage(run / "flags.cfg")
+    with refused(run):
+        use(road(run) if use is claimed else run)
+
+
+@some
+@given(share=SHARES)
+def test_a_cut_flags_cfg_is_refused(tmp_path, share):
+    values = road(tmp_path / "run")
+    claimed(values)
+    checkpoint.save(tmp_path / "run/checkpoints", ARRAYS, {"epoch": 1})
+    path = tmp_path / "run/flags.cfg"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: share * (len(whole) - 1) // 10000])  # without more than the last newline
+    with refused(tmp_path / "run"):
+        claimed(values)
+    with refused(tmp_path / "run"):
+        restored(tmp_path / "run")
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [edit("\n", "\r\n"), edit("--size", "\n  \n# a comment\n--size"), part(0, 0.999)],
+    ids=["CRLF", "blank lines and a comment", "no end of line"],
+)
+def test_a_flags_cfg_written_otherwise_means_the_same(run, change):
+    change(run / "flags.cfg")
+    claimed(road(run))
+    found = run_folder.read_flags(run, cityscape_road.define_flags)
+    assert found.flag_values_dict() == road(run).flag_values_dict()
+
+
+RUN_DIRS = {
+    "a file": Path.touch,
+    "in a file": lambda folder: instead(Path.touch)(folder.parent),
+    "a loop": loop,
+    "a link to nowhere": lambda folder: folder.symlink_to("no/where"),
+    "a pipe": os.mkfifo,
+    "checkpoints is a file": lambda folder: (folder.mkdir(), (folder / "checkpoints").touch()),
+    "predictions is a file": lambda folder: (folder.mkdir(), (folder / "predictions").touch()),
+    "flags.cfg is a folder": lambda folder: (folder / "flags.cfg").mkdir(parents=True),
+    "the lock is a folder": lambda folder: (folder / ".lock").mkdir(parents=True),
+}
+
+
+@pytest.mark.parametrize("use", [claimed, restored], ids=["to train", "to restore"])
+@pytest.mark.parametrize("make", table(RUN_DIRS))
+def test_what_cannot_be_a_run_folder_is_refused(tmp_path, make, use):
+    folder = tmp_path / "in" / "run"
+    folder.parent.mkdir()
+    make(folder)
+    with refused(folder):
+        use(road(folder) if use is claimed else folder)
+
+
+# --- checkpoints
+
+ARRAYS = {"conv1": np.arange(6, dtype=np.float32).reshape(2, 3), "adam/iteration": np.array(7)}
+GOOD = json.dumps({"arrays": sorted(ARRAYS), "state": {"epoch": 2}})
+
+
+def archive(*, state=GOOD, **arrays):
+    """A checkpoint file by hand: arrays replace or, where None, leave out those that belong there."""
+    arrays = {name: array for name, array in (ARRAYS | arrays).items() if array is not None}
+    file = io.BytesIO()
+    np.savez(file, **({} if state is None else {checkpoint.STATE: np.array(state)}), **arrays)
+    return content(file.getvalue())
+
+
+def bomb():
+    """An array of 10**12 numbers by its header."""
+    file, header = io.BytesIO(), "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
+    with zipfile.ZipFile(file, "w") as members:
+        header = header.ljust(117).encode() + b"\n"
+        members.writestr("conv1.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
+    return content(file.getvalue())
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return content(file.getvalue())
+
+
+CHECKPOINTS = {
+    **NO_FILES,
+    "nothing": content(b""),
+    "text": content(b"half a file"),
+    "a picture": content(png(4, 4, bytes(20))),
+    "zeros": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "an empty archive": content(b"PK\x05\x06" + bytes(18)),
+    "one array": npy(ARRAYS["conv1"]),
+    "a pickle": content(b"\x80\x04\x95\x0b\0\0\0\0\0\0\0\x8c\x02os\x94."),
+    "a pickled array": archive(conv1=np.array([{"a": 1}], dtype=object)),
+    "an array too many": archive(conv2=np.zeros(3)),
+    "an array missing": archive(conv1=None),
+    "no state": archive(state=None),
+    "a state that is no JSON": archive(state="{epoch: 2}"),
+    "a state cut short": archive(state=GOOD[:-9]),
+    "a list for a state": archive(state=json.dumps([1, 2])),
+    "another program's state": archive(state=json.dumps({"format": "other", "version": 1})),
+    "a number for the loop's state": archive(state=json.dumps({"arrays": sorted(ARRAYS), "state": 2})),
+    "a list for the loop's state": archive(state=json.dumps({"arrays": sorted(ARRAYS), "state": [1]})),
+    "no names": archive(state=json.dumps({"arrays": None, "state": {}})),
+    "numbers for the state": archive(state=np.arange(3)),
+    "an array of terabytes": bomb(),
+}
+
+
+def save_two(folder):
+    """last.npz and previous.npz; what the latter holds."""
+    folder.mkdir(exist_ok=True)
+    for epoch in (1, 2):
+        checkpoint.save(folder, {name: array + epoch for name, array in ARRAYS.items()}, {"epoch": epoch})
+    return checkpoint.load(folder / "previous.npz")
+
+
+def same(found, expected):
+    return found[1] == expected[1] and all(
+        np.array_equal(found[0].pop(name), array) for name, array in expected[0].items()
+    )
+
+
+@pytest.mark.parametrize("damage", table(CHECKPOINTS))
+def test_for_a_damaged_checkpoint_the_one_before_is_taken(tmp_path, capsys, damage):
+    previous = save_two(tmp_path / "checkpoints")
+    last = tmp_path / "checkpoints/last.npz"
+    damage(last)
+    assert same(checkpoint.load_latest(last.parent), previous)
+    (warning,) = capsys.readouterr().out.splitlines()
+    assert warning.startswith(f"warning: {last}: ")
+    (last.parent / "previous.npz").unlink()
+    with refused(last):
+        checkpoint.load_latest(last.parent)
+
+
+@some
+@given(share=SHARES)
+def test_for_a_cut_checkpoint_the_one_before_is_taken(tmp_path, share):
+    previous = save_two(tmp_path / "checkpoints")
+    part(0, share / 10000)(tmp_path / "checkpoints/last.npz")
+    assert same(checkpoint.load_latest(tmp_path / "checkpoints"), previous)
+
+
+@some
+@given(share=SHARES, bit=st.integers(0, 7))
+def test_for_a_flipped_bit_the_one_before_is_taken(tmp_path, share, bit):
+    previous = save_two(tmp_path / "checkpoints")
+    last = tmp_path / "checkpoints/last.npz"
+    whole = checkpoint.load(last)
+    flip(last, share, bit)
+    found = checkpoint.load_latest(last.parent)
+    assert same(found, whole if found[1]["epoch"] == 2 else previous)  # some bits carry nothing
+
+
+OTHERS = {
+    "names": {"conv2": ARRAYS["conv1"], "adam/iteration": ARRAYS["adam/iteration"]},
+    "one less": {"conv1": ARRAYS["conv1"]},
+    "one more": {**ARRAYS, "conv2": ARRAYS["conv1"]},
+    "shapes": {**ARRAYS, "conv1": ARRAYS["conv1"].T},
+    "more axes": {**ARRAYS, "conv1": ARRAYS["conv1"][None]},
+    "one number for all": {**ARRAYS, "conv1": np.float32(1)},
+    "double precision": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(np.float64)},
+    "half precision": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(np.float16)},
+    "the other byte order": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(">f4")},
+    "whole numbers": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(np.int32)},
+    "words": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(str)},
+    "complex numbers": {**ARRAYS, "conv1": ARRAYS["conv1"].astype(np.complex64)},
+    "a fraction for a count": {**ARRAYS, "adam/iteration": np.array(7.5)},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("arrays", table(OTHERS))
+def test_arrays_of_another_network_are_refused_and_none_is_taken(tmp_path, arrays):
+    variables = {name: tf.Variable(tf.zeros_like(array)) for name, array in ARRAYS.items()}
+    checkpoint.save(tmp_path, arrays, {"epoch": 1})
+    with refused(tmp_path):
+        checkpoint.restore(variables, checkpoint.load(tmp_path / "last.npz")[0], tmp_path)
+    assert not any(variable.numpy().any() for variable in variables.values())
+
+
+@pytest.mark.parametrize("use", ["train", "restore"])
+def test_another_experiments_checkpoint_is_refused(run, pairs, use):
+    values = road(run)
+    with refused(run):
+        if use == "train":
+            train.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
+        else:
+            restored(run)
+
+
+def test_training_on_pairs_without_road_is_refused(pairs, tmp_path):
+    folders = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}"]
+    values = road(tmp_path / "run", *folders, "--road_rgb=9,9,9", "--road_tolerance=0")
+    with refused("--road_rgb"):
+        train.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
+
+
+# --- images to predict
+
+
+def test_predict_names_each_bad_image_and_does_the_good_ones(tmp_path, capsys):
+
+    def forward(weights, images, **options):
+        return images[..., :1] - 127
+
+    experiment = dataclasses.replace(cityscape_road.experiment(road(tmp_path)), forward=forward)
+    bad = []
+    for number, damage in enumerate((HUGE | DAMAGED).values()):
+        bad.append(tmp_path / f"bad{number}.png")
+        write(bad[-1], noise(number))
+        damage(bad[-1])
+    write(tmp_path / "good.png", noise(0))
+    done = predict.run(
+        experiment,
+        {},
+        tf.float32,
+        [*bad, tmp_path / "good.png", tmp_path / "missing.png"],
+        tmp_path / "out",
+        resize=None,
+        tile=64,
+        flip=False,
+    )
+    assert done == 1
+    lines = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().err.splitlines())
+    assert lines.keys() == {str(path) for path in [*bad, tmp_path / "missing.png"]}
+    for path, reason in lines.items():
+        is_one_sentence(f"{path}: {reason}", path)
+    labels = np.asarray(Image.open(tmp_path / "out/good_labels.png"))
+    np.testing.assert_array_equal(labels, noise(0)[..., 0] > 127)
+    assert len(list((tmp_path / "out").glob("*_labels.png"))) == 1
+
+
+@pytest.mark.parametrize("damage", table(NO_FILES))
+def test_a_folder_to_predict_holds_files(tmp_path, damage):
+    write(tmp_path / "in/1.png", noise(0))
+    damage(tmp_path / "in/1.png")
+    with refused(tmp_path / "in/1.png"):
+        predict.find([tmp_path / "in"])
+
+
+# --- archives: what the tests of the downloads leave out
+
+
+def member(name, data=b"", **fields):
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, data
+
+
+HOLES = {"major": "0", "minor": "1", "map": "0,0", "size": f"{2**50}"}
+MEMBERS = {
+    "a way up and down": [member("set/../set/2.jpg", b"2")],
+    "a hard link to itself": [member("set/2.jpg", type=tarfile.LNKTYPE, linkname="set/2.jpg")],
+    "a petabyte of holes": [
+        member("set/2.jpg", pax_headers={f"GNU.sparse.{name}": value for name, value in HOLES.items()})
+    ],
+    "a size below zero": [member("set/2.jpg", b"2", pax_headers={"size": "-1536"})],
+    "a zero byte in a name": [member("set/2.jpg", b"2", pax_headers={"path": "set/2\0.jpg"})],
+    "a name of 5000 letters": [member("set/" + "x" * 5000, b"2")],
+    "no name": [member("", b"2")],
+    "a file in a file": [member("set/1.jpg/2.jpg", b"2")],
+    "a folder for a file": [member("set/1.jpg", type=tarfile.DIRTYPE)],
+    "a file for a folder": [member("set/a/2.jpg", b"2"), member("set/a", b"2")],
+    "a line feed in a way up": [member("../2\n.jpg", b"2")],
+}
+
+
+def pack(path, members):
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for info, data in [member("set/1.jpg", b"1"), *members]:
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("members", table(MEMBERS))
+def test_members_that_are_more_than_files_are_refused(tmp_path, members):
+    path = tmp_path / "in" / "set.tar.gz"
+    path.parent.mkdir()
+    pack(path, members)
+    with refused(path):
+        download.unpack(path, path.parent / "set")
+    assert list(tmp_path.iterdir()) == [path.parent] and list(path.parent.iterdir()) == [path]
+
+
+def test_a_claim_of_terabytes_is_refused(tmp_path):
+    huge, _ = member("set/1.jpg")
+    huge.size = 2**42
+    (tmp_path / "set.tar").write_bytes(huge.tobuf() + b"1" * 512)
+    with refused(tmp_path / "set.tar"):
+        download.unpack(tmp_path / "set.tar", tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_backslashes_lead_nowhere(tmp_path):
+    pack(tmp_path / "set.tar.gz", [member("set/..\\..\\2.jpg", b"2"), member("..\\3.jpg", b"3")])
+    download.unpack(tmp_path / "set.tar.gz", tmp_path / "set")
+    assert {path.name for path in tmp_path.iterdir()} == {"set", "set.tar.gz"}
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"1.jpg", "..\\..\\2.jpg"}
+
+
+# --- from the command line
+
+
+@pytest.mark.parametrize("what", ["a file's name in two lines", "a flagfile that is not UTF-8"])
+def test_a_process_ends_with_one_line(pairs, tmp_path, what):
+    path = pairs / "train" / "two\nlines.jpg"
+    path.write_bytes(b"")
+    flags = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}", f"--run_dir={tmp_path / 'run'}"]
+    if "flagfile" in what:
+        (tmp_path / "some.cfg").write_bytes(b"\xff")
+        flags = [f"--flagfile={tmp_path / 'some.cfg'}"]
+    done = python("experiments.cityscape_road", *flags)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    is_one_sentence(done.stderr.strip(), "some.cfg" if "flagfile" in what else "two lines.jpg")
+
+
+@pytest.mark.parametrize("state", [None, {"x": 1}, {"epoch": "1"}, {"epoch": -1}, {"history": [{}]}], ids=str)
+def test_a_state_that_is_none_of_a_training(tmp_path, state):
+    values = road(tmp_path / "run")
+    claimed(values)
+    experiment = cityscape_road.experiment(values)
+    weights = experiment.init_weights(seed=0)
+    arrays = {name: variable.numpy() for name, variable in (weights | adam.init_slots(weights)).items()}
+    whole = dataclasses.asdict(train.State()) | state if state else {}
+    checkpoint.save(tmp_path / "run" / "checkpoints", arrays, whole)
+    with refused(tmp_path / "run"):
+        train.run(experiment, cityscape_road.define_flags, values)
