@@ -41,6 +41,7 @@ def keep(folder, name):
         except OSError:  # not every file system has those
             shutil.copyfile(last, fresh)
         os.replace(fresh, folder / f"{name}.npz")
+        fresh.unlink(missing_ok=True)  # where both were names of one file, replacing does nothing
 
 
 def load(path):

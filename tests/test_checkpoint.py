@@ -72,6 +72,13 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
         checkpoint.load_latest(tmp_path)
 
 
+def test_keeping_what_is_kept_already_leaves_no_stray_file(tmp_path):
+    checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
+    for _ in range(2):
+        checkpoint.keep(tmp_path, "best")
+        assert {path.name for path in tmp_path.iterdir()} == {"last.npz", "best.npz"}
+
+
 def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
 
