@@ -10,6 +10,7 @@ from keras import layers
 from PIL import Image
 
 from core import losses, ops, settings, train, weights
+from core.benchmark import keras_twins
 from core.data import aerial_scenes, dubai_aerial
 from core.errors import InputError
 from core.models import dubai_unet
@@ -171,35 +172,17 @@ def test_one_photo_or_patch_cannot_be_split():
 # --- network
 
 
-def keras_dubai(filters, channels, *, drop):
-    """The article's listing, with drop(rate) in the place of its dropout layers."""
-
-    def pair(x, width, rate):
-        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        return layers.Conv2D(width, 3, padding="same", activation="relu")(drop(rate)(x))
-
-    x = inputs = keras.Input((None, None, 3))
-    x, skips = x / 255.0, []
-    for width in filters[:-1]:
-        skips.append(pair(x, width, 0.1))
-        x = layers.MaxPooling2D()(skips[-1])
-    x = pair(x, filters[-1], 0.2)
-    for width, skip in zip(filters[-2::-1], skips[::-1]):
-        x = layers.Conv2DTranspose(width, 2, strides=2, padding="same")(x)
-        x = pair(layers.Concatenate()([x, skip]), width, 0.2)
-    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_and_gradients_equal_keras(training, monkeypatch):
     """Whole network; for training, what both do in the place of dropout is a scaling by its rate."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: x if seed is None else x * (1 - rate))
-    drop = (lambda rate: layers.Rescaling(1 - rate)) if training else layers.Dropout
+    if training:
+        monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 - rate))
     made = dubai_unet.init_weights(seed=1, classes=6)
     for index, (name, variable) in enumerate(made.items()):
         if name.endswith("bias"):
             variable.assign(tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2))
-    reference = keras_dubai(dubai_unet.FILTERS, 6, drop=drop)
+    reference = keras_twins.dubai_unet(dubai_unet.FILTERS, 6)
     reference.set_weights([variable.numpy() for variable in made.values()])
     images = tf.random.stateless_uniform([2, 32, 48, 3], [3, 4], 0, 255)
     masks = tf.random.stateless_uniform([2, 32, 48], [5, 6], 0, 6, tf.int32)

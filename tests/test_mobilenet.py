@@ -11,31 +11,27 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from core import losses, ops, pretrained, settings, train
+from core import adam, losses, ops, pretrained, settings, train
+from core.benchmark import keras_twins
 from core.errors import InputError
 from core.models import mobilenet_unet, mobilenet_v2
 from core.weights import count
 from experiments import oxford_pets_mobilenet
 
-TAPS = (
-    "block_1_expand_relu",
-    "block_3_expand_relu",
-    "block_6_expand_relu",
-    "block_13_expand_relu",
-    "block_16_project",
-)
 
-
-def keras_encoder(height, width, weights=None):
+def keras_encoder(height, width, weights):
     """Keras' MobileNetV2 with our weights in it, and the model of its five taps."""
-    whole = keras.applications.MobileNetV2(
-        input_shape=(height, width, 3), include_top=False, weights=None
-    )
-    for variable in whole.variables:
-        value = (weights or {}).get(variable.path.replace("moving_", ""))
+    whole, taps = keras_twins.encoder(height, width)
+    assign(whole, weights)
+    return whole, taps
+
+
+def assign(model, weights):
+    """Put our weights into a Keras model that holds layers of MobileNetV2."""
+    for variable in model.variables:
+        value = weights.get(variable.path.replace("moving_", ""))
         if value is not None:
             variable.assign(value)
-    return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])
 
 
 def randomise(weights):
@@ -103,7 +99,7 @@ def test_taps_equal_keras(height, width, encoder_weights):
     _, reference = keras_encoder(height, width, encoder_weights)
     images = pictures(1, height, width, 3) / 128 - 1
     taps = mobilenet_v2.forward(encoder_weights, images)
-    for name, tap, expected in zip(TAPS, taps, reference(images), strict=True):
+    for name, tap, expected in zip(keras_twins.TAPS, taps, reference(images), strict=True):
         assert np.abs(expected).max() > 0.1
         np.testing.assert_allclose(tap, expected, atol=1e-4, err_msg=name)
     assert tuple(tap.shape[-1] for tap in taps) == mobilenet_v2.TAP_CHANNELS
@@ -114,7 +110,7 @@ def test_training_normalises_by_the_batch_and_moves_the_averages_as_keras_does()
     whole, reference = keras_encoder(64, 96, weights)
     images = pictures(2, 64, 96, 3) / 128 - 1
     taps = mobilenet_v2.forward(weights, images, training=True)
-    for name, tap, expected in zip(TAPS, taps, reference(images, training=True), strict=True):
+    for name, tap, expected in zip(keras_twins.TAPS, taps, reference(images, training=True), strict=True):
         np.testing.assert_allclose(tap, expected, atol=1e-3, rtol=1e-3, err_msg=name)
     expected = {variable.path.replace("moving_", ""): variable for variable in whole.variables}
     for name, variable in weights.items():
@@ -125,17 +121,11 @@ def decoder_of(weights):
     return {name: value for name, value in weights.items() if not name.startswith("encoder/")}
 
 
-def keras_unet(height, width, weights):
-    """The tutorial's own listing, with our weights in it."""
-    _, down = keras_encoder(height, width, mobilenet_unet.encoder(weights))
-    down.trainable = False
-    inputs = keras.Input((height, width, 3))
-    *skips, x = down(inputs / 128.0 - 1.0)
-    for filters, skip in zip((512, 256, 128, 64), reversed(skips)):
-        x = layers.Conv2DTranspose(filters, 3, strides=2, padding="same", use_bias=False)(x)
-        x = layers.ReLU()(layers.BatchNormalization()(x))
-        x = layers.Concatenate()([x, skip])
-    model = keras.Model(inputs, layers.Conv2DTranspose(3, 3, strides=2, padding="same")(x))
+def keras_unet(weights):
+    """The tutorial's own listing, with our weights in it; its variables but for the encoder's."""
+    model = keras_twins.mobilenet_unet(mobilenet_unet.FILTERS, 3)
+    (down,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    assign(down, mobilenet_unet.encoder(weights))
     decoder = [variable for layer in model.layers if layer is not down for variable in layer.variables]
     for variable, value in zip(decoder, decoder_of(weights).values(), strict=True):
         variable.assign(value)
@@ -144,7 +134,7 @@ def keras_unet(height, width, weights):
 
 def test_outputs_gradients_and_averages_of_the_whole_equal_keras():
     weights = randomise(mobilenet_unet.init_weights(seed=1, classes=3))
-    reference, reference_decoder = keras_unet(64, 96, weights)
+    reference, reference_decoder = keras_unet(weights)
     images, target = pictures(2, 64, 96, 3), tf.random.stateless_normal([2, 64, 96, 3], [5, 6])
     logits = mobilenet_unet.forward(weights, images)
     np.testing.assert_allclose(logits, reference(images, training=False), atol=1e-4)
@@ -201,7 +191,10 @@ def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
     network = types.SimpleNamespace(
         forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy
     )
-    train_step = train.make_train_step(network, weights, keras.optimizers.Adam(1e-3), tf.float32)
+    slots = adam.init_slots(weights)
+    train_step = train.make_train_step(
+        network, weights, slots, tf.float32, learning_rate=1e-3, clip_norm=0.0
+    )
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
     # uncompiled where all of it trains: that compiles for longer than all else here runs
     step = train_step.python_function if train_encoder else train_step

@@ -1,7 +1,4 @@
-"""Each U-Net against an independent Keras build with the same weights.
-
-The Keras builds follow the articles' own listings, layer by layer.
-"""
+"""Each U-Net against an independent Keras build with the same weights."""
 
 import keras
 import numpy as np
@@ -10,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from core import ops, weights
+from core.benchmark import keras_twins
 from core.models import labels_unet, pets_unet, road_unet
 
 SMALL = (4, 6, 8)
@@ -18,60 +16,6 @@ ROAD, PETS, LABELS = (
     (pets_unet, {"classes": 3}, 3),
     (labels_unet, {"classes": 5}, 5),
 )
-
-
-def keras_road(filters, channels):
-    def conv(x, width, layer):
-        return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
-
-    x = inputs = keras.Input((None, None, 3))
-    x, skips = x / 255.0, []
-    for width in filters:
-        if skips:
-            x = layers.MaxPooling2D()(x)
-        x = conv(conv(x, width, layers.Conv2D), width, layers.Conv2D)
-        skips.append(x)
-    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
-        x = layers.Concatenate()([layers.UpSampling2D()(x), skip])
-        x = conv(conv(x, width, layers.Conv2DTranspose), width, layers.Conv2DTranspose)
-    return keras.Model(inputs, layers.Conv2D(channels, 1, use_bias=False)(x))
-
-
-def keras_pets(filters, channels):
-    def pair(x, width):
-        for _ in range(2):
-            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        return x
-
-    x = inputs = keras.Input((None, None, 3))
-    x, skips = x / 255.0, []
-    for width in filters:
-        if skips:
-            x = layers.Dropout(0.3)(layers.MaxPooling2D()(x))
-        x = pair(x, width)
-        skips.append(x)
-    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
-        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
-        x = pair(layers.Dropout(0.3)(layers.Concatenate()([x, skip])), width)
-    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
-
-
-def keras_labels(filters, channels):
-    def pair(x, width):
-        for _ in range(2):
-            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-            x = layers.BatchNormalization()(x)
-        return x
-
-    x = inputs = keras.Input((None, None, 3))
-    x, skips = x / 127.5 - 1, []
-    for width in filters:
-        x = pair(layers.MaxPooling2D()(x) if skips else x, width)
-        skips.append(x)
-    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
-        x = layers.Conv2DTranspose(width, 2, strides=2, padding="same", activation="relu")(x)
-        x = pair(layers.Concatenate()([layers.BatchNormalization()(x), skip]), width)
-    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
 
 
 def both(ours, theirs):
@@ -96,14 +40,18 @@ def both(ours, theirs):
 
 @pytest.mark.parametrize(
     "ours, theirs, atol",
-    [(ROAD, keras_road, 1e-5), (PETS, keras_pets, 1e-5), (LABELS, keras_labels, 1e-4)],
+    [
+        (ROAD, keras_twins.road_unet, 1e-5),
+        (PETS, keras_twins.pets_unet, 1e-5),
+        (LABELS, keras_twins.labels_unet, 1e-4),
+    ],
 )
 def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
     made, forward, reference = both(ours, theirs)
     images = tf.random.stateless_uniform([2, 16, 24, 3], [3, 4], 0, 255)
     target = tf.random.stateless_normal([2, 16, 24, reference.output_shape[-1]], [5, 6])
     # batch statistics only where there is no dropout, which would draw differently in Keras
-    training = theirs is keras_labels
+    training = theirs is keras_twins.labels_unet
     with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
         logits = forward(made, images, training=training)
         expected = reference(tf.cast(images, tf.float64), training=training)
@@ -149,7 +97,7 @@ def test_every_dropout_of_the_pets_network_is_where_keras_has_it(monkeypatch):
 
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
     monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
-    made, forward, reference = both(PETS, keras_pets)
+    made, forward, reference = both(PETS, keras_twins.pets_unet)
     images = tf.random.stateless_uniform([1, 16, 24, 3], [3, 4], 0, 255)
     ours = forward(made, images, training=True, seed=[0, 0])
     np.testing.assert_allclose(ours, reference(tf.cast(images, tf.float64)), atol=1e-5)

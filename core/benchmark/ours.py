@@ -1,0 +1,86 @@
+"""This code's turn: an experiment's network, fed as training and evaluation feed it."""
+
+import dataclasses
+import importlib
+import itertools
+import platform
+
+import numpy as np
+import tensorflow as tf
+
+from core import adam, settings, train, weights
+from core.benchmark import arithmetic, turn
+from core.data import batches
+from core.evaluate import make_predict
+
+MODES = ("train", "infer", "input")
+
+
+def measure(spec):
+    """Figures of a step: of training, of prediction, or of the input of training alone.
+
+    spec.module: an experiment's; spec.flags: its arguments; spec.mode: one of MODES.
+    Beside what every contestant says: the arithmetic, the numbers in the network
+    (trained, all), the device and the versions in words.
+    """
+    module = importlib.import_module(spec.module)
+    flags = settings.parse(module.define_flags, spec.flags)
+    experiment = module.experiment(flags)
+    device = train.set_up_device(flags.deterministic)
+    made = experiment.init_weights(seed=flags.seed)
+    examples = feed(experiment, flags, spec.mode)
+    images, masks = (tf.TensorSpec(each.shape, each.dtype) for each in next(examples))
+    step, gflop = _step(spec.mode, experiment, made, flags, examples)
+    trained = {name: variable for name, variable in made.items() if variable.trainable}
+    return {
+        **turn.steps(step, flags.batch_size, spec.seconds),
+        "gflop_per_image": gflop(images, masks) / flags.batch_size,
+        "parameters": [weights.count(trained), weights.count(made)],
+        "device": device,
+        "versions": {
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": tf.keras.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _step(mode, experiment, made, flags, examples):
+    """Two functions: one makes a step and waits for it, one counts its arithmetic."""
+    if mode == "input":
+        return lambda: next(examples), lambda images, masks: 0.0
+    dtype = tf.dtypes.as_dtype(flags.precision)
+    if mode == "infer":
+        predict = make_predict(experiment, made, dtype)
+        return (
+            lambda: predict(next(examples)[0]).numpy(),
+            lambda images, masks: arithmetic.gflop(predict, images),
+        )
+    rates = {"learning_rate": flags.learning_rate, "clip_norm": flags.clip_norm}
+    train_step = train.make_train_step(experiment, made, adam.init_slots(made), dtype, **rates)
+    number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
+    return (
+        lambda: float(train_step(*next(examples), [flags.seed, next(number)])),
+        lambda images, masks: arithmetic.gflop(train_step, images, masks, seed),
+    )
+
+
+def feed(experiment, flags, mode):
+    """Batches (images, masks) without end; some images come twice, to fill an epoch's last."""
+    split = "val" if mode == "infer" else "train"
+    examples = train.read_examples(experiment, flags, split)
+    whole = -(-len(examples) // flags.batch_size) * flags.batch_size
+    examples = dataclasses.replace(examples, rows=np.resize(examples.rows, whole))
+    for epoch in itertools.count():
+        if mode == "infer":
+            yield from batches.evaluation(examples, flags.batch_size)
+        else:
+            order = {"seed": flags.seed, "epoch": epoch}
+            yield from batches.training(
+                examples, flags.batch_size, **order, augment=experiment.augment
+            )
+
+
+if __name__ == "__main__":
+    turn.take(measure)
