@@ -17,7 +17,7 @@ LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road articl
 def conv2d(x, kernel, bias=None, *, stride=1):
     """Convolution, SAME, linear: [B, H, W, I] -> [B, H/s, W/s, O], sizes rounded up."""
     kernel = tf.cast(kernel, x.dtype)
-    if stride == 1 and kernel.shape[2] * kernel.shape[3] >= WIDE:
+    if x.dtype == tf.bfloat16 and stride == 1 and kernel.shape[2] * kernel.shape[3] >= WIDE:
         x = _conv2d_wide(x, kernel)
     else:
         x = tf.nn.conv2d(x, kernel, strides=stride, padding="SAME")
@@ -28,7 +28,8 @@ def conv2d(x, kernel, bias=None, *, stride=1):
 def _conv2d_wide(x, kernel):
     """`tf.nn.conv2d`, SAME, stride 1; the kernel's gradient is a product of matrices for each tap.
 
-    On CPUs that takes a third to five sixths of the time for 512 channels and more.
+    In bfloat16, with 512 channels and more, that takes a third to five sixths of the
+    time on CPUs; in float32 it gains 3 % of a step of the pets' network and takes 400 MiB.
     """
 
     def gradient(upstream):

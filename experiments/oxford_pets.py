@@ -1,7 +1,9 @@
 """Pet, background, outline: the U-Net with dropout on the Oxford-IIIT Pet set.
 
 Article: "Semantic image segmentation using UNet": 3680 training images at
-128x128, Adam 1e-3, batches of 64, 10 epochs in its code.
+128x128, Adam 1e-3, batches of 64, 10 epochs in its code. Not run here on the full
+set, which takes an hour and more on two cores with --precision=bfloat16; on 303
+images BUILD_NOTES.md has a run.
 
 Run: python -m experiments.oxford_pets
      python -m experiments.oxford_pets --data_dir=DIR

@@ -26,6 +26,23 @@ def test_convolutions_equal_keras_at_any_size(size):
     np.testing.assert_allclose(ops.conv2d_down(x, kernel), LEAKY(layer(x)), atol=1e-5)
 
 
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_wide_convolutions_have_the_gradients_of_tensorflow(side, monkeypatch):
+    monkeypatch.setattr(ops, "WIDE", 1)
+    x = tf.cast(random(2, 7, 5, 3), tf.bfloat16)
+    kernel, weight = random(side, side, 3, 4, seed=1), random(2, 7, 5, 4, seed=2)
+
+    def gradients(convolution, x):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = tf.reduce_sum(weight * tf.cast(convolution(x, kernel), tf.float32))
+        return tape.gradient(y, [x, kernel])
+
+    expected = gradients(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), tf.cast(x, tf.float32))
+    for ours, theirs in zip(gradients(ops.conv2d, x), expected):
+        np.testing.assert_allclose(tf.cast(ours, tf.float32), theirs, atol=0.02 * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("side, stride", [(3, 1), (3, 2), (2, 2)])
 @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
 def test_transposed_convolutions_equal_keras_at_any_size(side, stride, size):
