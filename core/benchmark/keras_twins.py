@@ -24,6 +24,7 @@ TAPS = (
 
 def measure(spec):
     """Figures of fit or predict over arrays in memory: whole calls, of which the best counts."""
+    keras.utils.set_random_seed(0)  # which deterministic ops insist on
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     kind = keras.losses.SparseCategoricalCrossentropy
