@@ -70,7 +70,8 @@ def define(
     flags.DEFINE_bool(
         "deterministic",
         None,
-        "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free.",
+        "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free; on a GPU some"
+        " ops are slower for it.",
         flag_values=values,
     )
     flags.DEFINE_bool(
