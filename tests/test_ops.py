@@ -26,21 +26,35 @@ def test_convolutions_equal_keras_at_any_size(size):
     np.testing.assert_allclose(ops.conv2d_down(x, kernel), LEAKY(layer(x)), atol=1e-5)
 
 
-@pytest.mark.parametrize("side", [1, 2, 3])
-def test_wide_convolutions_have_the_gradients_of_tensorflow(side, monkeypatch):
+@pytest.mark.parametrize("side, stride", [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_fast_convolutions_in_bfloat16_have_the_gradients_of_tensorflow(
+    side, stride, transposed, monkeypatch
+):
+    """What is rounded to bfloat16 here is not there: hence the tolerance."""
     monkeypatch.setattr(ops, "WIDE", 1)
-    x = tf.cast(random(2, 7, 5, 3), tf.bfloat16)
-    kernel, weight = random(side, side, 3, 4, seed=1), random(2, 7, 5, 4, seed=2)
+    x, kernel = tf.cast(random(2, 8, 6, 3), tf.bfloat16), random(side, side, 3, 16, seed=1)
+    if transposed:
+        kernel = tf.transpose(kernel, [0, 1, 3, 2])
+        ours, size = ops.conv2d_transpose, [2, 8 * stride, 6 * stride, 16]
+
+        def theirs(x, kernel, stride):
+            return tf.nn.conv2d_transpose(x, kernel, size, stride, "SAME")
+    else:
+        ours, size = ops.conv2d, [2, 8 // stride, 6 // stride, 16]
+
+        def theirs(x, kernel, stride):
+            return tf.nn.conv2d(x, kernel, stride, "SAME")
 
     def gradients(convolution, x):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
-            y = tf.reduce_sum(weight * tf.cast(convolution(x, kernel), tf.float32))
+            y = tf.cast(convolution(x, kernel, stride=stride), tf.float32)
+            y = tf.reduce_sum(random(*size, seed=2) * y)
         return tape.gradient(y, [x, kernel])
 
-    expected = gradients(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), tf.cast(x, tf.float32))
-    for ours, theirs in zip(gradients(ops.conv2d, x), expected):
-        np.testing.assert_allclose(tf.cast(ours, tf.float32), theirs, atol=0.02 * np.abs(theirs).max())
+    for fast, exact in zip(gradients(ours, x), gradients(theirs, tf.cast(x, tf.float32))):
+        np.testing.assert_allclose(tf.cast(fast, tf.float32), exact, atol=0.02 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("side, stride", [(3, 1), (3, 2), (2, 2)])
