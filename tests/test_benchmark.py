@@ -184,9 +184,9 @@ def test_our_turn_is_on_whole_batches_of_every_image(mode, images, pairs, tmp_pa
     module = article("cityscape_road")
     flags = settings.parse(module.define_flags, arguments)
     feed = ours.feed(module.experiment(flags), flags, mode)
-    first_two = [next(feed)[0].numpy() for _ in range(2)]
-    assert [batch.shape for batch in first_two] == [(4, 32, 32, 3)] * 2
-    assert len({image.tobytes() for batch in first_two for image in batch}) == images
+    epoch = [next(feed)[0].numpy() for _ in range(ours.EPOCH)]
+    assert {batch.shape for batch in epoch} == {(4, 32, 32, 3)}
+    assert len({image.tobytes() for batch in epoch for image in batch}) == images
 
 
 # --- the command

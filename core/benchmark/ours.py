@@ -13,6 +13,7 @@ from core.benchmark import arithmetic, turn
 from core.data import batches
 from core.evaluate import make_predict
 
+EPOCH = 64
 MODES = ("train", "infer", "input")
 
 
@@ -67,10 +68,13 @@ def _step(mode, experiment, made, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Batches (images, masks) without end; some images come twice, to fill an epoch's last."""
+    """Batches (images, masks) without end, in epochs of `EPOCH` batches or more, all of them full.
+
+    Generated sets are smaller than real ones, so that their images come several times.
+    """
     split = "val" if mode == "infer" else "train"
     examples = train.read_examples(experiment, flags, split)
-    whole = -(-len(examples) // flags.batch_size) * flags.batch_size
+    whole = max(EPOCH, -(-len(examples) // flags.batch_size)) * flags.batch_size
     examples = dataclasses.replace(examples, rows=np.resize(examples.rows, whole))
     for epoch in itertools.count():
         if mode == "infer":
