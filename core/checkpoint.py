@@ -83,12 +83,12 @@ def restore(variables, arrays, folder):
 
     Raises InputError that names what differs if the names, shapes or types do.
     """
-
-    def kinds(arrays):
-        return {(name, *array.shape, array.dtype) for name, array in arrays.items()}
-
-    expected = kinds({name: variable.numpy() for name, variable in variables.items()})
-    differing = sorted({name for name, *_ in expected ^ kinds(arrays)})
+    expected = {
+        (name, *variable.shape, np.dtype(variable.dtype.as_numpy_dtype))
+        for name, variable in variables.items()
+    }
+    found = {(name, *array.shape, array.dtype) for name, array in arrays.items()}
+    differing = sorted({name for name, *_ in expected ^ found})
     if differing:
         raise InputError(
             f"{folder}: the checkpoint is of another network, take one of this; differing variables:"

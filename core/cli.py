@@ -33,4 +33,3 @@ def main(define_flags, run, *, arguments=False):
         place, what = error.filename or "file system", error.strerror or error
         reason = f"{place}: {what}; see that it is there and may be used."
     sys.exit(f"error: {' '.join(reason.splitlines())}")
-

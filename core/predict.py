@@ -282,4 +282,3 @@ def _write(photo, strips, experiment, output_dir):
 
 def _output(output_dir, name, part):
     return Path(os.path.abspath(output_dir / f"{name}_{part}.png"))
-

@@ -3,12 +3,11 @@
 import csv
 import dataclasses
 import io
-from pathlib import Path
 
 import numpy as np
 
-from core import files, metrics, render, run_folder, tiling, train
-from core.data import batches
+from core import files, metrics, render, run_folder, tiling
+from core.data import batches, cache
 from core.evaluate import make_evaluate, make_predict
 
 WORST = 10
@@ -23,7 +22,7 @@ def evaluate(run, split, output_dir):
     worst.png, the images with the most wrong pixels.
     """
     experiment, flags = run.experiment, run.flags
-    examples = train.read_examples(experiment, flags, split)
+    examples = cache.of_run(experiment.dataset, flags, split)
     print(f"{len(examples)} {split} images from {examples.data_dir}")
 
     multiple = tiling.multiple(experiment.forward, run.weights)

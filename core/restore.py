@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from core import checkpoint, run_folder, train
+from core import checkpoint, device, run_folder
 from core.errors import InputError
 from core.experiment import Experiment
 
@@ -58,7 +58,7 @@ def restore(values, article, *, data=False, data_dir=None):
     )
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, _ = checkpoint.load(path)
-    train.set_up_device(run_flags.deterministic)
+    device.set_up(run_flags.deterministic)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
     trained = {name: array for name, array in arrays.items() if not name.startswith("adam/")}

@@ -6,19 +6,16 @@ what is random in the network. Files are written so that a process killed at any
 moment leaves a run that goes on as if it had never stopped.
 """
 
-import contextlib
 import dataclasses
 import math
-import os
 import platform
-import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from core import adam, checkpoint, progress, render, run_folder, tensorboard
+from core import adam, checkpoint, device, progress, render, run_folder, stopping, tensorboard
 from core.data import batches, cache
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
@@ -42,15 +39,10 @@ class State:
     history: list = dataclasses.field(default_factory=list)  # a dict for each epoch
 
 
-class Stopped(Exception):
-    """SIGINT or SIGTERM asked for an end, between two steps."""
-
-
 def make_train_step(experiment, weights, slots, dtype, *, learning_rate, clip_norm):
     """A function (images, masks, seed) -> loss that makes one step of training.
 
     It changes weights and slots, those of `adam.init_slots`, in place.
-
     images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; seed: int64 [2],
     decides what is random in the forward pass. The loss, a float32 scalar, is
     the batch's before the step. A batch of another size does not retrace.
@@ -75,18 +67,6 @@ def make_train_step(experiment, weights, slots, dtype, *, learning_rate, clip_no
     return train_step
 
 
-def read_examples(experiment, flags, split):
-    """`cache.Examples` of a split, as the flags of a run ask for them. Raises InputError."""
-    return cache.prepare(
-        experiment.dataset,
-        flags.data_dir,
-        split,
-        Path(flags.cache_dir),
-        limit=flags.limit,
-        bad_share=flags.skip_bad_images and flags.max_bad_share,
-    )
-
-
 def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the start or from where it stands.
 
@@ -100,7 +80,7 @@ def run(experiment, define_flags, flags):
 
 def _run(experiment, flags, folder):
     # --- device
-    device = set_up_device(flags.deterministic)
+    in_words = device.set_up(flags.deterministic)
     dtype = tf.dtypes.as_dtype(flags.precision)
 
     # --- weights and Adam's slots: from the last checkpoint, else published values over the seed's
@@ -113,10 +93,10 @@ def _run(experiment, flags, folder):
         state = _state(saved[1], folder)
     else:
         experiment.load_weights(weights)
-    print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {device}")
+    print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {in_words}")
 
     def report():
-        return _report(experiment, folder, state, parameters=count(weights), device=device)
+        return _report(experiment, folder, state, parameters=count(weights), device=in_words)
 
     def finished():
         return state.epoch == flags.epochs or _stalled(state.history, flags.early_stopping_patience)
@@ -128,7 +108,7 @@ def _run(experiment, flags, folder):
     writer = tensorboard.writer(folder) if flags.tensorboard else None
 
     # --- data
-    train, val = (read_examples(experiment, flags, split) for split in ("train", "val"))
+    train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
     checksums = [train.checksum, val.checksum]
     if state.data not in ([], checksums):
         raise InputError(
@@ -178,7 +158,7 @@ def _run(experiment, flags, folder):
             first_step=state.step,
             augment=experiment.augment,
         )
-        for images, masks in _until(signals, epoch_batches):
+        for images, masks in stopping.until(signals, epoch_batches):
             loss = train_step(images, masks, [flags.seed, state.epoch * steps + state.step])
             pending.append((len(images), loss))
             state.step += 1
@@ -196,7 +176,7 @@ def _run(experiment, flags, folder):
                 looked = time.monotonic()
 
     def finish_epoch():
-        val_batches = _until(signals, batches.evaluation(val, flags.batch_size))
+        val_batches = stopping.until(signals, batches.evaluation(val, flags.batch_size))
         means, confusion = evaluate(val_batches)
         figures = {**means, **experiment.metrics(confusion)}
         row = {
@@ -221,12 +201,12 @@ def _run(experiment, flags, folder):
     if state.history or state.step:
         keep_best()  # the process may have died between the two
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
-    with _stop_signals() as signals:  # not before: a preparation can be killed and goes on too
+    with stopping.noted() as signals:  # not before: a preparation can be killed and goes on too
         try:
             while not finished():
                 train_epoch()
                 finish_epoch()
-        except Stopped:
+        except stopping.Stopped:
             save()
             print(f"stopped and saved; the same command continues {folder}")
             return 128 + signals[0]
@@ -314,40 +294,3 @@ def _line(row):
         if name.startswith(("train_", "val_")) and "/" not in name
     ]
     return f"{', '.join(figures)} ({row['images_per_second']:.1f} images/s)"
-
-
-def _until(signals, items):
-    """The items, until a signal came; then raises Stopped before the next one."""
-    for item in items:
-        if signals:
-            raise Stopped
-        yield item
-
-
-@contextlib.contextmanager
-def _stop_signals():
-    """A list that gets the first SIGINT or SIGTERM; a second one ends the process at once."""
-    received = []
-
-    def note(number, frame):
-        received.append(number)
-        for either in before:
-            signal.signal(either, signal.SIG_DFL)
-
-    before = {either: signal.signal(either, note) for either in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for either, handler in before.items():
-            signal.signal(either, handler)
-
-
-def set_up_device(deterministic):
-    """Make ops deterministic if asked to, or by default on a CPU; the device in words."""
-    gpus = tf.config.list_physical_devices("GPU")
-    if deterministic or (deterministic is None and not gpus):
-        tf.config.experimental.enable_op_determinism()
-    if gpus:
-        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores"

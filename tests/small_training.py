@@ -77,6 +77,12 @@ def contents(folder):
         "last": {name: array.tobytes() for name, array in arrays.items()},
         "best": {name: array.tobytes() for name, array in best.items()},
         "data": state["data"],
+        "history": str(  # as text, in which one NaN is like another
+            [
+                {name: value for name, value in row.items() if "second" not in name}
+                for row in state["history"]
+            ]
+        ),
         "table": table,
         "pictures": {path.name: path.read_bytes() for path in (folder / "predictions").iterdir()},
     }

@@ -10,7 +10,7 @@ import signal
 import pytest
 import small_training
 
-from core import checkpoint, settings, train
+from core import checkpoint, settings, stopping
 from core.data import cache
 from core.errors import InputError
 from experiments import article
@@ -95,6 +95,6 @@ def _train(*args):
 
 
 def _signalled_twice():
-    with train._stop_signals():
+    with stopping.noted():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)

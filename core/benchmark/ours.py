@@ -8,9 +8,9 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-from core import adam, settings, train, weights
+from core import adam, device, settings, train, weights
 from core.benchmark import arithmetic, turn
-from core.data import batches
+from core.data import batches, cache
 from core.evaluate import make_predict
 
 EPOCH = 64
@@ -27,7 +27,7 @@ def measure(spec):
     module = importlib.import_module(spec.module)
     flags = settings.parse(module.define_flags, spec.flags)
     experiment = module.experiment(flags)
-    device = train.set_up_device(flags.deterministic)
+    in_words = device.set_up(flags.deterministic)
     made = experiment.init_weights(seed=flags.seed)
     examples = feed(experiment, flags, spec.mode)
     images, masks = (tf.TensorSpec(each.shape, each.dtype) for each in next(examples))
@@ -37,7 +37,7 @@ def measure(spec):
         **turn.steps(step, flags.batch_size, spec.seconds),
         "gflop_per_image": gflop(images, masks) / flags.batch_size,
         "parameters": [weights.count(trained), weights.count(made)],
-        "device": device,
+        "device": in_words,
         "versions": {
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -73,7 +73,7 @@ def feed(experiment, flags, mode):
     Generated sets are smaller than real ones, so that their images come several times.
     """
     split = "val" if mode == "infer" else "train"
-    examples = train.read_examples(experiment, flags, split)
+    examples = cache.of_run(experiment.dataset, flags, split)
     whole = max(EPOCH, -(-len(examples) // flags.batch_size)) * flags.batch_size
     examples = dataclasses.replace(examples, rows=np.resize(examples.rows, whole))
     for epoch in itertools.count():

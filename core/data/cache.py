@@ -69,6 +69,18 @@ def generated(dataset, cache_dir):
     return folder
 
 
+def of_run(dataset, flags, split):
+    """`prepare`, as the flags that all experiments have ask for it."""
+    return prepare(
+        dataset,
+        flags.data_dir,
+        split,
+        Path(flags.cache_dir),
+        limit=flags.limit,
+        bad_share=flags.skip_bad_images and flags.max_bad_share,
+    )
+
+
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     """`Examples` of a split, of at most `limit` files if limit > 0.
 
@@ -204,4 +216,3 @@ def _key(dataset, files):
         status = path.stat()
         digest.update(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-

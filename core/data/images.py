@@ -145,4 +145,3 @@ def image_files(folder, suffixes):
 def _natural(path):
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
-

@@ -1,0 +1,16 @@
+"""The device that TensorFlow computes on, and whether it computes alike each time."""
+
+import os
+
+import tensorflow as tf
+
+
+def set_up(deterministic):
+    """Make ops deterministic if asked to, or by default on a CPU; the device in words."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if deterministic or (deterministic is None and not gpus):
+        tf.config.experimental.enable_op_determinism()
+    if gpus:
+        return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores"
