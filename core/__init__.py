@@ -14,7 +14,9 @@ def _import_quietly():
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import tensorflow
+
+        tensorflow.get_logger().setLevel("WARNING")  # strategies tell of every collective operation
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

@@ -11,7 +11,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 def init_slots(weights):
     """What Adam remembers, name -> `tf.Variable`: its step, and two moments of each weight that trains."""
-    slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64)}
+    slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)}
     for name, weight in weights.items():
         if weight.trainable:
             for moment in ("mean", "square"):

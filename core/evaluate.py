@@ -3,35 +3,45 @@
 import numpy as np
 import tensorflow as tf
 
-from core import metrics
+from core import device, metrics
 
 
 def make_evaluate(experiment, weights, dtype):
-    """A function (batches of images and masks) -> (means, confusion int64 [classes, classes]).
+    """A function (batches) -> (means, confusion int64 [classes, classes]).
 
-    means: the loss and the experiment's measures, name -> mean over the examples,
-    whatever the sizes of the batches. Compiled once: it sees the weights' values of the moment it is called.
+    batches: as those of `core.data.batches`. means: the loss and the experiment's
+    measures, name -> mean over the examples, whatever the sizes of the batches;
+    summed over the replicas, if there are several. Compiled once: it sees the
+    weights' values of the moment it is called.
     """
     classes = len(experiment.classes)
     measures = {"loss": experiment.loss, **experiment.measures}
+    strategy = tf.distribute.get_strategy()
 
-    @tf.function(reduce_retracing=True)
-    def evaluation_step(images, masks):
+    def replica_step(images, masks, share):
         logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
         logits = tf.cast(logits, tf.float32)
-        measured = {name: measure(logits, masks) for name, measure in measures.items()}
-        return measured, metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
+        measured = {"examples": tf.ones(tf.shape(images)[:1])}
+        measured |= {name: measure(logits, masks) for name, measure in measures.items()}
+        counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
+        own = share > 0  # else these examples are another replica's
+        sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
+        results = sums, tf.cast(counts, tf.float64)  # of one dtype, to be reduced; exact to 2**53
+        results = tf.nest.map_structure(lambda sum: tf.where(own, sum, 0), results)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
+
+    @tf.function(reduce_retracing=True)
+    def evaluation_step(images, masks, share):
+        return device.first(strategy.run(replica_step, (images, masks, share)))
 
     def evaluate(batches):
-        examples, sums = 0, dict.fromkeys(measures, 0.0)
-        confusion = np.zeros([classes, classes], np.int64)
-        for images, masks in batches:
-            measured, counts = evaluation_step(images, masks)
-            examples += len(images)
-            for name, values in measured.items():
-                sums[name] += values.numpy().sum(dtype=np.float64)
-            confusion += counts.numpy()
-        return {name: total / examples for name, total in sums.items()}, confusion
+        totals, confusion = dict.fromkeys(["examples", *measures], 0.0), np.zeros([classes, classes], np.int64)
+        for images, masks, share in batches:
+            sums, counts = evaluation_step(images, masks, share)
+            for name, value in sums.items():
+                totals[name] += float(value)
+            confusion += counts.numpy().astype(np.int64)
+        return {name: totals[name] / totals["examples"] for name in measures}, confusion
 
     return evaluate
 

@@ -63,8 +63,8 @@ class Experiment:
     best:          the metric, larger is better, that chooses the best checkpoint.
     measures:      name -> (float32 logits, class ids) -> float32 [B], for figures
                    that no confusion matrix gives; their mean over the examples counts.
-    augment:       (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> the
-                   same, changed at random: what a training sees of an example.
+    augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2])
+                   -> the same, changed at random: what a training sees of an example.
     """
 
     name: str
@@ -77,5 +77,5 @@ class Experiment:
     metrics: Callable[[np.ndarray], Mapping[str, float]]
     best: str
     measures: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
-    augment: Callable | None = None
+    augment: Sequence[Callable] = ()
     load_weights: Callable[[dict], None] = lambda weights: None

@@ -28,3 +28,18 @@ def categorical_cross_entropy(logits, masks):
         labels=tf.cast(masks, tf.int32), logits=logits
     )
     return tf.reduce_mean(per_pixel, axis=[1, 2])
+
+
+def dice(logits, masks):
+    """1 - the soft Dice index of each example, mean over the classes: [B, H, W, C], [B, H, W] -> [B].
+
+    Where C is 1, of the class 1 alone, by the sigmoid. One pixel is added to
+    numerator and denominator, so that a class that is nowhere costs what the
+    network gives to it (Milletari et al., 2016, without the squares).
+    """
+    if logits.shape[-1] == 1:
+        share, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
+    else:
+        share, truth = tf.nn.softmax(logits), tf.one_hot(masks, logits.shape[-1])
+    hit, both = (tf.reduce_sum(each, axis=[1, 2]) for each in (share * truth, share + truth))
+    return 1 - tf.reduce_mean((2 * hit + 1) / (both + 1), axis=-1)

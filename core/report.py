@@ -33,7 +33,7 @@ def evaluate(run, split, output_dir):
     predict = make_predict(any_size, run.weights, run.dtype)
     wrong = [
         np.mean(predict(images) != masks, axis=(1, 2))
-        for images, masks in batches.evaluation(examples, flags.batch_size)
+        for images, masks, _ in batches.evaluation(examples, flags.batch_size)
     ]
     worst = examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
 

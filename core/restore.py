@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from core import checkpoint, device, run_folder
+from core import averaging, checkpoint, device, run_folder
 from core.errors import InputError
 from core.experiment import Experiment
 
@@ -61,7 +61,6 @@ def restore(values, article, *, data=False, data_dir=None):
     device.set_up(run_flags.deterministic)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
-    trained = {name: array for name, array in arrays.items() if not name.startswith("adam/")}
-    checkpoint.restore(weights, trained, path)
+    checkpoint.restore(weights, averaging.evaluated(arrays), path)
     dtype = tf.dtypes.as_dtype(run_flags.precision)
     return Run(experiment, run_flags, weights, dtype, path)

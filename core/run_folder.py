@@ -55,9 +55,9 @@ def claim(folder, experiment, define_flags, values):
             )
         begun = read_flags(folder, define_flags)
         differing = [
-            f"--{name} (begun with {begun[name].value}, now {values[name].value})"
-            for name in names
-            if name not in settings.FREE and begun[name].value != values[name].value
+            f"--{name} (begun with {begun[name].value}, now {value})"
+            for name, value in settings.decisive(define_flags, values).items()
+            if begun[name].value != value
         ]
         if differing:
             raise InputError(

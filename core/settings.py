@@ -5,6 +5,8 @@ import os
 
 from absl import flags
 
+from core import device, schedule
+from core.data import augment
 from core.errors import InputError
 
 # What may differ when a run is continued: none of it changes a result.
@@ -36,7 +38,7 @@ def define(
         )
 
     integer("epochs", epochs, "Passes over the training images.", lower_bound=1)
-    integer("batch_size", batch_size, "Images in a training step.", lower_bound=1)
+    integer("batch_size", batch_size, "Images in a training step, of all devices together.", lower_bound=1)
     integer(
         "early_stopping_patience",
         0,
@@ -45,6 +47,35 @@ def define(
     )
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
+    flags.DEFINE_enum(
+        "schedule",
+        "constant",
+        schedule.SHAPES,
+        "The learning rate after the warm-up: the same, or falling to 0 at the end.",
+        flag_values=values,
+    )
+    integer("warmup_steps", 0, "Steps over which the learning rate grows to its value.", lower_bound=0)
+    number("dice", 0, "Weight of the Dice loss, added to the article's.", lower_bound=0)
+    number(
+        "ema_decay",
+        0,
+        "Validate and predict with a moving average of the weights that keeps so much of itself at each"
+        " step, such as 0.999; 0: with the weights.",
+        lower_bound=0,
+        upper_bound=0.999999,
+    )
+    flags.DEFINE_list(
+        "augment",
+        [],
+        f"Random changes of what a training sees, beside the article's: some of {', '.join(augment.BY_NAME)}.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "augment",
+        lambda names: set(names) <= set(augment.BY_NAME),
+        f"must be some of {', '.join(augment.BY_NAME)}, with commas between",
+        flag_values=values,
+    )
     integer("seed", 0, "Decides initial weights, order and every random choice.", 0, 2**63 - 1)
     integer("limit", 0, "Use only the first so many files of each list; 0: all.", lower_bound=0)
     flags.DEFINE_bool(
@@ -66,6 +97,13 @@ def define(
     number("checkpoint_every", 5, "Minutes between checkpoints within an epoch.", lower_bound=0)
     flags.DEFINE_enum(
         "precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "single",
+        device.STRATEGIES,
+        "One device, all GPUs of this machine, or those of all machines in TF_CONFIG.",
+        flag_values=values,
     )
     flags.DEFINE_bool(
         "deterministic",
@@ -111,6 +149,11 @@ def parse(define_flags, arguments=()):
     define_flags(values)
     read(values, ["", *arguments])
     return values
+
+
+def decisive(define_flags, values):
+    """name -> value of those flags of a function that decide the result of a training."""
+    return {name: values[name].value for name in sorted(parse(define_flags)) if name not in FREE}
 
 
 def read(values, argv, *, arguments=False):

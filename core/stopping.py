@@ -26,9 +26,9 @@ def noted():
             signal.signal(either, handler)
 
 
-def until(signals, items):
-    """The items, until the list of `noted` is not empty; then raises Stopped before the next one."""
+def until(asked, items):
+    """The items, each after asking asked() whether to stop; then raises Stopped in its place."""
     for item in items:
-        if signals:
+        if asked():
             raise Stopped
         yield item

@@ -6,19 +6,34 @@ what is random in the network. Files are written so that a process killed at any
 moment leaves a run that goes on as if it had never stopped.
 """
 
+import contextlib
 import dataclasses
 import math
 import platform
+import signal
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from core import adam, checkpoint, device, progress, render, run_folder, stopping, tensorboard
-from core.data import batches, cache
+from core import (
+    adam,
+    averaging,
+    checkpoint,
+    device,
+    progress,
+    render,
+    run_folder,
+    settings,
+    stopping,
+    tensorboard,
+)
+from core.data import augment, batches, cache
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
+from core.step import make_train_step, recipe
 from core.weights import count
 
 LOOK_EVERY = 0.5  # seconds between looks at the losses, which till then stay on the device
@@ -39,34 +54,6 @@ class State:
     history: list = dataclasses.field(default_factory=list)  # a dict for each epoch
 
 
-def make_train_step(experiment, weights, slots, dtype, *, learning_rate, clip_norm):
-    """A function (images, masks, seed) -> loss that makes one step of training.
-
-    It changes weights and slots, those of `adam.init_slots`, in place.
-    images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; seed: int64 [2],
-    decides what is random in the forward pass. The loss, a float32 scalar, is
-    the batch's before the step. A batch of another size does not retrace.
-    """
-    trainable = {name: weight for name, weight in weights.items() if weight.trainable}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None, None, None, 3], tf.uint8),
-            tf.TensorSpec([None, None, None], tf.uint8),
-            tf.TensorSpec([2], tf.int64),
-        ]
-    )
-    def train_step(images, masks, seed):
-        with tf.GradientTape() as tape:
-            logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
-            loss = tf.reduce_mean(experiment.loss(tf.cast(logits, tf.float32), masks))
-        gradients = tape.gradient(loss, trainable)
-        adam.update(trainable, slots, gradients, learning_rate=learning_rate, clip_norm=clip_norm)
-        return loss
-
-    return train_step
-
-
 def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the start or from where it stands.
 
@@ -74,28 +61,38 @@ def run(experiment, define_flags, flags):
     ended it with its state saved. Raises InputError for what the user can cure.
     """
     folder = Path(flags.run_dir)
-    with run_folder.claim(folder, experiment.name, define_flags, flags):
-        return _run(experiment, flags, folder)
-
-
-def _run(experiment, flags, folder):
-    # --- device
     in_words = device.set_up(flags.deterministic)
-    dtype = tf.dtypes.as_dtype(flags.precision)
+    with device.strategy(flags.strategy).scope(), device.lost_workers_named():
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if flags.batch_size % replicas:
+            raise InputError(f"--batch_size={flags.batch_size}: must be a multiple of the {replicas} replicas.")
+        claim = run_folder.claim(folder, experiment.name, define_flags, flags)
+        with claim if device.is_chief() else contextlib.nullcontext():
+            decisive = repr(settings.decisive(define_flags, flags))
+            device.check_alike([zlib.crc32(decisive.encode())])
+            return _run(experiment, flags, folder, in_words)
 
-    # --- weights and Adam's slots: from the last checkpoint, else published values over the seed's
+
+def _run(experiment, flags, folder, in_words):
+    dtype = tf.dtypes.as_dtype(flags.precision)
+    chief = device.is_chief()
+
+    # --- variables: from the last checkpoint, else published values over the seed's
     weights = experiment.init_weights(seed=flags.seed)
-    slots = adam.init_slots(weights)
-    variables = weights | slots
     state, saved = State(), checkpoint.load_latest(folder / "checkpoints")
+    if not saved:
+        experiment.load_weights(weights)
+    slots = adam.init_slots(weights)
+    averages = averaging.init_averages(weights) if flags.ema_decay else {}
+    variables = weights | slots | averages
     if saved:
         checkpoint.restore(variables, saved[0], folder)
         state = _state(saved[1], folder)
-    else:
-        experiment.load_weights(weights)
     print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {in_words}")
 
     def report():
+        if not chief:
+            return 0
         return _report(experiment, folder, state, parameters=count(weights), device=in_words)
 
     def finished():
@@ -105,11 +102,12 @@ def _run(experiment, flags, folder):
         print("this run is finished; another --run_dir begins a new one")
         return report()
 
-    writer = tensorboard.writer(folder) if flags.tensorboard else None
+    writer = tensorboard.writer(folder) if flags.tensorboard and chief else None
 
     # --- data
     train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
     checksums = [train.checksum, val.checksum]
+    device.check_alike([state.epoch, state.step, *checksums])
     if state.data not in ([], checksums):
         raise InputError(
             f"{train.data_dir}: files, or the code that reads them, changed since {folder} was begun;"
@@ -122,18 +120,23 @@ def _run(experiment, flags, folder):
     # --- loop
     steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
     train_step = make_train_step(
-        experiment,
-        weights,
-        slots,
-        dtype,
-        learning_rate=flags.learning_rate,
-        clip_norm=flags.clip_norm,
+        experiment, weights, slots, averages, dtype, recipe(flags, flags.epochs * steps)
     )
-    evaluate = make_evaluate(experiment, weights, dtype)
-    predict = make_predict(experiment, weights, dtype)
+    changes = [*experiment.augment, *(augment.BY_NAME[name] for name in flags.augment)]
+    evaluate = make_evaluate(experiment, averaging.evaluated(variables), dtype)
+    predict = make_predict(experiment, averaging.evaluated(variables), dtype)
     shown = val.rows[np.unique(np.linspace(0, len(val) - 1, PICTURES).astype(int))]
     started = time.monotonic() - state.seconds
     pending = []  # (images, loss) of the steps not yet in state.loss_sum
+
+    def distributed(make_batches, examples, **options):
+        """The batches of a function of `core.data.batches`, in parts for the replicas."""
+        return tf.distribute.get_strategy().distribute_datasets_from_function(
+            lambda context: make_batches(examples, flags.batch_size, context=context, **options)
+        )
+
+    def asked_to_stop():
+        return device.gathered([len(signals)]).any()  # any worker: they stop at the same step
 
     def save():
         _settle(pending, state)
@@ -141,26 +144,29 @@ def _run(experiment, flags, folder):
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise _diverged(state, "a weight")
         state.seconds = time.monotonic() - started
-        checkpoint.save(folder / "checkpoints", arrays, dataclasses.asdict(state))
+        if chief:
+            checkpoint.save(folder / "checkpoints", arrays, dataclasses.asdict(state))
 
     def keep_best():
-        if state.history and state.step == 0 and _best(experiment, state.history) is state.history[-1]:
+        fresh = chief and state.history and state.step == 0
+        if fresh and _best(experiment, state.history) is state.history[-1]:
             checkpoint.keep(folder / "checkpoints", "best")
 
     def train_epoch():
         bar = progress.bar(steps, "step", stateful=("loss", "images/s"))
         saved = looked = time.monotonic()
-        epoch_batches = batches.training(
+        epoch_batches = distributed(
+            batches.training,
             train,
-            flags.batch_size,
             seed=flags.seed,
             epoch=state.epoch,
             first_step=state.step,
-            augment=experiment.augment,
+            changes=changes,
         )
-        for images, masks in stopping.until(signals, epoch_batches):
-            loss = train_step(images, masks, [flags.seed, state.epoch * steps + state.step])
-            pending.append((len(images), loss))
+        for batch in stopping.until(asked_to_stop, epoch_batches):
+            seed = tf.constant([flags.seed, state.epoch * steps + state.step], tf.int64)
+            examples = min(flags.batch_size, len(train) - state.step * flags.batch_size)
+            pending.append((examples, train_step(*batch, seed)))
             state.step += 1
             if time.monotonic() - looked > LOOK_EVERY or state.step == steps:
                 _settle(pending, state)
@@ -176,8 +182,8 @@ def _run(experiment, flags, folder):
                 looked = time.monotonic()
 
     def finish_epoch():
-        val_batches = stopping.until(signals, batches.evaluation(val, flags.batch_size))
-        means, confusion = evaluate(val_batches)
+        val_batches = distributed(batches.evaluation, val)
+        means, confusion = evaluate(stopping.until(asked_to_stop, val_batches))
         figures = {**means, **experiment.metrics(confusion)}
         row = {
             "epoch": state.epoch + 1,
@@ -188,14 +194,16 @@ def _run(experiment, flags, folder):
             "seconds": time.monotonic() - started,
         }
         panel = render.examples_panel(val, shown, predict, experiment.palette)
-        run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
+        if chief:
+            run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum, state.step_seconds = row["epoch"], 0, 0.0, 0.0
         if writer:
             tensorboard.write(writer, row, panel)
         save()
         keep_best()
-        run_folder.write_metrics(folder, state.history)
+        if chief:
+            run_folder.write_metrics(folder, state.history)
         print(f"epoch {row['epoch']}/{flags.epochs}: {_line(row)}", flush=True)
 
     if state.history or state.step:
@@ -209,7 +217,7 @@ def _run(experiment, flags, folder):
         except stopping.Stopped:
             save()
             print(f"stopped and saved; the same command continues {folder}")
-            return 128 + signals[0]
+            return 128 + (signals or [signal.SIGTERM])[0]  # none where another worker got it
     return report()
 
 

@@ -44,12 +44,16 @@ def zeros(name, shape):
 
 
 def batch_norm(name, channels):
-    """The four variables of `ops.batch_norm`, in its order; the last two are not trained."""
+    """The four variables of `ops.batch_norm`, in its order; the last two are not trained.
+
+    On several replicas, these become the mean of what each assigns.
+    """
+    moving = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
     return {
         f"{name}/gamma": tf.Variable(tf.ones(channels), name=f"{name}/gamma"),
         f"{name}/beta": zeros(f"{name}/beta", channels),
-        f"{name}/mean": tf.Variable(tf.zeros(channels), trainable=False, name=f"{name}/mean"),
-        f"{name}/variance": tf.Variable(tf.ones(channels), trainable=False, name=f"{name}/variance"),
+        f"{name}/mean": tf.Variable(tf.zeros(channels), name=f"{name}/mean", **moving),
+        f"{name}/variance": tf.Variable(tf.ones(channels), name=f"{name}/variance", **moving),
     }
 
 

@@ -103,7 +103,7 @@ def _spec(flags):
     article_flags = settings.parse(module.define_flags, arguments)
     experiment = module.experiment(article_flags)
     with contextlib.redirect_stdout(sys.stderr):
-        images, _ = next(ours.feed(experiment, article_flags, flags.mode))
+        images, *_ = next(ours.feed(experiment, article_flags, flags.mode))
     network = inspect.getmodule(experiment.forward)
     return {
         **{name: flags[name].value for name in ("mode", "batch_size", "precision", "seconds")},

@@ -14,7 +14,6 @@ it, 96 generated scenes are used.
 
 import functools
 
-import tensorflow as tf
 from absl import flags
 
 from core import cli, losses, settings, train
@@ -51,13 +50,6 @@ def define_flags(values):
     )
 
 
-def crop_and_flip(image, mask, seed, *, size):
-    """What a training sees of an example: another crop and flip each epoch."""
-    crop_seed, flip_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    image, mask = augment.random_crop(image, mask, crop_seed, size=size)
-    return augment.flip(image, mask, flip_seed)
-
-
 def experiment(flags):
     """The article as a record, for parsed flags."""
     classes = len(cityscapes_labels.CLASSES)
@@ -71,7 +63,7 @@ def experiment(flags):
         loss=losses.categorical_cross_entropy,
         metrics=cityscapes_labels.figures,
         best="mean_iou",
-        augment=functools.partial(crop_and_flip, size=flags.size),
+        augment=(functools.partial(augment.random_crop, size=flags.size), augment.flip),
     )
 
 

@@ -45,7 +45,7 @@ def experiment(flags):
         loss=losses.categorical_cross_entropy,
         metrics=metrics.multiclass(oxford_pets.CLASSES),
         best="mean_iou",
-        augment=augment.flip,
+        augment=(augment.flip,),
     )
 
 

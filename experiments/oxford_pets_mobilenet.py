@@ -74,7 +74,7 @@ def experiment(flags):
         loss=losses.categorical_cross_entropy,
         metrics=metrics.multiclass(oxford_pets.CLASSES),
         best="accuracy",
-        augment=augment.flip,
+        augment=(augment.flip,),
     )
 
 

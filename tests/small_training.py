@@ -38,7 +38,7 @@ SMALL = {
 }
 
 
-def run(name, run_dir, cache_dir, data_dir, death=None):
+def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
     """Train an experiment in miniature, with a checkpoint after every step; its exit code."""
     script = article(name)
     small, init_weights = SMALL[name]
@@ -53,6 +53,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None):
             f"--run_dir={run_dir}",
             f"--cache_dir={cache_dir}",
             f"--data_dir={data_dir}",
+            *arguments,
         ],
     )
     experiment = script.experiment(flags)

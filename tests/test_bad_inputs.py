@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from test_cli import python
 
-from core import adam, checkpoint, download, predict, restore, run_folder, settings, train
+from core import adam, checkpoint, device, download, predict, restore, run_folder, settings, train
 from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, images, oxford_pets
 from core.errors import InputError
 from experiments import article, cityscape_road
@@ -650,14 +650,24 @@ def test_what_cannot_be_split_is_refused(copied, split_by, patch_size, limit):
 # --- flags
 
 
-COUNTS = ("epochs", "batch_size", "size", "early_stopping_patience", "limit", "seed", "road_tolerance")
-NUMBERS = ("learning_rate", "clip_norm", "checkpoint_every", "max_bad_share")
+COUNTS = (
+    "epochs",
+    "batch_size",
+    "size",
+    "early_stopping_patience",
+    "limit",
+    "seed",
+    "road_tolerance",
+    "warmup_steps",
+)
+NUMBERS = ("learning_rate", "clip_norm", "checkpoint_every", "max_bad_share", "dice", "ema_decay")
 NO_NUMBERS = ("", "many", "nan", "inf", "-inf", "1e400", "-1", "1" + 30 * "0", "0x", "1,5", "1 2")
 FLAGS = [f"--{name}={value}" for name in COUNTS + NUMBERS for value in NO_NUMBERS]
 FLAGS += """
     --epochs=0 --epochs=1.5 --epochs --epoch=3 --noepochs ---epochs=3 -epochs=x epochs=3 - --tile=16
     --batch_size=0 --size=0 --size=100 --size=1000000 --seed=9223372036854775808 --road_tolerance=256
     --learning_rate=0 --learning_rate=1e-400 --max_bad_share=1
+    --ema_decay=1 --schedule=linear --augment=blur --augment=flip,,zoom --strategy=parameter_server
     --road_rgb= --road_rgb=1,2 --road_rgb=1,2,3,4 --road_rgb=1,2,256 --road_rgb=red,green,blue
     --precision= --precision=float16 --deterministic=maybe --nodeterministic=1 --tensorboard=2
     --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
@@ -670,6 +680,31 @@ FLAGS.append("--data_dir=" + "x" * 5000)
 def test_senseless_flags_are_refused(argument):
     with refused(argument.partition("=")[0].lstrip("-") if argument != "-" else "'-'"):
         settings.parse(cityscape_road.define_flags, [argument])
+
+
+CLUSTERS = {
+    "absent": None,
+    "no JSON": "worker 0 of 2",
+    "a list": "[]",
+    "no task": '{"cluster": {"worker": ["a:1", "b:1"]}}',
+    "no cluster": '{"task": {"type": "worker", "index": 0}}',
+    "an index too large": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}',
+    "an index below 0": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": -1}}',
+    "an index as text": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": "0"}}',
+    "another job": '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "ps", "index": 0}}',
+    "one address for all": '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+    "no port": '{"cluster": {"worker": ["a", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+    "a port too large": '{"cluster": {"worker": ["a:99999", "b:1"]}, "task": {"type": "worker", "index": 0}}',
+}
+
+
+@pytest.mark.parametrize("config", CLUSTERS.values(), ids=CLUSTERS)
+def test_a_cluster_that_is_none(monkeypatch, config):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config)
+    with refused("TF_CONFIG"):
+        device.strategy("multi_worker")
 
 
 FLAGFILES = {  # what is in it, and what must be named

@@ -26,7 +26,7 @@ def examples():
 
 def order(examples, **options):
     data = batches.training(examples, 4, **{"seed": 1, "epoch": 2, **options})
-    return [images[:, 0, 0, 0].numpy().tolist() for images, _ in data]
+    return [images[:, 0, 0, 0].numpy().tolist() for images, _, _ in data]
 
 
 def test_an_epoch_holds_each_example_once_the_last_batch_included(examples):
@@ -60,15 +60,15 @@ def test_the_whole_set_is_shuffled():
 
 
 def test_evaluation_keeps_the_order_and_the_last_batch(examples):
-    seen = [images[:, 0, 0, 0].numpy().tolist() for images, _ in batches.evaluation(examples, 4)]
+    seen = [images[:, 0, 0, 0].numpy().tolist() for images, _, _ in batches.evaluation(examples, 4)]
     assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
 
 
 def flips(examples, **options):
     """Example -> whether it was flipped."""
-    options = {"seed": 1, "epoch": 0, "augment": augment.flip, **options}
+    options = {"seed": 1, "epoch": 0, "changes": [augment.flip], **options}
     found = {}
-    for images, masks in batches.training(examples, 4, **options):
+    for images, masks, _ in batches.training(examples, 4, **options):
         for image, mask in zip(images.numpy(), masks.numpy()):
             assert mask[0].tolist() in ([*range(8)], [*range(7, -1, -1)])
             found[int(image[0, 0, 0])] = bool(mask[0, 0])

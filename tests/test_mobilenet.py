@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from core import adam, losses, ops, pretrained, settings, train
+from core import adam, losses, ops, pretrained, settings, step
 from core.benchmark import keras_twins
 from core.errors import InputError
 from core.models import mobilenet_unet, mobilenet_v2
@@ -192,13 +192,11 @@ def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
         forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy
     )
     slots = adam.init_slots(weights)
-    train_step = train.make_train_step(
-        network, weights, slots, tf.float32, learning_rate=1e-3, clip_norm=0.0
-    )
+    train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
     # uncompiled where all of it trains: that compiles for longer than all else here runs
-    step = train_step.python_function if train_encoder else train_step
-    step(images, images[..., 0] % 3, tf.constant([0, 0], tf.int64))
+    compiled = train_step.python_function if train_encoder else train_step
+    compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
     for name, variable in weights.items():
         same = np.array_equal(variable, before[name])
         assert same == (name.startswith("encoder/") and not train_encoder), name

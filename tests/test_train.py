@@ -21,6 +21,7 @@ from core import adam, checkpoint, evaluate, run_folder, settings, train
 from core.data import augment, batches, cache
 from core.errors import InputError
 from core.models import pets_unet, road_unet
+from core.step import Recipe, make_train_step
 from experiments import cityscape_road
 
 SMALL = functools.partial(road_unet.init_weights, filters=(4, 8))
@@ -120,13 +121,27 @@ def pets(**changes):
     def init_weights(*, seed):
         return pets_unet.init_weights(seed=seed, classes=1, filters=(4, 8))
 
-    return {"init_weights": init_weights, "forward": pets_unet.forward, "augment": augment.flip}
+    return {"init_weights": init_weights, "forward": pets_unet.forward, "augment": (augment.flip,)}
 
 
-@pytest.mark.parametrize("network", [dict, pets], ids=["road", "dropout and flips"])
-def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(start, tmp_path, network, monkeypatch):
-    start("unbroken", **network())
-    make_train_step = train.make_train_step
+BETTER = (
+    "--schedule=cosine",
+    "--warmup_steps=2",
+    "--dice=0.5",
+    "--ema_decay=0.9",
+    "--augment=flip,lay,zoom,colour",
+)
+
+
+@pytest.mark.parametrize(
+    "network, flags",
+    [(dict, ()), (pets, ()), (dict, BETTER)],
+    ids=["road", "dropout and flips", "the better settings"],
+)
+def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(
+    start, tmp_path, network, flags, monkeypatch
+):
+    start("unbroken", *flags, **network())
     calls = []
 
     def make_interrupted_step(*args, **options):
@@ -141,7 +156,7 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(start, tmp_path, n
         return interrupted
 
     monkeypatch.setattr(train, "make_train_step", make_interrupted_step)
-    codes = [start("broken", **network()) for _ in range(3)]
+    codes = [start("broken", *flags, **network()) for _ in range(3)]
     assert codes == [143, 143, 0]
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
 
@@ -200,7 +215,6 @@ def test_a_loss_that_explodes_stops_the_run(start):
 
 
 def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatch):
-    make_train_step = train.make_train_step
 
     def make_poisoned_step(experiment, weights, *args, **options):
         step, calls = make_train_step(experiment, weights, *args, **options), []
@@ -283,16 +297,10 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
         return road_unet.forward(*args, **options)
 
     weights = SMALL(seed=0)
-    step = train.make_train_step(
-        dataclasses.replace(experiment, forward=forward),
-        weights,
-        adam.init_slots(weights),
-        tf.float32,
-        learning_rate=1e-3,
-        clip_norm=0.0,
-    )
+    counted = dataclasses.replace(experiment, forward=forward)
+    step = make_train_step(counted, weights, adam.init_slots(weights), {}, tf.float32, Recipe(1e-3))
     for size in (4, 3, 1):
-        step(np.zeros([size, 8, 8, 3], np.uint8), np.zeros([size, 8, 8], np.uint8), [0, size])
+        step(np.zeros([size, 8, 8, 3], np.uint8), np.zeros([size, 8, 8], np.uint8), 1.0, [0, size])
     assert len(traces) == 1
 
 
@@ -302,8 +310,8 @@ def test_steps_of_training_equal_keras(clip_norm):
     experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, []))
     ours, keras = SMALL(seed=0), SMALL(seed=0)
     optimizer = tf.keras.optimizers.Adam(1e-3, global_clipnorm=clip_norm or None)
-    step = train.make_train_step(
-        experiment, ours, adam.init_slots(ours), tf.float32, learning_rate=1e-3, clip_norm=clip_norm
+    step = make_train_step(
+        experiment, ours, adam.init_slots(ours), {}, tf.float32, Recipe(1e-3, clip_norm)
     )
     for number in range(5):
         images = np.random.RandomState(number).randint(0, 256, (2, 8, 8, 3)).astype(np.uint8)
@@ -316,7 +324,7 @@ def test_steps_of_training_equal_keras(clip_norm):
         gradients = tape.gradient(expected, list(keras.values()))
         assert tf.linalg.global_norm(gradients) > 0.01  # so that 0.01 does clip
         optimizer.apply_gradients(zip(gradients, keras.values()))
-        assert float(step(images, masks, [0, number])) == pytest.approx(float(expected), rel=1e-5)
+        assert float(step(images, masks, 1.0, [0, number])) == pytest.approx(float(expected), rel=1e-5)
     for name in ours:
         np.testing.assert_allclose(ours[name], keras[name], rtol=1e-4, atol=1e-6)
 

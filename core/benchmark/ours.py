@@ -8,10 +8,11 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-from core import adam, device, settings, train, weights
+from core import adam, device, settings, weights
 from core.benchmark import arithmetic, turn
 from core.data import batches, cache
 from core.evaluate import make_predict
+from core.step import make_train_step, recipe
 
 EPOCH = 64
 MODES = ("train", "infer", "input")
@@ -30,12 +31,12 @@ def measure(spec):
     in_words = device.set_up(flags.deterministic)
     made = experiment.init_weights(seed=flags.seed)
     examples = feed(experiment, flags, spec.mode)
-    images, masks = (tf.TensorSpec(each.shape, each.dtype) for each in next(examples))
+    batch = [tf.TensorSpec(each.shape, each.dtype) for each in next(examples)]
     step, gflop = _step(spec.mode, experiment, made, flags, examples)
     trained = {name: variable for name, variable in made.items() if variable.trainable}
     return {
         **turn.steps(step, flags.batch_size, spec.seconds),
-        "gflop_per_image": gflop(images, masks) / flags.batch_size,
+        "gflop_per_image": gflop(*batch) / flags.batch_size,
         "parameters": [weights.count(trained), weights.count(made)],
         "device": in_words,
         "versions": {
@@ -50,25 +51,26 @@ def measure(spec):
 def _step(mode, experiment, made, flags, examples):
     """Two functions: one makes a step and waits for it, one counts its arithmetic."""
     if mode == "input":
-        return lambda: next(examples), lambda images, masks: 0.0
+        return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
     if mode == "infer":
         predict = make_predict(experiment, made, dtype)
         return (
             lambda: predict(next(examples)[0]).numpy(),
-            lambda images, masks: arithmetic.gflop(predict, images),
+            lambda images, masks, share: arithmetic.gflop(predict, images),
         )
-    rates = {"learning_rate": flags.learning_rate, "clip_norm": flags.clip_norm}
-    train_step = train.make_train_step(experiment, made, adam.init_slots(made), dtype, **rates)
+    train_step = make_train_step(
+        experiment, made, adam.init_slots(made), {}, dtype, recipe(flags, flags.epochs * EPOCH)
+    )
     number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
     return (
         lambda: float(train_step(*next(examples), [flags.seed, next(number)])),
-        lambda images, masks: arithmetic.gflop(train_step, images, masks, seed),
+        lambda *batch: arithmetic.gflop(train_step, *batch, seed),
     )
 
 
 def feed(experiment, flags, mode):
-    """Batches (images, masks) without end, in epochs of `EPOCH` batches or more, all of them full.
+    """Batches without end, in epochs of `EPOCH` batches or more, all of them full.
 
     Generated sets are smaller than real ones, so that their images come several times.
     """
@@ -82,7 +84,7 @@ def feed(experiment, flags, mode):
         else:
             order = {"seed": flags.seed, "epoch": epoch}
             yield from batches.training(
-                examples, flags.batch_size, **order, augment=experiment.augment
+                examples, flags.batch_size, **order, changes=experiment.augment
             )
 
 

@@ -21,3 +21,42 @@ def random_crop(image, mask, seed, *, size):
     top, left = tf.unstack(tf.cast(place, tf.int32))
     window = slice(top, top + size), slice(left, left + size)
     return tf.ensure_shape(image[window], [size, size, 3]), tf.ensure_shape(mask[window], [size, size])
+
+
+def lay(image, mask, seed):
+    """One of the eight ways to lay down a square: for pictures taken from above."""
+    across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
+    if across:
+        image, mask = tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
+    if down:
+        image, mask = tf.reverse(image, axis=[0]), tf.reverse(mask, axis=[0])
+    if transposed:
+        image, mask = tf.transpose(image, [1, 0, 2]), tf.transpose(mask)
+    return image, mask
+
+
+def zoom(image, mask, seed):
+    """A window of half to all of the height and width, enlarged to all of it."""
+    height, width, _ = image.shape
+    draw = tf.random.stateless_uniform([3], seed)
+    share = 1 - draw[0] / 2
+    size = tf.cast(tf.round(share * [height, width]), tf.int32)
+    top, left = tf.unstack(tf.cast(draw[1:] * tf.cast([height, width] - size + 1, tf.float32), tf.int32))
+    window = slice(top, top + size[0]), slice(left, left + size[1])
+    image = tf.image.resize(image[window], [height, width])
+    mask = tf.image.resize(mask[window][..., None], [height, width], method="nearest")[..., 0]
+    return tf.cast(tf.round(image), tf.uint8), mask
+
+
+def colour(image, mask, seed):
+    """Brightness, contrast and saturation, each 0.7 to 1.3 times what it was."""
+    brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 0.7, 1.3))
+    image = tf.cast(image, tf.float32)
+    grey = tf.reduce_mean(image, axis=2, keepdims=True)
+    image = grey + saturation * (image - grey)
+    mean = tf.reduce_mean(image)
+    image = brightness * (mean + contrast * (image - mean))
+    return tf.saturate_cast(tf.round(image), tf.uint8), mask
+
+
+BY_NAME = {"flip": flip, "lay": lay, "zoom": zoom, "colour": colour}  # what --augment may name

@@ -1,35 +1,68 @@
-"""Decoded examples -> batches, in an order that follows from (seed, epoch) alone."""
+"""Decoded examples -> batches, in an order that follows from (seed, epoch) alone.
+
+A batch is (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []). Where
+several replicas take part, each batch comes as one part for each of this process'
+replicas, and share is the part's: how many of the batch's examples it holds, over
+how many these are. It is 0 where the last batch has fewer examples than there are
+replicas: then the part holds an example that is another's.
+"""
 
 import numpy as np
 import tensorflow as tf
 
+ALONE = tf.distribute.InputContext()  # one replica
 
-def training(examples, batch_size, *, seed, epoch, first_step=0, augment=None):
-    """`tf.data.Dataset` of (images, masks) from step first_step of an epoch on.
+
+def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
+    """`tf.data.Dataset` of batches, from step first_step of an epoch on.
 
     The whole set is shuffled anew each epoch; the last batch may be smaller.
-    images: uint8 [B, H, W, 3], masks: uint8 [B, H, W]. What augment does to an
-    example follows from (seed, epoch, example).
+    changes: functions as those of `core.data.augment`, one after another; what they
+    do to an example follows from (seed, epoch, example).
     """
     order = np.random.default_rng([seed, epoch]).permutation(examples.rows)
-    data = _read(examples, order[first_step * batch_size :])
-    if augment:
 
-        def augmented(image, mask, row):
-            row_seed = tf.random.experimental.stateless_fold_in([seed, epoch], row)
-            return *augment(image, mask, row_seed), row
+    def change(image, mask, row):
+        row_seed = tf.random.experimental.stateless_fold_in([seed, epoch], row)
+        for number, change in enumerate(changes):
+            own_seed = tf.random.experimental.stateless_fold_in(row_seed, number)
+            image, mask = change(image, mask, own_seed)
+        return image, mask, row
 
-        data = data.map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
-    return _batched(data, batch_size)
-
-
-def evaluation(examples, batch_size):
-    """`tf.data.Dataset` of (images, masks) in a fixed order; the last batch may be smaller."""
-    return _batched(_read(examples, examples.rows), batch_size)
+    rows = order[first_step * batch_size :]
+    return _batched(examples, rows, batch_size, context, change if changes else None)
 
 
-def _read(examples, rows):
-    """`tf.data.Dataset` of (image, mask, row)."""
+def evaluation(examples, batch_size, context=ALONE):
+    """`tf.data.Dataset` of batches in a fixed order; the last one may be smaller."""
+    return _batched(examples, examples.rows, batch_size, context)
+
+
+def _batched(examples, rows, batch_size, context, change=None):
+    """The batches of some rows, as this process' replicas get them."""
+    replicas = context.num_replicas_in_sync
+    here = replicas // context.num_input_pipelines
+    mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
+
+    def batched(rows, size, share):
+        data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
+        if change:
+            data = data.map(change, num_parallel_calls=tf.data.AUTOTUNE)
+        share = tf.constant(share, tf.float32)
+        return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
+
+    whole, last = np.split(rows, [len(rows) // batch_size * batch_size])
+    whole = whole.reshape(-1, replicas, batch_size // replicas)[:, mine].ravel()
+    data = batched(whole, batch_size // replicas, 1 / replicas)
+    if len(last):
+        for part in np.array_split(last, replicas)[mine]:
+            filled = part if len(part) else last[:1]
+            data = data.concatenate(batched(filled, len(filled), len(part) / len(last)))
+    return data.prefetch(2)
+
+
+def _reader(examples):
+    """A function row -> (image, mask, row), for `tf.data`."""
 
     def read(row):
         image, mask = tf.numpy_function(
@@ -42,8 +75,4 @@ def _read(examples, rows):
         mask.set_shape(examples.masks.shape[1:])
         return image, mask, row
 
-    return tf.data.Dataset.from_tensor_slices(rows).map(read)
-
-
-def _batched(data, batch_size):
-    return data.map(lambda image, mask, row: (image, mask)).batch(batch_size).prefetch(2)
+    return read
