@@ -54,7 +54,14 @@ def strategy(name):
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
             " the same on each machine but for the index, that of its own address."
         ) from None
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError:
+        raise InputError(
+            f"--strategy=multi_worker: cannot listen at {cluster[task['type']][task['index']]}, this"
+            " worker's address in TF_CONFIG; see that it is of this machine and its port is free, and"
+            " that all workers were started."
+        ) from None
 
 
 def workers():

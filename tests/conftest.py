@@ -6,6 +6,7 @@ from PIL import Image
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
 from core import settings, train
+from core.data.cache import Examples
 from experiments import cityscape_road
 
 
@@ -24,6 +25,25 @@ def pairs(tmp_path):
         for index in range(count):
             write_pair(folder / f"{index + 1}.jpg", seed=index)
     return tmp_path / "pairs"
+
+
+def decoded(folder, images, masks, rows=None):
+    """`Examples` of uint8 arrays, memory-mapped as the cache's are."""
+
+    def mapped(name, array):
+        np.ascontiguousarray(array).tofile(folder / name)
+        return np.memmap(folder / name, np.uint8, "r", shape=array.shape)
+
+    return Examples(
+        data_dir=folder,
+        checksum=0,
+        images=mapped("images.u8", images),
+        masks=mapped("masks.u8", masks),
+        rows=np.arange(len(images)) if rows is None else np.array(rows),
+        owner=np.arange(len(images)),
+        files=[],
+        class_pixels=np.zeros(256, np.int64),
+    )
 
 
 def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):

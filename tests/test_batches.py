@@ -1,26 +1,25 @@
 """The order of the images and what is done to them follow from (seed, epoch, example)."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import decoded
 
 from core.data import augment, batches
-from core.data.cache import Examples
 
 
 @pytest.fixture
-def examples():
+def examples(tmp_path):
     """Eleven images whose pixels hold their own number; rows leaves out one."""
     numbers = np.arange(11, dtype=np.uint8)
-    return Examples(
-        data_dir=None,
-        checksum=0,
-        images=np.broadcast_to(numbers[:, None, None, None], (11, 6, 8, 3)),
-        masks=np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)),
-        rows=np.array([0, 1, 2, 3, 5, 6, 7, 8, 9, 10]),
-        owner=np.arange(11),
-        files=[],
-        class_pixels=np.zeros(256, np.int64),
+    return decoded(
+        tmp_path,
+        np.broadcast_to(numbers[:, None, None, None], (11, 6, 8, 3)),
+        np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)),
+        rows=[0, 1, 2, 3, 5, 6, 7, 8, 9, 10],
     )
 
 
@@ -42,21 +41,28 @@ def test_an_epoch_continues_from_any_step(examples):
     assert order(examples, first_step=3) == []
 
 
-def test_the_whole_set_is_shuffled():
+def test_the_whole_set_is_shuffled(tmp_path):
     """Not a window of it: positions are spread over all of the epoch."""
-    many = Examples(
-        data_dir=None,
-        checksum=0,
-        images=np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2),
-        masks=np.zeros((2000, 1, 1), np.uint8),
-        rows=np.arange(2000),
-        owner=np.arange(2000),
-        files=[],
-        class_pixels=np.zeros(256, np.int64),
-    )
+    numbers = np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2)
+    many = decoded(tmp_path, numbers, np.zeros((2000, 1, 1), np.uint8))
     first = next(iter(batches.training(many, 200, seed=0, epoch=0)))[0].numpy()
-    numbers = first.reshape(-1, 2).astype(int) @ [1, 256]
-    assert numbers.min() < 100 and numbers.max() > 1900
+    seen = first.reshape(-1, 2).astype(int) @ [1, 256]
+    assert seen.min() < 100 and seen.max() > 1900
+
+
+def test_an_epoch_leaves_no_pages_of_the_images_in_memory(tmp_path):
+    """Those of a memory map would stay as long as there is room: with large sets, all there is."""
+    images = np.zeros((500, 256, 256, 3), np.uint8)  # 94 MiB
+    examples = decoded(tmp_path, images, images[..., 0])
+
+    def pages():
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssFile:\s+(\d+) kB", status)[1]) / 1024
+
+    before = pages()
+    for _ in batches.training(examples, 10, seed=0, epoch=0):
+        pass
+    assert pages() - before < 20
 
 
 def test_evaluation_keeps_the_order_and_the_last_batch(examples):

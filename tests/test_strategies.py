@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import small_training
 import tensorflow as tf
+from conftest import decoded
 from test_kill import generated
 
 from core import adam, device, evaluate, files, settings, step
 from core.data import batches
-from core.data.cache import Examples
 from core.errors import InputError
 from core.models import labels_unet, road_unet
 from experiments import article
@@ -29,8 +29,8 @@ NOTICED = 90  # seconds: so long at most till the others end after a worker's de
 
 @pytest.mark.parametrize("replicas, processes", [(1, 1), (2, 1), (4, 2), (3, 3)])
 @pytest.mark.parametrize("count", [24, 25, 29, 35, 5])
-def test_the_replicas_parts_are_the_batches_of_one(replicas, processes, count):
-    examples, size = numbered(count), 12
+def test_the_replicas_parts_are_the_batches_of_one(tmp_path, replicas, processes, count):
+    examples, size = numbered(tmp_path, count), 12
     here = replicas // processes
     streams = []  # of each replica
     for process in range(processes):
@@ -48,8 +48,8 @@ def test_the_replicas_parts_are_the_batches_of_one(replicas, processes, count):
             assert float(share) == pytest.approx(len(part) / len(images) if share else 0)
 
 
-def test_two_replicas_follow_one_device():
-    child = FORKS.Process(target=_compare_two_with_one)
+def test_two_replicas_follow_one_device(tmp_path):
+    child = FORKS.Process(target=_compare_two_with_one, args=[tmp_path])
     child.start()
     assert ended([child]) == [0]
 
@@ -132,11 +132,11 @@ def ended(children):
     return [child.exitcode for child in children]
 
 
-def _compare_two_with_one():
+def _compare_two_with_one(folder):
     """Under plain descent: Adam would turn the rounding of tiny gradients into whole steps."""
     _split_the_cpu()
     adam.update = _descend
-    one, two = (_trained(road_unet, device.strategy(name)) for name in ("single", "mirrored"))
+    one, two = (_trained(numbered(folder, 13, size=16), device.strategy(name)) for name in ("single", "mirrored"))
     assert one["confusion"].sum() == 13 * 16 * 16
     np.testing.assert_array_equal(one["confusion"], two["confusion"])
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)
@@ -145,12 +145,11 @@ def _compare_two_with_one():
         np.testing.assert_allclose(value, two["weights"][name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def _trained(network, strategy):
-    """Losses, weights and confusion of three epochs of 13 images: the last batch has one."""
+def _trained(examples, strategy):
+    """Losses, weights and confusion of three epochs in batches of 4; of 13 examples the last has one."""
     experiment = _experiment("cityscape_road")
-    examples = numbered(13, size=16)
     with strategy.scope():
-        weights = network.init_weights(seed=0, filters=(4, 8))
+        weights = road_unet.init_weights(seed=0, filters=(4, 8))
         train_step = step.make_train_step(
             experiment, weights, adam.init_slots(weights), {}, tf.float32, step.Recipe(0.1)
         )
@@ -220,20 +219,11 @@ def _experiment(name):
     return script.experiment(settings.parse(script.define_flags))
 
 
-def numbered(count, size=2):
+def numbered(folder, count, size=2):
     """Examples whose photos begin with their own number; the rest of them is noise."""
     images = np.random.RandomState(0).randint(0, 256, (count, size, size, 3)).astype(np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
-    return Examples(
-        data_dir=None,
-        checksum=0,
-        images=images,
-        masks=images[..., 0] // 128,
-        rows=np.arange(count),
-        owner=np.arange(count),
-        files=[None] * count,
-        class_pixels=np.zeros(256, np.int64),
-    )
+    return decoded(folder, images, images[..., 0] // 128)
 
 
 def _work(config, index, training):

@@ -7,6 +7,8 @@ how many these are. It is 0 where the last batch has fewer examples than there a
 replicas: then the part holds an example that is another's.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -66,7 +68,7 @@ def _reader(examples):
 
     def read(row):
         image, mask = tf.numpy_function(
-            lambda row: (np.asarray(examples.images[row]), np.asarray(examples.masks[row])),
+            lambda row: (_copied(examples.images, row), _copied(examples.masks, row)),
             [row],
             [tf.uint8, tf.uint8],
             stateful=False,
@@ -76,3 +78,10 @@ def _reader(examples):
         return image, mask, row
 
     return read
+
+
+def _copied(array, row):
+    """array[row] of a memory-mapped array, read without its pages: these would fill the memory."""
+    shape = array.shape[1:]
+    size = math.prod(shape)
+    return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)
