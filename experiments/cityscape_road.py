@@ -42,6 +42,13 @@ def define_flags(values):
         upper_bound=255,
         flag_values=values,
     )
+    flags.DEFINE_bool(
+        "clean_labels",
+        False,
+        "Smooth the masks at their full size, and let the majority decide when they are reduced: nearer"
+        " to the official labels than the article's, which keep JPEG's noise.",
+        flag_values=values,
+    )
     flags.register_validator(
         "road_rgb",
         lambda rgb: len(rgb) == 3 and all(len(c) < 9 and c.strip().isdecimal() and int(c) < 256 for c in rgb),
@@ -60,6 +67,7 @@ def experiment(flags):
             size=flags.size,
             road_rgb=[int(channel) for channel in flags.road_rgb],
             road_tolerance=flags.road_tolerance,
+            clean_labels=flags.clean_labels,
         ),
         init_weights=road_unet.init_weights,
         forward=road_unet.forward,

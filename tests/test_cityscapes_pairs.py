@@ -9,8 +9,8 @@ from core.data import cityscapes_pairs
 from core.errors import InputError
 
 
-def road(tolerance=30, rgb=(128, 64, 128), size=32):
-    return cityscapes_pairs.road_dataset(size=size, road_rgb=rgb, road_tolerance=tolerance)
+def road(tolerance=30, rgb=(128, 64, 128), size=32, **options):
+    return cityscapes_pairs.road_dataset(size=size, road_rgb=rgb, road_tolerance=tolerance, **options)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,19 @@ def test_masks_without_road_name_the_colours_that_are_there(pairs):
     with pytest.raises(InputError, match=r"\(0, 0, 0\) \d+.\d%.*--road_rgb"):
         literal.check(pixels, files)
     road().check(np.array([5, 1] + [0] * 254), files)
+
+
+def test_clean_labels_are_without_specks_and_decided_by_the_majority(tmp_path):
+    pair = np.zeros((64, 128, 3), np.uint8)
+    pair[33:, 64:] = (128, 64, 128)  # of the row 16 of 32, one half
+    for row, column in np.ndindex(8, 8):  # one speck in each 8x8, where reducing by nearest hits it
+        pair[8 * row + 5, 64 + 8 * column + 5] = (128, 64, 128) if row < 4 else (70, 130, 180)
+    pair[36:40, 64:73] = (70, 130, 180)  # 4x9: no speck
+    Image.fromarray(pair).save(tmp_path / "1.jpg", quality=100, subsampling=0)
+    (plain,), (clean,) = (
+        road(clean_labels=clean).read((tmp_path / "1.jpg",), "train")[1] for clean in (False, True)
+    )
+    assert plain[:16].sum() == 4 * 8
+    assert clean[:16].sum() == 0
+    assert clean[17:].sum() == 15 * 32 - 2 * 4
+    assert road(clean_labels=True).settings != road().settings

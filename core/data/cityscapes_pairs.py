@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFilter, ImageOps
 
 from core.data import street_scenes
 from core.data.images import here_and_below, image_files, read_rgb
@@ -20,18 +20,21 @@ SUFFIXES = (".jpg", ".jpeg")
 GENERATED = {"train": 400, "val": 100}  # 400 is the article's number of training images
 
 
-def road_dataset(*, size, road_rgb, road_tolerance):
+def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False):
     """The pairs as road (1) or not (0), size x size.
 
-    A pixel is road if none of its channels, 0..255, is farther than
-    road_tolerance from road_rgb.
+    A pixel is road if none of its channels, 0..255, is farther than road_tolerance
+    from road_rgb: of the pixels that are left when the colours are reduced to size.
+    With clean_labels, of all pixels, as the median of 3x3 decides, and of an area
+    that becomes one pixel the majority: that takes away most of what JPEG left.
     """
     road_rgb = tuple(road_rgb)
+    settings = {"size": size, "road_rgb": road_rgb, "road_tolerance": road_tolerance}
     return Dataset(
         name="cityscapes_pairs",
         find=find,
-        read=lambda files, split: _read(files, size, road_rgb, road_tolerance),
-        settings={"size": size, "road_rgb": road_rgb, "road_tolerance": road_tolerance},
+        read=lambda files, split: _read(files, **settings, clean_labels=clean_labels),
+        settings=settings | {"clean_labels": clean_labels},
         generate=generate,
         check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance),
     )
@@ -83,12 +86,20 @@ def generate(folder):
             list(pool.map(write, [split] * count, range(count)))
 
 
-def _read(files, size, road_rgb, road_tolerance):
+def _read(files, size, road_rgb, road_tolerance, clean_labels):
+    def road(colours):
+        distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
+        return (distance <= road_tolerance).astype(np.uint8)
+
     photo, colours = split_pair(*files)
     photo = photo.resize((size, size), Image.Resampling.BILINEAR)
-    colours = colours.resize((size, size), Image.Resampling.NEAREST)
-    distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
-    return np.asarray(photo)[None], (distance <= road_tolerance).astype(np.uint8)[None]
+    if clean_labels:
+        share = Image.fromarray(255 * road(colours)).filter(ImageFilter.MedianFilter(3))
+        share = share.resize((size, size), Image.Resampling.BOX)
+        mask = (np.asarray(share) > 127).astype(np.uint8)
+    else:
+        mask = road(colours.resize((size, size), Image.Resampling.NEAREST))
+    return np.asarray(photo)[None], mask[None]
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
