@@ -54,6 +54,7 @@ def strategy(name):
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
             " the same on each machine but for the index, that of its own address."
         ) from None
+    print(f"{task['type']} {task['index']}: waiting until all workers of TF_CONFIG have come", flush=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError:

@@ -63,6 +63,8 @@ def run(experiment, define_flags, flags):
     folder = Path(flags.run_dir)
     in_words = device.set_up(flags.deterministic)
     with device.strategy(flags.strategy).scope(), device.lost_workers_named():
+        if device.workers() > 1:
+            in_words = f"{device.workers()} workers with {in_words}"
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if flags.batch_size % replicas:
             raise InputError(f"--batch_size={flags.batch_size}: must be a multiple of the {replicas} replicas.")

@@ -85,10 +85,10 @@ def test_a_zoom_takes_photo_and_mask_from_one_window():
         assert zoomed.shape == (64, 48, 3) and mask.shape == (64, 48) and zoomed.dtype == tf.uint8
         assert np.abs(zoomed[..., 0].numpy().astype(int) - mask.numpy()).max() <= 1
         down, across = np.ptp(zoomed[..., 0]) + 1, np.ptp(zoomed[..., 1]) + 1
-        assert 31 <= down <= 64 and abs(down / 64 - across / 48) < 0.05
+        assert 43 <= down <= 64 and abs(down / 64 - across / 48) < 0.05
         sides.add(int(down))
         corners.add((int(zoomed[0, 0, 0]), int(zoomed[0, 0, 1])))
-    assert len(sides) > 20 and len(corners) > 30
+    assert len(sides) > 12 and len(corners) > 20
 
 
 def test_colours_change_and_masks_do_not():

@@ -36,10 +36,10 @@ def lay(image, mask, seed):
 
 
 def zoom(image, mask, seed):
-    """A window of half to all of the height and width, enlarged to all of it."""
+    """A window of 0.7 to 1 of the height and width, enlarged to all of it."""
     height, width, _ = image.shape
     draw = tf.random.stateless_uniform([3], seed)
-    share = 1 - draw[0] / 2
+    share = 1 - 0.3 * draw[0]
     size = tf.cast(tf.round(share * [height, width]), tf.int32)
     top, left = tf.unstack(tf.cast(draw[1:] * tf.cast([height, width] - size + 1, tf.float32), tf.int32))
     window = slice(top, top + size[0]), slice(left, left + size[1])
