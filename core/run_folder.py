@@ -1,7 +1,7 @@
 """The folder of a run: what it was started with, and what came of it.
 
     flags.cfg                  an absl flagfile: --flagfile=flags.cfg repeats the run; its first
-                               line is a comment that names the experiment
+                               line is a comment that names the experiment, the last says "end"
     metrics.csv                a row for each epoch
     summary.json               final and best figures, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors
@@ -22,6 +22,7 @@ from core import files, settings
 from core.errors import InputError
 
 NAMED = "# python -m experiments."  # how flags.cfg begins
+END = "# end"  # its last line: what is cut has none
 
 
 @contextlib.contextmanager
@@ -46,7 +47,7 @@ def claim(folder, experiment, define_flags, values):
         path = folder / "flags.cfg"
         names = sorted(settings.parse(define_flags))
         if not any((folder / "checkpoints").glob("*.npz")):  # nothing came of other settings yet
-            lines = [NAMED + experiment, *(values[name].serialize() for name in names)]
+            lines = [NAMED + experiment, *(values[name].serialize() for name in names), END]
             files.write_text(path, "".join(f"{line}\n" for line in lines if line))
         if experiment_name(folder) != experiment:
             raise InputError(
@@ -82,15 +83,14 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
     that names flags.cfg where it was damaged.
     """
     others = "#", *(f"--{name}=" for name in without)
-    lines = [line for line in _flags_cfg(folder) if line.strip() and not line.startswith(others)]
+    lines = _flags_cfg(folder)
+    if lines[-1] != END:
+        raise InputError(f"{folder / 'flags.cfg'}: cut before its last line, {END}; restore it from a copy.")
+    lines = [line for line in lines if line.strip() and not line.startswith(others)]
     try:
-        values = settings.parse(define_flags, [*lines, *extra])
-        last = max(name for name in values if values[name].default is not None)
-        if not values[last].present:
-            raise InputError(f"cut before --{last}; restore the file from a copy.")
+        return settings.parse(define_flags, [*lines, *extra])
     except InputError as error:
         raise InputError(f"{folder / 'flags.cfg'}: {error}") from None
-    return values
 
 
 def _flags_cfg(folder):

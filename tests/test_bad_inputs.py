@@ -828,8 +828,13 @@ def test_a_cut_flags_cfg_is_refused(tmp_path, share):
 
 @pytest.mark.parametrize(
     "change",
-    [edit("\n", "\r\n"), edit("--size", "\n  \n# a comment\n--size"), part(0, 0.999)],
-    ids=["CRLF", "blank lines and a comment", "no end of line"],
+    [
+        edit("\n", "\r\n"),
+        edit("--size", "\n  \n# a comment\n--size"),
+        part(0, 0.999),
+        edit("--warmup_steps=0\n", ""),
+    ],
+    ids=["CRLF", "blank lines and a comment", "no end of line", "of a version without some flag"],
 )
 def test_a_flags_cfg_written_otherwise_means_the_same(run, change):
     change(run / "flags.cfg")
