@@ -1,0 +1,68 @@
+"""An experiment trained by Keras' `fit` instead of ours: figures to hold ours against.
+
+    python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
+
+The flags are the experiment's. The network is its twin in Keras with Keras' initial
+weights, dropout, loss and Adam; the images, their order and flips, and the figures
+of each epoch are those of `python -m experiments.NAME`. Not part of the suite.
+"""
+
+import dataclasses
+import inspect
+import sys
+
+import keras
+
+from core import device, settings
+from core.benchmark import keras_twins
+from core.data import augment, batches, cache
+from core.evaluate import make_evaluate
+from experiments import article
+
+
+def main(name, *arguments):
+    script = article(name)
+    flags = settings.parse(script.define_flags, arguments)
+    experiment = script.experiment(flags)
+    device.set_up(flags.deterministic)
+    keras.utils.set_random_seed(flags.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if flags.precision == "bfloat16" else "float32")
+    model = twin(experiment, flags)
+    binary = len(experiment.classes) == 2
+    loss = keras.losses.BinaryCrossentropy if binary else keras.losses.SparseCategoricalCrossentropy
+    model.compile(
+        keras.optimizers.Adam(flags.learning_rate, global_clipnorm=flags.clip_norm or None),
+        loss(from_logits=True),
+    )
+    train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
+
+    def forward(weights, images, *, training=False, seed=None):
+        return model(images, training=training)
+
+    evaluate = make_evaluate(dataclasses.replace(experiment, forward=forward), {}, model.compute_dtype)
+    for epoch in range(flags.epochs):
+        changes = [*experiment.augment, *(augment.BY_NAME[each] for each in flags.augment)]
+        data = batches.training(train, flags.batch_size, seed=flags.seed, epoch=epoch, changes=changes)
+        data = data.map(lambda images, masks, share: (images, masks[..., None]))
+        fitted = model.fit(data, shuffle=False, verbose=0)  # they come in our order
+        means, confusion = evaluate(batches.evaluation(val, flags.batch_size))
+        figures = {**means, **experiment.metrics(confusion)}
+        line = ", ".join(f"val_{name} {value:.4f}" for name, value in figures.items() if "/" not in name)
+        train_loss = fitted.history["loss"][0]
+        print(f"epoch {epoch + 1}/{flags.epochs}: train_loss {train_loss:.4f}, {line}", flush=True)
+
+
+def twin(experiment, flags):
+    """The Keras model of an experiment's network; its encoder trains where the flags say so."""
+    network = inspect.getmodule(experiment.forward)
+    make = keras_twins.NETWORKS[network.__name__.rpartition(".")[2]]
+    channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)
+    model = make(getattr(network, "FILTERS", None), channels)
+    if "train_encoder" in flags and flags.train_encoder:
+        for layer in model.layers:
+            layer.trainable = True
+    return model
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
