@@ -60,16 +60,24 @@ def test_moving_statistics_become_the_mean_of_the_replicas():
     assert ended([child]) == [0]
 
 
-def test_three_workers_follow_one_process(shared_cache, tmp_path):
-    start = functools.partial(worker, generated("cityscape_road", shared_cache), tmp_path)
+def test_runs_of_three_workers_and_of_two_replicas_follow_one_device(shared_cache, tmp_path):
+    data = generated("cityscape_road", shared_cache)
+    start = functools.partial(worker, data, tmp_path)
     arguments = ["--batch_size=6", "--limit=20"]  # the last batch has 2: nothing for the third
-    assert ended(start_all(start, 3, "several", *arguments)) == [0, 0, 0]
-    assert ended(start_all(start, 1, "one", *arguments)) == [0]
-    several, one = (
-        json.loads((tmp_path / name / "summary.json").read_text())["final"] for name in ("several", "one")
+    assert ended(start_all(start, 3, "three", *arguments)) == [0, 0, 0]
+    children = []
+    for name, strategy in (("one", "single"), ("two", "mirrored")):
+        training = data, tmp_path / name, tmp_path / "cache", None, [f"--strategy={strategy}", *arguments]
+        children.append(FORKS.Process(target=_train, args=training))
+        children[-1].start()
+    assert ended(children) == [0, 0]
+    one, two, three = (
+        json.loads((tmp_path / name / "summary.json").read_text())["final"]
+        for name in ("one", "two", "three")
     )
-    for name in ("train_loss", "val_loss", "val_accuracy"):
-        assert several[name] == pytest.approx(one[name], rel=0.01), name
+    for several in (two, three):
+        for name in ("train_loss", "val_loss", "val_accuracy"):
+            assert several[name] == pytest.approx(one[name], rel=0.01), name
 
 
 def test_a_run_that_lost_a_worker_goes_on_as_if_it_had_not(shared_cache, tmp_path):
@@ -241,6 +249,13 @@ def _work(config, index, training):
     files.atomic = atomic_elsewhere
     with open(run_dir.with_suffix(f".{index}"), "w") as file:
         os.dup2(file.fileno(), 2)
+    _train(data, run_dir, cache_dir, death, arguments)
+
+
+def _train(data, run_dir, cache_dir, death, arguments):
+    """A training as a process; mirrored, on a CPU in two."""
+    if "--strategy=mirrored" in arguments:
+        _split_the_cpu()
     try:
         code = small_training.run("cityscape_road", run_dir, cache_dir, data, death, arguments)
     except InputError as error:
