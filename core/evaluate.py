@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from core import device, metrics
+from core import distribution, metrics
 
 
 def make_evaluate(experiment, weights, dtype):
@@ -32,7 +32,7 @@ def make_evaluate(experiment, weights, dtype):
 
     @tf.function(reduce_retracing=True)
     def evaluation_step(images, masks, share):
-        return device.first(strategy.run(replica_step, (images, masks, share)))
+        return distribution.first(strategy.run(replica_step, (images, masks, share)))
 
     def evaluate(batches):
         totals, confusion = dict.fromkeys(["examples", *measures], 0.0), np.zeros([classes, classes], np.int64)

@@ -5,7 +5,7 @@ import os
 
 from absl import flags
 
-from core import device, schedule
+from core import distribution, schedule
 from core.data import augment
 from core.errors import InputError
 
@@ -101,7 +101,7 @@ def define(
     flags.DEFINE_enum(
         "strategy",
         "single",
-        device.STRATEGIES,
+        distribution.STRATEGIES,
         "One device, all GPUs of this machine, or those of all machines in TF_CONFIG.",
         flag_values=values,
     )

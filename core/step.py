@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from core import adam, averaging, device, losses, schedule
+from core import adam, averaging, distribution, losses, schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +78,6 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
         input_signature=one if strategy.num_replicas_in_sync == 1 else None, reduce_retracing=True
     )
     def train_step(images, masks, share, seed):
-        return device.first(strategy.run(replica_step, (images, masks, share, seed)))
+        return distribution.first(strategy.run(replica_step, (images, masks, share, seed)))
 
     return train_step

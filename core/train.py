@@ -23,6 +23,7 @@ from core import (
     averaging,
     checkpoint,
     device,
+    distribution,
     progress,
     render,
     run_folder,
@@ -62,22 +63,22 @@ def run(experiment, define_flags, flags):
     """
     folder = Path(flags.run_dir)
     in_words = device.set_up(flags.deterministic)
-    with device.strategy(flags.strategy).scope(), device.lost_workers_named():
-        if device.workers() > 1:
-            in_words = f"{device.workers()} workers with {in_words}"
+    with distribution.strategy(flags.strategy).scope(), distribution.lost_workers_named():
+        if distribution.workers() > 1:
+            in_words = f"{distribution.workers()} workers with {in_words}"
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if flags.batch_size % replicas:
             raise InputError(f"--batch_size={flags.batch_size}: must be a multiple of the {replicas} replicas.")
         claim = run_folder.claim(folder, experiment.name, define_flags, flags)
-        with claim if device.is_chief() else contextlib.nullcontext():
+        with claim if distribution.is_chief() else contextlib.nullcontext():
             decisive = repr(settings.decisive(define_flags, flags))
-            device.check_alike([zlib.crc32(decisive.encode())])
+            distribution.check_alike([zlib.crc32(decisive.encode())])
             return _run(experiment, flags, folder, in_words)
 
 
 def _run(experiment, flags, folder, in_words):
     dtype = tf.dtypes.as_dtype(flags.precision)
-    chief = device.is_chief()
+    chief = distribution.is_chief()
 
     # --- variables: from the last checkpoint, else published values over the seed's
     weights = experiment.init_weights(seed=flags.seed)
@@ -109,7 +110,7 @@ def _run(experiment, flags, folder, in_words):
     # --- data
     train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
     checksums = [train.checksum, val.checksum]
-    device.check_alike([state.epoch, state.step, *checksums])
+    distribution.check_alike([state.epoch, state.step, *checksums])
     if state.data not in ([], checksums):
         raise InputError(
             f"{train.data_dir}: files, or the code that reads them, changed since {folder} was begun;"
@@ -138,7 +139,7 @@ def _run(experiment, flags, folder, in_words):
         )
 
     def asked_to_stop():
-        return device.gathered([len(signals)]).any()  # any worker: they stop at the same step
+        return distribution.gathered([len(signals)]).any()  # any worker: they stop at the same step
 
     def save():
         _settle(pending, state)

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from test_cli import python
 
-from core import adam, checkpoint, device, download, predict, restore, run_folder, settings, train
+from core import adam, checkpoint, distribution, download, predict, restore, run_folder, settings, train
 from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, images, oxford_pets
 from core.errors import InputError
 from experiments import article, cityscape_road
@@ -704,7 +704,7 @@ def test_a_cluster_that_is_none(monkeypatch, config):
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
     with refused("TF_CONFIG"):
-        device.strategy("multi_worker")
+        distribution.strategy("multi_worker")
 
 
 FLAGFILES = {  # what is in it, and what must be named

@@ -17,7 +17,7 @@ import tensorflow as tf
 from conftest import decoded
 from test_kill import generated
 
-from core import adam, device, evaluate, files, settings, step
+from core import adam, distribution, evaluate, files, settings, step
 from core.data import batches
 from core.errors import InputError
 from core.models import labels_unet, road_unet
@@ -146,7 +146,7 @@ def _compare_two_with_one(folder):
     """Under plain descent: Adam would turn the rounding of tiny gradients into whole steps."""
     _split_the_cpu()
     adam.update = _descend
-    one, two = (_trained(numbered(folder, 13, size=16), device.strategy(name)) for name in ("single", "mirrored"))
+    one, two = (_trained(numbered(folder, 13, size=16), distribution.strategy(name)) for name in ("single", "mirrored"))
     assert one["confusion"].sum() == 13 * 16 * 16
     np.testing.assert_array_equal(one["confusion"], two["confusion"])
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)
@@ -206,8 +206,8 @@ def _compare_statistics():
                 train_step(*part, tf.constant([0, 0], tf.int64))
         return {name: weight.numpy() for name, weight in weights.items() if not weight.trainable}
 
-    halves = [statistics(device.strategy("single"), half[None]) for half in images]
-    both = statistics(device.strategy("mirrored"), images)
+    halves = [statistics(distribution.strategy("single"), half[None]) for half in images]
+    both = statistics(distribution.strategy("mirrored"), images)
     assert len(both) > 4
     for name, value in both.items():
         expected = (halves[0][name] + halves[1][name]) / 2
