@@ -2,14 +2,20 @@
 
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import small_training
 import tensorflow as tf
+from test_kill import FORKS, generated
 
+import experiments
 from core import averaging, checkpoint, losses, report, restore, schedule, settings, train
 from core.data import augment
 from experiments import article, cityscape_road
+
+BEST = sorted(Path(experiments.__file__).parent.glob("best/*.cfg"))
 
 
 def test_the_schedule_is_that_of_keras():
@@ -123,3 +129,17 @@ def test_averages_are_what_validation_and_every_verb_use(pairs, tmp_path):
     figures = report.evaluate(run, "val", tmp_path / "out")
     assert figures["loss"] == state["history"][-1]["val_loss"]
     assert json.loads((tmp_path / "run/summary.json").read_text())["final"]["val_loss"] == figures["loss"]
+
+
+@pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])
+def test_the_better_settings_of_an_experiment_train(path, shared_cache, tmp_path):
+    data, flagfile = generated(path.stem, shared_cache), f"--flagfile={path}"
+    training = path.stem, tmp_path / "run", shared_cache, data, None, [flagfile, "--epochs=1"]
+    child = FORKS.Process(target=small_training.run, args=training)
+    child.start()
+    child.join()
+    assert (tmp_path / "run/summary.json").exists()
+    define_flags = article(path.stem).define_flags
+    article_flags, better = settings.parse(define_flags), settings.parse(define_flags, [flagfile])
+    changed = {name for name in better if better[name].value != article_flags[name].value}
+    assert changed and not changed & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
