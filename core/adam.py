@@ -11,7 +11,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7
 
 def init_slots(weights):
     """What Adam remembers, name -> `tf.Variable`: its step, and two moments of each weight that trains."""
-    slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)}
+    slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64)}
     for name, weight in weights.items():
         if weight.trainable:
             for moment in ("mean", "square"):
@@ -23,11 +23,14 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0):
     """Make one step, in place: gradients are name -> float32 tensor of the weights that train.
 
     clip_norm: gradients with a larger global norm are scaled down to it; 0: never.
+    Variables are changed by their handles: of several replicas each changes its own,
+    all alike.
     """
     if clip_norm:
         clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
         gradients = dict(zip(gradients, clipped))
-    step = tf.cast(slots["adam/step"].assign_add(1), tf.float32)
+    tf.raw_ops.AssignAddVariableOp(resource=slots["adam/step"].handle, value=tf.constant(1, tf.int64))
+    step = tf.cast(slots["adam/step"], tf.float32)
     for name, gradient in gradients.items():
         tf.raw_ops.ResourceApplyAdam(
             var=weights[name].handle,

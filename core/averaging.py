@@ -33,9 +33,10 @@ def update(averages, weights, step, *, decay):
 def evaluated(variables):
     """Those of a training's variables that predictions are made with: NAME -> value.
 
-    Its averages where it has them, else its weights, without Adam's slots.
+    Its averages where it has them, else its weights, without the slots of its steps.
     """
     averages = {
         name.removeprefix(PREFIX): value for name, value in variables.items() if name.startswith(PREFIX)
     }
-    return averages or {name: value for name, value in variables.items() if not name.startswith("adam/")}
+    slots = "adam/", "scaling/"
+    return averages or {name: value for name, value in variables.items() if not name.startswith(slots)}

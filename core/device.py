@@ -5,10 +5,11 @@ import os
 import tensorflow as tf
 
 
-def set_up(deterministic):
-    """Make ops deterministic if asked to, or by default on a CPU; the device in words."""
+def set_up(flags):
+    """Make ops deterministic if the flags of a run ask for it, or by default on a CPU; the device in words."""
     gpus = tf.config.list_physical_devices("GPU")
-    if deterministic or (deterministic is None and not gpus):
+    by_default = not gpus and not flags.xla  # whose gradient of max-pooling has no such version
+    if by_default if flags.deterministic is None else flags.deterministic:
         tf.config.experimental.enable_op_determinism()
     if gpus:
         return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"

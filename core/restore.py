@@ -58,7 +58,7 @@ def restore(values, article, *, data=False, data_dir=None):
     )
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, _ = checkpoint.load(path)
-    device.set_up(run_flags.deterministic)
+    device.set_up(run_flags)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
     checkpoint.restore(weights, averaging.evaluated(arrays), path)

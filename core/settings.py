@@ -96,8 +96,13 @@ def define(
     folder("cache_dir", "cache", "Folder for decoded and generated images.")
     number("checkpoint_every", 5, "Minutes between checkpoints within an epoch.", lower_bound=0)
     flags.DEFINE_enum(
-        "precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", flag_values=values
+        "precision",
+        "float32",
+        ["float32", "bfloat16", "float16"],
+        "Dtype of activations. float16, with loss scaling, is for GPUs that are too old for bfloat16.",
+        flag_values=values,
     )
+    flags.DEFINE_bool("xla", False, "Compile a training step with XLA.", flag_values=values)
     flags.DEFINE_enum(
         "strategy",
         "single",
@@ -110,6 +115,18 @@ def define(
         None,
         "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free; on a GPU some"
         " ops are slower for it.",
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["xla", "deterministic"],
+        lambda value: not (value["xla"] and value["deterministic"]),
+        "--xla has no deterministic gradient of max-pooling: leave one of them out",
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["xla", "strategy"],
+        lambda value: not value["xla"] or value["strategy"] == "single",
+        "--xla compiles for one device: leave it or --strategy out",
         flag_values=values,
     )
     flags.DEFINE_bool(

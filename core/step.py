@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from core import adam, averaging, distribution, losses, schedule
+from core import adam, averaging, distribution, losses, scaling, schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Recipe:
     steps: int = 1
     dice: float = 0.0
     ema_decay: float = 0.0
+    xla: bool = False
 
 
 def recipe(flags, steps):
@@ -26,10 +27,15 @@ def recipe(flags, steps):
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
 
 
+def init_slots(weights, dtype):
+    """What steps remember beside the weights, for activations of a dtype: name -> `tf.Variable`."""
+    return adam.init_slots(weights) | scaling.init_slots(dtype)
+
+
 def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     """A function (images, masks, share, seed) -> loss that makes one step of training.
 
-    It changes weights, slots, those of `adam.init_slots`, and averages, those of
+    It changes weights, slots, those of `init_slots`, and averages, those of
     `averaging.init_averages` or none, in place.
     images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; share: float32, 1
     where B is the whole batch; seed: int64 [2], decides what is random in the forward
@@ -48,14 +54,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
         loss = experiment.loss(logits, masks)
         return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
 
-    def replica_step(images, masks, share, seed):
-        replica = tf.distribute.get_replica_context()
-        seed += [0, replica.replica_id_in_sync_group * 2**40]  # none of another step
-        with tf.GradientTape() as tape:
-            logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
-            loss = share * tf.reduce_mean(loss_of(tf.cast(logits, tf.float32), masks))
-        parts = loss, tape.gradient(loss, trainable)
-        loss, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+    def update(gradients):
         rate = schedule.learning_rate(
             slots["adam/step"],
             peak=recipe.learning_rate,
@@ -65,6 +64,17 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
         )
         adam.update(trainable, slots, gradients, learning_rate=rate, clip_norm=recipe.clip_norm)
         averaging.update(averages, weights, slots["adam/step"], decay=recipe.ema_decay)
+
+    def replica_step(images, masks, share, seed):
+        replica = tf.distribute.get_replica_context()
+        seed += [0, replica.replica_id_in_sync_group * 2**40]  # none of another step
+        with tf.GradientTape() as tape:
+            logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
+            loss = share * tf.reduce_mean(loss_of(tf.cast(logits, tf.float32), masks))
+            scaled_loss = scaling.scaled(loss, slots)
+        parts = loss, tape.gradient(scaled_loss, trainable)
+        loss, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, parts)
+        scaling.apply(update, gradients, slots)
         return loss
 
     one = [
@@ -75,7 +85,9 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     ]
 
     @tf.function(
-        input_signature=one if strategy.num_replicas_in_sync == 1 else None, reduce_retracing=True
+        input_signature=one if strategy.num_replicas_in_sync == 1 else None,
+        reduce_retracing=True,
+        jit_compile=recipe.xla or None,
     )
     def train_step(images, masks, share, seed):
         return distribution.first(strategy.run(replica_step, (images, masks, share, seed)))

@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 
 from core import (
-    adam,
     averaging,
     checkpoint,
     device,
@@ -34,7 +33,7 @@ from core import (
 from core.data import augment, batches, cache
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
-from core.step import make_train_step, recipe
+from core.step import init_slots, make_train_step, recipe
 from core.weights import count
 
 LOOK_EVERY = 0.5  # seconds between looks at the losses, which till then stay on the device
@@ -62,7 +61,7 @@ def run(experiment, define_flags, flags):
     ended it with its state saved. Raises InputError for what the user can cure.
     """
     folder = Path(flags.run_dir)
-    in_words = device.set_up(flags.deterministic)
+    in_words = device.set_up(flags)
     with distribution.strategy(flags.strategy).scope(), distribution.lost_workers_named():
         if distribution.workers() > 1:
             in_words = f"{distribution.workers()} workers with {in_words}"
@@ -85,7 +84,7 @@ def _run(experiment, flags, folder, in_words):
     state, saved = State(), checkpoint.load_latest(folder / "checkpoints")
     if not saved:
         experiment.load_weights(weights)
-    slots = adam.init_slots(weights)
+    slots = init_slots(weights, dtype)
     averages = averaging.init_averages(weights) if flags.ema_decay else {}
     variables = weights | slots | averages
     if saved:

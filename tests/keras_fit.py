@@ -24,7 +24,7 @@ def main(name, *arguments):
     script = article(name)
     flags = settings.parse(script.define_flags, arguments)
     experiment = script.experiment(flags)
-    device.set_up(flags.deterministic)
+    device.set_up(flags)
     keras.utils.set_random_seed(flags.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if flags.precision == "bfloat16" else "float32")
     model = twin(experiment, flags)

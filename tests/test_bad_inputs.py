@@ -667,19 +667,26 @@ FLAGS += """
     --epochs=0 --epochs=1.5 --epochs --epoch=3 --noepochs ---epochs=3 -epochs=x epochs=3 - --tile=16
     --batch_size=0 --size=0 --size=100 --size=1000000 --seed=9223372036854775808 --road_tolerance=256
     --learning_rate=0 --learning_rate=1e-400 --max_bad_share=1
-    --ema_decay=1 --schedule=linear --augment=blur --augment=flip,,zoom --strategy=parameter_server
+    --xla=2 --ema_decay=1 --schedule=linear --augment=blur --augment=flip,,zoom --strategy=parameter_server
     --road_rgb= --road_rgb=1,2 --road_rgb=1,2,3,4 --road_rgb=1,2,256 --road_rgb=red,green,blue
-    --precision= --precision=float16 --deterministic=maybe --nodeterministic=1 --tensorboard=2
+    --precision= --precision=float64 --deterministic=maybe --nodeterministic=1 --tensorboard=2
     --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
     --flagfile --flagfile=/no/such.cfg --flagfile=/ --flagfile=/dev/null/x
 """.split()
 FLAGS.append("--data_dir=" + "x" * 5000)
+TOGETHER = ["--xla --deterministic", "--xla --strategy=mirrored"]
 
 
 @pytest.mark.parametrize("argument", FLAGS, ids=lambda argument: argument[:40])
 def test_senseless_flags_are_refused(argument):
     with refused(argument.partition("=")[0].lstrip("-") if argument != "-" else "'-'"):
         settings.parse(cityscape_road.define_flags, [argument])
+
+
+@pytest.mark.parametrize("arguments", TOGETHER)
+def test_flags_that_exclude_each_other_are_refused(arguments):
+    with refused("--xla"):
+        settings.parse(cityscape_road.define_flags, arguments.split())
 
 
 CLUSTERS = {

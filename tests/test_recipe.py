@@ -11,8 +11,10 @@ import tensorflow as tf
 from test_kill import FORKS, generated
 
 import experiments
-from core import averaging, checkpoint, losses, report, restore, schedule, settings, train
+from core import averaging, checkpoint, losses, report, restore, scaling, schedule, settings, train
 from core.data import augment
+from core.models import road_unet
+from core.step import Recipe, init_slots, make_train_step
 from experiments import article, cityscape_road
 
 BEST = sorted(Path(experiments.__file__).parent.glob("best/*.cfg"))
@@ -143,3 +145,74 @@ def test_the_better_settings_of_an_experiment_train(path, shared_cache, tmp_path
     article_flags, better = settings.parse(define_flags), settings.parse(define_flags, [flagfile])
     changed = {name for name in better if better[name].value != article_flags[name].value}
     assert changed and not changed & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
+
+
+def test_float16_leaves_out_the_step_that_overflows_and_finds_its_factor():
+    variables = {"kernel": tf.Variable([1.0, 2.0])}
+    slots = scaling.init_slots(tf.float16)
+    assert not scaling.init_slots(tf.bfloat16)
+    loss = float(scaling.scaled(tf.constant(2.0), slots))
+    assert loss == 2 * 2.0**15 and scaling.scaled(3.0, {}) == 3.0
+
+    def descend(gradients):
+        variables["kernel"].assign_sub(gradients["kernel"])
+
+    @tf.function
+    def step(gradient):
+        scaling.apply(descend, {"kernel": gradient * slots["scaling/factor"]}, slots)
+
+    def state():
+        return float(slots["scaling/factor"]), int(slots["scaling/steps"])
+
+    step([0.5, 0.25])
+    assert state() == (2**15, 1)
+    np.testing.assert_array_equal(variables["kernel"], [0.5, 1.75])
+    for bad in (np.inf, np.nan):
+        step([bad, 0.0])
+    assert state() == (2**13, 0)
+    np.testing.assert_array_equal(variables["kernel"], [0.5, 1.75])
+    slots["scaling/steps"].assign(1998)
+    step([0.0, 0.0])
+    assert state() == (2**13, 1999)
+    step([0.0, 0.0])
+    assert state() == (2**14, 0)
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_half_precision_follows_float32(dtype):
+    """Twenty steps on one batch: the same fall of the loss, within what 8 bits of mantissa do to it."""
+    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags))
+    images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    masks = images[..., 0] // 128
+    losses = {}
+    for each in (tf.float32, dtype):
+        weights = road_unet.init_weights(seed=0, filters=(4, 8))
+        slots = init_slots(weights, each)
+        step = make_train_step(experiment, weights, slots, {}, each, Recipe(0.01))
+        losses[each] = [float(step(images, masks, 1.0, [0, number])) for number in range(20)]
+        assert int(slots["adam/step"]) == 20
+    assert losses[tf.float32][-1] < 0.7 * losses[tf.float32][0]
+    np.testing.assert_allclose(losses[dtype], losses[tf.float32], rtol=0.1)
+
+
+def test_a_step_compiled_with_xla_is_the_same(tmp_path):
+    """In a process of its own: the suite's ops are deterministic, which XLA's max-pooling is not."""
+    child = FORKS.Process(target=_compare_with_xla)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def _compare_with_xla():
+    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags))
+    images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    masks = images[..., 0] // 128
+    losses, weights = {}, {}
+    for xla in (False, True):
+        weights[xla] = road_unet.init_weights(seed=0, filters=(4, 8))
+        slots = init_slots(weights[xla], tf.float32)
+        step = make_train_step(experiment, weights[xla], slots, {}, tf.float32, Recipe(1e-3, xla=xla))
+        losses[xla] = [float(step(images, masks, 1.0, [0, number])) for number in range(5)]
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+    for name in weights[True]:
+        np.testing.assert_allclose(weights[True][name], weights[False][name], rtol=0.01, atol=1e-4)

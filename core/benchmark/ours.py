@@ -8,11 +8,11 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-from core import adam, device, settings, weights
+from core import device, settings, weights
 from core.benchmark import arithmetic, turn
 from core.data import batches, cache
 from core.evaluate import make_predict
-from core.step import make_train_step, recipe
+from core.step import init_slots, make_train_step, recipe
 
 EPOCH = 64
 MODES = ("train", "infer", "input")
@@ -28,7 +28,7 @@ def measure(spec):
     module = importlib.import_module(spec.module)
     flags = settings.parse(module.define_flags, spec.flags)
     experiment = module.experiment(flags)
-    in_words = device.set_up(flags.deterministic)
+    in_words = device.set_up(flags)
     made = experiment.init_weights(seed=flags.seed)
     examples = feed(experiment, flags, spec.mode)
     batch = [tf.TensorSpec(each.shape, each.dtype) for each in next(examples)]
@@ -59,9 +59,8 @@ def _step(mode, experiment, made, flags, examples):
             lambda: predict(next(examples)[0]).numpy(),
             lambda images, masks, share: arithmetic.gflop(predict, images),
         )
-    train_step = make_train_step(
-        experiment, made, adam.init_slots(made), {}, dtype, recipe(flags, flags.epochs * EPOCH)
-    )
+    slots = init_slots(made, dtype)
+    train_step = make_train_step(experiment, made, slots, {}, dtype, recipe(flags, flags.epochs * EPOCH))
     number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
     return (
         lambda: float(train_step(*next(examples), [flags.seed, next(number)])),

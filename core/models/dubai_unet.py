@@ -22,7 +22,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None):
     """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32 or bfloat16, is that of the whole pass. H and W
+    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
     are multiples of 16: of 2 ** (levels - 1). seed: int [2], decides the dropout
     when training; without one, nothing is dropped.
     """

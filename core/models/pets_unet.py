@@ -42,7 +42,7 @@ def init_weights(*, seed, classes, filters=FILTERS, up_side=3):
 def forward(weights, images, *, training=False, seed=None):
     """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32 or bfloat16, is that of the whole pass. H and W
+    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
     are multiples of 16. seed: int [2], decides the dropout when training.
     """
 

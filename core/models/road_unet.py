@@ -31,7 +31,7 @@ def init_weights(*, seed, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None):
     """Logits [B, H, W, 1] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32 or bfloat16, is that of the whole pass. H and W
+    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
     are multiples of 16: of 2 ** (levels - 1). Training changes nothing here:
     the article has neither dropout nor batch normalisation.
     """
