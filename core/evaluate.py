@@ -35,7 +35,8 @@ def make_evaluate(experiment, weights, dtype):
         return distribution.first(strategy.run(replica_step, (images, masks, share)))
 
     def evaluate(batches):
-        totals, confusion = dict.fromkeys(["examples", *measures], 0.0), np.zeros([classes, classes], np.int64)
+        totals = dict.fromkeys(["examples", *measures], 0.0)
+        confusion = np.zeros([classes, classes], np.int64)
         for images, masks, share in batches:
             sums, counts = evaluation_step(images, masks, share)
             for name, value in sums.items():

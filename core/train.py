@@ -195,13 +195,13 @@ def _run(experiment, flags, folder, in_words):
             "images_per_second": len(train) / state.step_seconds,
             "seconds": time.monotonic() - started,
         }
-        panel = render.examples_panel(val, shown, predict, experiment.palette)
         if chief:
+            panel = render.examples_panel(val, shown, predict, experiment.palette)
             run_folder.write_picture(folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
+            if writer:
+                tensorboard.write(writer, row, panel)
         state.history.append(row)
         state.epoch, state.step, state.loss_sum, state.step_seconds = row["epoch"], 0, 0.0, 0.0
-        if writer:
-            tensorboard.write(writer, row, panel)
         save()
         keep_best()
         if chief:

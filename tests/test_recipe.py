@@ -181,18 +181,10 @@ def test_float16_leaves_out_the_step_that_overflows_and_finds_its_factor():
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_half_precision_follows_float32(dtype):
     """Twenty steps on one batch: the same fall of the loss, within what 8 bits of mantissa do to it."""
-    experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags))
-    images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
-    masks = images[..., 0] // 128
-    losses = {}
-    for each in (tf.float32, dtype):
-        weights = road_unet.init_weights(seed=0, filters=(4, 8))
-        slots = init_slots(weights, each)
-        step = make_train_step(experiment, weights, slots, {}, each, Recipe(0.01))
-        losses[each] = [float(step(images, masks, 1.0, [0, number])) for number in range(20)]
-        assert int(slots["adam/step"]) == 20
-    assert losses[tf.float32][-1] < 0.7 * losses[tf.float32][0]
-    np.testing.assert_allclose(losses[dtype], losses[tf.float32], rtol=0.1)
+    expected, _ = _trained(tf.float32, Recipe(0.01), steps=20)
+    found, _ = _trained(dtype, Recipe(0.01), steps=20)
+    assert expected[-1] < 0.7 * expected[0]
+    np.testing.assert_allclose(found, expected, rtol=0.1)
 
 
 def test_a_step_compiled_with_xla_is_the_same(tmp_path):
@@ -204,15 +196,20 @@ def test_a_step_compiled_with_xla_is_the_same(tmp_path):
 
 
 def _compare_with_xla():
+    expected, weights = _trained(tf.float32, Recipe(1e-3), steps=5)
+    found, compiled = _trained(tf.float32, Recipe(1e-3, xla=True), steps=5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for name in weights:
+        np.testing.assert_allclose(compiled[name], weights[name], rtol=0.01, atol=1e-4)
+
+
+def _trained(dtype, recipe, *, steps):
+    """Losses and weights of a small road network after so many steps on one batch."""
     experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags))
     images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
-    masks = images[..., 0] // 128
-    losses, weights = {}, {}
-    for xla in (False, True):
-        weights[xla] = road_unet.init_weights(seed=0, filters=(4, 8))
-        slots = init_slots(weights[xla], tf.float32)
-        step = make_train_step(experiment, weights[xla], slots, {}, tf.float32, Recipe(1e-3, xla=xla))
-        losses[xla] = [float(step(images, masks, 1.0, [0, number])) for number in range(5)]
-    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
-    for name in weights[True]:
-        np.testing.assert_allclose(weights[True][name], weights[False][name], rtol=0.01, atol=1e-4)
+    weights = road_unet.init_weights(seed=0, filters=(4, 8))
+    slots = init_slots(weights, dtype)
+    step = make_train_step(experiment, weights, slots, {}, dtype, recipe)
+    losses = [float(step(images, images[..., 0] // 128, 1.0, [0, number])) for number in range(steps)]
+    assert int(slots["adam/step"]) == steps
+    return losses, weights

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -15,7 +14,7 @@ import pytest
 import small_training
 import tensorflow as tf
 from conftest import decoded
-from test_kill import generated
+from test_kill import FORKS, generated
 
 from core import adam, distribution, evaluate, files, settings, step
 from core.data import batches
@@ -23,7 +22,6 @@ from core.errors import InputError
 from core.models import labels_unet, road_unet
 from experiments import article
 
-FORKS = multiprocessing.get_context("forkserver")
 NOTICED = 90  # seconds: so long at most till the others end after a worker's death; 15 are usual
 
 
@@ -146,7 +144,8 @@ def _compare_two_with_one(folder):
     """Under plain descent: Adam would turn the rounding of tiny gradients into whole steps."""
     _split_the_cpu()
     adam.update = _descend
-    one, two = (_trained(numbered(folder, 13, size=16), distribution.strategy(name)) for name in ("single", "mirrored"))
+    examples = numbered(folder, 13, size=16)
+    one, two = (_trained(examples, distribution.strategy(name)) for name in ("single", "mirrored"))
     assert one["confusion"].sum() == 13 * 16 * 16
     np.testing.assert_array_equal(one["confusion"], two["confusion"])
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)

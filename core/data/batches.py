@@ -24,7 +24,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
     """
     order = np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
-    def change(image, mask, row):
+    def changed(image, mask, row):
         row_seed = tf.random.experimental.stateless_fold_in([seed, epoch], row)
         for number, change in enumerate(changes):
             own_seed = tf.random.experimental.stateless_fold_in(row_seed, number)
@@ -32,7 +32,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
         return image, mask, row
 
     rows = order[first_step * batch_size :]
-    return _batched(examples, rows, batch_size, context, change if changes else None)
+    return _batched(examples, rows, batch_size, context, changed if changes else None)
 
 
 def evaluation(examples, batch_size, context=ALONE):
@@ -40,7 +40,7 @@ def evaluation(examples, batch_size, context=ALONE):
     return _batched(examples, examples.rows, batch_size, context)
 
 
-def _batched(examples, rows, batch_size, context, change=None):
+def _batched(examples, rows, batch_size, context, changed=None):
     """The batches of some rows, as this process' replicas get them."""
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines
@@ -48,8 +48,8 @@ def _batched(examples, rows, batch_size, context, change=None):
 
     def batched(rows, size, share):
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
-        if change:
-            data = data.map(change, num_parallel_calls=tf.data.AUTOTUNE)
+        if changed:
+            data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
         share = tf.constant(share, tf.float32)
         return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
 
