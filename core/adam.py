@@ -19,10 +19,12 @@ def init_slots(weights):
     return slots
 
 
-def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0):
+def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_decay=0.0):
     """Make one step, in place: gradients are name -> float32 tensor of the weights that train.
 
     clip_norm: gradients with a larger global norm are scaled down to it; 0: never.
+    weight_decay: before the step, kernels lose this share of themselves, times the
+    learning rate (AdamW: Loshchilov and Hutter, 2019); biases and scales do not.
     Variables are changed by their handles: of several replicas each changes its own,
     all alike.
     """
@@ -32,6 +34,9 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0):
     tf.raw_ops.AssignAddVariableOp(resource=slots["adam/step"].handle, value=tf.constant(1, tf.int64))
     step = tf.cast(slots["adam/step"], tf.float32)
     for name, gradient in gradients.items():
+        if weight_decay and weights[name].shape.rank > 1:
+            lost = learning_rate * weight_decay * weights[name]
+            tf.raw_ops.AssignSubVariableOp(resource=weights[name].handle, value=lost)
         tf.raw_ops.ResourceApplyAdam(
             var=weights[name].handle,
             m=slots[f"adam/mean/{name}"].handle,

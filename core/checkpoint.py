@@ -31,15 +31,15 @@ def save(folder, arrays, state):
             keep(folder, "previous")
 
 
-def keep(folder, name):
-    """Let `folder/NAME.npz` be what `last.npz` is now, whatever that becomes."""
-    last, fresh = folder / "last.npz", folder / f".{name}.npz.partial"
+def keep(folder, name, source="last"):
+    """Let `folder/NAME.npz` be what `folder/SOURCE.npz` is now, whatever that becomes."""
+    source, fresh = folder / f"{source}.npz", folder / f".{name}.npz.partial"
     with files.writing(folder / f"{name}.npz"):
         fresh.unlink(missing_ok=True)
         try:
-            os.link(last, fresh)  # a second name: nothing is written
+            os.link(source, fresh)  # a second name: nothing is written
         except OSError:  # not every file system has those
-            shutil.copyfile(last, fresh)
+            shutil.copyfile(source, fresh)
         os.replace(fresh, folder / f"{name}.npz")
         fresh.unlink(missing_ok=True)  # where both were names of one file, replacing does nothing
 
@@ -63,19 +63,24 @@ def load(path):
         ) from None
 
 
-def load_latest(folder):
+def load_latest(folder, *, mend=True):
     """(arrays, state) of the newest whole checkpoint, or None where there is none yet.
 
-    A damaged `last.npz` is named in a warning line, and `previous.npz` taken.
-    Raises InputError if there are checkpoints and none is whole.
+    A missing or damaged `last.npz` is named in a warning line, and `previous.npz`
+    loaded; where this process may mend, it takes the other's place. Raises
+    InputError if there are checkpoints and none is whole.
     """
-    found = [path for path in (folder / "last.npz", folder / "previous.npz") if os.path.lexists(path)]
-    for path in found[:-1]:
-        try:
-            return load(path)
-        except InputError as error:
-            print(f"warning: {error} Going on from {found[-1]}.")
-    return load(found[-1]) if found else None
+    last, previous = folder / "last.npz", folder / "previous.npz"
+    if not os.path.lexists(previous):
+        return load(last) if os.path.lexists(last) else None
+    try:
+        return load(last)
+    except InputError as error:
+        print(f"warning: {error} Going on from {previous}.")
+        whole = load(previous)
+        if mend:
+            keep(folder, "last", source="previous")
+        return whole
 
 
 def restore(variables, arrays, folder):

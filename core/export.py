@@ -42,6 +42,7 @@ def save(run, output_dir, *, tflite=False):
 
     module = tf.Module()
     module.weights = list(run.weights.values())
+    output_dir = output_dir.absolute()
     partial = output_dir.with_name(f".{output_dir.name}.partial")  # whole under its name, or not at all
     with files.writing(output_dir):
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left

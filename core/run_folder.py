@@ -54,7 +54,7 @@ def claim(folder, experiment, define_flags, values):
                 f"{folder} is a run of {experiment_name(folder)}, not of {experiment};"
                 " take another --run_dir."
             )
-        begun = read_flags(folder, define_flags)
+        begun = read_flags(folder, define_flags, without=("data_dir",))  # which may have moved
         differing = [
             f"--{name} (begun with {begun[name].value}, now {value})"
             for name, value in settings.decisive(define_flags, values).items()

@@ -10,7 +10,7 @@ from core.data import augment
 from core.errors import InputError
 
 # What may differ when a run is continued: none of it changes a result.
-FREE = {"run_dir", "cache_dir", "checkpoint_every", "tensorboard"}
+FREE = {"data_dir", "run_dir", "cache_dir", "checkpoint_every", "tensorboard"}  # data has its checksum
 
 
 def define(
@@ -47,6 +47,12 @@ def define(
     )
     number("learning_rate", learning_rate, "Step size of Adam.", lower_bound=0)
     number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.", lower_bound=0)
+    number(
+        "weight_decay",
+        0,
+        "Share of the kernels' weights, times the learning rate, taken off at each step (AdamW).",
+        lower_bound=0,
+    )
     flags.DEFINE_enum(
         "schedule",
         "constant",
@@ -55,7 +61,7 @@ def define(
         flag_values=values,
     )
     integer("warmup_steps", 0, "Steps over which the learning rate grows to its value.", lower_bound=0)
-    number("dice", 0, "Weight of the Dice loss, added to the article's.", lower_bound=0)
+    number("dice", 0, "Weight of the Dice loss, added to the article's.", lower_bound=0, upper_bound=10)
     number(
         "ema_decay",
         0,
@@ -111,6 +117,12 @@ def define(
         flag_values=values,
     )
     flags.DEFINE_bool(
+        "data_on_device",
+        False,
+        "Keep all decoded training images in the device's memory: for a GPU that outruns the processor.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
         "deterministic",
         None,
         "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free; on a GPU some"
@@ -123,12 +135,13 @@ def define(
         "--xla has no deterministic gradient of max-pooling: leave one of them out",
         flag_values=values,
     )
-    flags.register_multi_flags_validator(
-        ["xla", "strategy"],
-        lambda value: not value["xla"] or value["strategy"] == "single",
-        "--xla compiles for one device: leave it or --strategy out",
-        flag_values=values,
-    )
+    for flag in ("xla", "data_on_device"):
+        flags.register_multi_flags_validator(
+            [flag, "strategy"],
+            lambda value, flag=flag: not value[flag] or value["strategy"] == "single",
+            f"--{flag} is for one device: leave it or --strategy out",
+            flag_values=values,
+        )
     flags.DEFINE_bool(
         "tensorboard", False, "Write scalars and pictures for TensorBoard.", flag_values=values
     )

@@ -13,6 +13,7 @@ class Recipe:
 
     learning_rate: float
     clip_norm: float = 0.0
+    weight_decay: float = 0.0
     schedule: str = "constant"
     warmup_steps: int = 0
     steps: int = 1
@@ -62,7 +63,14 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
             warmup_steps=recipe.warmup_steps,
             steps=recipe.steps,
         )
-        adam.update(trainable, slots, gradients, learning_rate=rate, clip_norm=recipe.clip_norm)
+        adam.update(
+            trainable,
+            slots,
+            gradients,
+            learning_rate=rate,
+            clip_norm=recipe.clip_norm,
+            weight_decay=recipe.weight_decay,
+        )
         averaging.update(averages, weights, slots["adam/step"], decay=recipe.ema_decay)
 
     def replica_step(images, masks, share, seed):

@@ -30,7 +30,7 @@ from core import (
     stopping,
     tensorboard,
 )
-from core.data import augment, batches, cache
+from core.data import augment, batches, cache, resident
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
 from core.step import init_slots, make_train_step, recipe
@@ -81,7 +81,7 @@ def _run(experiment, flags, folder, in_words):
 
     # --- variables: from the last checkpoint, else published values over the seed's
     weights = experiment.init_weights(seed=flags.seed)
-    state, saved = State(), checkpoint.load_latest(folder / "checkpoints")
+    state, saved = State(), checkpoint.load_latest(folder / "checkpoints", mend=chief)
     if not saved:
         experiment.load_weights(weights)
     slots = init_slots(weights, dtype)
@@ -96,6 +96,13 @@ def _run(experiment, flags, folder, in_words):
         if not chief:
             return 0
         return _report(experiment, folder, state, parameters=count(weights), device=in_words)
+
+    def keep_best():
+        fresh = chief and state.history and state.step == 0
+        if fresh and _best(experiment, state.history) is state.history[-1]:
+            checkpoint.keep(folder / "checkpoints", "best")
+
+    keep_best()  # the process may have died between a save and this
 
     def finished():
         return state.epoch == flags.epochs or _stalled(state.history, flags.early_stopping_patience)
@@ -137,6 +144,14 @@ def _run(experiment, flags, folder, in_words):
             lambda context: make_batches(examples, flags.batch_size, context=context, **options)
         )
 
+    if flags.data_on_device:
+        training = resident.make_training(train, flags.batch_size, seed=flags.seed, changes=changes)
+    else:
+
+        def training(epoch, first_step):
+            options = {"seed": flags.seed, "epoch": epoch, "first_step": first_step, "changes": changes}
+            return distributed(batches.training, train, **options)
+
     def asked_to_stop():
         return distribution.gathered([len(signals)]).any()  # any worker: they stop at the same step
 
@@ -149,23 +164,10 @@ def _run(experiment, flags, folder, in_words):
         if chief:
             checkpoint.save(folder / "checkpoints", arrays, dataclasses.asdict(state))
 
-    def keep_best():
-        fresh = chief and state.history and state.step == 0
-        if fresh and _best(experiment, state.history) is state.history[-1]:
-            checkpoint.keep(folder / "checkpoints", "best")
-
     def train_epoch():
         bar = progress.bar(steps, "step", stateful=("loss", "images/s"))
         saved = looked = time.monotonic()
-        epoch_batches = distributed(
-            batches.training,
-            train,
-            seed=flags.seed,
-            epoch=state.epoch,
-            first_step=state.step,
-            changes=changes,
-        )
-        for batch in stopping.until(asked_to_stop, epoch_batches):
+        for batch in stopping.until(asked_to_stop, training(state.epoch, state.step)):
             seed = tf.constant([flags.seed, state.epoch * steps + state.step], tf.int64)
             examples = min(flags.batch_size, len(train) - state.step * flags.batch_size)
             pending.append((examples, train_step(*batch, seed)))
@@ -209,7 +211,6 @@ def _run(experiment, flags, folder, in_words):
         print(f"epoch {row['epoch']}/{flags.epochs}: {_line(row)}", flush=True)
 
     if state.history or state.step:
-        keep_best()  # the process may have died between the two
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
     with stopping.noted() as signals:  # not before: a preparation can be killed and goes on too
         try:

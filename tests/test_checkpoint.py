@@ -65,9 +65,11 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
     (tmp_path / "last.npz").write_bytes(b"half a file")
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
     assert "last.npz" in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / "last.npz")[1] == {"epoch": 2}  # so that nothing damaged is kept
     (tmp_path / "last.npz").unlink()
-    assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
-    (tmp_path / "previous.npz").write_bytes(b"")
+    assert checkpoint.load_latest(tmp_path)[1] == checkpoint.load(tmp_path / "last.npz")[1] == {"epoch": 2}
+    for name in ("last", "previous"):
+        (tmp_path / f"{name}.npz").write_bytes(b"")
     with pytest.raises(InputError, match="previous.npz"):
         checkpoint.load_latest(tmp_path)
 

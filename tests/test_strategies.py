@@ -218,7 +218,7 @@ def _split_the_cpu():
     tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
 
 
-def _descend(weights, slots, gradients, *, learning_rate, clip_norm):
+def _descend(weights, slots, gradients, *, learning_rate, clip_norm, weight_decay):
     for name, gradient in gradients.items():
         tf.raw_ops.AssignSubVariableOp(resource=weights[name].handle, value=learning_rate * gradient)
 

@@ -127,6 +127,7 @@ def pets(**changes):
 BETTER = (
     "--schedule=cosine",
     "--warmup_steps=2",
+    "--weight_decay=0.01",
     "--dice=0.5",
     "--ema_decay=0.9",
     "--augment=flip,lay,zoom,colour",
@@ -134,12 +135,12 @@ BETTER = (
 
 
 @pytest.mark.parametrize(
-    "network, flags",
-    [(dict, ()), (pets, ()), (dict, BETTER)],
-    ids=["road", "dropout and flips", "the better settings"],
+    "network, flags, own",
+    [(dict, (), ()), (pets, (), ()), (dict, BETTER, ()), (dict, BETTER, ("--data_on_device",))],
+    ids=["road", "dropout and flips", "the better settings", "the data on the device"],
 )
 def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(
-    start, tmp_path, network, flags, monkeypatch
+    start, tmp_path, network, flags, own, monkeypatch
 ):
     start("unbroken", *flags, **network())
     calls = []
@@ -156,7 +157,7 @@ def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(
         return interrupted
 
     monkeypatch.setattr(train, "make_train_step", make_interrupted_step)
-    codes = [start("broken", *flags, **network()) for _ in range(3)]
+    codes = [start("broken", *flags, *own, **network()) for _ in range(3)]
     assert codes == [143, 143, 0]
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
 
@@ -199,6 +200,14 @@ def test_other_settings_on_the_same_folder_are_named_and_refused(start, tmp_path
         start("run", "--batch_size=3", "--road_tolerance=20")
     assert contents(tmp_path / "run") == before
     assert start("run", "--checkpoint_every=1") == 0  # changes no result
+
+
+def test_a_data_set_may_move(start, pairs, tmp_path, monkeypatch):
+    stop_at_first_step(monkeypatch)
+    assert start("run") == 143
+    monkeypatch.undo()
+    moved = pairs.rename(tmp_path / "moved")
+    assert start("run", f"--data_dir={moved}") == 0
 
 
 def test_a_run_folder_is_for_one_process_at_a_time(start, tmp_path):
@@ -249,10 +258,15 @@ def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, ca
     assert "finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("victim", ["savez", "fsync", "write_metrics", "keep"])
-def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(start, tmp_path, monkeypatch, victim):
-    """Dies at the third call: in the archive, before its rename, after it. Saves at every step."""
-    start("unbroken")
+@pytest.mark.parametrize("victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 1)])
+def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(
+    start, tmp_path, monkeypatch, victim, epochs
+):
+    """Dies at the third call: in the archive, before its rename, after it. Saves at every step.
+
+    The third that is kept, after two that were the last, is the best, of a run that is finished.
+    """
+    start("unbroken", f"--epochs={epochs}")
     monkeypatch.setattr(train, "LOOK_EVERY", -1)
 
     class Killed(BaseException):
@@ -269,19 +283,23 @@ def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(start, tmp_path, 
 
     monkeypatch.setattr(module, victim, dying)
     with pytest.raises(Killed):
-        start("broken", "--checkpoint_every=0")
-    assert start("broken", "--checkpoint_every=0") == 0
+        start("broken", "--checkpoint_every=0", f"--epochs={epochs}")
+    assert start("broken", "--checkpoint_every=0", f"--epochs={epochs}") == 0
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
     best = [checkpoint.load(tmp_path / name / "checkpoints/best.npz")[1] for name in ("unbroken", "broken")]
     assert best[0]["epoch"] == best[1]["epoch"]
 
 
-def test_a_run_does_not_go_on_with_other_images(start, pairs, monkeypatch):
+def stop_at_first_step(monkeypatch):
     def interrupted(*batch):
         os.kill(os.getpid(), signal.SIGTERM)
         return 1.0
 
     monkeypatch.setattr(train, "make_train_step", lambda *args, **options: interrupted)
+
+
+def test_a_run_does_not_go_on_with_other_images(start, pairs, monkeypatch):
+    stop_at_first_step(monkeypatch)
     assert start("run") == 143
     write_pair(pairs / "train" / "7.jpg", seed=9)
     with pytest.raises(InputError, match="changed since"):
@@ -304,15 +322,16 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
-def test_steps_of_training_equal_keras(clip_norm):
+@pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 0.0), (0.01, 20.0)])
+def test_steps_of_training_equal_keras(clip_norm, weight_decay):
     """Loss and weights of five steps, with Keras' loss and optimizer on the same network."""
     experiment = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, []))
     ours, keras = SMALL(seed=0), SMALL(seed=0)
-    optimizer = tf.keras.optimizers.Adam(1e-3, global_clipnorm=clip_norm or None)
-    step = make_train_step(
-        experiment, ours, adam.init_slots(ours), {}, tf.float32, Recipe(1e-3, clip_norm)
+    optimizer = tf.keras.optimizers.AdamW(
+        1e-3, weight_decay=weight_decay, global_clipnorm=clip_norm or None
     )
+    recipe = Recipe(1e-3, clip_norm, weight_decay)
+    step = make_train_step(experiment, ours, adam.init_slots(ours), {}, tf.float32, recipe)
     for number in range(5):
         images = np.random.RandomState(number).randint(0, 256, (2, 8, 8, 3)).astype(np.uint8)
         masks = np.random.RandomState(9 + number).randint(0, 2, (2, 8, 8)).astype(np.uint8)
@@ -327,6 +346,13 @@ def test_steps_of_training_equal_keras(clip_norm):
         assert float(step(images, masks, 1.0, [0, number])) == pytest.approx(float(expected), rel=1e-5)
     for name in ours:
         np.testing.assert_allclose(ours[name], keras[name], rtol=1e-4, atol=1e-6)
+
+
+def test_only_kernels_decay():
+    weights = {"kernel": tf.Variable([[1.0]]), "bias": tf.Variable([1.0])}
+    still = {name: tf.zeros_like(weight) for name, weight in weights.items()}
+    adam.update(weights, adam.init_slots(weights), still, learning_rate=0.1, weight_decay=0.5)
+    assert float(weights["kernel"][0, 0]) == pytest.approx(0.95) and float(weights["bias"][0]) == 1
 
 
 @pytest.mark.parametrize(

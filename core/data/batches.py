@@ -22,17 +22,25 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
     changes: functions as those of `core.data.augment`, one after another; what they
     do to an example follows from (seed, epoch, example).
     """
-    order = np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
     def changed(image, mask, row):
-        row_seed = tf.random.experimental.stateless_fold_in([seed, epoch], row)
-        for number, change in enumerate(changes):
-            own_seed = tf.random.experimental.stateless_fold_in(row_seed, number)
-            image, mask = change(image, mask, own_seed)
-        return image, mask, row
+        return *change(image, mask, row, [seed, epoch], changes), row
 
-    rows = order[first_step * batch_size :]
+    rows = order(examples, seed, epoch)[first_step * batch_size :]
     return _batched(examples, rows, batch_size, context, changed if changes else None)
+
+
+def order(examples, seed, epoch):
+    """Rows of all examples, int64 [N], in the order of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(examples.rows)
+
+
+def change(image, mask, row, seed, changes):
+    """The example of a row (uint8 [H, W, 3], uint8 [H, W]), changed; seed: int64 [2], of run and epoch."""
+    row_seed = tf.random.experimental.stateless_fold_in(seed, row)
+    for number, each in enumerate(changes):
+        image, mask = each(image, mask, tf.random.experimental.stateless_fold_in(row_seed, number))
+    return image, mask
 
 
 def evaluation(examples, batch_size, context=ALONE):

@@ -214,5 +214,6 @@ def _key(dataset, files):
     digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
-        digest.update(f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns}\n".encode())
+        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # the latter for what chmod mends
+        digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
     return digest.hexdigest()[:16]
