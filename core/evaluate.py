@@ -27,7 +27,7 @@ def make_evaluate(experiment, weights, dtype):
         own = share > 0  # else these examples are another replica's
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
         results = sums, tf.cast(counts, tf.float64)  # of one dtype, to be reduced; exact to 2**53
-        results = tf.nest.map_structure(lambda sum: tf.where(own, sum, 0), results)
+        results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
 
     @tf.function(reduce_retracing=True)

@@ -1,6 +1,6 @@
 """The folder of a run: what it was started with, and what came of it.
 
-    flags.cfg                  an absl flagfile: --flagfile=flags.cfg repeats the run; its first
+    flags.cfg                  an absl flagfile: with --run_dir=OTHER it repeats the run; its first
                                line is a comment that names the experiment, the last says "end"
     metrics.csv                a row for each epoch
     summary.json               final and best figures, parameters, time, versions

@@ -22,7 +22,7 @@ class Recipe:
     xla: bool = False
 
 
-def recipe(flags, steps):
+def recipe_of(flags, steps):
     """`Recipe` of the flags of a run of so many steps."""
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"steps"}
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
@@ -75,7 +75,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
     def replica_step(images, masks, share, seed):
         replica = tf.distribute.get_replica_context()
-        seed += [0, replica.replica_id_in_sync_group * 2**40]  # none of another step
+        seed += [0, replica.replica_id_in_sync_group * 2**40]  # far from every step's own
         with tf.GradientTape() as tape:
             logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
             loss = share * tf.reduce_mean(loss_of(tf.cast(logits, tf.float32), masks))

@@ -27,7 +27,7 @@ def noted():
 
 
 def until(asked, items):
-    """The items, each after asking asked() whether to stop; then raises Stopped in its place."""
+    """The items one by one; raises Stopped in the place of the next as soon as asked() is true."""
     for item in items:
         if asked():
             raise Stopped

@@ -29,7 +29,7 @@ def multiple(forward, weights):
 
 
 def reach(forward, weights, multiple):
-    """How far from an output, in pixels along a side, lies the last input it depends on.
+    """How far from an output, in pixels along a side, lies the farthest input it depends on.
 
     Tried on weights of the same names and shapes: positive kernels, no bias,
     identical normalisation. They keep a black image black, and carry light as far

@@ -9,7 +9,6 @@ moment leaves a run that goes on as if it had never stopped.
 import contextlib
 import dataclasses
 import math
-import platform
 import signal
 import time
 import zlib
@@ -23,6 +22,7 @@ from core import (
     checkpoint,
     device,
     distribution,
+    history,
     progress,
     render,
     run_folder,
@@ -33,11 +33,11 @@ from core import (
 from core.data import augment, batches, cache, resident
 from core.errors import InputError
 from core.evaluate import make_evaluate, make_predict
-from core.step import init_slots, make_train_step, recipe
+from core.step import init_slots, make_train_step, recipe_of
 from core.weights import count
 
 LOOK_EVERY = 0.5  # seconds between looks at the losses, which till then stay on the device
-EXPLODED = 100.0  # nats a pixel: chance level is 3.5 for 34 classes, nothing that learns is here
+EXPLODED = 100.0  # a loss above this, in nats a pixel, ends the run: chance level is 3.5 for 34 classes
 PICTURES = 6  # validation images in the picture of each epoch
 
 
@@ -93,19 +93,20 @@ def _run(experiment, flags, folder, in_words):
     print(f"{experiment.name}: {count(weights):,} parameters, {flags.precision} on {in_words}")
 
     def report():
-        if not chief:
-            return 0
-        return _report(experiment, folder, state, parameters=count(weights), device=in_words)
+        if chief:
+            facts = {"seconds": state.seconds, "parameters": count(weights), "device": in_words}
+            history.report(state.history, folder, experiment, **facts)
+        return 0
 
     def keep_best():
         fresh = chief and state.history and state.step == 0
-        if fresh and _best(experiment, state.history) is state.history[-1]:
+        if fresh and history.best(state.history, experiment.best) is state.history[-1]:
             checkpoint.keep(folder / "checkpoints", "best")
 
     keep_best()  # the process may have died between a save and this
 
     def finished():
-        return state.epoch == flags.epochs or _stalled(state.history, flags.early_stopping_patience)
+        return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)
 
     if finished():
         print("this run is finished; another --run_dir begins a new one")
@@ -129,7 +130,7 @@ def _run(experiment, flags, folder, in_words):
     # --- loop
     steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
     train_step = make_train_step(
-        experiment, weights, slots, averages, dtype, recipe(flags, flags.epochs * steps)
+        experiment, weights, slots, averages, dtype, recipe_of(flags, flags.epochs * steps)
     )
     changes = [*experiment.augment, *(augment.BY_NAME[name] for name in flags.augment)]
     evaluate = make_evaluate(experiment, averaging.evaluated(variables), dtype)
@@ -208,7 +209,7 @@ def _run(experiment, flags, folder, in_words):
         keep_best()
         if chief:
             run_folder.write_metrics(folder, state.history)
-        print(f"epoch {row['epoch']}/{flags.epochs}: {_line(row)}", flush=True)
+        print(f"epoch {row['epoch']}/{flags.epochs}: {history.line(row)}", flush=True)
 
     if state.history or state.step:
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
@@ -252,56 +253,3 @@ def _diverged(state, what):
         f" {state.epoch + 1}: the training diverged. Checkpoints are from before; begin a new"
         " --run_dir with a smaller --learning_rate, or with --clip_norm=1."
     )
-
-
-def _best(experiment, history):
-    """The row with the largest deciding metric, the first of equals; NaN is the smallest."""
-    return max(history, key=lambda row: np.nan_to_num(row[f"val_{experiment.best}"], nan=-1.0))
-
-
-def _stalled(history, patience):
-    """Whether the last `patience` epochs, if any, brought no smaller validation loss."""
-    losses = [row["val_loss"] for row in history]
-    return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
-
-
-def _report(experiment, folder, state, **facts):
-    """Write summary.json and the curves, print the result; 0, the exit code."""
-    best = _best(experiment, state.history)
-    run_folder.write_metrics(folder, state.history)
-    run_folder.write_json(
-        folder / "summary.json",
-        {
-            "experiment": experiment.name,
-            "final": state.history[-1],
-            "best": best,
-            "seconds": state.seconds,
-            **facts,
-            "versions": {
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-                "keras": tf.keras.__version__,
-                "numpy": np.__version__,
-            },
-        },
-    )
-    figure = render.curves(state.history)
-    if figure:
-        run_folder.write_figure(folder / "curves.png", figure)
-    print(f"final, epoch {state.epoch}: {_line(state.history[-1])}")
-    print(f"best, epoch {best['epoch']}: {_line(best)}")
-    for name, value in best.items():
-        if "/" in name:
-            print(f"  {name:<30}{value:8.4f}")
-    print(f"pictures: {folder / 'predictions'}; figures: {folder / 'metrics.csv'}")
-    return 0
-
-
-def _line(row):
-    """One row of the history as text, without the figures of single classes."""
-    figures = [
-        f"{name} {value:.4f}"
-        for name, value in row.items()
-        if name.startswith(("train_", "val_")) and "/" not in name
-    ]
-    return f"{', '.join(figures)} ({row['images_per_second']:.1f} images/s)"

@@ -4,8 +4,8 @@ Article: "Semantic Segmentation of MBRSC Aerial Imagery of Dubai Using a
 TensorFlow U-Net Model in Python": 72 photos cut into 3483 patches of 160x160, a
 tenth of them for validation; Adam 1e-3, batches of 32, 20 epochs. Its claim, on
 its validation patches: loss 0.4170, accuracy 0.8616, Jaccard index 0.6599. Expect
-0.426, 0.859 and 0.674, in a quarter of an hour on two cores with
---precision=bfloat16 (BUILD_NOTES.md).
+0.426, 0.859 and 0.674, in 35 minutes on one core with --precision=bfloat16
+(BUILD_NOTES.md).
 
 Its random split puts most validation patches beside training patches of the same
 photo; --split_by=image keeps the patches of a photo together. Its Jaccard index

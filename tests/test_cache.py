@@ -69,21 +69,40 @@ def test_files_with_several_examples_and_a_chosen_split(pairs, tmp_path):
     assert len(train.images) == 21 and train.rows.tolist() == [3, 4, 5]
 
 
+def locked(dataset, *names):
+    """The data set with files that may not be read, their names, and the list of those it is asked to read."""
+    dataset, read_files = counting(dataset)
+    may_not = set(names)
+
+    def read(files, split):
+        photo_and_mask = dataset.read(files, split)
+        if files[0].name in may_not:
+            raise InputError(f"{files[0]}: permission denied")
+        return photo_and_mask
+
+    return dataclasses.replace(dataset, read=read), may_not, read_files
+
+
 def test_a_bad_file_is_named_and_what_was_decoded_is_kept(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 2)
-    victim = pairs / "train" / "5.jpg"
-    good = victim.read_bytes()
-    victim.write_bytes(good[:400] + bytes(len(good) - 400))  # of the size it had
-    os.utime(victim, (1, 1))
-    dataset, read = counting(road())
+    dataset, may_not, read = locked(road(), "5.jpg")
     with pytest.raises(InputError, match="5.jpg"):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert {path.suffix for path in (tmp_path / "cache/decoded").iterdir()} == {".lock", ".partial"}
-    victim.write_bytes(good)  # mended, of the same size and time: the key is the same
-    os.utime(victim, (1, 1))
+    may_not.clear()
     read.clear()
     assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
     assert sorted(read) == ["5.jpg", "6.jpg"]
+
+
+def test_a_file_that_was_left_out_is_read_when_its_owner_lets_it(pairs, tmp_path):
+    dataset, may_not, _ = locked(road(), "5.jpg")
+    lengths = []
+    for _ in range(2):
+        lengths.append(len(cache.prepare(dataset, pairs, "train", tmp_path / "cache", bad_share=0.2)))
+        may_not.clear()
+        (pairs / "train" / "5.jpg").chmod(0o600)  # neither its size nor its time of change
+    assert lengths == [5, 6]
 
 
 def test_bad_files_are_left_out_and_named_up_to_a_share(pairs, tmp_path, capsys):

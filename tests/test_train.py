@@ -17,7 +17,7 @@ from conftest import write_pair
 from PIL import Image
 from small_training import contents
 
-from core import adam, checkpoint, evaluate, run_folder, settings, train
+from core import adam, checkpoint, evaluate, history, run_folder, settings, train
 from core.data import augment, batches, cache
 from core.errors import InputError
 from core.models import pets_unet, road_unet
@@ -246,8 +246,8 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
 
 def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, capsys):
     row = [{"val_loss": loss} for loss in (5, 4, 4.5, 4)]
-    assert [train._stalled(row[:n], 2) for n in range(5)] == [False, False, False, False, True]
-    assert not train._stalled(row, 0) and not train._stalled(row, 3)
+    assert [history.stalled(row[:n], 2) for n in range(5)] == [False, False, False, False, True]
+    assert not history.stalled(row, 0) and not history.stalled(row, 3)
     still = "--learning_rate=1e-30", "--early_stopping_patience=2"
     assert start("run", *still) == 0
     assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3

@@ -12,7 +12,7 @@ from core import device, settings, weights
 from core.benchmark import arithmetic, turn
 from core.data import batches, cache
 from core.evaluate import make_predict
-from core.step import init_slots, make_train_step, recipe
+from core.step import init_slots, make_train_step, recipe_of
 
 EPOCH = 64
 MODES = ("train", "infer", "input")
@@ -60,7 +60,7 @@ def _step(mode, experiment, made, flags, examples):
             lambda images, masks, share: arithmetic.gflop(predict, images),
         )
     slots = init_slots(made, dtype)
-    train_step = make_train_step(experiment, made, slots, {}, dtype, recipe(flags, flags.epochs * EPOCH))
+    train_step = make_train_step(experiment, made, slots, {}, dtype, recipe_of(flags, flags.epochs * EPOCH))
     number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
     return (
         lambda: float(train_step(*next(examples), [flags.seed, next(number)])),

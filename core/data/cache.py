@@ -56,10 +56,9 @@ class Examples:
 
 def generated(dataset, cache_dir):
     """The folder of a data set's generated files; writes them the first time."""
-    module = inspect.getmodule(dataset.generate)
-    painters = [item for name, item in vars(module).items() if name.endswith("_scenes")]
-    source = b"".join(Path(each.__file__).read_bytes() for each in (module, *painters))
-    source = hashlib.sha256(source).hexdigest()[:12]
+    layout = Path(inspect.getfile(dataset.generate))
+    painters = sorted(Path(__file__).parent.glob("*_scenes.py"))
+    source = hashlib.sha256(b"".join(path.read_bytes() for path in (layout, *painters))).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{dataset.name}-{source}"
     with _building(folder):
         if not folder.exists():
