@@ -31,15 +31,16 @@ def categorical_cross_entropy(logits, masks):
 
 
 def dice(logits, masks):
-    """1 - the soft Dice index of each example, mean over the classes: [B, H, W, C], [B, H, W] -> [B].
+    """1 - the soft Dice index of each example: [B, H, W, C], [B, H, W] -> [B], 0 to 1.
 
-    Where C is 1, of the class 1 alone, by the sigmoid. One pixel is added to
-    numerator and denominator, so that a class that is nowhere costs what the
-    network gives to it (Milletari et al., 2016, without the squares).
+    Where C is 1, of the class 1 alone, by the sigmoid; else of all classes' pixels in
+    one sum: 1 - the mean probability of the true class. (A mean over the classes would
+    be ruled by those that an image has little or nothing of.) One pixel is added to
+    numerator and denominator (Milletari et al., 2016, without the squares).
     """
     if logits.shape[-1] == 1:
         share, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
     else:
         share, truth = tf.nn.softmax(logits), tf.one_hot(masks, logits.shape[-1])
-    hit, both = (tf.reduce_sum(each, axis=[1, 2]) for each in (share * truth, share + truth))
-    return 1 - tf.reduce_mean((2 * hit + 1) / (both + 1), axis=-1)
+    hit, both = (tf.reduce_sum(each, axis=[1, 2, 3]) for each in (share * truth, share + truth))
+    return 1 - (2 * hit + 1) / (both + 1)
