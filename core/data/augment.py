@@ -43,9 +43,10 @@ def zoom(image, mask, seed):
     size = tf.cast(tf.round(share * [height, width]), tf.int32)
     top, left = tf.unstack(tf.cast(draw[1:] * tf.cast([height, width] - size + 1, tf.float32), tf.int32))
     window = slice(top, top + size[0]), slice(left, left + size[1])
-    image = tf.image.resize(image[window], [height, width])
-    mask = tf.image.resize(mask[window][..., None], [height, width], method="nearest")[..., 0]
-    return tf.cast(tf.round(image), tf.uint8), mask
+    image, mask = (tf.cast(part[window], tf.float32) for part in (image, mask))  # a GPU scales no bytes
+    image = tf.image.resize(image, [height, width])
+    mask = tf.image.resize(mask[..., None], [height, width], method="nearest")[..., 0]
+    return tf.cast(tf.round(image), tf.uint8), tf.cast(mask, tf.uint8)
 
 
 def colour(image, mask, seed):

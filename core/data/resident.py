@@ -15,25 +15,16 @@ def make_training(examples, batch_size, *, seed, changes=()):
 
     Copies all images and masks to the device. Raises InputError where they do not fit.
     """
-    with tf.device("GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"):
-        try:
-            images, masks = tf.identity(examples.images), tf.identity(examples.masks)
-        except tf.errors.ResourceExhaustedError:
-            size = (examples.images.nbytes + examples.masks.nbytes) / 2**20
-            raise InputError(
-                f"{examples.data_dir}: {size:,.0f} MiB of decoded images do not fit into the device's"
-                " memory; leave --data_on_device out."
-            ) from None
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])
-    def fetch(rows, epoch):
-        def changed(example):
-            return batches.change(*example, tf.stack([seed, epoch]), changes)
-
-        fetched = tf.gather(images, rows), tf.gather(masks, rows)
-        if not changes:
-            return fetched
-        return tf.map_fn(changed, (*fetched, rows), fn_output_signature=(tf.uint8, tf.uint8))
+    try:  # as variables: of these alone a GPU gathers bytes
+        images = tf.Variable(examples.images, trainable=False)
+        masks = tf.Variable(examples.masks, trainable=False)
+    except tf.errors.ResourceExhaustedError:
+        size = (examples.images.nbytes + examples.masks.nbytes) / 2**20
+        raise InputError(
+            f"{examples.data_dir}: {size:,.0f} MiB of decoded images do not fit into the device's"
+            " memory; leave --data_on_device out."
+        ) from None
+    fetch = make_fetch(images, masks, seed=seed, changes=changes)
 
     def training(epoch, first_step=0):
         order = batches.order(examples, seed, epoch)
@@ -41,3 +32,21 @@ def make_training(examples, batch_size, *, seed, changes=()):
             yield *fetch(order[start : start + batch_size], epoch), tf.constant(1.0)
 
     return training
+
+
+def make_fetch(images, masks, *, seed, changes=()):
+    """A function (rows int64 [B], epoch int64 []) -> changed images and masks, uint8."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])
+    def fetch(rows, epoch):
+        def changed(row):
+            example = tf.gather(images, row), tf.gather(masks, row)
+            example = batches.change(*example, row, tf.stack([seed, epoch]), changes)
+            return [tf.cast(part, tf.int32) for part in example]  # a GPU stacks no bytes
+
+        if not changes:
+            return tf.gather(images, rows), tf.gather(masks, rows)
+        stacked = tf.map_fn(changed, rows, fn_output_signature=[tf.int32, tf.int32])
+        return [tf.cast(part, tf.uint8) for part in stacked]
+
+    return fetch
