@@ -37,11 +37,10 @@ def define(
     def must(flag, holds, message):
         flags.register_validator(flag, holds, message, **own)
 
-    def not_both(flag, other, message):
-        """The second counts as given where it has not its default."""
-        default = values[other].default
+    def needs(flag, other, allowed, message):
+        """Where flag is given, the other must have one of the values allowed."""
         flags.register_multi_flags_validator(
-            [flag, other], lambda value: not value[flag] or value[other] in (default, False), message, **own
+            [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **own
         )
 
     # --- the training
@@ -105,9 +104,9 @@ def define(
     )
     flags.DEFINE_bool("deterministic", None, same, **own)
     no_gradient = "--xla has no deterministic gradient of max-pooling: leave one of them out"
-    not_both("xla", "deterministic", no_gradient)
+    needs("xla", "deterministic", [None, False], no_gradient)
     for flag in ("xla", "data_on_device"):
-        not_both(flag, "strategy", f"--{flag} is for one device: leave it or --strategy out")
+        needs(flag, "strategy", ["single"], f"--{flag} is for one device: leave it or --strategy out")
 
 
 def parse(define_flags, arguments=()):

@@ -229,7 +229,7 @@ def test_ratios_and_shares_are_of_the_fastest_turns():
 def command(*arguments):
     """Run the benchmark as a user does; stdout and stderr as text."""
     whole = [sys.executable, "-m", "experiments.benchmark", *map(str, arguments)]
-    return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    return subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_one_json_line_with_a_peer_and_a_sentence_for_the_missing_one(shared_cache, tmp_path):

@@ -101,7 +101,7 @@ def test_a_file_that_was_left_out_is_read_when_its_owner_lets_it(pairs, tmp_path
     for _ in range(2):
         lengths.append(len(cache.prepare(dataset, pairs, "train", tmp_path / "cache", bad_share=0.2)))
         may_not.clear()
-        (pairs / "train" / "5.jpg").chmod(0o600)  # neither its size nor its time of change
+        (pairs / "train" / "5.jpg").chmod(0o600)  # which keeps its size and its time of modification
     assert lengths == [5, 6]
 
 

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from core import checkpoint
 from core.errors import InputError
@@ -92,3 +93,15 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
         checkpoint.save(tmp_path, ARRAYS, {"epoch": 2})
     assert not list(tmp_path.glob(".*"))
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 1}
+
+
+def test_a_checkpoint_of_another_network_names_what_differs(tmp_path):
+    variables = {"down0/conv1": tf.Variable(tf.zeros([2, 4])), "up0/conv1": tf.Variable(0.0)}
+    with pytest.raises(InputError, match="adam/iteration, down0/conv1, up0/conv1"):
+        checkpoint.restore(variables, ARRAYS, tmp_path)
+
+
+def test_pickled_arrays_are_refused(tmp_path):
+    np.savez(tmp_path / "last.npz", evil=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(InputError, match="last.npz"):
+        checkpoint.load(tmp_path / "last.npz")

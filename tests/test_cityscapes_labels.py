@@ -6,6 +6,7 @@ from PIL import Image
 
 from core import metrics
 from core.data import cityscapes_labels
+from core.errors import InputError
 
 DATASET = cityscapes_labels.dataset(train_size=20, val_size=16)
 
@@ -42,6 +43,21 @@ def test_ids_are_never_blended_and_the_licence_plate_is_unlabeled(streets):
     Image.fromarray(ids).save(labels)
     _, read = DATASET.read((photo, labels), "train")
     assert set(np.unique(read)) == {0, 33}
+
+
+def test_what_is_wrong_is_named(streets, tmp_path):
+    photo, labels = DATASET.find(streets, "train")[0]
+    Image.new("L", (64, 32), 34).save(labels)
+    with pytest.raises(InputError, match="id 34"):
+        DATASET.read((photo, labels), "train")
+    Image.new("L", (32, 32), 1).save(labels)
+    with pytest.raises(InputError, match="32x32"):
+        DATASET.read((photo, labels), "train")
+    labels.unlink()
+    with pytest.raises(InputError, match="labelIds.png: missing"):
+        DATASET.find(streets, "train")
+    with pytest.raises(InputError, match="leftImg8bit/"):
+        DATASET.find(tmp_path / "leftImg8bit", "train")
 
 
 def test_the_official_nineteen():

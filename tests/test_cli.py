@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 def python(*arguments, **options):
     """Run python -m ...; stdout and stderr as text."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 
 
 def test_road_experiment_from_nothing_to_pictures(shared_cache, tmp_path):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 
-from core import losses, ops, settings, weights
+from core import losses, ops, settings, train, weights
 from core.benchmark import keras_twins
 from core.data import aerial_scenes, dubai_aerial
 from core.errors import InputError
@@ -299,6 +299,22 @@ def test_generated_scenes_follow_from_their_seed_and_number_the_classes_alike():
     assert not np.array_equal(scene[1], aerial_scenes.scene((0, 2), size=(60, 80))[1])
     for number, name in enumerate(dubai_aerial.CLASSES):
         assert getattr(aerial_scenes, name.upper()) == number
+
+
+def test_one_epoch_on_generated_data(generated, tmp_path, capsys):
+    flags = settings.parse(
+        article.define_flags,
+        [
+            *("--epochs=1", "--patch_size=64", "--limit=2", "--batch_size=16", "--split_by=image"),
+            *(f"--data_dir={generated}", f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"),
+        ],
+    )
+    assert train.run(article.experiment(flags), article.define_flags, flags) == 0
+    printed = capsys.readouterr().out
+    assert "1,421,830 parameters" in printed
+    header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
+    for name in ("val_loss", "val_accuracy", "val_jaccard", "val_iou_coefficient", "val_mean_iou"):
+        assert name in header.split(",")
 
 
 @pytest.mark.parametrize("flag", ["--patch_size=100", "--patch_size=0", "--split_by=tile", "--split_seed=-1"])

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from core.data import oxford_pets
+from core.errors import InputError
 
 DATASET = oxford_pets.dataset(size=16)
 
@@ -41,3 +42,23 @@ def test_trimaps_become_class_ids_from_zero_whatever_the_photo_is(pets):
         assert set(np.unique(mask)) == {0, 1, 2}
         # 0 pet, 1 background, 2 outline; resized by nearest neighbour, so no fourth value
         assert mask[0, 0, 0] == 1 and mask[0, 8, 8] == 0 and mask[0, 4, 8] == 2
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda pets: (pets / "annotations/trainval.txt").unlink(), "trainval.txt"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_text("\n\n"), "no names"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_bytes(b"\xff\xfe\x00"), "trainval.txt"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_text("../../etc/x 1"), "is a path"),
+        (lambda pets: (pets / "images/a_1.jpg").unlink(), "a_1.jpg: missing"),
+        (lambda pets: (pets / "annotations/trimaps/c_3.png").unlink(), "c_3.png: missing"),
+        (lambda pets: Image.new("L", (40, 24), 1).save(pets / "annotations/trimaps/a_1.png"), "40x24"),
+        (lambda pets: Image.new("L", (24, 40), 4).save(pets / "annotations/trimaps/a_1.png"), "1, 2 and 3"),
+        (lambda pets: Image.new("RGB", (24, 40)).save(pets / "annotations/trimaps/a_1.png"), "RGB"),
+    ],
+)
+def test_what_is_wrong_is_named(pets, damage, expected):
+    damage(pets)
+    with pytest.raises(InputError, match=expected):
+        DATASET.read(DATASET.find(pets, "train")[0], "train")

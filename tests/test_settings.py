@@ -1,10 +1,32 @@
-"""Defaults are the articles', and flags that contradict each other are refused."""
+"""Flags that make no sense are refused when they are parsed, in words."""
 
 import pytest
 
 from core import settings
 from core.errors import InputError
 from experiments import cityscape_road, cityscapes_labels
+
+
+@pytest.mark.parametrize(
+    "argument, expected",
+    [
+        ("--epochs=0", "epochs"),
+        ("--batch_size=-1", "batch_size"),
+        ("--batch_size=many", "batch_size"),
+        ("--learning_rate=0", "learning_rate"),
+        ("--size=100", "multiple of 16"),
+        ("--road_rgb=128,64", "road_rgb"),
+        ("--road_rgb=128,64,999", "road_rgb"),
+        ("--road_tolerance=256", "road_tolerance"),
+        ("--precision=float8", "precision"),
+        ("--data_dir=/no/such/folder", "data_dir"),
+        ("--no_such_flag", "no_such_flag"),
+        ("--flagfile=/no/such.cfg", "no/such.cfg"),
+    ],
+)
+def test_senseless_flags(argument, expected):
+    with pytest.raises(InputError, match=expected):
+        settings.parse(cityscape_road.define_flags, [argument])
 
 
 def test_flags_that_contradict_each_other():

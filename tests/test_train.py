@@ -258,13 +258,13 @@ def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, ca
     assert "finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 1)])
+@pytest.mark.parametrize("victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 3), ("keep", 1)])
 def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(
     start, tmp_path, monkeypatch, victim, epochs
 ):
     """Dies at the third call: in the archive, before its rename, after it. Saves at every step.
 
-    The third that is kept, after two that were the last, is the best, of a run that is finished.
+    The third that is kept, after two that were the last, is the best; of one epoch, in a finished run.
     """
     start("unbroken", f"--epochs={epochs}")
     monkeypatch.setattr(train, "LOOK_EVERY", -1)
@@ -353,6 +353,22 @@ def test_only_kernels_decay():
     still = {name: tf.zeros_like(weight) for name, weight in weights.items()}
     adam.update(weights, adam.init_slots(weights), still, learning_rate=0.1, weight_decay=0.5)
     assert float(weights["kernel"][0, 0]) == pytest.approx(0.95) and float(weights["bias"][0]) == 1
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda train: (train / "4.jpg").write_bytes(b""), "4.jpg: not a readable image"),
+        (lambda train: Image.new("RGB", (64, 64)).save(train / "4.jpg"), "64x64 is not a pair"),
+        (lambda train: [path.unlink() for path in train.iterdir()], "no .jpg pairs"),
+        (lambda train: [write_pair(path, road=(128, 128, 0)) for path in train.iterdir()], "--road_rgb"),
+    ],
+    ids=["empty file", "no colours", "no files", "no road"],
+)
+def test_bad_data_is_named_with_its_cure(start, pairs, damage, expected):
+    damage(pairs / "train")
+    with pytest.raises(InputError, match=expected):
+        start("run")
 
 
 def test_tensorboard_writes_or_says_how_to_install_it(start, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def make_training(examples, batch_size, *, seed, changes=()):
         ) from None
     fetch = make_fetch(images, masks, seed=seed, changes=changes)
 
-    def training(epoch, first_step=0):
+    def training(epoch, first_step):
         order = batches.order(examples, seed, epoch)
         for start in range(first_step * batch_size, len(order), batch_size):
             yield *fetch(order[start : start + batch_size], epoch), tf.constant(1.0)
