@@ -82,7 +82,7 @@ def gathered(numbers):
     return found[:: len(found) // workers()]
 
 
-@tf.function(reduce_retracing=True)
+@tf.function(autograph=False, reduce_retracing=True)
 def _gather(numbers):
     def each():
         return tf.distribute.get_replica_context().all_gather(numbers[None], axis=0)

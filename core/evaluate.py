@@ -30,7 +30,7 @@ def make_evaluate(experiment, weights, dtype):
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def evaluation_step(images, masks, share):
         return distribution.first(strategy.run(replica_step, (images, masks, share)))
 
@@ -50,7 +50,7 @@ def make_evaluate(experiment, weights, dtype):
 def make_predict(experiment, weights, dtype):
     """A function (images [B, H, W, 3] 0..255) -> class ids uint8 [B, H, W]."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def predict(images):
         return metrics.class_ids(experiment.forward(weights, tf.cast(images, dtype)))
 

@@ -35,7 +35,9 @@ def save(run, output_dir, *, tflite=False):
     forward = tiling.padded(experiment.forward, multiple)
     dtype = tf.float32 if tflite else run.dtype
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")])
+    @tf.function(
+        autograph=False, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")]
+    )
     def segment(images):
         logits = tf.cast(forward(run.weights, tf.cast(images, dtype)), tf.float32)
         return {"class_ids": metrics.class_ids(logits), "probabilities": probabilities(logits)}

@@ -93,6 +93,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     ]
 
     @tf.function(
+        autograph=False,  # a forward pass has no tensor in an if: half of the time of tracing saved
         input_signature=one if strategy.num_replicas_in_sync == 1 else None,
         reduce_retracing=True,
         jit_compile=recipe.xla or None,

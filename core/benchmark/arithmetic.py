@@ -18,7 +18,7 @@ def gflop(function, *specs):
 
     specs: `tf.TensorSpec`s of its arguments, whose shapes are wholly known. Traces anew.
     """
-    traced = tf.function(function.python_function).get_concrete_function(*specs)
+    traced = tf.function(function.python_function, autograph=False).get_concrete_function(*specs)
     return 2e-9 * multiply_adds(traced.graph)
 
 
