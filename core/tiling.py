@@ -16,7 +16,7 @@ def multiple(forward, weights):
     """The power of two that the height and width of a network's input are multiples of.
 
     Tried from 1 on at three times each: where a level of the network would halve
-    an odd size, its skip does not fit. Raises ValueError if 512 does not do.
+    an odd size, its skip does not fit. Raises InputError if 512 does not do.
     """
     for side in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * side, 3 * side, 3])
@@ -25,29 +25,33 @@ def multiple(forward, weights):
                 return int(side)
         except (ValueError, tf.errors.OpError):
             pass
-    raise ValueError("the network takes no image of 1,536 x 1,536 pixels or smaller.")
+    raise InputError("no square image of up to 1,536 pixels comes out of the network's forward at its own size.")
 
 
 def reach(forward, weights, multiple):
     """How far from an output, in pixels along a side, lies the farthest input it depends on.
 
-    Tried on weights of the same names and shapes: positive kernels, no bias,
-    identical normalisation. They keep a black image black, and carry light as far
+    Tried on weights of the same names and shapes: positive kernels; zeros where the
+    name ends in bias, beta or mean; ones for all others, so that nothing shuts a
+    way. They keep a black image black, and carry light as far
     as the layers go. One row or column of a black image is lit, at each place
     within a multiple, and the farthest output counted that is not as before.
-    Raises ValueError if there is no end to it.
+    Raises InputError if there is no end to it, or nothing comes through.
     """
     probe = {name: _transparent(name, variable) for name, variable in weights.items()}
     width = 16 * multiple
     while width <= LARGEST_PROBE:
         distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the lit one
-        farthest = max(
-            np.abs(distance[_changed(forward, probe, distance == 0, axis)]).max() for axis in (1, 2)
-        )
+        changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
+        if not all(map(np.any, changed)):
+            raise InputError("--tile: must hold the whole image: nothing tells how far this network sees.")
+        farthest = max(np.abs(distance[each]).max() for each in changed)
         if farthest + multiple < width // 2:
             return int(farthest)
         width *= 2
-    raise ValueError(f"an output of the network depends on inputs {farthest} pixels away.")
+    raise InputError(
+        f"--tile: must hold the whole image: this network's outputs depend on inputs {farthest} pixels away."
+    )
 
 
 def padded(forward, multiple):
@@ -117,7 +121,7 @@ def _transparent(name, variable):
     if len(variable.shape) == 4:
         height, width, *channels = variable.shape
         return tf.fill(variable.shape, 1 / (height * width * min(channels)))
-    return tf.ones_like(variable) if name.endswith(("gamma", "variance")) else tf.zeros_like(variable)
+    return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
 
 
 def _changed(forward, probe, lit, axis):

@@ -85,8 +85,18 @@ def test_reach_and_multiple_of_layers_known_by_hand():
     for forward, multiple, reach in ((convolutions, 1, 3), (pooled, 2, 1), (strided, 2, 3)):
         assert tiling.multiple(forward, weights) == multiple, forward
         assert tiling.reach(forward, weights, multiple) == reach, forward
-    with pytest.raises(ValueError, match="depends on inputs"):
+    with pytest.raises(InputError, match="--tile: .* depends on inputs"):
         tiling.reach(lambda weights, x: x + tf.reduce_mean(x, axis=[1, 2], keepdims=True), weights, 4)
+    with pytest.raises(InputError, match="--tile: must hold .* nothing tells"):
+        tiling.reach(lambda weights, x: 0 * convolutions(weights, x), weights, 4)
+
+
+def test_a_scale_of_ones_own_does_not_shut_the_way():
+    def forward(weights, x):
+        return x + weights["gate"] * ops.conv2d(x, weights["kernel"])
+
+    weights = {"gate": tf.zeros([3]), "kernel": tf.ones([5, 5, 3, 3])}
+    assert tiling.reach(forward, weights, 1) == 2
 
 
 def test_spans_cover_each_place_once_from_inputs_far_enough_away():
