@@ -116,8 +116,8 @@ def write_metrics(folder, history):
 
 
 def write_json(path, value):
-    """A dict as JSON: NaN, which that does not know, becomes null."""
-    text = json.dumps(_without_nan(value), indent=2, allow_nan=False)
+    """A dict as JSON: NaN and infinity, which that does not know, become null."""
+    text = json.dumps(_finite(value), indent=2, allow_nan=False)
     files.write_text(path, text + "\n")
 
 
@@ -133,7 +133,7 @@ def write_figure(path, figure):
         figure.savefig(file, format="png")
 
 
-def _without_nan(value):
+def _finite(value):
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

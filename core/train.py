@@ -105,15 +105,6 @@ def _run(experiment, flags, folder, in_words):
 
     keep_best()  # the process may have died between a save and this
 
-    def finished():
-        return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)
-
-    if finished():
-        print("this run is finished; another --run_dir begins a new one")
-        return report()
-
-    writer = tensorboard.writer(folder) if flags.tensorboard and chief else None
-
     # --- data
     train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
     checksums = [train.checksum, val.checksum]
@@ -124,10 +115,25 @@ def _run(experiment, flags, folder, in_words):
             " begin a new --run_dir."
         )
     state.data = checksums
+    for examples in (train, val):
+        beyond = np.flatnonzero(examples.class_pixels[len(experiment.classes) :]) + len(experiment.classes)
+        if len(beyond):
+            raise InputError(
+                f"{examples.data_dir}: the reader made class ids {beyond.tolist()} of masks, where"
+                f" {experiment.name} has classes 0 to {len(experiment.classes) - 1}."
+            )
     experiment.dataset.check(train.class_pixels, train.files)
     print(f"{len(train)} training and {len(val)} validation images from {train.data_dir}")
 
+    def finished():
+        return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)
+
+    if finished():
+        print("this run is finished; another --run_dir begins a new one")
+        return report()
+
     # --- loop
+    writer = tensorboard.writer(folder) if flags.tensorboard and chief else None
     steps = math.ceil(len(train) / flags.batch_size)  # of an epoch
     train_step = make_train_step(
         experiment, weights, slots, averages, dtype, recipe_of(flags, flags.epochs * steps)

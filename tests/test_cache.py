@@ -54,6 +54,27 @@ def test_nothing_is_read_twice_until_something_changes(pairs, tmp_path):
     assert prepare(dataset) == 6
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda name, photos, masks: (photos, masks.astype(np.int64)),
+        lambda name, photos, masks: (photos / np.float32(255), masks),
+        lambda name, photos, masks: (photos, masks[..., None]),
+        lambda name, photos, masks: (photos[:, : int(name)], masks[:, : int(name)]),
+    ],
+    ids=["int64", "float", "a channel", "two sizes"],
+)
+def test_a_reader_that_makes_something_else_is_refused(pairs, tmp_path, spoil):
+    road_set = road()
+
+    def read(files, split):
+        return spoil(files[0].stem, *road_set.read(files, split))
+
+    dataset = dataclasses.replace(road_set, read=read)
+    with pytest.raises(InputError, match=r"\.jpg: the reader made"):
+        cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+
+
 def test_files_with_several_examples_and_a_chosen_split(pairs, tmp_path):
     single = road()
 

@@ -72,6 +72,14 @@ def test_a_run_folder_holds_what_it_promises(start, tmp_path, capsys):
     assert (repeated.size, repeated.batch_size, repeated.epochs) == (16, 4, 3)
 
 
+def test_json_has_no_word_for_what_is_not_finite(tmp_path):
+    figures = {"final": {"val_loss": float("inf"), "val_iou": float("nan"), "epoch": 1}}
+    run_folder.write_json(tmp_path / "figures.json", figures)
+    assert json.loads((tmp_path / "figures.json").read_text()) == {
+        "final": {"val_loss": None, "val_iou": None, "epoch": 1}
+    }
+
+
 def column(run, name):
     with open(run / "metrics.csv") as file:
         return [row[name] for row in csv.DictReader(file)]
@@ -258,7 +266,9 @@ def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, ca
     assert "finished" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 3), ("keep", 1)])
+@pytest.mark.parametrize(
+    "victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 3), ("keep", 1)]
+)
 def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(
     start, tmp_path, monkeypatch, victim, epochs
 ):
@@ -304,6 +314,24 @@ def test_a_run_does_not_go_on_with_other_images(start, pairs, monkeypatch):
     write_pair(pairs / "train" / "7.jpg", seed=9)
     with pytest.raises(InputError, match="changed since"):
         start("run")
+
+
+def test_a_finished_run_does_not_answer_for_other_images(start, pairs):
+    start("run", "--epochs=1")
+    write_pair(pairs / "val" / "1.jpg", seed=9)
+    with pytest.raises(InputError, match="changed since"):
+        start("run", "--epochs=1")
+
+
+def test_class_ids_that_the_experiment_has_not_are_refused(start, pairs):
+    dataset = cityscape_road.experiment(settings.parse(cityscape_road.define_flags, ["--size=16"])).dataset
+
+    def read(files, split):
+        photos, masks = dataset.read(files, split)
+        return photos, 255 * masks
+
+    with pytest.raises(InputError, match=r"class ids \[255\] .* 0 to 1"):
+        start("run", dataset=dataclasses.replace(dataset, read=read))
 
 
 def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):

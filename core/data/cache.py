@@ -169,7 +169,7 @@ def _decode(dataset, files, split, folder, bad_share):
             block = files[len(index["examples"]) :][:BLOCK]
             examples, bad, size = list(index["examples"]), list(index["bad"]), index["size"]
             pixels, checksum = np.array(index["class_pixels"]), index["checksum"]
-            for result in pool.map(read, block):
+            for paths, result in zip(block, pool.map(read, block)):
                 bar.add(1)
                 if isinstance(result, str):
                     examples.append(0)
@@ -177,6 +177,7 @@ def _decode(dataset, files, split, folder, bad_share):
                     _refuse(bad, len(files), bad_share)
                     continue
                 photo, mask = result
+                _check_arrays(photo, mask, size, paths[0])
                 images.write(photo.tobytes())
                 masks.write(mask.tobytes())
                 checksum = zlib.crc32(mask.tobytes(), zlib.crc32(photo.tobytes(), checksum))
@@ -195,6 +196,16 @@ def _decode(dataset, files, split, folder, bad_share):
             }
             filesystem.write_text(index_file, json.dumps(index))
     partial.rename(folder)
+
+
+def _check_arrays(photo, mask, size, path):
+    """Raise InputError for arrays that are not those of `Dataset.read`, of the size of those before."""
+    shapes = photo.shape == (*mask.shape, 3) and tuple(size) in ((0, 0), mask.shape[1:])
+    if not shapes or photo.dtype != np.uint8 or mask.dtype != np.uint8:
+        raise InputError(
+            f"{path}: the reader made {photo.dtype} {list(photo.shape)} and {mask.dtype} {list(mask.shape)} of"
+            " it; uint8 [K, H, W, 3] and [K, H, W] it must be, all files of one height and width."
+        )
 
 
 def _appendable(path, size):
