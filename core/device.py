@@ -1,7 +1,9 @@
 """The device that TensorFlow computes on, and whether it computes alike each time."""
 
 import os
+import platform
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -15,3 +17,13 @@ def set_up(flags):
         return f"{len(gpus)} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores"
+
+
+def versions():
+    """Of what computes: name -> text."""
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": tf.keras.__version__,
+        "numpy": np.__version__,
+    }

@@ -10,7 +10,8 @@ def make_evaluate(experiment, weights, dtype):
     """A function (batches) -> (means, confusion int64 [classes, classes]).
 
     batches: as those of `core.data.batches`. means: the loss and the experiment's
-    measures, name -> mean over the examples, whatever the sizes of the batches;
+    measures, name -> mean over the examples, whatever the sizes of the batches (but
+    for a measure that looks beyond its example, as Dubai's `soft_jaccard` does);
     summed over the replicas, if there are several. Compiled once: it sees the
     weights' values of the moment it is called.
     """

@@ -1,15 +1,13 @@
 """What the epochs of a training brought: a list of rows, dicts of one epoch's figures.
 
-The keys of a row are the columns of metrics.csv: `epoch`, `step`, `train_loss`,
-`val_NAME` for each figure (`val_iou/road`: of one class), `images_per_second`, `seconds`.
+The keys of a row are the columns of metrics.csv: `epoch`, `step`, `train_loss` (with
+the Dice term, if there is one), `val_loss` (without it), `val_NAME` for each other figure
+(`val_iou/road`: of one class), `images_per_second`, `seconds`.
 """
 
-import platform
-
 import numpy as np
-import tensorflow as tf
 
-from core import render, run_folder
+from core import device, render, run_folder
 
 
 def best(history, figure):
@@ -37,13 +35,8 @@ def report(history, folder, experiment, **facts):
     """Write metrics.csv, summary.json (facts in it) and the curves to a run folder; print the result."""
     final, top = history[-1], best(history, experiment.best)
     run_folder.write_metrics(folder, history)
-    versions = {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": tf.keras.__version__,
-        "numpy": np.__version__,
-    }
-    summary = {"experiment": experiment.name, "final": final, "best": top, **facts, "versions": versions}
+    figures = {"experiment": experiment.name, "final": final, "best": top}
+    summary = {**figures, **facts, "versions": device.versions()}
     run_folder.write_json(folder / "summary.json", summary)
     figure = render.curves(history)
     if figure:

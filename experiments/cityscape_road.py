@@ -6,7 +6,7 @@ the real validation pairs, in some 20 minutes on two cores (BUILD_NOTES.md), and
 on generated scenes in 4.
 
 Run: python -m experiments.cityscape_road --epochs=25
-     python -m experiments.cityscape_road --epochs=25 --data_dir=DIR
+     python -m experiments.cityscape_road --epochs=25 --data_dir=DIR --run_dir=runs/cityscapes
 DIR holds train/*.jpg and val/*.jpg; without it, 400 generated scenes are used.
 --clip_norm=0 is the article, which may blow up on the whole set: see there.
 """

@@ -7,7 +7,7 @@ takes 19 hours on two cores with --precision=bfloat16; on 120 scenes it learns t
 0.125 mean IoU over the official 19 classes in an hour on one (BUILD_NOTES.md).
 
 Run: python -m experiments.cityscapes_labels
-     python -m experiments.cityscapes_labels --data_dir=DIR
+     python -m experiments.cityscapes_labels --data_dir=DIR --run_dir=runs/cityscapes_34
 DIR holds leftImg8bit/ and gtFine/ as cityscapes-dataset.com has them; without
 it, 96 generated scenes are used.
 """

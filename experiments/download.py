@@ -55,7 +55,7 @@ BY_HAND = {
     "cityscapes_pairs_kaggle": f"""The Kaggle copy of the pairs needs an account:
 {KAGGLE}
 3. kaggle datasets download dansbecker/cityscapes-image-pairs --unzip -p {{folder}}
-4. python -m experiments.cityscape_road --data_dir={{folder}}""",
+4. python -m experiments.cityscape_road --data_dir={{folder}} --run_dir=runs/cityscapes""",
     "cityscapes": """Cityscapes needs an account and its terms accepted:
 
 1. Register at https://www.cityscapes-dataset.com/register/ and wait for the approval.
@@ -66,12 +66,12 @@ BY_HAND = {
 4. unzip -n {folder}/gtFine_trainvaltest.zip -d {folder}
    unzip -n {folder}/leftImg8bit_trainvaltest.zip -d {folder}
    which makes {folder}/gtFine and {folder}/leftImg8bit
-5. python -m experiments.cityscapes_labels --data_dir={folder}""",
+5. python -m experiments.cityscapes_labels --data_dir={folder} --run_dir=runs/cityscapes_34""",
     "dubai_aerial": f"""The MBRSC aerial photos of Dubai are on Kaggle, which needs an account:
 {KAGGLE}
 3. kaggle datasets download humansintheloop/semantic-segmentation-of-aerial-imagery --unzip -p {{folder}}
    which makes '{{folder}}/Semantic segmentation dataset', with Tile 1 .. Tile 8 in it
-4. python -m experiments.dubai_aerial --data_dir={{folder}}""",
+4. python -m experiments.dubai_aerial --data_dir={{folder}} --run_dir=runs/dubai""",
 }
 
 

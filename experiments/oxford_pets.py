@@ -6,7 +6,7 @@ set, which takes an hour and more on two cores with --precision=bfloat16; on 303
 images BUILD_NOTES.md has a run.
 
 Run: python -m experiments.oxford_pets
-     python -m experiments.oxford_pets --data_dir=DIR
+     python -m experiments.oxford_pets --data_dir=DIR --run_dir=runs/pets
 DIR holds images/ and annotations/ as the university publishes them; without it,
 160 generated pets are used.
 """

@@ -7,7 +7,7 @@ the full set and the published weights, which takes a quarter of an hour on two
 cores; from scratch, on 303 images, BUILD_NOTES.md has a run.
 
 Run: python -m experiments.oxford_pets_mobilenet --data_dir=DIR
-     python -m experiments.oxford_pets_mobilenet --encoder_weights=none --train_encoder
+     python -m experiments.oxford_pets_mobilenet --encoder_weights=none --train_encoder --run_dir=runs/from_scratch
 DIR holds images/ and annotations/ as the university publishes them; without it,
 160 generated pets are used. The weights are read where a run begins, not where it
 goes on.

@@ -2,7 +2,7 @@
 
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
-The flags are the experiment's. The network is its twin in Keras with Keras' initial
+The flags are the experiment's, without the better settings' other than --augment. The network is its twin in Keras with Keras' initial
 weights, dropout, loss and Adam; the images, their order and flips, and the figures
 of each epoch are those of `python -m experiments.NAME`. Not part of the suite.
 """
@@ -23,6 +23,12 @@ from experiments import article
 def main(name, *arguments):
     script = article(name)
     flags = settings.parse(script.define_flags, arguments)
+    ignored = ("schedule", "warmup_steps", "ema_decay", "dice", "weight_decay", "strategy", "data_on_device")
+    given = [f"--{name}" for name in ignored if flags[name].value != flags[name].default]
+    if "encoder_weights" in flags and flags.encoder_weights != "none":
+        given.append("--encoder_weights other than none")
+    if given:
+        raise SystemExit(f"{', '.join(given)}: Keras' fit does not do this here; leave it out.")
     experiment = script.experiment(flags)
     device.set_up(flags)
     keras.utils.set_random_seed(flags.seed)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core import metrics
 from core.data import cityscapes_labels
 from core.errors import InputError
 
@@ -75,6 +74,6 @@ def test_mean_iou_over_19_ignores_the_pixels_of_the_rest():
     figures = cityscapes_labels.figures(confusion)
     assert figures["mean_iou_19"] == pytest.approx((90 / 120 + 40 / 50) / 2)
     assert figures["classes_averaged_19"] == 2
-    assert figures["mean_iou"] == pytest.approx(np.nanmean(metrics.iou(confusion)))
+    assert figures["mean_iou"] == pytest.approx((0 + 90 / 1120 + 40 / 550 + 0) / 4)
     assert figures["classes_averaged"] == 4  # 0, 7, 8 and 9
     assert figures["iou/road"] == pytest.approx(90 / 1120)

@@ -136,7 +136,8 @@ def test_averages_are_what_validation_and_every_verb_use(pairs, tmp_path):
 @pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])
 def test_the_better_settings_of_an_experiment_train(path, shared_cache, tmp_path):
     data, flagfile = generated(path.stem, shared_cache), f"--flagfile={path}"
-    training = path.stem, tmp_path / "run", shared_cache, data, None, [flagfile, "--epochs=1"]
+    ours = [flagfile, "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
+    training = path.stem, tmp_path / "run", shared_cache, data, None, ours
     child = FORKS.Process(target=small_training.run, args=training)
     child.start()
     child.join()

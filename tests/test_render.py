@@ -1,7 +1,6 @@
 """Panels, pixel by pixel where that can be said."""
 
 import numpy as np
-from PIL import Image
 
 from core import render
 
@@ -36,6 +35,6 @@ def test_a_long_caption_ends_at_its_column():
 
 def test_the_confusion_picture_has_a_cell_for_each_pair():
     picture = render.confusion(np.array([[90, 10], [0, 5]]), ("background", "road"))
-    assert isinstance(picture, Image.Image) and picture.width == picture.height > 2 * 36
-    dark = np.asarray(picture)[..., 0] < 128
-    assert dark.any()
+    assert picture.width == picture.height > 2 * 36
+    corners = np.asarray(picture, int)[-70::36, -70::36, 0]  # of the cells, where no number stands
+    np.testing.assert_allclose(corners, [[26, 230], [255, 0]], atol=1)

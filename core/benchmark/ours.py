@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import itertools
-import platform
 
 import numpy as np
 import tensorflow as tf
@@ -39,12 +38,7 @@ def measure(spec):
         "gflop_per_image": gflop(*batch) / flags.batch_size,
         "parameters": [weights.count(trained), weights.count(made)],
         "device": in_words,
-        "versions": {
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": tf.keras.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": device.versions(),
     }
 
 
