@@ -96,7 +96,8 @@ def curves(history):
         from matplotlib.figure import Figure
     except ImportError:  # the optional extra `plots`
         return None
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4))
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.96)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     for name in ("train_loss", "val_loss"):

@@ -85,7 +85,7 @@ def test_reach_and_multiple_of_layers_known_by_hand():
     for forward, multiple, reach in ((convolutions, 1, 3), (pooled, 2, 1), (strided, 2, 3)):
         assert tiling.multiple(forward, weights) == multiple, forward
         assert tiling.reach(forward, weights, multiple) == reach, forward
-    with pytest.raises(InputError, match="--tile: .* depends on inputs"):
+    with pytest.raises(InputError, match="--tile: .* depend on inputs"):
         tiling.reach(lambda weights, x: x + tf.reduce_mean(x, axis=[1, 2], keepdims=True), weights, 4)
     with pytest.raises(InputError, match="--tile: must hold .* nothing tells"):
         tiling.reach(lambda weights, x: 0 * convolutions(weights, x), weights, 4)
