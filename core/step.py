@@ -40,8 +40,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     `averaging.init_averages` or none, in place.
     images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; share: float32, 1
     where B is the whole batch; seed: int64 [2], decides what is random in the forward
-    pass. The loss, a float32 scalar, is the batch's before the step. A batch of
-    another size does not retrace.
+    pass. The loss, a float32 scalar, is the batch's before the step. On one replica
+    a batch of another size does not retrace; on several the first one does.
 
     On several replicas each has its part of the batch, and share, that part's: the
     gradients' sum is that of the whole batch's mean loss, the same as on one device
@@ -75,7 +75,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
     def replica_step(images, masks, share, seed):
         replica = tf.distribute.get_replica_context()
-        seed += [0, replica.replica_id_in_sync_group * 2**40]  # far from every step's own
+        number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
+        seed += [0, number * 2**40]  # far from every step's own
         with tf.GradientTape() as tape:
             logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
             loss = share * tf.reduce_mean(loss_of(tf.cast(logits, tf.float32), masks))

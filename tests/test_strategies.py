@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -54,6 +55,12 @@ def test_two_replicas_follow_one_device(tmp_path):
 
 def test_moving_statistics_become_the_mean_of_the_replicas():
     child = FORKS.Process(target=_compare_statistics)
+    child.start()
+    assert ended([child]) == [0]
+
+
+def test_each_replica_draws_its_own_dropout():
+    child = FORKS.Process(target=_compare_seeds)
     child.start()
     assert ended([child]) == [0]
 
@@ -211,6 +218,30 @@ def _compare_statistics():
     for name, value in both.items():
         expected = (halves[0][name] + halves[1][name]) / 2
         np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def _compare_seeds():
+    """The loss is the mean of the replicas' seeds."""
+    _split_the_cpu()
+
+    def forward(weights, images, *, training, seed):
+        return weights["bias"] * images[..., :1] + tf.cast(seed[1], tf.float32)
+
+    with distribution.strategy("mirrored").scope():
+        weights = {"bias": tf.Variable(0.0)}
+        train_step = step.make_train_step(
+            types.SimpleNamespace(forward=forward, loss=lambda logits, masks: logits[:, 0, 0, 0]),
+            weights,
+            adam.init_slots(weights),
+            {},
+            tf.float32,
+            step.Recipe(1e-3),
+        )
+        images = np.zeros((2, 1, 4, 4, 3), np.uint8)
+        halves = tf.data.Dataset.from_tensor_slices((images, images[..., 0], [0.5, 0.5]))
+        data = tf.distribute.get_strategy().distribute_datasets_from_function(lambda context: halves)
+        (loss,) = (float(train_step(*batch, tf.constant([0, 4], tf.int64))) for batch in data)
+    assert loss > 4
 
 
 def _split_the_cpu():
