@@ -191,9 +191,13 @@ def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypa
         dying = dataclasses.replace(road(), read=read_and_die)
         cache.prepare(dying, pairs, "train", tmp_path / "cache")
     (partial,) = (tmp_path / "cache/decoded").glob("*.partial")
-    with open(partial / "images.u8", "ab") as file:
-        file.write(b"torn")  # bytes that were written after the last note
     dataset, read = counting(road())
+    whole = (partial / "images.u8").read_bytes()
+    for damage in ((partial / "images.u8").unlink, lambda: (partial / "images.u8").write_bytes(whole[:100])):
+        damage()
+        with pytest.raises(InputError, match="damaged cache .*images.u8.*; delete this folder"):
+            cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    (partial / "images.u8").write_bytes(whole + b"torn")  # bytes that came after the last note
     train = cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert sorted(read) == ["3.jpg", "4.jpg", "5.jpg", "6.jpg"]
     unbroken = cache.prepare(road(), pairs, "train", tmp_path / "other cache")

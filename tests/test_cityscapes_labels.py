@@ -52,6 +52,13 @@ def test_what_is_wrong_is_named(streets, tmp_path):
     Image.new("L", (32, 32), 1).save(labels)
     with pytest.raises(InputError, match="32x32"):
         DATASET.read((photo, labels), "train")
+    (hidden := photo.parent.with_name(".checkpoints")).mkdir()
+    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # is nobody's city
+    assert len(DATASET.find(streets, "train")) == 3
+    other = photo.rename(photo.with_name("holiday.png"))
+    with pytest.raises(InputError, match="holiday.png: not called NAME_leftImg8bit.png"):
+        DATASET.find(streets, "train")
+    other.rename(photo)
     labels.unlink()
     with pytest.raises(InputError, match="labelIds.png: missing"):
         DATASET.find(streets, "train")

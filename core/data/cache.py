@@ -150,6 +150,9 @@ def _decode(dataset, files, split, folder, bad_share):
         if index_file.exists():
             index = json.loads(index_file.read_text())
         masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
+        for name, size in (("images.u8", 3 * masks_bytes), ("masks.u8", masks_bytes)):
+            if size and (partial / name).stat().st_size < size:
+                raise ValueError(f"{name} is shorter than index.json says")
     print(f"decoding {len(files)} files into {folder}")
     bar = progress.bar(len(files), "image")
     bar.update(len(index["examples"]))

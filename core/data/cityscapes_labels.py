@@ -81,10 +81,12 @@ def find(data_dir, split):
     """
     photos = data_dir / "leftImg8bit" / split
     found = []
-    for city in sorted(path for path in photos.glob("*") if not path.is_file()):
+    for city in sorted(path for path in photos.glob("[!.]*") if not path.is_file()):
         for photo in image_files(city, (".png",)):
-            name = photo.name.replace("_leftImg8bit.png", "_gtFine_labelIds.png")
-            labels = data_dir / "gtFine" / split / city.name / name
+            scene, suffix, rest = photo.name.partition("_leftImg8bit.png")
+            if rest or not suffix:
+                raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
+            labels = data_dir / "gtFine" / split / city.name / f"{scene}_gtFine_labelIds.png"
             if not labels.is_file():
                 raise InputError(f"{labels}: missing, but {photo} is there; unpack gtFine too.")
             found.append((photo, labels))
