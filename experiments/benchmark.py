@@ -3,9 +3,9 @@
 Each contestant runs in a process of its own, in turns (A B A B); the fastest turn of
 each counts. Ours is the median of steps whose results are waited for, with generated
 images from the cache through the input pipeline; what happens once in an epoch is
-in the mean alone. Keras is the best of whole calls of fit or predict over arrays in
-memory; PyTorch the median of steps on one batch in memory. First steps, which trace
-and compile, are kept apart. Where a contestant had fewer cores busy than another,
+in the mean alone. Keras is the median of the steps of fit or predict over arrays in
+memory, the starts of these calls in the mean alone; PyTorch the median of steps on one
+batch in memory. First steps, which trace and compile, are kept apart. Where a contestant had fewer cores busy than another,
 other programs may have been in its way.
 
 Run: python -m experiments.benchmark --experiment=cityscape_road

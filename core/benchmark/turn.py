@@ -28,18 +28,18 @@ def steps(step, batch_size, seconds):
     for _ in range(WARM_UP):
         step()
     taken, cores = timed(step, seconds, least=5)
-    return figures(batch_size, statistics.median, taken, cores, first_step_at)
+    return figures(batch_size, taken, cores, first_step_at)
 
 
-def figures(batch_size, chosen, taken, cores, first_step_at):
+def figures(batch_size, taken, cores, first_step_at):
     """What every contestant says of itself.
 
-    chosen: the function (seconds of steps, taken) -> those that count; cores: busy
-    with these steps on average; first_step_at: when the first ended, of `time.time`.
+    taken: seconds of steps, of which the median counts; cores: busy with these steps
+    on average; first_step_at: when the first ended, of `time.time`.
     """
     return {
-        "images_per_second": batch_size / chosen(taken),
-        "step_seconds": chosen(taken),
+        "images_per_second": batch_size / statistics.median(taken),
+        "step_seconds": statistics.median(taken),
         "mean_step_seconds": statistics.mean(taken),
         "cores_busy": cores,
         "first_step_at": first_step_at,
