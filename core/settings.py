@@ -56,7 +56,8 @@ def define(
     rate = "The learning rate after the warm-up: the same, or falling to 0 at the end."
     flags.DEFINE_enum("schedule", "constant", schedule.SHAPES, rate, **own)
     integer("warmup_steps", 0, "Steps over which the learning rate grows to its value.")
-    number("dice", 0, "Weight of the Dice loss, added to the article's in training; val_loss is without it.", upper_bound=10)
+    dice = "Weight of the Dice loss, added to the article's in training; val_loss is without it."
+    number("dice", 0, dice, upper_bound=10)
     average = (
         "Validate and predict with a moving average of the weights that keeps so much of itself at each"
         " step, such as 0.999; 0: with the weights."

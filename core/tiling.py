@@ -25,7 +25,7 @@ def multiple(forward, weights):
                 return int(side)
         except (ValueError, tf.errors.OpError):
             pass
-    raise InputError("no square image of up to 1,536 pixels comes out of the network's forward at its own size.")
+    raise InputError("the network gives no square image of up to 1,536 pixels back at its own size.")
 
 
 def reach(forward, weights, multiple):
@@ -50,7 +50,8 @@ def reach(forward, weights, multiple):
             return int(farthest)
         width *= 2
     raise InputError(
-        f"--tile: must hold the whole image: this network's outputs depend on inputs {farthest} pixels away."
+        "--tile: must hold the whole image: this network's outputs depend on inputs"
+        f" {farthest} pixels away."
     )
 
 

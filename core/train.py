@@ -115,6 +115,14 @@ def _run(experiment, flags, folder, in_words):
             " begin a new --run_dir."
         )
     state.data = checksums
+
+    def finished():
+        return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)
+
+    if finished():
+        print("this run is finished; another --run_dir begins a new one")
+        return report()
+
     for examples in (train, val):
         beyond = np.flatnonzero(examples.class_pixels[len(experiment.classes) :]) + len(experiment.classes)
         if len(beyond):
@@ -124,13 +132,6 @@ def _run(experiment, flags, folder, in_words):
             )
     experiment.dataset.check(train.class_pixels, train.files)
     print(f"{len(train)} training and {len(val)} validation images from {train.data_dir}")
-
-    def finished():
-        return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)
-
-    if finished():
-        print("this run is finished; another --run_dir begins a new one")
-        return report()
 
     # --- loop
     writer = tensorboard.writer(folder) if flags.tensorboard and chief else None

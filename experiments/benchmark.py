@@ -5,8 +5,8 @@ each counts. Ours is the median of steps whose results are waited for, with gene
 images from the cache through the input pipeline; what happens once in an epoch is
 in the mean alone. Keras is the median of the steps of fit or predict over arrays in
 memory, the starts of these calls in the mean alone; PyTorch the median of steps on one
-batch in memory. First steps, which trace and compile, are kept apart. Where a contestant had fewer cores busy than another,
-other programs may have been in its way.
+batch in memory. First steps, which trace and compile, are kept apart. Where a
+contestant had fewer cores busy than another, other programs may have been in its way.
 
 Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras

@@ -2,9 +2,10 @@
 
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
-The flags are the experiment's, without the better settings' other than --augment. The network is its twin in Keras with Keras' initial
-weights, dropout, loss and Adam; the images, their order and flips, and the figures
-of each epoch are those of `python -m experiments.NAME`. Not part of the suite.
+The flags are the experiment's, without the better settings' other than --augment. The
+network is its twin in Keras with Keras' initial weights, dropout, loss and Adam; the
+images, their order and flips, and the figures of each epoch are those of `python -m
+experiments.NAME`. Not part of the suite.
 """
 
 import dataclasses

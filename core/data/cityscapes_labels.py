@@ -83,8 +83,8 @@ def find(data_dir, split):
     found = []
     for city in sorted(path for path in photos.glob("[!.]*") if not path.is_file()):
         for photo in image_files(city, (".png",)):
-            scene, suffix, rest = photo.name.partition("_leftImg8bit.png")
-            if rest or not suffix:
+            scene = photo.name.removesuffix("_leftImg8bit.png")
+            if scene == photo.name:
                 raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
             labels = data_dir / "gtFine" / split / city.name / f"{scene}_gtFine_labelIds.png"
             if not labels.is_file():
