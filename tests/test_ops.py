@@ -88,6 +88,26 @@ def test_maxpool_up_repeats_each_pixel_and_sums_its_gradients(size):
     np.testing.assert_allclose(tape.gradient(y, x), 4 * x, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+def test_the_step_up_in_one_equals_keras_layers_and_their_gradients(size):
+    height, width = size
+    x, skip = random(2, height, width, 6), random(2, 2 * height, 2 * width, 3, seed=1)
+    kernel = random(3, 3, 4, 9, seed=2)
+    layer = keras.layers.Conv2DTranspose(4, 3, padding="same", use_bias=False, activation=LEAKY)
+    layer.build((None, None, None, 9))
+    layer.set_weights([kernel])
+    with tf.GradientTape() as ours, tf.GradientTape() as theirs:
+        ours.watch([x, skip, kernel])
+        theirs.watch([x, skip])
+        y = ops.maxpool_up_conv2d_up(x, skip, kernel)
+        reference = layer(keras.layers.Concatenate()([keras.layers.UpSampling2D()(x), skip]))
+        loss, reference_loss = tf.reduce_sum(y**2), tf.reduce_sum(reference**2)
+    np.testing.assert_allclose(y, reference, atol=2e-5)
+    gradients = theirs.gradient(reference_loss, [x, skip, layer.kernel])
+    for mine, expected in zip(ours.gradient(loss, [x, skip, kernel]), gradients):
+        np.testing.assert_allclose(mine, expected, atol=1e-6 * np.abs(expected).max())
+
+
 def test_shapes_are_derived_when_nothing_but_the_channels_is_known():
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def network(x):

@@ -5,8 +5,6 @@ up doubles it and concatenates the skip of that level; a 1x1 convolution makes
 the one logit, road against everything else.
 """
 
-import tensorflow as tf
-
 from core import ops
 from core.weights import glorot_uniform
 
@@ -44,8 +42,6 @@ def forward(weights, images, *, training=False, seed=None):
         x = ops.conv2d_down(x, weights[f"down{level}/conv2"])
         skips.append(x)
     for level in reversed(range(bottleneck)):
-        x = ops.maxpool_up(x)  # [B, H / 2^level, W / 2^level, F(level + 1)]
-        x = tf.concat([x, skips[level]], axis=-1)
-        x = ops.conv2d_up(x, weights[f"up{level}/conv1"])
-        x = ops.conv2d_up(x, weights[f"up{level}/conv2"])
+        x = ops.maxpool_up_conv2d_up(x, skips[level], weights[f"up{level}/conv1"])
+        x = ops.conv2d_up(x, weights[f"up{level}/conv2"])  # [B, H / 2^level, W / 2^level, F(level)]
     return ops.conv2d(x, weights["logit"])
