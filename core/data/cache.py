@@ -150,7 +150,8 @@ def _decode(dataset, files, split, folder, bad_share):
         if index_file.exists():
             index = json.loads(index_file.read_text())
         masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
-        for name, size in (("images.u8", 3 * masks_bytes), ("masks.u8", masks_bytes)):
+        sizes = {"images.u8": 3 * masks_bytes, "masks.u8": masks_bytes}
+        for name, size in sizes.items():
             if size and (partial / name).stat().st_size < size:
                 raise ValueError(f"{name} is shorter than index.json says")
     print(f"decoding {len(files)} files into {folder}")
@@ -164,8 +165,8 @@ def _decode(dataset, files, split, folder, bad_share):
             return str(error)
 
     with (
-        _appendable(partial / "images.u8", 3 * masks_bytes) as images,
-        _appendable(partial / "masks.u8", masks_bytes) as masks,
+        _appendable(partial / "images.u8", sizes["images.u8"]) as images,
+        _appendable(partial / "masks.u8", sizes["masks.u8"]) as masks,
         ThreadPoolExecutor() as pool,
     ):
         while len(index["examples"]) < len(files):
