@@ -52,9 +52,21 @@ def forward(weights, images, *, training=False, seed=None):
     """
     images = images / 128 - 1  # [B, H, W, 3] in -1..1
     *skips, x = mobilenet_v2.forward(encoder(weights), images, training=training)
+    maps = [x]
     for level in reversed(range(len(FILTERS))):
-        x = ops.conv2d_transpose(x, weights[f"up{level}/transpose/kernel"], stride=2)
+        x = _up(maps, weights[f"up{level}/transpose/kernel"])
         parts = (weights[f"up{level}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance"))
         x = tf.nn.relu(ops.batch_norm(x, *parts, training=training))
-        x = tf.concat([x, skips[level]], axis=-1)  # [B, H/2^(level+1), W/2^(level+1), F + skip]
-    return ops.conv2d_transpose(x, weights["logits/kernel"], weights["logits/bias"], stride=2)
+        maps = [x, skips[level]]  # [B, H/2^(level+1), W/2^(level+1), F or skip]
+    logits = _up(maps, weights["logits/kernel"])
+    return tf.nn.bias_add(logits, tf.cast(weights["logits/bias"], logits.dtype))
+
+
+def _up(maps, kernel):
+    """`ops.conv2d_transpose`, stride 2, of maps [B, H, W, *] side by side, as the sum of one of each.
+
+    Their concatenation would have one gradient, of which the part of the encoder's taps is
+    for nothing while that is frozen: 14 % of a training step in float32.
+    """
+    kernels = tf.split(kernel, [each.shape[-1] for each in maps], axis=-1)
+    return tf.add_n([ops.conv2d_transpose(each, part, stride=2) for each, part in zip(maps, kernels)])
