@@ -28,8 +28,13 @@ def on_gpu(node):
     return any(
         kernel.device_type in ("GPU", "DEFAULT")
         and all(node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
-        for kernel in kernels.get_registered_kernels_for_op(node.op).kernel
+        for kernel in kernels_of(node.op)
     )
+
+
+@functools.cache  # TensorFlow searches all of its kernels, a millisecond an op
+def kernels_of(op):
+    return kernels.get_registered_kernels_for_op(op).kernel
 
 
 def on_host(function):
