@@ -1,6 +1,7 @@
 """Every kind of image file is read as it is meant, or refused in one sentence."""
 
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -48,10 +49,22 @@ def test_plain_rgb_files_are_mapped_and_no_others(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     photo.save(tmp_path / "turned.tif", exif=turned)
+    tile = np.resize(COLOUR, (16, 16, 3))
+    (tmp_path / "tiled.tif").write_bytes(tiled_tiff(tile, 8, 6))
+    np.testing.assert_array_equal(Image.open(tmp_path / "tiled.tif"), tile[:6, :8])
     (tmp_path / "cut.ppm").write_bytes((tmp_path / "a.ppm").read_bytes()[:-1])
     (tmp_path / "text.tif").write_text("hello")
-    for name in ("c.png", "d.bmp", "packed.tif", "grey.tif", "cmyk.tif", "turned.tif", "cut.ppm", "text.tif"):
+    others = ("c.png", "d.bmp", "packed.tif", "grey.tif", "cmyk.tif", "turned.tif", "tiled.tif", "cut.ppm")
+    for name in (*others, "text.tif"):
         assert map_rgb(tmp_path / name) is None, name
+
+
+def tiled_tiff(tile, width, height):
+    """A TIFF of the upper left part of one tile, uint8 [H, W, 3]."""
+    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3}  # size, bits, plain, RGB, samples
+    entries |= {322: tile.shape[1], 323: tile.shape[0], 324: 8 + 2 + 10 * 12 + 4, 325: tile.nbytes}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + tile.tobytes()
 
 
 def test_exif_rotation_is_undone(tmp_path):

@@ -36,16 +36,17 @@ def map_rgb(path):
     after the other. Never raises: reading says what is wrong with a file.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             rows, (first, *_) = 0, (offset for _, _, offset, _ in image.tile)
             for codec, (left, top, right, bottom), offset, arguments in image.tile:
-                layout = arguments[0] if isinstance(arguments, tuple) else arguments
+                layout, stride, *_ = arguments if isinstance(arguments, tuple) else (arguments, 0)
+                plain = codec == "raw" and layout == image.mode == "RGB" and stride in (0, 3 * width)
                 follows = offset == first + 3 * width * rows and (left, top, right) == (0, rows, width)
-                if not (codec == "raw" and layout == image.mode == "RGB" and follows):
+                if not (plain and follows):
                     return None
                 rows = bottom
-            if image.getexif().get(ORIENTATION, 1) != 1:  # not before: of a PNG, this decodes it all
+            if rows != height or image.getexif().get(ORIENTATION, 1) != 1:  # of a PNG, this decodes it all
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
     except Exception:  # damaged files raise nearly anything
