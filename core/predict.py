@@ -6,15 +6,17 @@ bytes a pixel; uncompressed TIFF and PPM files are read by the tile too.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +121,14 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
 
         return call
 
-    network = timed("network", lambda pixels: class_ids(pixels).numpy())
+    in_use, stopped = threading.Lock(), threading.Event()
+    in_turn = timed("network", lambda pixels: class_ids(pixels).numpy())
+
+    def network(pixels):
+        with in_use:  # by one, whichever thread it is of: memory is that of one tile or batch
+            if stopped.is_set():
+                raise CancelledError
+            return in_turn(pixels)
 
     def decode(path):
         mapped = None if resize or _pixels(path) <= tile**2 else images.map_rgb(path)
@@ -138,8 +147,9 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
 
     def in_tiles(photo):
         def while_writing(pixels):
+            started = time.monotonic()
             outputs = network(pixels)
-            spent["write"].append(-spent["network"][-1])  # the writer waits for it
+            spent["write"].append(started - time.monotonic())  # the writer waits for it
             return outputs
 
         tiles = tiling.tiled(
@@ -171,7 +181,7 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     started = time.monotonic()
     with files.writing(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
-    with open(output_dir / "shares.jsonl", "w") as records, ThreadPoolExecutor() as pool:
+    with open(output_dir / "shares.jsonl", "w") as records, _threads(stopped) as pool:
         photos = _ahead(pool, timed("decode", decode), paths, _pixels)
         segmented = segment(photo for photo in photos if photo)
         for record in _ahead(pool, timed("write", write), segmented, lambda item: _held(item[0])):
@@ -185,6 +195,18 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
     for error in sorted(unreadable, key=str):
         print(f"skipped: {error}", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+@contextlib.contextmanager
+def _threads(stopped):
+    """A pool of threads; where the block raises, stopped is set, and what waits its turn dropped."""
+    with ThreadPoolExecutor() as pool:
+        try:
+            yield pool
+        except BaseException:
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _ahead(pool, function, items, pixels):

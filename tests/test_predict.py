@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
 import shutil
+import signal
+import threading
+import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from test_cli import python
 
@@ -108,6 +113,43 @@ def test_a_file_that_is_read_by_the_tile_gives_the_same(run, tmp_path, monkeypat
     np.testing.assert_array_equal(plain["plain"], mapped["mapped"])
     overlays = [Image.open(tmp_path / name / f"{name}_overlay.png") for name in ("plain", "mapped")]
     np.testing.assert_array_equal(*map(np.asarray, overlays))
+
+
+class Network:
+    """In the place of the trained one: notes its calls, and how many ran at once."""
+
+    def __init__(self, monkeypatch, call=lambda: time.sleep(0.01)):
+        monkeypatch.setattr(predict, "make_predict", lambda *_: self)
+        self.call, self.calls, self.now, self.most = call, 0, 0, 0
+
+    def __call__(self, pixels):
+        self.calls, self.now = self.calls + 1, self.now + 1
+        self.most = max(self.most, self.now)
+        self.call()
+        self.now -= 1
+        return tf.zeros(pixels.shape[:3], tf.uint8)
+
+
+def test_memory_is_that_of_one_tile_however_many_images_go_by_the_tile(run, tmp_path, monkeypatch, capsys):
+    network = Network(monkeypatch)
+    paths = [photo(tmp_path / f"{index}.png", 300, 280) for index in range(6)]
+    assert segment(run, paths, tmp_path / "out", tile=256)[0] == 0
+    assert network.calls >= 4 * len(paths) and network.most == 1
+    assert 0 < int(re.search(r"network (\d+)%", capsys.readouterr().out)[1]) <= 100
+
+
+def test_ctrl_c_ends_it_within_a_tile(run, tmp_path, monkeypatch):
+    def interrupted():
+        if network.calls == 2:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.05)
+
+    network = Network(monkeypatch, interrupted)
+    path = photo(tmp_path / "large.png", 1500, 1500)
+    with pytest.raises(KeyboardInterrupt):
+        segment(run, [path], tmp_path / "out", tile=256)
+    assert network.calls < 5
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["shares.jsonl"]
 
 
 def test_flip_gives_mirrored_images_mirrored_masks(run, tmp_path):
