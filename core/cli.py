@@ -2,6 +2,7 @@
 
 import sys
 
+import tensorflow as tf
 from absl import app, flags
 
 from core import settings
@@ -29,6 +30,8 @@ def main(define_flags, run, *, arguments=False):
         sys.exit(130)
     except InputError as error:
         reason = str(error)
+    except (tf.errors.ResourceExhaustedError, MemoryError):
+        reason = "out of memory: take a smaller --batch_size, or a smaller --tile where there is one."
     except OSError as error:
         place, what = error.filename or "file system", error.strerror or error
         reason = f"{place}: {what}; see that it is there and may be used."

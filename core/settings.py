@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 
 from absl import flags
 
@@ -100,8 +101,8 @@ def define(
     resident = "Keep all decoded training images in the device's memory: for a GPU that outruns the processor."
     flags.DEFINE_bool("data_on_device", False, resident, **own)
     same = (
-        "Same seed, same weights, bit for bit. Default: yes on a CPU, where it is free; on a GPU some ops"
-        " are slower for it."
+        "Same seed, same weights, bit for bit. Default: yes on a CPU without --xla, where it is free; on a"
+        " GPU some ops are slower for it."
     )
     flags.DEFINE_bool("deterministic", None, same, **own)
     no_gradient = "--xla has no deterministic gradient of max-pooling: leave one of them out"
@@ -129,7 +130,7 @@ def decisive(define_flags, values):
 def read(values, argv, *, arguments=False):
     """Parse a command line into `flags.FlagValues`; the rest of it, the command's name first.
 
-    Raises InputError for what does not parse, and unless arguments for a rest.
+    Raises InputError for what does not parse or print, and unless arguments for a rest.
     """
     try:
         rest = values(argv)
@@ -138,6 +139,9 @@ def read(values, argv, *, arguments=False):
         reason = ": ".join([*files, " ".join(str(error).split())])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
         raise InputError(f"{reason}; see --help.") from None
+    for each in argv:
+        if each not in rest and re.search("[\ud800-\udfff]", each):  # how Python reads other bytes
+            raise InputError(f"{each}: not in UTF-8; rename what it names.")
     if rest[1:] and not arguments:
         raise InputError(f"unexpected argument {rest[1]!r}; remove it, flags begin with --.")
     return rest

@@ -27,15 +27,34 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_pair
+from conftest import decoded, write_pair
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples_of
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from test_cli import python
 
-from core import adam, checkpoint, distribution, download, predict, restore, run_folder, settings, train
-from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, images, oxford_pets
+from core import (
+    adam,
+    checkpoint,
+    cli,
+    distribution,
+    download,
+    predict,
+    restore,
+    run_folder,
+    settings,
+    train,
+)
+from core.data import (
+    cache,
+    cityscapes_labels,
+    cityscapes_pairs,
+    dubai_aerial,
+    images,
+    oxford_pets,
+    resident,
+)
 from core.errors import InputError
 from experiments import article, cityscape_road
 
@@ -43,8 +62,8 @@ SECONDS = 30  # for a case; most take some hundredths of one
 MEMORY = 2**31  # bytes that a case may add to the peak
 SIDE = 32  # pixels of the images here
 CURE = re.compile(
-    r"\b(add|begin|change|correct|delete|do not use|fetch|free|make|mend|move|must|name|pass|put|remove"
-    r"|replace|restore|scale|see|take|unpack)\b"
+    r"\b(add|begin|change|correct|delete|do not use|fetch|free|leave|make|mend|move|must|name|pass|put"
+    r"|remove|rename|replace|restore|scale|see|take|unpack)\b"
 )
 SHARES = st.integers(0, 9999)  # of a file, in ten thousandths
 some = examples_of(
@@ -1124,9 +1143,11 @@ def test_backslashes_lead_nowhere(tmp_path):
 # --- from the command line
 
 
-@pytest.mark.parametrize("what", ["a file's name in two lines", "a flagfile that is not UTF-8"])
+@pytest.mark.parametrize(
+    "what", ["a file's name in two lines", "a file's name in Latin 1", "a flagfile that is not UTF-8"]
+)
 def test_a_process_ends_with_one_line(pairs, tmp_path, what):
-    path = pairs / "train" / "two\nlines.jpg"
+    path = pairs / "train" / ("stra\udcdfe.jpg" if "Latin" in what else "two\nlines.jpg")
     path.write_bytes(b"")
     flags = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}", f"--run_dir={tmp_path / 'run'}"]
     if "flagfile" in what:
@@ -1134,7 +1155,36 @@ def test_a_process_ends_with_one_line(pairs, tmp_path, what):
         flags = [f"--flagfile={tmp_path / 'some.cfg'}"]
     done = python("experiments.cityscape_road", *flags)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    is_one_sentence(done.stderr.strip(), "some.cfg" if "flagfile" in what else "two lines.jpg")
+    named = "some.cfg" if "flagfile" in what else "lines.jpg" if "two" in what else r"stra\udcdfe.jpg"
+    is_one_sentence(done.stderr.strip(), named)
+
+
+def test_flags_that_are_not_utf_8(tmp_path):
+    with refused("data_dir"):
+        settings.parse(cityscape_road.define_flags, [f"--data_dir={tmp_path}/\udcdf"])
+    folder = tmp_path / "stra\udcdfe"
+    folder.mkdir()
+    with refused(folder):
+        settings.parse(cityscape_road.define_flags, ["--data_dir", str(folder)])
+
+
+def test_too_little_memory(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["test"])
+    for allocate in (lambda flags: tf.zeros([2**47]), lambda flags: np.zeros(2**47)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(lambda values: None, allocate)
+        is_one_sentence(str(ended.value), "--batch_size")
+
+
+@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError, tf.errors.InternalError])
+def test_images_that_do_not_fit_into_the_device(tmp_path, monkeypatch, error):
+    def full(*_, **__):
+        raise error(None, None, "Dst tensor is not initialized.")
+
+    examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
+    monkeypatch.setattr(tf, "Variable", full)
+    with refused(tmp_path):
+        resident.make_training(examples, 1, seed=0)
 
 
 @pytest.mark.parametrize("state", [None, {"x": 1}, {"epoch": "1"}, {"epoch": -1}, {"history": [{}]}], ids=str)

@@ -221,7 +221,10 @@ def _appendable(path, size):
 
 
 def _key(dataset, files):
-    """A digest of all that the pixels depend on; not of the split, which may share its files."""
+    """A digest of all that the pixels depend on; not of the split, which may share its files.
+
+    Raises InputError for a path that could not be printed.
+    """
     digest = hashlib.sha256()
     for function in (dataset.read, image_reading.read_rgb):  # who edits a reader gets a new cache
         digest.update(Path(inspect.getfile(function)).read_bytes())
@@ -229,5 +232,8 @@ def _key(dataset, files):
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # the latter for what chmod mends
-        digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
+        try:
+            digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
+        except UnicodeEncodeError:
+            raise InputError(f"{path.absolute()}: a name that is not UTF-8; rename it.") from None
     return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ def make_training(examples, batch_size, *, seed, changes=()):
     try:  # as variables: of these alone a GPU gathers bytes
         images = tf.Variable(examples.images, trainable=False)
         masks = tf.Variable(examples.masks, trainable=False)
-    except tf.errors.ResourceExhaustedError:
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # the latter while copying
         size = (examples.images.nbytes + examples.masks.nbytes) / 2**20
         raise InputError(
             f"{examples.data_dir}: {size:,.0f} MiB of decoded images do not fit into the device's"
