@@ -8,7 +8,10 @@ import tensorflow as tf
 
 
 def set_up(flags):
-    """Make ops deterministic if the flags ask for it, by default on a CPU. Returns the device in words."""
+    """Make ops deterministic if the flags ask for it, by default on a CPU without XLA.
+
+    Returns the device in words.
+    """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
     if by_default if flags.deterministic is None else flags.deterministic:

@@ -71,10 +71,10 @@ def _card(run, multiple):
         "input": {
             "images": "uint8 [N, H, W, 3], RGB from 0 to 255, upright, not normalised",
             "size": f"any; padded inside to multiples of {multiple} by the last row and column",
-            "trained_on": f"images scaled to {run.flags.size} x {run.flags.size}, {resample}"
+            "validated_on": f"images scaled to {run.flags.size} x {run.flags.size}, {resample}"
             if resized
             else "parts of images at their own size",
-            "trained_side": run.flags.size if resized else None,
+            "validated_side": run.flags.size if resized else None,
         },
         "output": {
             "class_ids": "uint8 [N, H, W]: indices of classes and palette",

@@ -2,7 +2,7 @@
 
 Article: "Cityscape segmentation with raw TF 2.0": pairs at 128x128, Adam 1e-3,
 batches of 5, 25 epochs; it claims no figure. Expect a road IoU of 0.90 to 0.92 on
-the real validation pairs, in some 20 minutes on two cores (BUILD_NOTES.md), and 0.95
+the real validation pairs, in some 20 minutes on two cores (BUILD_NOTES.md), and 0.96
 on generated scenes in 4.
 
 Run: python -m experiments.cityscape_road --epochs=25

@@ -10,8 +10,8 @@ its validation patches: loss 0.4170, accuracy 0.8616, Jaccard index 0.6599. Expe
 Its random split puts most validation patches beside training patches of the same
 photo; --split_by=image keeps the patches of a photo together. Its Jaccard index
 is `soft_jaccard` below, a mean over batches, and the larger the smaller these are:
---batch_size must be the same where two are compared. mean_iou is the usual figure, of
-decided classes.
+--batch_size and --strategy must be the same where two are compared. mean_iou is the
+usual figure, of decided classes.
 
 Run: python -m experiments.dubai_aerial --epochs=20
      python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --run_dir=runs/dubai

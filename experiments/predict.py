@@ -20,7 +20,7 @@ def define_flags(values):
         "size",
         "train",
         ["train", "native"],
-        "The network sees an image as in training, scaled if images were; or at its own size.",
+        "The network sees an image as in validation, scaled if images were; or at its own size.",
         flag_values=values,
     )
     flags.DEFINE_integer(

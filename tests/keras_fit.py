@@ -28,6 +28,8 @@ def main(name, *arguments):
     given = [f"--{name}" for name in ignored if flags[name].value != flags[name].default]
     if "encoder_weights" in flags and flags.encoder_weights != "none":
         given.append("--encoder_weights other than none")
+    if flags.precision == "float16":
+        given.append("--precision=float16")
     if given:
         raise SystemExit(f"{', '.join(given)}: Keras' fit does not do this here; leave it out.")
     experiment = script.experiment(flags)

@@ -43,7 +43,7 @@ def test_it_needs_nothing_of_ours_and_equals_predict(run, road_run, tmp_path):
     assert done.returncode == 0 and done.stderr == "", done.stderr
     card = json.loads((exported / "model.json").read_text())
     assert card["classes"] == ["background", "road"] and card["palette"][1] == [128, 64, 128]
-    assert card["input"]["trained_side"] == 32 and "multiples of 16" in card["input"]["size"]
+    assert card["input"]["validated_side"] == 32 and "multiples of 16" in card["input"]["size"]
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-I", "-c", FOREIGN, str(exported)]
