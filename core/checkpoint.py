@@ -45,12 +45,15 @@ def keep(folder, name, source="last"):
 
 
 def load(path):
-    """(arrays, state) of a checkpoint. Raises InputError if it is missing or damaged."""
+    """(arrays, state) of a checkpoint.
+
+    Raises InputError if it is missing or damaged, OSError where the disk fails or
+    the file may not be read.
+    """
     if not os.path.isfile(path):
         raise InputError(f"{path}: no such checkpoint; train on, or restore it from a copy.")
     try:
-        if not zipfile.is_zipfile(path):
-            raise ValueError("no archive, or cut short")
+        zipfile.ZipFile(path).close()  # what is none, NumPy takes for a pickle
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         saved = json.loads(str(arrays.pop(STATE)))
@@ -58,6 +61,8 @@ def load(path):
             raise ValueError("arrays or state are missing")
         return arrays, saved["state"]
     except Exception as error:  # zip, zlib and NumPy each have their own for damage
+        if getattr(error, "errno", None) in files.PASSING:
+            raise
         raise InputError(
             f"{path}: damaged checkpoint ({error}); restore it from a copy or delete it."
         ) from None

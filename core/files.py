@@ -1,10 +1,17 @@
 """Files that are whole or absent, and locks that die with their process."""
 
 import contextlib
+import errno
 import fcntl
 import os
 
 from core.errors import InputError
+
+# What neither space nor permission cures: a file where a folder should be, and the reverse.
+UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+
+# What fails for now, or for this user: it says nothing about the content of a file.
+PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 @contextlib.contextmanager
@@ -16,10 +23,10 @@ def writing(path):
     try:
         yield
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space there or make"
-            " it writable, then give the same command again."
-        ) from None
+        cure = "free some space there or make it writable, then give the same command again"
+        if error.errno in UNFIT:
+            cure = "name another place"
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); {cure}.") from None
 
 
 @contextlib.contextmanager
@@ -38,7 +45,8 @@ def atomic(path):
                 os.fsync(file.fileno())
             os.replace(partial, path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise
 
 

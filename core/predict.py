@@ -138,6 +138,8 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
             image = images.read_rgb(path, max_pixels=MAX_PIXELS)
         except InputError as error:
             return unreadable.append(error)
+        except MemoryError:
+            return unreadable.append(InputError(f"{path}: too large for the memory here; scale it down."))
         pixels = None
         if resize:
             pixels = np.asarray(image.resize((resize, resize), experiment.dataset.resample))

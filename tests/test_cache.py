@@ -1,6 +1,7 @@
 """Decoding once: keyed by what it was made from, whole or absent, resumable."""
 
 import dataclasses
+import errno
 import inspect
 import os
 from pathlib import Path
@@ -161,6 +162,16 @@ def test_a_damaged_cache_is_named(pairs, tmp_path, name, content):
     if content is not None:
         (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{folder}: damaged cache .*delete this folder"):
+        cache.prepare(road(), pairs, "train", tmp_path / "cache")
+
+
+def test_a_cache_that_may_not_be_read_is_not_called_damaged(pairs, tmp_path, monkeypatch):
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    monkeypatch.setattr(np, "memmap", forbidden)
+    with pytest.raises(PermissionError):
         cache.prepare(road(), pairs, "train", tmp_path / "cache")
 
 

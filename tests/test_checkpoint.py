@@ -1,6 +1,8 @@
 """Checkpoints are whole and checked; damage is named and the one before is taken."""
 
+import errno
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -72,6 +74,20 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
         (tmp_path / f"{name}.npz").write_bytes(b"")
     with pytest.raises(InputError, match="previous.npz"):
         checkpoint.load_latest(tmp_path)
+
+
+@pytest.mark.parametrize("reader", [(np, "load"), (zipfile, "ZipFile")])
+def test_a_fault_of_the_disk_costs_no_checkpoint(tmp_path, monkeypatch, reader):
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, ARRAYS, {"epoch": epoch})
+    monkeypatch.setattr(*reader, fail)
+    with pytest.raises(OSError, match="Input/output"):
+        checkpoint.load_latest(tmp_path)
+    monkeypatch.undo()
+    assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
 
 
 def test_keeping_what_is_kept_already_leaves_no_stray_file(tmp_path):

@@ -1,12 +1,13 @@
 """Every kind of image file is read as it is meant, or refused in one sentence."""
 
+import errno
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from core.data.images import image_files, map_rgb, read_class_ids, read_rgb
 from core.errors import InputError
@@ -107,6 +108,24 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path, content):
         with pytest.raises(InputError) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), OSError(errno.EMFILE, "Too many open files")], ids=repr)
+def test_a_fault_of_the_machine_is_none_of_the_file(tmp_path, monkeypatch, fault):
+    Image.fromarray(COLOUR).save(tmp_path / "good.png")
+
+    def fail(image):
+        raise fault
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fail)
+    with pytest.raises(type(fault)):
+        read_rgb(tmp_path / "good.png")
+
+
+def test_another_kind_of_image_is_told_what_may_be(tmp_path):
+    Image.fromarray(COLOUR).save(tmp_path / "photo.tga")
+    with pytest.raises(InputError, match="photo.tga: not a readable image .none of JPEG, PNG, .*PPM"):
+        read_rgb(tmp_path / "photo.tga")
 
 
 def test_a_missing_file_is_named(tmp_path):

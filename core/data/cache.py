@@ -121,7 +121,7 @@ def _whole(folder):
     """A block that reads a folder of the cache; damage in it names the folder, as InputError."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: damaged cache ({error}); delete this folder.") from None
 
 

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from core import files
 from core.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF's tag
@@ -24,7 +25,8 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS):
     Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped; of
     several pictures in a file it is the first. Raises InputError that names the
     file: damaged, not an image, not readable, larger than max_pixels. In memory a
-    pixel takes four bytes, and more where the file has to be converted.
+    pixel takes four bytes, and more where the file has to be converted. Where the
+    machine fails, not the file, it is MemoryError or an OSError.
     """
     return _read(path, max_pixels, _rgb)
 
@@ -102,7 +104,11 @@ def _read(path, max_pixels, convert):
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable.") from None
     except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in files.PASSING:
+            raise
         reason = str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):
+            reason = f"none of {', '.join(FORMATS)}"
         raise InputError(
             f"{path}: not a readable image ({reason}); replace or remove the file."
         ) from None
