@@ -13,27 +13,27 @@ from core.evaluate import make_evaluate, make_predict
 WORST = 10
 
 
-def evaluate(run, split, output_dir):
-    """Evaluate a `restore.Run` on a split, in batches as in training; the figures, a dict.
+def evaluate(run, split, output_dir, *, batch_size=None):
+    """Evaluate a `restore.Run` on a split, in batches as in training or other; the figures, a dict.
 
     They are those of the training's validation, by the same names, and `classes`:
     for each its IoU, Dice, precision, recall and pixels. Written to output_dir:
     figures.json; confusion.csv, a row for each true class, and confusion.png;
     worst.png, the images with the most wrong pixels.
     """
-    experiment, flags = run.experiment, run.flags
-    examples = cache.of_run(experiment.dataset, flags, split)
+    experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
+    examples = cache.of_run(experiment.dataset, run.flags, split)
     print(f"{len(examples)} {split} images from {examples.data_dir}")
 
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
     means, confusion = make_evaluate(any_size, run.weights, run.dtype)(
-        batches.evaluation(examples, flags.batch_size)
+        batches.evaluation(examples, batch_size)
     )
     predict = make_predict(any_size, run.weights, run.dtype)
     wrong = [
         np.mean(predict(images) != masks, axis=(1, 2))
-        for images, masks, _ in batches.evaluation(examples, flags.batch_size)
+        for images, masks, _ in batches.evaluation(examples, batch_size)
     ]
     worst = examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
 

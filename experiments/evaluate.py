@@ -19,6 +19,9 @@ def define_flags(values):
         "data_dir", None, "Folder of a data set, in place of the run's own.", flag_values=values
     )
     flags.DEFINE_enum("split", "val", ["val", "train"], "Which of its images.", flag_values=values)
+    flags.DEFINE_integer(
+        "batch_size", None, "Images at once; without it, the run's.", lower_bound=1, flag_values=values
+    )
     flags.DEFINE_string(
         "output_dir",
         None,
@@ -31,7 +34,7 @@ def run(flags):
     """Print the figures and write them with the pictures; 0."""
     trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir)
     output_dir = Path(flags.output_dir or Path(flags.run_dir) / "evaluation")
-    figures = report.evaluate(trained, flags.split, output_dir)
+    figures = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
     classes = figures.pop("classes")
     for name, value in figures.items():
         if "/" not in name:  # a figure of one class: in the table below

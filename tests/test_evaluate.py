@@ -16,11 +16,15 @@ from experiments import article
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_figures_are_those_of_the_training(road_run, tmp_path, name):
     flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name)
-    figures = report.evaluate(restore.restore(flags, article, data=True), "val", tmp_path / "out")
+    restored = restore.restore(flags, article, data=True)
+    figures = report.evaluate(restored, "val", tmp_path / "out")
     row = checkpoint.load(road_run / "checkpoints" / f"{name}.npz")[1]["history"][-1]
     trained = {name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")}
     assert trained.keys() == {"loss", "iou", "accuracy", "precision", "recall"}
     assert {name: figures[name] for name in trained} == pytest.approx(trained, rel=0, abs=0, nan_ok=True)
+
+    one_by_one = report.evaluate(restored, "val", tmp_path / "one by one", batch_size=1)
+    assert one_by_one["classes"] == figures["classes"] and one_by_one["loss"] == pytest.approx(figures["loss"])
 
     written = json.loads((tmp_path / "out/figures.json").read_text())
     assert written["loss"] == figures["loss"]
