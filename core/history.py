@@ -17,7 +17,7 @@ def best(history, figure):
 
 def stalled(history, patience):
     """Whether the last `patience` epochs, if any, brought no smaller validation loss."""
-    losses = [row["val_loss"] for row in history]
+    losses = np.nan_to_num([row["val_loss"] for row in history], nan=np.inf)
     return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
 
 

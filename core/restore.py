@@ -29,7 +29,7 @@ def define_flags(values):
         "checkpoint",
         "best",
         ["best", "last"],
-        "The epoch with the best figure on the validation images, or the last one.",
+        "The epoch with the best figure on the validation images, or where the training stands.",
         flag_values=values,
     )
 

@@ -101,7 +101,7 @@ def _flags_cfg(folder):
             f"{folder}: no flags.cfg here, so this is not the folder of a run; name another --run_dir."
         )
     try:
-        return path.read_text("utf-8").splitlines() or [""]
+        return path.read_text("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text; restore the file from a copy.") from None
 

@@ -33,7 +33,7 @@ def define(
 
     def folder(flag, default, help):
         flags.DEFINE_string(flag, default, help, **own)
-        must(flag, lambda name: name != "" and "\0" not in str(name), "must name a folder")
+        must(flag, lambda name: name is None or re.fullmatch(r"[^\0\r\n]+", name), "must name a folder")
 
     def must(flag, holds, message):
         flags.register_validator(flag, holds, message, **own)

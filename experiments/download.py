@@ -8,6 +8,7 @@ NAME, by hand:  cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 An interrupted download goes on where it stopped. A folder that exists is left as it is.
 """
 
+import shlex
 from pathlib import Path
 
 from absl import flags
@@ -70,7 +71,7 @@ BY_HAND = {
     "dubai_aerial": f"""The MBRSC aerial photos of Dubai are on Kaggle, which needs an account:
 {KAGGLE}
 3. kaggle datasets download humansintheloop/semantic-segmentation-of-aerial-imagery --unzip -p {{folder}}
-   which makes '{{folder}}/Semantic segmentation dataset', with Tile 1 .. Tile 8 in it
+   which makes 'Semantic segmentation dataset' there, with Tile 1 .. Tile 8 in it
 4. python -m experiments.dubai_aerial --data_dir={{folder}} --run_dir=runs/dubai""",
 }
 
@@ -92,7 +93,7 @@ def run(flags, arguments):
         raise InputError(f"{' '.join(arguments) or 'no data set'}: give one of {names}.")
     (name,) = arguments
     if name in BY_HAND:
-        print(BY_HAND[name].format(folder=flags.data_dir or "DIR"))
+        print(BY_HAND[name].format(folder=shlex.quote(flags.data_dir or "DIR")))
         return 0
     if not flags.data_dir:
         raise InputError(f"--data_dir: name the folder to put {name} in.")

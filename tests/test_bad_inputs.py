@@ -40,6 +40,7 @@ from core import (
     cli,
     distribution,
     download,
+    files,
     predict,
     restore,
     run_folder,
@@ -1166,6 +1167,20 @@ def test_flags_that_are_not_utf_8(tmp_path):
     folder.mkdir()
     with refused(folder):
         settings.parse(cityscape_road.define_flags, ["--data_dir", str(folder)])
+
+
+def test_a_folder_of_any_name_can_be_used_again(tmp_path):
+    for _ in range(2):
+        claimed(road(tmp_path / "run", f"--cache_dir={tmp_path}/line\u2028feed\x85"))
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "run").touch()
+    with refused(tmp_path / "run"):
+        claimed(road(tmp_path / "run"))
+    long = tmp_path / ("a" * 250)
+    with refused(long), files.atomic(long):
+        pass
 
 
 def test_too_little_memory(monkeypatch):

@@ -447,6 +447,8 @@ def test_steps_by_hand(name, capsys):
     assert verb.run(SimpleNamespace(data_dir="/data"), [name]) == 0
     out = capsys.readouterr().out
     assert "--data_dir=/data" in out and "{" not in out
+    assert verb.run(SimpleNamespace(data_dir="/my data"), [name]) == 0
+    assert capsys.readouterr().out.replace("'/my data'", "/data") == out
 
 
 def test_from_the_command_line(tmp_path):

@@ -4,13 +4,14 @@ An op without one would run on the host, and its tensors go there and back, with
 """
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-from core import averaging, settings, step
+from core import averaging, device, settings, step
 from core.data import augment, resident
 from core.evaluate import make_predict
 from experiments import article
@@ -61,6 +62,14 @@ def test_a_step_of_training_and_a_prediction(name):
     assert not on_host(train_step.get_concrete_function())
     predict = make_predict(experiment, weights, dtype)
     assert not on_host(predict.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)))
+
+
+@pytest.mark.parametrize("strategy, count", [("single", 1), ("mirrored", 8)])
+def test_one_gpu_of_eight_is_called_one(monkeypatch, strategy, count):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: 8 * [kind])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "H"})
+    flags = SimpleNamespace(deterministic=False, xla=False, strategy=strategy)
+    assert device.set_up(flags) == f"{count} x H"
 
 
 def test_data_on_the_device():

@@ -20,6 +20,8 @@ from experiments import cityscape_road, cityscapes_labels
         ("--road_tolerance=256", "road_tolerance"),
         ("--precision=float8", "precision"),
         ("--data_dir=/no/such/folder", "data_dir"),
+        ("--run_dir=", "run_dir"),
+        ("--cache_dir=two\nlines", "cache_dir"),
         ("--no_such_flag", "no_such_flag"),
         ("--flagfile=/no/such.cfg", "no/such.cfg"),
     ],

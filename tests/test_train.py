@@ -256,6 +256,9 @@ def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, ca
     row = [{"val_loss": loss} for loss in (5, 4, 4.5, 4)]
     assert [history.stalled(row[:n], 2) for n in range(5)] == [False, False, False, False, True]
     assert not history.stalled(row, 0) and not history.stalled(row, 3)
+    nan, *others = ({"val_loss": loss} for loss in (float("nan"), 4, 5, 6))
+    assert history.stalled([nan, *others], 2) and not history.stalled([nan, *others[:1]], 1)
+    assert history.stalled([others[0], nan, others[1]], 2) and history.stalled([nan] * 3, 2)
     still = "--learning_rate=1e-30", "--early_stopping_patience=2"
     assert start("run", *still) == 0
     assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3
