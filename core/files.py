@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 
 from core.errors import InputError
 
@@ -12,6 +13,11 @@ UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOL
 
 # What fails for now, or for this user: it says nothing about the content of a file.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+
+
+def is_utf8(name):
+    """Whether a path or flag can be printed: what is no UTF-8, Python reads as lone surrogates."""
+    return not re.search("[\ud800-\udfff]", str(name))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import re
 
 from absl import flags
 
-from core import distribution, schedule
+from core import distribution, files, schedule
 from core.data import augment
 from core.errors import InputError
 
@@ -135,13 +135,13 @@ def read(values, argv, *, arguments=False):
     try:
         rest = values(argv)
     except (flags.Error, OSError, ValueError, RecursionError) as error:  # of flagfiles, too
-        files = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]
-        reason = ": ".join([*files, " ".join(str(error).split())])
+        flagfiles = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]
+        reason = ": ".join([*flagfiles, " ".join(str(error).split())])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
         raise InputError(f"{reason}; see --help.") from None
     for each in argv:
-        if each not in rest and re.search("[\ud800-\udfff]", each):  # how Python reads other bytes
-            raise InputError(f"{each}: not in UTF-8; rename what it names.")
+        if each not in rest and not files.is_utf8(each):
+            raise InputError(f"{each}: not in UTF-8; change the name.")
     if rest[1:] and not arguments:
         raise InputError(f"unexpected argument {rest[1]!r}; remove it, flags begin with --.")
     return rest

@@ -26,7 +26,7 @@ SMALL = {
         ["--size=16"],
         functools.partial(pets_unet.init_weights, filters=(4, 8), classes=3),
     ),
-    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none"], None),
+    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], None),
     "cityscapes_labels": (
         ["--size=16", "--resize=24"],
         functools.partial(labels_unet.init_weights, filters=(4, 8), classes=34),

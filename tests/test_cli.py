@@ -15,10 +15,10 @@ def python(*arguments, **options):
 
 
 def test_road_experiment_from_nothing_to_pictures(shared_cache, tmp_path):
-    """Three epochs at a sixteenth of the area: generated scenes are learned, nothing else is needed."""
+    """Five epochs at a sixteenth of the area: generated scenes are learned, nothing else is needed."""
     run = tmp_path / "run"
     folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
-    done = python("experiments.cityscape_road", "--epochs=3", "--size=32", *folders)
+    done = python("experiments.cityscape_road", "--epochs=5", "--size=32", *folders)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # none of TensorFlow's start-up noise either
     lines = done.stdout.splitlines()
@@ -27,7 +27,7 @@ def test_road_experiment_from_nothing_to_pictures(shared_cache, tmp_path):
     assert str(run / "predictions") in lines[-1]
     summary = json.loads((run / "summary.json").read_text())
     # at full size and 25 epochs it passes 0.90; this short run has a bound of its own
-    assert summary["best"]["val_iou"] > 0.65
+    assert summary["best"]["val_iou"] > 0.75
     again = python("experiments.cityscape_road", f"--flagfile={run / 'flags.cfg'}")
     assert again.returncode == 0 and "finished" in again.stdout
     assert [line for line in lines if line.startswith("final")][0] in again.stdout

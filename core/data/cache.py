@@ -232,8 +232,7 @@ def _key(dataset, files):
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # the latter for what chmod mends
-        try:
-            digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
-        except UnicodeEncodeError:
-            raise InputError(f"{path.absolute()}: a name that is not UTF-8; rename it.") from None
+        if not filesystem.is_utf8(path.absolute()):
+            raise InputError(f"{path.absolute()}: not in UTF-8; change the name.")
+        digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
     return digest.hexdigest()[:16]

@@ -48,7 +48,8 @@ def map_rgb(path):
                 if not (plain and follows):
                     return None
                 rows = bottom
-            if rows != height or image.getexif().get(ORIENTATION, 1) != 1:  # of a PNG, this decodes it all
+            turned = image.getexif().get(ORIENTATION, 1) != 1  # not before: of a PNG, this decodes it all
+            if turned or rows != height:
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
     except Exception:  # damaged files raise nearly anything
