@@ -108,3 +108,10 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
         corners.add(int(cut[0].min()))
     assert flipped == {True, False}
     assert corners == {6 * top + left for top in range(3) for left in range(4)}
+
+
+def test_the_end_of_an_epoch_does_not_wait_for_a_tuner(tmp_path):
+    """tf.data's own sleeps twice as long each time, and the end of an iterator waits until it wakes."""
+    examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
+    for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
+        assert data.options().autotune.enabled is False

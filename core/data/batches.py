@@ -8,6 +8,7 @@ replicas: then the part holds an example that is another's.
 """
 
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -57,7 +58,7 @@ def _batched(examples, rows, batch_size, context, changed=None):
     def batched(rows, size, share):
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
         if changed:
-            data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
+            data = data.map(changed, num_parallel_calls=os.cpu_count())
         share = tf.constant(share, tf.float32)
         return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
 
@@ -68,7 +69,9 @@ def _batched(examples, rows, batch_size, context, changed=None):
         for part in np.array_split(last, replicas)[mine]:
             filled = part if len(part) else last[:1]
             data = data.concatenate(batched(filled, len(filled), len(part) / len(last)))
-    return data.prefetch(2)
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False  # its thread naps, for up to a minute, and an iterator's end awaits it
+    return data.prefetch(2).with_options(untuned)
 
 
 def _reader(examples):
