@@ -8,7 +8,6 @@ replicas: then the part holds an example that is another's.
 """
 
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
@@ -58,7 +57,7 @@ def _batched(examples, rows, batch_size, context, changed=None):
     def batched(rows, size, share):
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
         if changed:
-            data = data.map(changed, num_parallel_calls=os.cpu_count())
+            data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
         share = tf.constant(share, tf.float32)
         return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
 
