@@ -28,11 +28,8 @@ def test_convolutions_equal_keras_at_any_size(size):
 
 @pytest.mark.parametrize("side, stride", [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("transposed", [False, True])
-def test_fast_convolutions_in_bfloat16_have_the_gradients_of_tensorflow(
-    side, stride, transposed, monkeypatch
-):
+def test_convolutions_in_bfloat16_have_the_gradients_of_tensorflow(side, stride, transposed):
     """What is rounded to bfloat16 here is not there: hence the tolerance."""
-    monkeypatch.setattr(ops, "WIDE", 1)
     x, kernel = tf.cast(random(2, 8, 6, 3), tf.bfloat16), random(side, side, 3, 16, seed=1)
     if transposed:
         kernel = tf.transpose(kernel, [0, 1, 3, 2])

@@ -29,7 +29,7 @@ def multiply_adds(graph):
     kernel number that makes it; those with the zeros of padding count.
     """
     total = 0
-    for op in _needed(graph):
+    for op in needed(graph):
         kind = op.type.replace(DEPTHWISE, "Conv2D")
         if kind in TENSORS:
             output, kernel = (tensor.shape for tensor in TENSORS[kind](op))
@@ -43,7 +43,7 @@ def multiply_adds(graph):
     return total
 
 
-def _needed(graph):
+def needed(graph):
     """The ops that results depend on: TensorFlow runs no others, such as gradients of images."""
     needed, found = set(), [*(output.op for output in graph.outputs), *graph.control_outputs]
     while found:

@@ -1,0 +1,140 @@
+"""Convolutions of `tf.nn` with less arithmetic, or with faster gradients, for CPUs.
+
+The same functions but for rounding. `core.ops` calls them where they pay; layouts are as there.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+WIDE = 2**14  # input times output channels from which half of the products pay for the additions
+ROWS = 4  # of outputs, that come out of a window
+
+
+def _transforms(points):
+    """float32 matrices [6, 6], [6, 3], [4, 6] of Cook and Toom's construction, from five points and infinity.
+
+    From six inputs, and from three taps, to their values at the points, and from
+    products of these to four outputs.
+    """
+    powers = np.vander(points, ROWS, increasing=True)  # [5, 4]
+    others = [[each for each in points if each != point] for point in points]
+    scales = [[np.prod(point - np.array(rest))] for point, rest in zip(points, others)]
+    to_values = [[*np.poly(rest)[::-1], 0] for rest in others] + [np.poly(points)[::-1]]
+    kernel_to_values = np.vstack([powers[:, :3] / scales, [0, 0, 1]])
+    from_values = np.vstack([powers, [0, 0, 0, 1]]).T
+    return (np.array(each, np.float32) for each in (to_values, kernel_to_values, from_values))
+
+
+# Of the points tried these round least in bfloat16; 0, 1, -1, 2 and -2 are off by 1.4 times as much.
+TO_VALUES, KERNEL_TO_VALUES, FROM_VALUES = _transforms((0, 3 / 4, -3 / 4, 3 / 2, -3 / 2))
+
+
+def pays(x, kernel, stride):
+    """Whether `conv2d` is faster than `tf.nn`'s: in graphs, of wide layers, on CPUs."""
+    height, width, inside, outside = kernel.shape
+    fits = (height, width, stride) == (3, 3, 1) and inside * outside >= WIDE
+    on_cpu = not tf.config.list_physical_devices("GPU")  # cuDNN has a Winograd of its own
+    return fits and x.dtype in (tf.float32, tf.bfloat16) and on_cpu and not tf.executing_eagerly()
+
+
+@tf.custom_gradient
+def conv2d(x, kernel):
+    """`tf.nn.conv2d`, SAME, stride 1, of 3x3 taps, with half of the products: [B, H, W, I] -> [B, H, W, O].
+
+    kernel: float32 [3, 3, I, O]. Winograd's F(4, 3) along the columns: Lavin and Gray, 2016, "Fast
+    algorithms for convolutional neural networks". Four rows of outputs see six of inputs. Outputs
+    are the coefficients of a product of polynomials, which follow from its values at six points:
+    six products with one row of taps, in place of four rows with three. In bfloat16 outputs are
+    off by 0.6 % of their deviation, those of `tf.nn` by 0.24 %.
+    """
+
+    def gradient(upstream):
+        with tf.control_dependencies([upstream]):  # else what the forward pass made of x is kept till now
+            again = tf.identity(x)
+        to_kernel = _winograd_kernel_gradient(again, upstream)
+        with tf.control_dependencies([to_kernel]):  # one after the other: 300 MiB of the pets' network
+            upstream = tf.identity(upstream)
+        return _winograd(upstream, kernel, transposed=True), to_kernel
+
+    return _winograd(x, kernel), gradient
+
+
+def _winograd(x, kernel, *, transposed=False):
+    batch, height, width, _ = tf.unstack(tf.shape(x))
+    outside = kernel.shape[2 if transposed else 3]
+    values = _at_points(x, TO_VALUES, above=1)
+    with tf.control_dependencies([x]):  # else all layers' taps are made at once, before the first
+        taps = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)
+    products = []
+    for value, row in zip(values, tf.split(tf.cast(taps, x.dtype), len(TO_VALUES))):  # [1, 3, I, O]
+        if transposed:
+            shape = [*tf.unstack(tf.shape(value))[:3], outside]
+            product = tf.nn.conv2d_transpose(value, row, shape, strides=1, padding="SAME")
+        else:
+            product = tf.nn.conv2d(value, row, strides=1, padding="SAME")
+        products.append(tf.reshape(product, [batch, -1, 1, width * outside]))
+    y = tf.matmul(tf.cast(FROM_VALUES, x.dtype), tf.concat(products, axis=2))  # [B, H / 4, 4, W * O]
+    return tf.reshape(y, [batch, -1, width, outside])[:, :height]
+
+
+def _winograd_kernel_gradient(x, upstream):
+    """Each tap's is a product of matrices. A column of zeros before the first makes one line of all rows."""
+    values = _at_points(x, TO_VALUES, above=1, left=1)
+    upstreams = _at_points(upstream, FROM_VALUES.T, above=0, left=1)
+    taps = []
+    for value, up in zip(values, upstreams):
+        value, up = (tf.reshape(each, [-1, each.shape[-1]]) for each in (value, up))
+        for seen, at in ((value[:-1], up[1:]), (value, up), (value[1:], up[:-1])):
+            taps.append(tf.matmul(seen, at, transpose_a=True))
+    taps = tf.reshape(tf.stack(taps), [len(values), 3, *taps[0].shape])
+    return tf.tensordot(KERNEL_TO_VALUES.T, tf.cast(taps, tf.float32), 1)
+
+
+def _at_points(x, transform, *, above, left=0):
+    """The values of windows of rows at each point: [B, H, W, C] -> P times [B, H / 4, left + W, C].
+
+    transform: [P, R]; window i has the R rows from 4 i - above on, and zeros outside of the image.
+    """
+    batch, height, width, channels = *tf.unstack(tf.shape(x))[:3], x.shape[-1]
+    points, size = transform.shape
+    starts = ROWS * tf.range(-(-height // ROWS))
+    below = starts[-1] + size - above - height
+    rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
+    rows = tf.reshape(rows, [batch, above + height + below, (left + width) * channels])
+    windows = tf.gather(rows, starts[:, None] + tf.range(size), axis=1)  # [B, H / 4, R, (left + W) * C]
+    values = tf.split(tf.matmul(tf.cast(transform, x.dtype), windows), points, axis=2)
+    return [tf.reshape(each, [batch, -1, left + width, channels]) for each in values]
+
+
+@tf.custom_gradient
+def conv2d_transpose(x, kernel):
+    """`tf.nn.conv2d_transpose`, SAME, 3x3, stride 2, with a faster gradient of the kernel.
+
+    The four outputs that belong to an input become channels of one pixel. In
+    bfloat16 on CPUs the MobileNetV2 U-Net trains 11 % faster for it.
+    """
+    batch, height, width, _ = tf.unstack(tf.shape(x))
+    channels = kernel.shape[2]
+
+    def gradient(upstream):
+        phases = tf.reshape(tf.nn.space_to_depth(upstream, 2), [batch, height, width, 4 * channels])
+        phases = tf.pad(phases, [[0, 0], [0, 1], [0, 1], [0, 0]])
+        windows = []
+        for row in range(3):
+            for column in range(3):
+                top, left, phase = row // 2, column // 2, 2 * (row % 2) + column % 2
+                window = phases[:, top : top + height, left : left + width]
+                windows.append(window[..., phase * channels : (phase + 1) * channels])
+        to_x = tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME")
+        return to_x, _kernel_gradient(windows, x, kernel.shape)
+
+    output_shape = [batch, 2 * height, 2 * width, channels]
+    return tf.nn.conv2d_transpose(x, kernel, output_shape, strides=2, padding="SAME"), gradient
+
+
+def _kernel_gradient(windows, pixels, shape):
+    """[h, w, F, C] from [B, H, W, C] and, for each of h * w taps, what it sees: [B, H, W, F]."""
+    _, _, inside, outside = shape
+    flat = tf.reshape(pixels, [-1, outside])
+    taps = [tf.matmul(tf.reshape(each, [-1, inside]), flat, transpose_a=True) for each in windows]
+    return tf.reshape(tf.stack(taps), shape)
