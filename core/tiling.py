@@ -35,8 +35,10 @@ def reach(forward, weights, multiple):
     name ends in bias, beta or mean; ones for all others, so that nothing shuts a
     way. They keep a black image black, and carry light as far
     as the layers go. One row or column of a black image is lit, at each place
-    within a multiple, and the farthest output counted that is not as before.
-    Raises InputError if there is no end to it, or nothing comes through.
+    within a multiple, and the farthest output counted that is not as before. It is
+    tried outside of graphs, in which `core.fast_convolution` lets rows that an output
+    does not depend on round it otherwise. Raises InputError if there is no end to it,
+    or nothing comes through.
     """
     probe = {name: _transparent(name, variable) for name, variable in weights.items()}
     width = 16 * multiple
