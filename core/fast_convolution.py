@@ -60,6 +60,7 @@ def conv2d(x, kernel):
 
 
 def _winograd(x, kernel, *, transposed=False):
+    """As `conv2d`, or the transposed convolution: [B, H, W, O] -> [B, H, W, I]."""
     batch, height, width, _ = tf.unstack(tf.shape(x))
     outside = kernel.shape[2 if transposed else 3]
     values = _at_points(x, TO_VALUES, above=1)
