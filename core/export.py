@@ -11,7 +11,7 @@ import shutil
 
 import tensorflow as tf
 
-from core import files, metrics, run_folder, tiling
+from core import fast_convolution, files, metrics, run_folder, tiling
 from core.errors import InputError
 
 
@@ -50,7 +50,8 @@ def save(run, output_dir, *, tflite=False):
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         partial.mkdir(parents=True)
         try:
-            tf.saved_model.save(module, str(partial / "saved_model"), signatures=segment)
+            with fast_convolution.plain():
+                tf.saved_model.save(module, str(partial / "saved_model"), signatures=segment)
         except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
             raise OSError(error.message) from None
         if tflite:

@@ -3,6 +3,9 @@
 The same functions but for rounding. `core.ops` calls them where they pay; layouts are as there.
 """
 
+import contextlib
+import contextvars
+
 import numpy as np
 import tensorflow as tf
 
@@ -29,12 +32,29 @@ def _transforms(points):
 TO_VALUES, KERNEL_TO_VALUES, FROM_VALUES = _transforms((0, 3 / 4, -3 / 4, 3 / 2, -3 / 2))
 
 
+_plain = contextvars.ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain():
+    """Within, what is computed or traced has TensorFlow's own convolutions in place of `conv2d`.
+
+    For what goes to other devices, with kernels of nine taps, not of eighteen; and for what must
+    stay exactly zero: a window's rows round each other's outputs.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
 def pays(x, kernel, stride):
-    """Whether `conv2d` is faster than `tf.nn`'s: in graphs, of wide layers, on CPUs."""
+    """Whether to take `conv2d`: for wide layers, on CPUs. (It is slower where the images are tiny, 10x10.)"""
     height, width, inside, outside = kernel.shape
     fits = (height, width, stride) == (3, 3, 1) and inside * outside >= WIDE
     on_cpu = not tf.config.list_physical_devices("GPU")  # cuDNN has a Winograd of its own
-    return fits and x.dtype in (tf.float32, tf.bfloat16) and on_cpu and not tf.executing_eagerly()
+    return fits and x.dtype in (tf.float32, tf.bfloat16) and on_cpu and not _plain.get()
 
 
 @tf.custom_gradient
@@ -45,7 +65,8 @@ def conv2d(x, kernel):
     algorithms for convolutional neural networks". Four rows of outputs see six of inputs. Outputs
     are the coefficients of a product of polynomials, which follow from its values at six points:
     six products with one row of taps, in place of four rows with three. In bfloat16 outputs are
-    off by 0.6 % of their deviation, those of `tf.nn` by 0.24 %.
+    off by 0.6 % of their deviation, those of `tf.nn` by 0.24 %. Who asks for the gradient of x
+    gets that of the kernel computed too.
     """
 
     def gradient(upstream):
@@ -62,7 +83,7 @@ def conv2d(x, kernel):
 def _winograd(x, kernel, *, transposed=False):
     """As `conv2d`, or the transposed convolution: [B, H, W, O] -> [B, H, W, I]."""
     batch, height, width, _ = tf.unstack(tf.shape(x))
-    outside = kernel.shape[2 if transposed else 3]
+    windows, outside = -(-height // ROWS), kernel.shape[2 if transposed else 3]
     values = _at_points(x, TO_VALUES, above=1)
     with tf.control_dependencies([x]):  # else all layers' taps are made at once, before the first
         taps = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)
@@ -73,9 +94,9 @@ def _winograd(x, kernel, *, transposed=False):
             product = tf.nn.conv2d_transpose(value, row, shape, strides=1, padding="SAME")
         else:
             product = tf.nn.conv2d(value, row, strides=1, padding="SAME")
-        products.append(tf.reshape(product, [batch, -1, 1, width * outside]))
+        products.append(tf.reshape(product, [batch, windows, 1, width * outside]))
     y = tf.matmul(tf.cast(FROM_VALUES, x.dtype), tf.concat(products, axis=2))  # [B, H / 4, 4, W * O]
-    return tf.reshape(y, [batch, -1, width, outside])[:, :height]
+    return tf.reshape(y, [batch, ROWS * windows, width, outside])[:, :height]
 
 
 def _winograd_kernel_gradient(x, upstream):
@@ -98,13 +119,14 @@ def _at_points(x, transform, *, above, left=0):
     """
     batch, height, width, channels = *tf.unstack(tf.shape(x))[:3], x.shape[-1]
     points, size = transform.shape
-    starts = ROWS * tf.range(-(-height // ROWS))
-    below = starts[-1] + size - above - height
+    count = -(-height // ROWS)
+    starts = ROWS * tf.range(count)
+    below = ROWS * (count - 1) + size - above - height
     rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
     rows = tf.reshape(rows, [batch, above + height + below, (left + width) * channels])
     windows = tf.gather(rows, starts[:, None] + tf.range(size), axis=1)  # [B, H / 4, R, (left + W) * C]
     values = tf.split(tf.matmul(tf.cast(transform, x.dtype), windows), points, axis=2)
-    return [tf.reshape(each, [batch, -1, left + width, channels]) for each in values]
+    return [tf.reshape(each, [batch, count, left + width, channels]) for each in values]
 
 
 @tf.custom_gradient

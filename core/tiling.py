@@ -7,6 +7,7 @@ forward pass; no network has to state it.
 import numpy as np
 import tensorflow as tf
 
+from core import fast_convolution
 from core.errors import InputError
 
 LARGEST_PROBE = 8192  # pixels; a network that reaches across half of it takes no tiles
@@ -35,10 +36,8 @@ def reach(forward, weights, multiple):
     name ends in bias, beta or mean; ones for all others, so that nothing shuts a
     way. They keep a black image black, and carry light as far
     as the layers go. One row or column of a black image is lit, at each place
-    within a multiple, and the farthest output counted that is not as before. It is
-    tried outside of graphs, in which `core.fast_convolution` lets rows that an output
-    does not depend on round it otherwise. Raises InputError if there is no end to it,
-    or nothing comes through.
+    within a multiple, and the farthest output counted that is not as before.
+    Raises InputError if there is no end to it, or nothing comes through.
     """
     probe = {name: _transparent(name, variable) for name, variable in weights.items()}
     width = 16 * multiple
@@ -131,5 +130,6 @@ def _changed(forward, probe, lit, axis):
     """Which outputs of a stripe are not those of a black one: bool, as lit [multiple, length]."""
     stripes = np.repeat(lit[:, None, :, None], len(lit), axis=1)  # [B, multiple, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
-    black = forward(probe, tf.zeros_like(images[:1]))
-    return np.any(forward(probe, tf.constant(images)) != black, axis=(3 - axis, 3))
+    with fast_convolution.plain():
+        black = forward(probe, tf.zeros_like(images[:1]))
+        return np.any(forward(probe, tf.constant(images)) != black, axis=(3 - axis, 3))

@@ -78,15 +78,22 @@ def test_a_step_has_six_convolutions_of_a_row_six_back_and_eighteen_products_for
         (128, 128, 3, 1, tf.float32, ["a GPU"], False),
     ],
 )
-def test_wide_layers_are_fast_in_graphs_on_cpus(inside, outside, side, stride, dtype, gpus, fast, monkeypatch):
+def test_wide_layers_are_fast_on_cpus(inside, outside, side, stride, dtype, gpus, fast, monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     kernel = tf.Variable(random(side, side, inside, outside))
     x = tf.cast(random(1, 4, 4, inside), dtype)
-    graph = tf.function(lambda x: ops.conv2d(x, kernel, stride=stride), autograph=False)
-    kernels = [
-        op.inputs[1].shape[:2]
-        for op in arithmetic.needed(graph.get_concrete_function(x).graph)
-        if op.type == "Conv2D"
-    ]
-    assert kernels == (6 * [[1, 3]] if fast else [[side, side]])
-    assert not fast_convolution.pays(x, kernel, stride)  # not in a graph here: as it is written
+
+    def kernels_of_a_graph():
+        graph = tf.function(lambda x: ops.conv2d(x, kernel, stride=stride), autograph=False)
+        needed = arithmetic.needed(graph.get_concrete_function(x).graph)
+        return [op.inputs[1].shape[:2] for op in needed if op.type == "Conv2D"]
+
+    assert kernels_of_a_graph() == (6 * [[1, 3]] if fast else [[side, side]])
+    with fast_convolution.plain():
+        assert kernels_of_a_graph() == [[side, side]]
+
+
+def test_a_batch_of_none_keeps_its_shape():
+    x, kernel = tf.zeros([0, 7, 5, 6]), random(3, 3, 6, 4)
+    for mine in with_gradients(fast_convolution.conv2d, x, kernel, tf.zeros([0, 7, 5, 4])):
+        assert mine.shape in [(0, 7, 5, 4), (0, 7, 5, 6), (3, 3, 6, 4)] and not mine.any()

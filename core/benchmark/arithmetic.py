@@ -26,7 +26,8 @@ def multiply_adds(graph):
     """Of what multiplies in a function's graph and, at each call, in those that it calls.
 
     A convolution, and either of its gradients, has one for each output number and
-    kernel number that makes it; those with the zeros of padding count.
+    kernel number that makes it; those with the zeros of padding count. The constant
+    matrices that `core.fast_convolution` lays over rows do not.
     """
     total = 0
     for op in needed(graph):
