@@ -93,6 +93,20 @@ def test_wide_layers_are_fast_on_cpus(inside, outside, side, stride, dtype, gpus
         assert kernels_of_a_graph() == [[side, side]]
 
 
+@pytest.mark.parametrize("outside, gpus, fast", [(15, [], True), (16, [], False), (15, ["a GPU"], False)])
+def test_few_transposed_outputs_are_products_on_cpus(outside, gpus, fast, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+
+    def kinds():
+        graph = tf.function(lambda x: ops.conv2d_transpose(x, tf.ones([3, 3, outside, 2]), stride=2))
+        needed = arithmetic.needed(graph.get_concrete_function(tf.ones([1, 4, 6, 2])).graph)
+        return {op.type for op in needed} & {"MatMul", "Conv2DBackpropInput"}
+
+    assert kinds() == {"MatMul" if fast else "Conv2DBackpropInput"}
+    with fast_convolution.plain():
+        assert kinds() == {"Conv2DBackpropInput"}
+
+
 def test_a_batch_of_none_keeps_its_shape():
     x, kernel = tf.zeros([0, 7, 5, 6]), random(3, 3, 6, 4)
     for mine in with_gradients(fast_convolution.conv2d, x, kernel, tf.zeros([0, 7, 5, 4])):

@@ -14,7 +14,7 @@ FILTERS = (4, 4, 6, 6, 8)  # the depth is the articles', which is what counts
 NETWORKS = {
     # reach of the U-Nets, by hand: two 3x3 on five levels down, 2 * (1 + 2 + 4 + 8 + 16) = 62, on
     # four up, 30, and the pixel's place in four poolings, 15; a 3x3 transposed one adds 1 + 2 + 4 + 8
-    "road": (road_unet, {"filters": (*FILTERS[:4], 128)}, 16, 107),  # one layer that is a fast one in graphs
+    "road": (road_unet, {"filters": (*FILTERS[:4], 128)}, 16, 107),  # one layer that is a fast one unless plain
     "dubai": (dubai_unet, {"filters": FILTERS, "classes": 6}, 16, 107),
     "labels": (labels_unet, {"filters": FILTERS, "classes": 34}, 16, 107),
     "pets": (pets_unet, {"filters": FILTERS, "classes": 3}, 16, 122),

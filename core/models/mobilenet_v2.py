@@ -57,28 +57,27 @@ def forward(weights, x, *, training=False):
     averages; a layer that is not trainable is left as it is even then.
     """
 
-    def conv(name, x, stride=1):
-        return ops.conv2d(x, weights[f"{name}/kernel"], stride=stride)
-
-    def normalise(name, x):
-        gamma, *rest = (weights[f"{name}/{part}"] for part in ("gamma", "beta", "mean", "variance"))
-        learns = training and gamma.trainable
-        return ops.batch_norm(x, gamma, *rest, training=learns, momentum=0.999)
+    def normalised(name, norm, x, op=ops.conv2d, stride=1):
+        kernel = weights[f"{name}/kernel"]
+        gamma, *rest = (weights[f"{norm}/{part}"] for part in ("gamma", "beta", "mean", "variance"))
+        if training and gamma.trainable:
+            x = op(x, kernel, stride=stride)
+            return ops.batch_norm(x, gamma, *rest, training=True, momentum=0.999)
+        return op(x, *ops.fold_batch_norm(kernel, gamma, *rest), stride=stride)
 
     taps = []
-    x = tf.nn.relu6(normalise("bn_Conv1", conv("Conv1", x, stride=2)))  # [B, H/2, W/2, 32]
+    x = tf.nn.relu6(normalised("Conv1", "bn_Conv1", x, stride=2))  # [B, H/2, W/2, 32]
     for block, (width, stride) in enumerate(BLOCKS):
         name, residual = _name(block), x
         if block:
-            x = tf.nn.relu6(normalise(f"{name}_expand_BN", conv(f"{name}_expand", x)))
+            x = tf.nn.relu6(normalised(f"{name}_expand", f"{name}_expand_BN", x))
         if block in TAPS:
             taps.append(x)
-        x = ops.depthwise_conv2d(x, weights[f"{name}_depthwise/kernel"], stride=stride)
-        x = tf.nn.relu6(normalise(f"{name}_depthwise_BN", x))
-        x = conv(f"{name}_project", x)  # [B, H/2^k, W/2^k, width]
+        depthwise = f"{name}_depthwise"
+        x = tf.nn.relu6(normalised(depthwise, f"{depthwise}_BN", x, ops.depthwise_conv2d, stride))
         if block == len(BLOCKS) - 1:
-            return [*taps, x]
-        x = normalise(f"{name}_project_BN", x)
+            return [*taps, ops.conv2d(x, weights[f"{name}_project/kernel"])]
+        x = normalised(f"{name}_project", f"{name}_project_BN", x)  # [B, H/2^k, W/2^k, width]
         if (stride, width) == (1, residual.shape[-1]):
             x = x + residual
 
