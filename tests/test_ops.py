@@ -108,6 +108,29 @@ def test_the_step_up_in_one_equals_keras_layers_and_their_gradients(size):
         np.testing.assert_allclose(mine, expected, atol=1e-6 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+def test_two_convolutions_up_in_one_equal_keras_layers_and_their_gradients(size):
+    height, width = size
+    x, skip = random(2, height, width, 6), random(2, 2 * height, 2 * width, 3, seed=1)
+    up = keras.layers.Conv2DTranspose(5, 2, strides=2)
+    conv = keras.layers.Conv2D(4, 3, padding="same")
+    up.build((None, None, None, 6))
+    conv.build((None, None, None, 8))
+    up.set_weights([random(2, 2, 5, 6, seed=2), random(5, seed=3)])
+    conv.set_weights([random(3, 3, 8, 4, seed=4), random(4, seed=5)])
+    given = [tf.convert_to_tensor(each) for each in (x, skip, *up.weights, *conv.weights)]
+    with tf.GradientTape() as ours, tf.GradientTape() as theirs:
+        ours.watch(given)
+        theirs.watch([x, skip])
+        y = ops.conv2d_transpose_conv2d(*given)
+        reference = conv(keras.layers.Concatenate()([up(x), skip]))
+        loss, reference_loss = tf.reduce_sum(y**2), tf.reduce_sum(reference**2)
+    np.testing.assert_allclose(y, reference, atol=1e-4)
+    gradients = theirs.gradient(reference_loss, [x, skip, *up.weights, *conv.weights])
+    for mine, expected in zip(ours.gradient(loss, given), gradients):
+        np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
+
+
 def test_shapes_are_derived_when_nothing_but_the_channels_is_known():
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def network(x):

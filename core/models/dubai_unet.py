@@ -27,12 +27,17 @@ def forward(weights, images, *, training=False, seed=None):
     when training; without one, nothing is dropped.
     """
 
+    def parts(name):
+        return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+
+    def dropout(x, rate, layer):
+        return ops.dropout(x, rate, seed if training else None, layer)
+
     def conv(name, x):
-        return tf.nn.relu(ops.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"]))
+        return tf.nn.relu(ops.conv2d(x, *parts(name)))
 
     def pair(name, x, rate, layer):
-        x = ops.dropout(conv(f"{name}/conv1", x), rate, seed if training else None, layer)
-        return conv(f"{name}/conv2", x)
+        return conv(f"{name}/conv2", dropout(conv(f"{name}/conv1", x), rate, layer))
 
     bottleneck = sum(name.endswith("transpose/kernel") for name in weights)
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
@@ -41,8 +46,8 @@ def forward(weights, images, *, training=False, seed=None):
         x = ops.maxpool_down(skips[level])  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
     x = pair(f"down{bottleneck}", x, DROPOUT_UP, bottleneck)
     for level in reversed(range(bottleneck)):
-        name = f"up{level}/transpose"
-        x = ops.conv2d_transpose(x, weights[f"{name}/kernel"], weights[f"{name}/bias"], stride=2)
-        x = tf.concat([x, skips[level]], axis=-1)  # [B, H / 2^level, W / 2^level, 2 F(level)]
-        x = pair(f"up{level}", x, DROPOUT_UP, bottleneck + 1 + level)
-    return ops.conv2d(x, weights["logits/kernel"], weights["logits/bias"])
+        up, conv1 = parts(f"up{level}/transpose"), parts(f"up{level}/conv1")
+        x = tf.nn.relu(ops.conv2d_transpose_conv2d(x, skips[level], *up, *conv1))
+        x = dropout(x, DROPOUT_UP, bottleneck + 1 + level)
+        x = conv(f"up{level}/conv2", x)  # [B, H / 2^level, W / 2^level, F(level)]
+    return ops.conv2d(x, *parts("logits"))
