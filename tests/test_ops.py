@@ -1,11 +1,13 @@
 """The ops against Keras' layers, and against values that can be computed by hand."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import ops
+from core import fast_convolution, ops
 
 LEAKY = keras.layers.LeakyReLU(negative_slope=0.2)
 
@@ -29,7 +31,7 @@ def test_convolutions_equal_keras_at_any_size(size):
 @pytest.mark.parametrize("side, stride", [(1, 1), (2, 1), (3, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("transposed, outside", [(False, 16), (True, 16), (True, 15)])
 @pytest.mark.parametrize("dtype, tolerance", [(tf.float32, 1e-6), (tf.bfloat16, 0.02)])
-def test_convolutions_have_the_gradients_of_tensorflow(
+def test_convolutions_have_the_outputs_and_gradients_of_tensorflow(
     side, stride, transposed, outside, dtype, tolerance
 ):
     """What is rounded to bfloat16 here is not there: hence the tolerance."""
@@ -46,14 +48,14 @@ def test_convolutions_have_the_gradients_of_tensorflow(
         def theirs(x, kernel, stride):
             return tf.nn.conv2d(x, kernel, stride, "SAME")
 
-    def gradients(convolution, x):
+    def with_gradients(convolution, x):
         with tf.GradientTape() as tape:
             tape.watch([x, kernel])
             y = tf.cast(convolution(x, kernel, stride=stride), tf.float32)
-            y = tf.reduce_sum(random(*size, seed=2) * y)
-        return tape.gradient(y, [x, kernel])
+            loss = tf.reduce_sum(random(*size, seed=2) * y)
+        return y, *tape.gradient(loss, [x, kernel])
 
-    for fast, exact in zip(gradients(ours, x), gradients(theirs, tf.cast(x, tf.float32))):
+    for fast, exact in zip(with_gradients(ours, x), with_gradients(theirs, tf.cast(x, tf.float32))):
         np.testing.assert_allclose(tf.cast(fast, tf.float32), exact, atol=tolerance * np.abs(exact).max())
 
 
@@ -109,7 +111,9 @@ def test_the_step_up_in_one_equals_keras_layers_and_their_gradients(size):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
-def test_two_convolutions_up_in_one_equal_keras_layers_and_their_gradients(size):
+@pytest.mark.parametrize("plain", [False, True])
+def test_two_convolutions_up_in_one_equal_keras_layers_and_their_gradients(size, plain):
+    """Plain, they are two, with the small kernels that a file should have."""
     height, width = size
     x, skip = random(2, height, width, 6), random(2, 2 * height, 2 * width, 3, seed=1)
     up = keras.layers.Conv2DTranspose(5, 2, strides=2)
@@ -122,19 +126,27 @@ def test_two_convolutions_up_in_one_equal_keras_layers_and_their_gradients(size)
     with tf.GradientTape() as ours, tf.GradientTape() as theirs:
         ours.watch(given)
         theirs.watch([x, skip])
-        y = ops.conv2d_transpose_conv2d(*given)
+        with fast_convolution.plain() if plain else contextlib.nullcontext():
+            graph = tf.function(ops.conv2d_transpose_conv2d).get_concrete_function(*given)
+        y = graph(*given)
         reference = conv(keras.layers.Concatenate()([up(x), skip]))
         loss, reference_loss = tf.reduce_sum(y**2), tf.reduce_sum(reference**2)
     np.testing.assert_allclose(y, reference, atol=1e-4)
     gradients = theirs.gradient(reference_loss, [x, skip, *up.weights, *conv.weights])
     for mine, expected in zip(ours.gradient(loss, given), gradients):
         np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
+    kinds = [op.type for op in graph.graph.get_operations()]
+    assert (kinds.count("Conv2DBackpropInput"), "ConcatV2" in kinds) == ((0, True) if plain else (1, False))
 
 
 def test_shapes_are_derived_when_nothing_but_the_channels_is_known():
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def network(x):
-        x = ops.maxpool_up(ops.maxpool_down(ops.conv2d_down(x, random(3, 3, 3, 4))))
+        skip = ops.conv2d_down(x, random(3, 3, 3, 4))
+        x = ops.maxpool_up(ops.maxpool_down(skip))
+        up = random(2, 2, 3, 4), random(3)
+        x = ops.conv2d_transpose_conv2d(ops.maxpool_down(x), skip, *up, random(3, 3, 7, 4), random(4))
+        x = ops.conv2d_transpose(ops.maxpool_down(x), random(3, 3, 4, 4), stride=2)
         return ops.conv2d_up(x, random(3, 3, 5, 4))
 
     assert network(random(2, 6, 10, 3)).shape == (2, 6, 10, 5)
@@ -160,6 +172,18 @@ def test_dropout_zeroes_the_share_scales_the_rest_and_follows_the_seed():
     assert (zero[..., 0] & zero[..., 1]).mean() == pytest.approx(0.09, abs=0.01)  # of one draw
     np.testing.assert_allclose(first[~zero], 1 / 0.7, rtol=1e-4)
     assert ops.dropout(x, 0.3, None, 0) is x
+
+
+@pytest.mark.parametrize(
+    "op, last, channels", [(ops.conv2d, 4, 4), (ops.conv2d, 1, 1), (ops.depthwise_conv2d, 1, 6)]
+)
+def test_a_folded_batch_norm_equals_one_by_itself(op, last, channels):
+    x, kernel = random(2, 5, 4, 6), random(3, 3, 6, last, seed=1)
+    gamma, beta, mean = (random(channels, seed=seed) for seed in (2, 3, 4))
+    variance = random(channels, seed=5) ** 2
+    expected = ops.batch_norm(op(x, kernel), gamma, beta, mean, variance, training=False)
+    folded = op(x, *ops.fold_batch_norm(kernel, gamma, beta, mean, variance))
+    np.testing.assert_allclose(folded, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_equals_keras_in_training_and_after():

@@ -27,27 +27,24 @@ def forward(weights, images, *, training=False, seed=None):
     when training; without one, nothing is dropped.
     """
 
-    def parts(name):
+    def kernel_and_bias(name):
         return weights[f"{name}/kernel"], weights[f"{name}/bias"]
 
-    def dropout(x, rate, layer):
-        return ops.dropout(x, rate, seed if training else None, layer)
-
-    def conv(name, x):
-        return tf.nn.relu(ops.conv2d(x, *parts(name)))
-
     def pair(name, x, rate, layer):
-        return conv(f"{name}/conv2", dropout(conv(f"{name}/conv1", x), rate, layer))
+        """What follows a level's first convolution."""
+        x = ops.dropout(tf.nn.relu(x), rate, seed if training else None, layer)
+        return tf.nn.relu(ops.conv2d(x, *kernel_and_bias(f"{name}/conv2")))
 
     bottleneck = sum(name.endswith("transpose/kernel") for name in weights)
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
-    for level in range(bottleneck):
-        skips.append(pair(f"down{level}", x, DROPOUT_DOWN, level))
-        x = ops.maxpool_down(skips[level])  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
-    x = pair(f"down{bottleneck}", x, DROPOUT_UP, bottleneck)
+    for level in range(bottleneck + 1):
+        name, rate = f"down{level}", DROPOUT_DOWN if level < bottleneck else DROPOUT_UP
+        if level:
+            x = ops.maxpool_down(x)  # [B, H / 2^level, W / 2^level, F(level - 1)]
+        x = pair(name, ops.conv2d(x, *kernel_and_bias(f"{name}/conv1")), rate, level)
+        skips.append(x)
     for level in reversed(range(bottleneck)):
-        up, conv1 = parts(f"up{level}/transpose"), parts(f"up{level}/conv1")
-        x = tf.nn.relu(ops.conv2d_transpose_conv2d(x, skips[level], *up, *conv1))
-        x = dropout(x, DROPOUT_UP, bottleneck + 1 + level)
-        x = conv(f"up{level}/conv2", x)  # [B, H / 2^level, W / 2^level, F(level)]
-    return ops.conv2d(x, *parts("logits"))
+        up, conv1 = kernel_and_bias(f"up{level}/transpose"), kernel_and_bias(f"up{level}/conv1")
+        x = ops.conv2d_transpose_conv2d(x, skips[level], *up, *conv1)
+        x = pair(f"up{level}", x, DROPOUT_UP, bottleneck + 1 + level)  # [B, H / 2^level, W / 2^level, F]
+    return ops.conv2d(x, *kernel_and_bias("logits"))

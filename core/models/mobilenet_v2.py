@@ -57,27 +57,27 @@ def forward(weights, x, *, training=False):
     averages; a layer that is not trainable is left as it is even then.
     """
 
-    def normalised(name, norm, x, op=ops.conv2d, stride=1):
-        kernel = weights[f"{name}/kernel"]
+    def normalised(name, x, op=ops.conv2d, stride=1):
+        norm = "bn_Conv1" if name == "Conv1" else f"{name}_BN"
         gamma, *rest = (weights[f"{norm}/{part}"] for part in ("gamma", "beta", "mean", "variance"))
+        kernel = weights[f"{name}/kernel"]
         if training and gamma.trainable:
             x = op(x, kernel, stride=stride)
             return ops.batch_norm(x, gamma, *rest, training=True, momentum=0.999)
         return op(x, *ops.fold_batch_norm(kernel, gamma, *rest), stride=stride)
 
     taps = []
-    x = tf.nn.relu6(normalised("Conv1", "bn_Conv1", x, stride=2))  # [B, H/2, W/2, 32]
+    x = tf.nn.relu6(normalised("Conv1", x, stride=2))  # [B, H/2, W/2, 32]
     for block, (width, stride) in enumerate(BLOCKS):
         name, residual = _name(block), x
         if block:
-            x = tf.nn.relu6(normalised(f"{name}_expand", f"{name}_expand_BN", x))
+            x = tf.nn.relu6(normalised(f"{name}_expand", x))
         if block in TAPS:
             taps.append(x)
-        depthwise = f"{name}_depthwise"
-        x = tf.nn.relu6(normalised(depthwise, f"{depthwise}_BN", x, ops.depthwise_conv2d, stride))
+        x = tf.nn.relu6(normalised(f"{name}_depthwise", x, ops.depthwise_conv2d, stride))
         if block == len(BLOCKS) - 1:
             return [*taps, ops.conv2d(x, weights[f"{name}_project/kernel"])]
-        x = normalised(f"{name}_project", f"{name}_project_BN", x)  # [B, H/2^k, W/2^k, width]
+        x = normalised(f"{name}_project", x)  # [B, H/2^k, W/2^k, width]
         if (stride, width) == (1, residual.shape[-1]):
             x = x + residual
 
