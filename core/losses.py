@@ -24,9 +24,7 @@ def categorical_cross_entropy(logits, masks):
     masks holds class ids below C. Softmax and logarithm are taken together, from
     logits: finite for any finite logits.
     """
-    per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.cast(masks, tf.int32), logits=logits
-    )
+    per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(masks, tf.int32), logits=logits)
     return tf.reduce_mean(per_pixel, axis=[1, 2])
 
 

@@ -21,9 +21,7 @@ def confusion_matrix(truth, prediction, classes):
     truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
     pairs = tf.reshape(truth * classes + prediction, [-1])
     with tf.device("CPU"):  # on a GPU, counting is not among the deterministic ops
-        counts = tf.math.bincount(
-            pairs, minlength=classes**2, maxlength=classes**2, dtype=tf.int64
-        )
+        counts = tf.math.bincount(pairs, minlength=classes**2, maxlength=classes**2, dtype=tf.int64)
     return tf.reshape(counts, [classes, classes])
 
 

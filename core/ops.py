@@ -10,7 +10,7 @@ dtype of the images alone decides the precision of a forward pass.
 
 import tensorflow as tf
 
-from core import fast_convolution
+from core.lowering import fast_convolution
 
 LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road article
 EPSILON = 1e-3  # on the variance that batch normalisation divides by: Keras'

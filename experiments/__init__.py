@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 import core  # noqa: F401  before any script imports TensorFlow: core silences its start-up
-from core.errors import InputError
+from core.runtime.errors import InputError
 
 
 def article(name):

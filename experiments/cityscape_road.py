@@ -13,15 +13,17 @@ DIR holds train/*.jpg and val/*.jpg; without it, 400 generated scenes are used.
 
 from absl import flags
 
-from core import cli, losses, metrics, settings, train
+from core import losses, metrics
 from core.data import cityscapes_pairs
 from core.experiment import Experiment
 from core.models import road_unet
+from core.runtime import cli
+from core.training import common_flags, loop
 
 
 def define_flags(values):
     """The article's settings: Adam 1e-3, batches of 5, 25 epochs, 128x128."""
-    settings.define(
+    common_flags.define(
         values,
         name="cityscape_road",
         epochs=25,
@@ -78,4 +80,4 @@ def experiment(flags):
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))

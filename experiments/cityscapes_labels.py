@@ -15,15 +15,17 @@ import functools
 
 from absl import flags
 
-from core import cli, losses, settings, train
+from core import losses
 from core.data import augment, cityscapes_labels
 from core.experiment import Experiment
 from core.models import labels_unet
+from core.runtime import cli
+from core.training import common_flags, loop
 
 
 def define_flags(values):
     """The article's settings."""
-    settings.define(
+    common_flags.define(
         values,
         name="cityscapes_labels",
         epochs=60,
@@ -67,4 +69,4 @@ def experiment(flags):
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))

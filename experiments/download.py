@@ -13,8 +13,9 @@ from pathlib import Path
 
 from absl import flags
 
-from core import cli, download, files
-from core.errors import InputError
+from core.data import download
+from core.runtime import cli, files
+from core.runtime.errors import InputError
 
 # Data set -> (address, folder that the archive makes, sha256) of each archive.
 #
@@ -86,7 +87,7 @@ def define_flags(values):
 def run(flags, arguments):
     """Fetch the data set that arguments name, or print the steps by hand; 0.
 
-    Raises InputError for an unknown name, no --data_dir, and what core.download refuses.
+    Raises InputError for an unknown name, no --data_dir, and what core.data.download refuses.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
         names = ", ".join(ARCHIVES | BY_HAND)

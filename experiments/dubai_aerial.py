@@ -15,7 +15,7 @@ usual figure, of decided classes.
 
 Run: python -m experiments.dubai_aerial --epochs=20
      python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --run_dir=runs/dubai
-     python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --run_dir=runs/dubai_by_image --split_by=image
+     python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --split_by=image --run_dir=runs/by_image
 DIR holds 'Tile 1' .. 'Tile 8', as Kaggle's "semantic segmentation of aerial
 imagery" has them; without it, 12 generated photos are used.
 """
@@ -25,17 +25,19 @@ import functools
 import tensorflow as tf
 from absl import flags
 
-from core import cli, losses, metrics, settings, train
+from core import losses, metrics
 from core.data import dubai_aerial
 from core.experiment import Experiment
 from core.models import dubai_unet
+from core.runtime import cli
+from core.training import common_flags, loop
 
 MULTIPLE = 2 ** (len(dubai_unet.FILTERS) - 1)
 
 
 def define_flags(values):
     """The article's settings."""
-    settings.define(
+    common_flags.define(
         values, name="dubai_aerial", epochs=20, batch_size=32, learning_rate=1e-3, clip_norm=0.0
     )
     flags.DEFINE_integer(
@@ -110,4 +112,4 @@ def experiment(flags):
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))

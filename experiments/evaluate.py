@@ -8,7 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from core import cli, report, restore
+from core.inference import report, restore
+from core.runtime import cli
 from experiments import article
 
 

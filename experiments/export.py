@@ -7,8 +7,9 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from core import cli, export, restore
-from core.errors import InputError
+from core.inference import export, restore
+from core.runtime import cli
+from core.runtime.errors import InputError
 from experiments import article
 
 

@@ -13,15 +13,17 @@ DIR holds images/ and annotations/ as the university publishes them; without it,
 
 import functools
 
-from core import cli, losses, metrics, settings, train
+from core import losses, metrics
 from core.data import augment, oxford_pets
 from core.experiment import Experiment
 from core.models import pets_unet
+from core.runtime import cli
+from core.training import common_flags, loop
 
 
 def define_flags(values):
     """The article's settings."""
-    settings.define(
+    common_flags.define(
         values,
         name="oxford_pets",
         epochs=10,
@@ -50,4 +52,4 @@ def experiment(flags):
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))

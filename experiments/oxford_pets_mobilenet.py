@@ -7,7 +7,7 @@ the full set and the published weights, which takes a quarter of an hour on two
 cores; from scratch, on 303 images, BUILD_NOTES.md has a run.
 
 Run: python -m experiments.oxford_pets_mobilenet --data_dir=DIR
-     python -m experiments.oxford_pets_mobilenet --encoder_weights=none --train_encoder --run_dir=runs/from_scratch
+     python -m experiments.oxford_pets_mobilenet --encoder_weights=none --train_encoder --run_dir=runs/scratch
 DIR holds images/ and annotations/ as the university publishes them; without it,
 160 generated pets are used. The weights are read where a run begins, not where it
 goes on.
@@ -17,15 +17,17 @@ import functools
 
 from absl import flags
 
-from core import cli, losses, metrics, pretrained, settings, train
+from core import losses, metrics
 from core.data import augment, oxford_pets
 from core.experiment import Experiment
 from core.models import mobilenet_unet, mobilenet_v2
+from core.runtime import cli
+from core.training import common_flags, loop, pretrained
 
 
 def define_flags(values):
     """The article's settings."""
-    settings.define(
+    common_flags.define(
         values,
         name="oxford_pets_mobilenet",
         epochs=20,
@@ -79,4 +81,4 @@ def experiment(flags):
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: train.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))

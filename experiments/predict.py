@@ -8,7 +8,8 @@ from pathlib import Path
 
 from absl import flags
 
-from core import cli, predict, restore
+from core.inference import predict, restore
+from core.runtime import cli
 from experiments import article
 
 

@@ -1,13 +1,26 @@
 """Small data sets and runs that several tests share."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
-from core import settings, train
 from core.data.cache import Examples
+from core.runtime import cli
+from core.training import loop
 from experiments import cityscape_road
+
+ROOT = Path(__file__).parent.parent
+
+
+def python(*arguments, **options):
+    """Run python -m ...; stdout and stderr as text."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +77,7 @@ def road_run(tmp_path_factory):
         (folder / "pairs" / split).mkdir(parents=True)
         for index in range(count):
             write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=index)
-    flags = settings.parse(
+    flags = cli.parse(
         cityscape_road.define_flags,
         [
             f"--data_dir={folder / 'pairs'}",
@@ -75,5 +88,5 @@ def road_run(tmp_path_factory):
             "--epochs=2",
         ],
     )
-    train.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+    loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
     return folder / "run"

@@ -14,16 +14,16 @@ import sys
 
 import keras
 
-from core import device, settings
-from core.benchmark import keras_twins
 from core.data import augment, batches, cache
-from core.evaluate import make_evaluate
+from core.inference.evaluate import make_evaluate
+from core.runtime import cli, device
 from experiments import article
+from experiments.benchmark import keras_baselines
 
 
 def main(name, *arguments):
     script = article(name)
-    flags = settings.parse(script.define_flags, arguments)
+    flags = cli.parse(script.define_flags, arguments)
     ignored = ("schedule", "warmup_steps", "ema_decay", "dice", "weight_decay", "strategy", "data_on_device")
     given = [f"--{name}" for name in ignored if flags[name].value != flags[name].default]
     if "encoder_weights" in flags and flags.encoder_weights != "none":
@@ -43,7 +43,7 @@ def main(name, *arguments):
         keras.optimizers.Adam(flags.learning_rate, global_clipnorm=flags.clip_norm or None),
         loss(from_logits=True),
     )
-    train, val = (cache.of_run(experiment.dataset, flags, split) for split in ("train", "val"))
+    train, val = (cache.load_split(experiment.dataset, flags, split) for split in ("train", "val"))
 
     def forward(weights, images, *, training=False, seed=None):
         return model(images, training=training)
@@ -64,7 +64,7 @@ def main(name, *arguments):
 def twin(experiment, flags):
     """The Keras model of an experiment's network; its encoder trains where the flags say so."""
     network = inspect.getmodule(experiment.forward)
-    make = keras_twins.NETWORKS[network.__name__.rpartition(".")[2]]
+    make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
     channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)
     model = make(getattr(network, "FILTERS", None), channels)
     if "train_encoder" in flags and flags.train_encoder:

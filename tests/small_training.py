@@ -1,7 +1,7 @@
 """The five experiments in miniature, as processes that die at a chosen moment.
 
-    run(name, run_dir, cache_dir, data_dir)                   trains one to its end
-    run(name, run_dir, cache_dir, data_dir, (victim, call))   is killed in that call of the victim
+run(name, run_dir, cache_dir, data_dir)                   trains one to its end
+run(name, run_dir, cache_dir, data_dir, (victim, call))   is killed in that call of the victim
 """
 
 import csv
@@ -15,9 +15,11 @@ import zlib
 
 import numpy as np
 
-from core import checkpoint, run_folder, settings, train
 from core.data import cache
 from core.models import labels_unet, pets_unet, road_unet
+from core.runs import checkpoint, run_folder
+from core.runtime import cli
+from core.training import loop
 from experiments import article
 
 SMALL = {
@@ -42,7 +44,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
     """Train an experiment in miniature, with a checkpoint after every step; its exit code."""
     script = article(name)
     small, init_weights = SMALL[name]
-    flags = settings.parse(
+    flags = cli.parse(
         script.define_flags,
         [
             "--limit=5",
@@ -59,10 +61,10 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
     experiment = script.experiment(flags)
     if init_weights:
         experiment = dataclasses.replace(experiment, init_weights=init_weights)
-    train.LOOK_EVERY, cache.BLOCK = -1, 2
+    loop.LOSS_SYNC_SECONDS, cache.BLOCK = -1, 2
     if death:
         _let_die(*death)
-    return train.run(experiment, script.define_flags, flags)
+    return loop.run(experiment, script.define_flags, flags)
 
 
 def contents(folder):
@@ -71,18 +73,14 @@ def contents(folder):
     best, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
     with open(folder / "metrics.csv") as file:
         table = [
-            {name: cell for name, cell in row.items() if "second" not in name}
-            for row in csv.DictReader(file)
+            {name: cell for name, cell in row.items() if "second" not in name} for row in csv.DictReader(file)
         ]
     return {
         "last": {name: array.tobytes() for name, array in arrays.items()},
         "best": {name: array.tobytes() for name, array in best.items()},
         "data": state["data"],
         "history": str(  # as text, in which one NaN is like another
-            [
-                {name: value for name, value in row.items() if "second" not in name}
-                for row in state["history"]
-            ]
+            [{name: value for name, value in row.items() if "second" not in name} for row in state["history"]]
         ),
         "table": table,
         "pictures": {path.name: path.read_bytes() for path in (folder / "predictions").iterdir()},
@@ -121,9 +119,9 @@ def _let_die(victim, call):
     if victim == "preparation":
         cache.zlib = types.SimpleNamespace(crc32=dying(zlib.crc32))  # two calls an example
     elif victim == "step":
-        train.make_train_step = made_dying(train.make_train_step)
+        loop.make_train_step = made_dying(loop.make_train_step)
     elif victim == "validation":
-        train.make_evaluate = made_dying(train.make_evaluate)
+        loop.make_evaluate = made_dying(loop.make_evaluate)
     elif victim == "checkpoint":
         np.savez = save_a_part
     elif victim == "rename":

@@ -21,7 +21,7 @@ from pathlib import Path
 from absl import app, flags
 from small_training import contents
 
-from core import checkpoint
+from core.runs import checkpoint
 
 MINUTES = flags.DEFINE_float("minutes", 60, "No further pair of runs is begun after so many.")
 COMMANDS = {

@@ -27,36 +27,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import decoded, write_pair
+from conftest import decoded, python, write_pair
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples_of
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
-from test_cli import python
 
-from core import (
-    adam,
-    checkpoint,
-    cli,
-    distribution,
-    download,
-    files,
-    predict,
-    restore,
-    run_folder,
-    settings,
-    train,
-)
 from core.data import (
     cache,
     cityscapes_labels,
     cityscapes_pairs,
+    download,
     dubai_aerial,
     images,
     oxford_pets,
     resident,
 )
-from core.errors import InputError
+from core.inference import predict, restore
+from core.runs import checkpoint, run_folder
+from core.runtime import cli, distribution, files
+from core.runtime.errors import InputError
+from core.training import adam, loop
 from experiments import article, cityscape_road
 
 SECONDS = 30  # for a case; most take some hundredths of one
@@ -160,7 +151,7 @@ def emptied(folder):
         file.unlink()
 
 
-def loop(path):
+def link_to_itself(path):
     path.symlink_to(path)
 
 
@@ -217,7 +208,7 @@ MEGABYTES = b"a\0\0" + zlib.compress(bytes(2**22))  # of text, or of a colour pr
 NO_FILES = {
     "a folder": instead(Path.mkdir),
     "a pipe": instead(os.mkfifo),
-    "a link to itself": instead(loop),
+    "a link to itself": instead(link_to_itself),
     "a link to nowhere": instead(dangling),
     "a link to a device": instead(lambda path: path.symlink_to("/dev/zero")),
 }
@@ -554,11 +545,11 @@ LIST = "annotations/trainval.txt"
 FOLDERS = {
     ("pairs", "nothing"): (instead(Path.mkdir), ""),
     ("pairs", "a file"): (instead(Path.touch), ""),
-    ("pairs", "a loop"): (instead(loop), ""),
+    ("pairs", "a loop"): (instead(link_to_itself), ""),
     ("pairs", "no train"): (at("train", gone), ""),
     ("pairs", "no val"): (at("val", gone), ""),
     ("pairs", "train is a file"): (at("train", instead(Path.touch)), ""),
-    ("pairs", "train is a loop"): (at("train", instead(loop)), ""),
+    ("pairs", "train is a loop"): (at("train", instead(link_to_itself)), ""),
     ("pairs", "train is empty"): (at("train", emptied), "train"),
     ("pairs", "train has only PNG"): (
         at("train", lambda train: (emptied(train), (train / "1.png").touch())),
@@ -600,14 +591,14 @@ FOLDERS = {
     ("labels", "no label ids"): (at("gtFine", gone), "gtFine/train/ulm/1_gtFine_labelIds.png"),
     ("labels", "no label ids for one"): (at(SETS["labels"].mask, gone), SETS["labels"].mask),
     ("labels", "an empty city"): (at("leftImg8bit/train/ulm", emptied), "leftImg8bit/train"),
-    ("labels", "a city is a loop"): (at("leftImg8bit/train/bonn", loop), "leftImg8bit/train/bonn"),
+    ("labels", "a city is a loop"): (at("leftImg8bit/train/bonn", link_to_itself), "leftImg8bit/train/bonn"),
     ("labels", "a city is nowhere"): (at("leftImg8bit/train/bonn", dangling), "leftImg8bit/train/bonn"),
     ("dubai", "nothing"): (instead(Path.mkdir), ""),
     ("dubai", "no photos"): (at("Tile 1/images", gone), "Tile 1/images"),
     ("dubai", "no masks"): (at("Tile 1/masks", gone), "Tile 1/masks"),
     ("dubai", "no mask"): (at(SETS["dubai"].mask, gone), "Tile 1/masks/2.png"),
     ("dubai", "a tile is a file"): (at("Tile 2", Path.touch), "Tile 2/masks"),
-    ("dubai", "a tile is a loop"): (at("Tile 2", loop), "Tile 2/masks"),
+    ("dubai", "a tile is a loop"): (at("Tile 2", link_to_itself), "Tile 2/masks"),
     ("dubai", "a tile is nowhere"): (at("Tile 2", dangling), "Tile 2/masks"),
 }
 
@@ -700,13 +691,13 @@ TOGETHER = ["--xla --deterministic", "--xla --strategy=mirrored", "--data_on_dev
 @pytest.mark.parametrize("argument", FLAGS, ids=lambda argument: argument[:40])
 def test_senseless_flags_are_refused(argument):
     with refused(argument.partition("=")[0].lstrip("-") if argument != "-" else "'-'"):
-        settings.parse(cityscape_road.define_flags, [argument])
+        cli.parse(cityscape_road.define_flags, [argument])
 
 
 @pytest.mark.parametrize("arguments", TOGETHER)
 def test_flags_that_exclude_each_other_are_refused(arguments):
     with refused(arguments.split()[0]):
-        settings.parse(cityscape_road.define_flags, arguments.split())
+        cli.parse(cityscape_road.define_flags, arguments.split())
 
 
 CLUSTERS = {
@@ -755,14 +746,14 @@ FLAGFILES = {  # what is in it, and what must be named
 def test_bad_flagfiles_are_refused(tmp_path, data, named):
     (tmp_path / "some.cfg").write_bytes(data)
     with refused(named):
-        settings.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / 'some.cfg'}"])
+        cli.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / 'some.cfg'}"])
 
 
 def test_flagfiles_that_name_each_other_a_thousand_times_are_refused(tmp_path):
     for number in range(1200):
         (tmp_path / f"{number}.cfg").write_text(f"--flagfile={tmp_path / str(number + 1)}.cfg\n")
     with refused(tmp_path / "0.cfg"):
-        settings.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / '0.cfg'}"])
+        cli.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / '0.cfg'}"])
 
 
 SAME_FLAGFILES = {
@@ -780,7 +771,7 @@ SAME_FLAGFILES = {
 def test_flagfiles_written_otherwise_mean_the_same(tmp_path, data, epochs):
     path = tmp_path / "some.cfg"
     path.write_bytes(data.replace(b"ITSELF", bytes(path)))
-    values = settings.parse(cityscape_road.define_flags, [f"--flagfile={path}"])
+    values = cli.parse(cityscape_road.define_flags, [f"--flagfile={path}"])
     assert (values.epochs, values.batch_size, values.size) == (epochs, 5, 128)
 
 
@@ -788,7 +779,7 @@ def test_flagfiles_written_otherwise_mean_the_same(tmp_path, data, epochs):
 
 
 def road(run_dir, *arguments):
-    return settings.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
+    return cli.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
 
 
 def claimed(values):
@@ -873,7 +864,7 @@ def test_a_flags_cfg_written_otherwise_means_the_same(run, change):
 RUN_DIRS = {
     "a file": Path.touch,
     "in a file": lambda folder: instead(Path.touch)(folder.parent),
-    "a loop": loop,
+    "a loop": link_to_itself,
     "a link to nowhere": lambda folder: folder.symlink_to("no/where"),
     "a pipe": os.mkfifo,
     "checkpoints is a file": lambda folder: (folder.mkdir(), (folder / "checkpoints").touch()),
@@ -1025,7 +1016,7 @@ def test_another_experiments_checkpoint_is_refused(run, pairs, use):
     values = road(run)
     with refused(run):
         if use == "train":
-            train.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
+            loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
         else:
             restored(run)
 
@@ -1034,7 +1025,7 @@ def test_training_on_pairs_without_road_is_refused(pairs, tmp_path):
     folders = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}"]
     values = road(tmp_path / "run", *folders, "--road_rgb=9,9,9", "--road_tolerance=0")
     with refused("--road_rgb"):
-        train.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
+        loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
 
 
 # --- images to predict
@@ -1162,11 +1153,11 @@ def test_a_process_ends_with_one_line(pairs, tmp_path, what):
 
 def test_flags_that_are_not_utf_8(tmp_path):
     with refused("data_dir"):
-        settings.parse(cityscape_road.define_flags, [f"--data_dir={tmp_path}/\udcdf"])
+        cli.parse(cityscape_road.define_flags, [f"--data_dir={tmp_path}/\udcdf"])
     folder = tmp_path / "stra\udcdfe"
     folder.mkdir()
     with refused(folder):
-        settings.parse(cityscape_road.define_flags, ["--data_dir", str(folder)])
+        cli.parse(cityscape_road.define_flags, ["--data_dir", str(folder)])
 
 
 def test_a_folder_of_any_name_can_be_used_again(tmp_path):
@@ -1209,7 +1200,7 @@ def test_a_state_that_is_none_of_a_training(tmp_path, state):
     experiment = cityscape_road.experiment(values)
     weights = experiment.init_weights(seed=0)
     arrays = {name: variable.numpy() for name, variable in (weights | adam.init_slots(weights)).items()}
-    whole = dataclasses.asdict(train.State()) | state if state else {}
+    whole = dataclasses.asdict(loop.State()) | state if state else {}
     checkpoint.save(tmp_path / "run" / "checkpoints", arrays, whole)
     with refused(tmp_path / "run"):
-        train.run(experiment, cityscape_road.define_flags, values)
+        loop.run(experiment, cityscape_road.define_flags, values)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import fast_convolution, ops
+from core import ops
+from core.lowering import fast_convolution
 
 LEAKY = keras.layers.LeakyReLU(negative_slope=0.2)
 
@@ -200,9 +201,7 @@ def test_batch_norm_equals_keras_in_training_and_after():
             reference = layer(x, training=True)
             loss, reference_loss = tf.reduce_sum(y**3), tf.reduce_sum(reference**3)
         np.testing.assert_allclose(y, reference, atol=1e-5)
-        np.testing.assert_allclose(
-            ours.gradient(loss, x), theirs.gradient(reference_loss, x), atol=1e-4
-        )
+        np.testing.assert_allclose(ours.gradient(loss, x), theirs.gradient(reference_loss, x), atol=1e-4)
     np.testing.assert_allclose(mean, layer.moving_mean, atol=1e-6)
     np.testing.assert_allclose(variance, layer.moving_variance, atol=1e-5)
     y = ops.batch_norm(x, gamma, beta, mean, variance, training=False)

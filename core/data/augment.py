@@ -23,7 +23,7 @@ def random_crop(image, mask, seed, *, size):
     return tf.ensure_shape(image[window], [size, size, 3]), tf.ensure_shape(mask[window], [size, size])
 
 
-def lay(image, mask, seed):
+def dihedral(image, mask, seed):
     """One of the eight ways to lay down a square: for pictures taken from above."""
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:
@@ -60,4 +60,4 @@ def colour(image, mask, seed):
     return tf.saturate_cast(tf.round(image), tf.uint8), mask
 
 
-BY_NAME = {"flip": flip, "lay": lay, "zoom": zoom, "colour": colour}  # what --augment may name
+BY_NAME = {"flip": flip, "dihedral": dihedral, "zoom": zoom, "colour": colour}  # what --augment may name

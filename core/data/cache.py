@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from core import files as filesystem
-from core import progress
 from core.data import images as image_reading
-from core.errors import InputError
+from core.runtime import files as filesystem
+from core.runtime import progress
+from core.runtime.errors import InputError
 
 BLOCK = 256  # files between two notes of how far it is
 
@@ -68,7 +68,7 @@ def generated(dataset, cache_dir):
     return folder
 
 
-def of_run(dataset, flags, split):
+def load_split(dataset, flags, split):
     """`prepare`, as the flags that all experiments have ask for it."""
     return prepare(
         dataset,
@@ -207,8 +207,8 @@ def _check_arrays(photo, mask, size, path):
     shapes = photo.shape == (*mask.shape, 3) and tuple(size) in ((0, 0), mask.shape[1:])
     if not shapes or photo.dtype != np.uint8 or mask.dtype != np.uint8:
         raise InputError(
-            f"{path}: the reader made {photo.dtype} {list(photo.shape)} and {mask.dtype} {list(mask.shape)} of"
-            " it; uint8 [K, H, W, 3] and [K, H, W] it must be, all files of one height and width."
+            f"{path}: the reader made {photo.dtype} {list(photo.shape)} and {mask.dtype} {list(mask.shape)}"
+            " of it; uint8 [K, H, W, 3] and [K, H, W] it must be, all files of one height and width."
         )
 
 

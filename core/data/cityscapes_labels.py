@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from core import metrics
-from core.data import street_scenes
 from core.data.images import image_files, read_class_ids, read_rgb, require_same_size
-from core.errors import InputError
+from core.data.synthetic import street_scenes
 from core.experiment import Dataset
+from core.runtime.errors import InputError
 
 # name and colour of each id, and whether the official benchmark scores it
 LABELS = (
@@ -91,9 +91,7 @@ def find(data_dir, split):
                 raise InputError(f"{labels}: missing, but {photo} is there; unpack gtFine too.")
             found.append((photo, labels))
     if not found:
-        raise InputError(
-            f"{photos}: no CITY/*.png in it; --data_dir must hold leftImg8bit/ and gtFine/."
-        )
+        raise InputError(f"{photos}: no CITY/*.png in it; --data_dir must hold leftImg8bit/ and gtFine/.")
     return found
 
 

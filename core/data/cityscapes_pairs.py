@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from core.data import street_scenes
 from core.data.images import here_and_below, image_files, read_rgb
-from core.errors import InputError
+from core.data.synthetic import street_scenes
 from core.experiment import Dataset
+from core.runtime.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg")
 GENERATED = {"train": 400, "val": 100}  # 400 is the article's number of training images

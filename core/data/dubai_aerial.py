@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from core.data import aerial_scenes
 from core.data.images import here_and_below, image_files, read_rgb, require_same_size
-from core.errors import InputError
+from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
+from core.runtime.errors import InputError
 
 COLOURS = {
     "building": (60, 16, 152),

@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from core import files
-from core.errors import InputError
+from core.runtime import files
+from core.runtime.errors import InputError
 
 ORIENTATION = 0x0112  # EXIF's tag
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not PostScript: it is a program
@@ -110,9 +110,7 @@ def _read(path, max_pixels, convert):
         reason = str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = f"none of {', '.join(FORMATS)}"
-        raise InputError(
-            f"{path}: not a readable image ({reason}); replace or remove the file."
-        ) from None
+        raise InputError(f"{path}: not a readable image ({reason}); replace or remove the file.") from None
 
 
 def require_same_size(photo, mask, mask_file):

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from core.data import pet_scenes
 from core.data.images import read_class_ids, read_rgb, require_same_size
-from core.errors import InputError
+from core.data.synthetic import pet_scenes
 from core.experiment import Dataset
+from core.runtime.errors import InputError
 
 CLASSES = ("pet", "background", "outline")
 PALETTE = ((255, 205, 80), (60, 60, 90), (230, 60, 60))

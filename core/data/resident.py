@@ -7,7 +7,7 @@ host, and is changed on the device. The batches are those of `core.data.batches`
 import tensorflow as tf
 
 from core.data import batches
-from core.errors import InputError
+from core.runtime.errors import InputError
 
 
 def make_training(examples, batch_size, *, seed, changes=()):

@@ -37,9 +37,7 @@ def init_weights(*, seed, classes, train_encoder=False):
 def encoder(weights):
     """Those of the weights that are MobileNetV2's, by the names they have there."""
     return {
-        name.removeprefix(ENCODER): variable
-        for name, variable in weights.items()
-        if name.startswith(ENCODER)
+        name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }
 
 

@@ -1,0 +1,120 @@
+"""One device, several, or several machines, through TensorFlow's own strategies.
+
+What runs inside `strategy.scope()` asks `tf.distribute.get_strategy()`, which is one
+device where nobody chose another. Several machines run the same program, a worker
+each; the chief among them writes its files.
+"""
+
+import contextlib
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from core.runtime.errors import InputError
+
+STRATEGIES = ("single", "mirrored", "multi_worker")
+
+
+def strategy(name):
+    """The `tf.distribute.Strategy` of one of STRATEGIES.
+
+    mirrored: on all GPUs of this machine, or where it has none on all logical CPUs,
+    which is one unless it was split. multi_worker: on the machines of the
+    environment variable TF_CONFIG; waits until they have all come. Raises
+    InputError where that is wrong.
+    """
+    if name == "single":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(
+            tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        )
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        task, cluster = config["task"], config["cluster"]
+        ports = [[int(address.rpartition(":")[2]) for address in job] for job in cluster.values()]
+        if task["index"] < 0 or not all(0 < port < 2**16 for job in ports for port in job):
+            raise ValueError
+        cluster[task["type"]][task["index"]].encode()
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise InputError(
+            "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON as"
+            ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
+            " the same on each machine but for the index, that of its own address."
+        ) from None
+    print(f"{task['type']} {task['index']}: waiting until all workers of TF_CONFIG have come", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError:
+        raise InputError(
+            f"--strategy=multi_worker: cannot listen at {cluster[task['type']][task['index']]}, this"
+            " worker's address in TF_CONFIG; see that it is of this machine and its port is free, and"
+            " that all workers were started."
+        ) from None
+
+
+def workers():
+    """In how many processes the strategy of the moment computes."""
+    return getattr(tf.distribute.get_strategy().extended, "_num_workers", 1)
+
+
+def is_chief():
+    """Whether this process is the one that writes files."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return (
+        not resolver
+        or resolver.task_type == "chief"
+        or (resolver.task_id == 0 and "chief" not in resolver.cluster_spec().jobs)
+    )
+
+
+def first(results):
+    """What the first of this process' replicas returned, where all return the same."""
+    local = tf.distribute.get_strategy().experimental_local_results
+    return tf.nest.map_structure(lambda result: local(result)[0], results)
+
+
+def gathered(numbers):
+    """Each worker's list of whole numbers: int64 [workers, len(numbers)]; it waits for them all."""
+    if workers() == 1:
+        return np.array([numbers])
+    found = _gather(tf.constant(numbers, tf.int64)).numpy()
+    return found[:: len(found) // workers()]
+
+
+@tf.function(autograph=False, reduce_retracing=True)
+def _gather(numbers):
+    def each():
+        return tf.distribute.get_replica_context().all_gather(numbers[None], axis=0)
+
+    return first(tf.distribute.get_strategy().run(each))
+
+
+def check_alike(numbers):
+    """Raise InputError unless all workers have the same whole numbers."""
+    if (gathered(numbers) != numbers).any():
+        raise InputError(
+            "the workers disagree: give each the same command, the same data and the same code, and"
+            " one --run_dir that all of them see."
+        )
+
+
+@contextlib.contextmanager
+def lost_workers_named():
+    """A block in which the loss of another worker raises InputError, with the cure."""
+    try:
+        yield
+    except (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.UnavailableError,
+    ):
+        if workers() == 1:
+            raise
+        raise InputError(
+            "another worker ended or cannot be reached; see what it said last, then give all of them the"
+            " same command again: the run goes on from its last checkpoint."
+        ) from None

@@ -1,0 +1,24 @@
+"""Scalars and pictures for TensorBoard, where the extra of that name is installed."""
+
+import importlib.util
+
+import numpy as np
+import tensorflow as tf
+
+from core.runtime.errors import InputError
+
+
+def writer(folder):
+    """A summary writer into `folder/tensorboard`. Raises InputError without the extra."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError("--tensorboard needs an extra: pip install -e '.[tensorboard]'.")
+    return tf.summary.create_file_writer(str(folder / "tensorboard"))
+
+
+def write(writer, row, panel):
+    """The figures of an epoch (name -> number) and its picture (PIL image)."""
+    with writer.as_default(step=row["epoch"]):
+        for name, value in row.items():
+            tf.summary.scalar(name, value)
+        tf.summary.image("predictions", np.asarray(panel)[None])
+    writer.flush()

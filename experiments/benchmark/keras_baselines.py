@@ -1,0 +1,170 @@
+"""The five networks in Keras, layer by layer as in the articles' own listings, and their turn.
+
+The tests hold ours against these: same outputs, gradients, numbers of parameters.
+Each takes images [B, H, W, 3] of values 0..255 and gives logits [B, H, W, channels].
+"""
+
+import statistics
+import time
+
+import keras
+import numpy as np
+from keras import layers
+
+from experiments.benchmark import measurement
+
+STEPS = 8  # of one call of fit or predict
+TAPS = (
+    "block_1_expand_relu",
+    "block_3_expand_relu",
+    "block_6_expand_relu",
+    "block_13_expand_relu",
+    "block_16_project",
+)
+
+
+def measure(spec):
+    """Figures of the steps of fit or predict over arrays in memory.
+
+    A call's start, up to the end of its first step, is in the mean alone, as an epoch's of ours is.
+    """
+    keras.utils.set_random_seed(0)  # which deterministic ops insist on
+    keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
+    model = NETWORKS[spec.network](spec.filters, spec.channels)
+    kind = keras.losses.SparseCategoricalCrossentropy
+    loss = keras.losses.BinaryCrossentropy if spec.channels == 1 else kind
+    model.compile("adam", loss(from_logits=True), jit_compile=False)
+    rng, shape = np.random.default_rng(0), (STEPS * spec.batch_size, *spec.size)
+    images = rng.uniform(0, 255, (*shape, 3)).astype(np.float32)
+    masks = rng.integers(0, max(2, spec.channels), (*shape, 1))
+    ends = []  # of the steps, call after call
+
+    def note(batch, logs):
+        ends.append(time.time())
+
+    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note, on_predict_batch_end=note)
+    options = {"batch_size": spec.batch_size, "verbose": 0, "callbacks": [noting]}
+
+    def call():
+        if spec.mode == "train":
+            model.fit(images, masks, **options)
+        else:
+            model.predict(images, **options)
+
+    call()
+    calls, cores = measurement.timed(call, spec.seconds, least=2)
+    steps = np.diff(np.reshape(ends, [-1, STEPS])[1:]).ravel().tolist()
+    trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
+    return {
+        **measurement.figures(spec.batch_size, steps, cores, ends[0]),
+        "mean_step_seconds": statistics.mean(calls) / STEPS,
+        "parameters": [int(trained), model.count_params()],
+        "versions": {"keras": keras.__version__},
+    }
+
+
+def road_unet(filters, channels):
+    """As `core.models.road_unet`."""
+
+    def conv(x, width, layer):
+        return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 255.0, []
+    for width in filters:
+        if skips:
+            x = layers.MaxPooling2D()(x)
+        x = conv(conv(x, width, layers.Conv2D), width, layers.Conv2D)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Concatenate()([layers.UpSampling2D()(x), skip])
+        x = conv(conv(x, width, layers.Conv2DTranspose), width, layers.Conv2DTranspose)
+    return keras.Model(inputs, layers.Conv2D(channels, 1, use_bias=False)(x))
+
+
+def pets_unet(filters, channels):
+    """As `core.models.pets_unet`."""
+
+    def pair(x, width):
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        return x
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 255.0, []
+    for width in filters:
+        if skips:
+            x = layers.Dropout(0.3)(layers.MaxPooling2D()(x))
+        x = pair(x, width)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same")(x)
+        x = pair(layers.Dropout(0.3)(layers.Concatenate()([x, skip])), width)
+    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
+
+
+def labels_unet(filters, channels):
+    """As `core.models.labels_unet`."""
+
+    def pair(x, width):
+        for _ in range(2):
+            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+            x = layers.BatchNormalization()(x)
+        return x
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 127.5 - 1, []
+    for width in filters:
+        x = pair(layers.MaxPooling2D()(x) if skips else x, width)
+        skips.append(x)
+    for width, skip in zip(filters[-2::-1], skips[-2::-1]):
+        x = layers.Conv2DTranspose(width, 2, strides=2, padding="same", activation="relu")(x)
+        x = pair(layers.Concatenate()([layers.BatchNormalization()(x), skip]), width)
+    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
+
+
+def dubai_unet(filters, channels):
+    """As `core.models.dubai_unet`."""
+
+    def pair(x, width, rate):
+        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+        return layers.Conv2D(width, 3, padding="same", activation="relu")(layers.Dropout(rate)(x))
+
+    x = inputs = keras.Input((None, None, 3))
+    x, skips = x / 255.0, []
+    for width in filters[:-1]:
+        skips.append(pair(x, width, 0.1))
+        x = layers.MaxPooling2D()(skips[-1])
+    x = pair(x, filters[-1], 0.2)
+    for width, skip in zip(filters[-2::-1], skips[::-1]):
+        x = layers.Conv2DTranspose(width, 2, strides=2, padding="same")(x)
+        x = pair(layers.Concatenate()([x, skip]), width, 0.2)
+    return keras.Model(inputs, layers.Conv2D(channels, 1)(x))
+
+
+def mobilenet_unet(filters, channels):
+    """As `core.models.mobilenet_unet`: the encoder is frozen."""
+    _, down = encoder()
+    down.trainable = False
+    inputs = keras.Input((None, None, 3))
+    *skips, x = down(inputs / 128.0 - 1.0)
+    for width, skip in zip(filters[::-1], skips[::-1]):
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", use_bias=False)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = layers.Concatenate()([x, skip])
+    x = layers.Conv2DTranspose(channels, 3, strides=2, padding="same")(x)
+    return keras.Model(inputs, x)
+
+
+def encoder(height=None, width=None):
+    """Keras' MobileNetV2, initialised at random, and the model of its five taps."""
+    whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
+    return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])
+
+
+UNETS = road_unet, pets_unet, labels_unet, dubai_unet, mobilenet_unet
+NETWORKS = {unet.__name__: unet for unet in UNETS}
+
+
+if __name__ == "__main__":
+    measurement.take(measure)

@@ -1,0 +1,86 @@
+"""Cityscapes' layout and its 34 label ids."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import cityscapes_labels
+from core.runtime.errors import InputError
+
+DATASET = cityscapes_labels.dataset(train_size=20, val_size=16)
+
+
+@pytest.fixture
+def streets(tmp_path):
+    """Two cities; in each photo the red channel is its number, and so is its label id."""
+    for number, (city, name) in enumerate([("ulm", "b"), ("ulm", "a"), ("aachen", "c")]):
+        for part, suffix, value in (
+            ("leftImg8bit", "leftImg8bit", (number, 0, 0)),
+            ("gtFine", "gtFine_labelIds", number),
+        ):
+            folder = tmp_path / part / "train" / city
+            folder.mkdir(parents=True, exist_ok=True)
+            mode = "RGB" if isinstance(value, tuple) else "L"
+            Image.new(mode, (64, 32), value).save(folder / f"{city}_{name}_{suffix}.png")
+    return tmp_path
+
+
+def test_photos_and_labels_are_matched_by_name(streets):
+    found = DATASET.find(streets, "train")
+    assert [photo.name[:8].rstrip("_le") for photo, _ in found] == ["aachen_c", "ulm_a", "ulm_b"]
+    for files in found:
+        photo, ids = DATASET.read(files, "train")
+        assert photo.shape == (1, 20, 20, 3) and ids.shape == (1, 20, 20)
+        assert photo[0, 0, 0, 0] == ids[0, 0, 0]
+    assert DATASET.read(found[0], "val")[0].shape == (1, 16, 16, 3)
+
+
+def test_ids_are_never_blended_and_the_licence_plate_is_unlabeled(streets):
+    photo, labels = DATASET.find(streets, "train")[0]
+    ids = np.zeros((32, 64), np.uint8)
+    ids[::2], ids[1::2, ::2] = 33, 255
+    Image.fromarray(ids).save(labels)
+    _, read = DATASET.read((photo, labels), "train")
+    assert set(np.unique(read)) == {0, 33}
+
+
+def test_what_is_wrong_is_named(streets, tmp_path):
+    photo, labels = DATASET.find(streets, "train")[0]
+    Image.new("L", (64, 32), 34).save(labels)
+    with pytest.raises(InputError, match="id 34"):
+        DATASET.read((photo, labels), "train")
+    Image.new("L", (32, 32), 1).save(labels)
+    with pytest.raises(InputError, match="32x32"):
+        DATASET.read((photo, labels), "train")
+    (hidden := photo.parent.with_name(".checkpoints")).mkdir()
+    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # is nobody's city
+    assert len(DATASET.find(streets, "train")) == 3
+    other = photo.rename(photo.with_name("holiday.png"))
+    with pytest.raises(InputError, match="holiday.png: not called NAME_leftImg8bit.png"):
+        DATASET.find(streets, "train")
+    other.rename(photo)
+    labels.unlink()
+    with pytest.raises(InputError, match="labelIds.png: missing"):
+        DATASET.find(streets, "train")
+    with pytest.raises(InputError, match="leftImg8bit/"):
+        DATASET.find(tmp_path / "leftImg8bit", "train")
+
+
+def test_the_official_nineteen():
+    names = list(np.array(cityscapes_labels.CLASSES)[cityscapes_labels.OFFICIAL])
+    assert len(names) == 19 and {"road", "bicycle", "train", "traffic light"} <= set(names)
+    assert not {"parking", "polegroup", "caravan", "unlabeled"} & set(names)
+    assert len(cityscapes_labels.CLASSES) == 34 == len(cityscapes_labels.PALETTE)
+
+
+def test_mean_iou_over_19_ignores_the_pixels_of_the_rest():
+    confusion = np.zeros((34, 34), np.int64)
+    confusion[7, 7], confusion[7, 8], confusion[8, 8] = 90, 10, 40  # road, pavement
+    confusion[7, 9] = 20  # road taken for parking: wrong in both
+    confusion[0, 7], confusion[9, 8] = 1000, 500  # unlabeled and parking: ignored officially
+    figures = cityscapes_labels.figures(confusion)
+    assert figures["mean_iou_19"] == pytest.approx((90 / 120 + 40 / 50) / 2)
+    assert figures["classes_averaged_19"] == 2
+    assert figures["mean_iou"] == pytest.approx((0 + 90 / 1120 + 40 / 550 + 0) / 4)
+    assert figures["classes_averaged"] == 4  # 0, 7, 8 and 9
+    assert figures["iou/road"] == pytest.approx(90 / 1120)

@@ -1,0 +1,84 @@
+"""The road rule and the layout, on hand-made JPEG pairs."""
+
+import numpy as np
+import pytest
+from conftest import write_pair
+from PIL import Image
+
+from core.data import cityscapes_pairs
+from core.runtime.errors import InputError
+
+
+def road(tolerance=30, rgb=(128, 64, 128), size=32, **options):
+    return cityscapes_pairs.road_dataset(size=size, road_rgb=rgb, road_tolerance=tolerance, **options)
+
+
+@pytest.mark.parametrize("tolerance, expected", [(10, [1, 0, 0, 0]), (30, [1, 1, 0, 0]), (50, [1, 1, 1, 0])])
+def test_a_pixel_is_road_within_the_largest_channel_distance(tmp_path, tolerance, expected):
+    # at distances 0, 20 in every channel (35 in the sum of squares), 40 in one channel, 82
+    colours = np.array([(128, 64, 128), (148, 44, 148), (128, 104, 128), (70, 130, 180)], np.uint8)
+    pair = np.zeros((64, 128, 3), np.uint8)
+    pair[:, 64:] = colours.repeat(16, axis=0)
+    Image.fromarray(pair).save(tmp_path / "1.jpg", quality=95, subsampling=0)
+    _, masks = road(tolerance, size=64).read((tmp_path / "1.jpg",), "train")
+    assert masks[0, 32, 8::16].tolist() == expected
+
+
+def test_photo_is_the_left_half_and_masks_are_not_blended(tmp_path):
+    write_pair(tmp_path / "1.jpg", side=64, quality=100)
+    photo, masks = road().read((tmp_path / "1.jpg",), "train")
+    left = Image.open(tmp_path / "1.jpg").crop((0, 0, 64, 64)).resize((32, 32), Image.BILINEAR)
+    np.testing.assert_array_equal(photo[0], left)
+    assert photo.shape == (1, 32, 32, 3) and photo.dtype == masks.dtype == np.uint8
+    assert masks[0, :15].max() == 0 and masks[0, 17:].min() == 1
+
+
+def test_pairs_are_found_in_the_folder_or_one_below(pairs):
+    names = ["1.jpg", "2.jpg", "3.jpg"]
+    for data_dir in (pairs, pairs.parent):
+        found = cityscapes_pairs.find(data_dir, "val")
+        assert [path.name for (path,) in found] == names
+    (pairs / "val" / "._1.jpg").touch()
+    (pairs / "val" / "Thumbs.db").touch()
+    assert len(cityscapes_pairs.find(pairs, "val")) == 3
+
+
+def test_folders_without_pairs_are_refused(tmp_path):
+    with pytest.raises(InputError, match="--data_dir"):
+        cityscapes_pairs.find(tmp_path, "train")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").mkdir()
+    with pytest.raises(InputError, match="no .jpg pairs"):
+        cityscapes_pairs.find(tmp_path, "train")
+
+
+def test_a_photo_without_its_colours_is_refused(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "1.jpg")
+    with pytest.raises(InputError, match="1.jpg: 64x64 is not a pair"):
+        road().read((tmp_path / "1.jpg",), "train")
+
+
+def test_masks_without_road_name_the_colours_that_are_there(pairs):
+    files = cityscapes_pairs.find(pairs, "train")
+    literal = road(tolerance=0, rgb=(128, 63, 126))
+    pixels = sum(np.bincount(literal.read(each, "train")[1].ravel(), minlength=256) for each in files)
+    assert pixels[1] == 0
+    with pytest.raises(InputError, match=r"\(0, 0, 0\) \d+.\d%.*--road_rgb"):
+        literal.check(pixels, files)
+    road().check(np.array([5, 1] + [0] * 254), files)
+
+
+def test_clean_labels_are_without_specks_and_decided_by_the_majority(tmp_path):
+    pair = np.zeros((64, 128, 3), np.uint8)
+    pair[33:, 64:] = (128, 64, 128)  # of the row 16 of 32, one half
+    for row, column in np.ndindex(8, 8):  # one speck in each 8x8, where reducing by nearest hits it
+        pair[8 * row + 5, 64 + 8 * column + 5] = (128, 64, 128) if row < 4 else (70, 130, 180)
+    pair[36:40, 64:73] = (70, 130, 180)  # 4x9: no speck
+    Image.fromarray(pair).save(tmp_path / "1.jpg", quality=100, subsampling=0)
+    (plain,), (clean,) = (
+        road(clean_labels=clean).read((tmp_path / "1.jpg",), "train")[1] for clean in (False, True)
+    )
+    assert plain[:16].sum() == 4 * 8
+    assert clean[:16].sum() == 0
+    assert clean[17:].sum() == 15 * 32 - 2 * 4
+    assert road(clean_labels=True).settings != road().settings

@@ -1,0 +1,64 @@
+"""The official layout of the pets, with the odd files that the real set has."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import oxford_pets
+from core.runtime.errors import InputError
+
+DATASET = oxford_pets.dataset(size=16)
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Four pets: a JPEG, a PNG with alpha, a GIF and a greyscale file, all called .jpg."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations" / "trimaps").mkdir(parents=True)
+    noise = np.random.RandomState(0).randint(0, 256, (40, 24, 4)).astype(np.uint8)
+    rgba = Image.fromarray(noise)
+    trimap = np.full((40, 24), 2, np.uint8)
+    trimap[10:30] = 3
+    trimap[14:26] = 1
+    kinds = {"a_1": ("RGB", "JPEG"), "b_2": ("RGBA", "PNG"), "c_3": ("P", "GIF"), "d_4": ("L", "PNG")}
+    for name, (mode, kind) in kinds.items():
+        rgba.convert("RGB").convert(mode).save(tmp_path / "images" / f"{name}.jpg", kind)
+        Image.fromarray(trimap).save(tmp_path / "annotations" / "trimaps" / f"{name}.png")
+    lines = "# a header\r\na_1 1 1 1\r\n\r\nc_3 1 1 1\r\nb_2 1 1 1\r\n"
+    (tmp_path / "annotations" / "trainval.txt").write_text(lines, newline="")
+    (tmp_path / "annotations" / "test.txt").write_text("d_4 1 1 1")
+    return tmp_path
+
+
+def test_the_official_lists_make_the_splits(pets):
+    names = [[photo.stem for photo, _ in DATASET.find(pets, split)] for split in ("train", "val")]
+    assert names == [["a_1", "c_3", "b_2"], ["d_4"]]
+
+
+def test_trimaps_become_class_ids_from_zero_whatever_the_photo_is(pets):
+    for files in [*DATASET.find(pets, "train"), *DATASET.find(pets, "val")]:
+        photo, mask = DATASET.read(files, "train")
+        assert photo.shape == (1, 16, 16, 3) and photo.dtype == np.uint8
+        assert set(np.unique(mask)) == {0, 1, 2}
+        # 0 pet, 1 background, 2 outline; resized by nearest neighbour, so no fourth value
+        assert mask[0, 0, 0] == 1 and mask[0, 8, 8] == 0 and mask[0, 4, 8] == 2
+
+
+@pytest.mark.parametrize(
+    "damage, expected",
+    [
+        (lambda pets: (pets / "annotations/trainval.txt").unlink(), "trainval.txt"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_text("\n\n"), "no names"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_bytes(b"\xff\xfe\x00"), "trainval.txt"),
+        (lambda pets: (pets / "annotations/trainval.txt").write_text("../../etc/x 1"), "is a path"),
+        (lambda pets: (pets / "images/a_1.jpg").unlink(), "a_1.jpg: missing"),
+        (lambda pets: (pets / "annotations/trimaps/c_3.png").unlink(), "c_3.png: missing"),
+        (lambda pets: Image.new("L", (40, 24), 1).save(pets / "annotations/trimaps/a_1.png"), "40x24"),
+        (lambda pets: Image.new("L", (24, 40), 4).save(pets / "annotations/trimaps/a_1.png"), "1, 2 and 3"),
+        (lambda pets: Image.new("RGB", (24, 40)).save(pets / "annotations/trimaps/a_1.png"), "RGB"),
+    ],
+)
+def test_what_is_wrong_is_named(pets, damage, expected):
+    damage(pets)
+    with pytest.raises(InputError, match=expected):
+        DATASET.read(DATASET.find(pets, "train")[0], "train")

@@ -1,0 +1,70 @@
+"""Each experiment's command on generated data: one epoch, small through its flags."""
+
+import csv
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from small_training import SMALL
+
+from core.runtime import cli
+from core.training import loop
+from experiments import (
+    cityscapes_labels,
+    dubai_aerial,
+    evaluate,
+    export,
+    oxford_pets,
+    oxford_pets_mobilenet,
+    predict,
+)
+
+COMMANDS = {
+    oxford_pets: ["--size=32", "--limit=6", "--batch_size=4"],
+    oxford_pets_mobilenet: ["--size=32", "--limit=6", "--batch_size=4", "--encoder_weights=none"],
+    cityscapes_labels: ["--size=32", "--resize=40", "--limit=5", "--batch_size=4"],
+    dubai_aerial: ["--patch_size=64", "--limit=3", "--batch_size=16", "--split_by=image"],
+}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda script: script.__name__.partition(".")[2])
+def test_one_epoch_and_each_verb_without_any_data(script, precision, shared_cache, tmp_path):
+    folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
+    arguments = [*COMMANDS[script], *folders, "--epochs=1", f"--precision={precision}"]
+    flags = cli.parse(script.define_flags, arguments)
+    experiment = script.experiment(flags)
+    if precision == "bfloat16":  # the articles' widths once are enough
+        narrow = SMALL[experiment.name][1] or experiment.init_weights
+        experiment = dataclasses.replace(experiment, init_weights=narrow)
+    assert loop.run(experiment, script.define_flags, flags) == 0
+    with open(tmp_path / "run" / "metrics.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert 0 < float(row["train_loss"]) < 10 and 0 <= float(row["val_accuracy"]) <= 1
+    assert f"val_{experiment.best}" in row
+    Image.open(tmp_path / "run" / "predictions" / "epoch_001.png").verify()
+    assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"best.npz", "last.npz"}
+    if precision == "float32":
+        use(tmp_path / "run", row, tmp_path)
+
+
+def use(run, row, tmp_path):
+    """Evaluate, predict and export a run, and compare what they say."""
+    arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
+    assert evaluate.run(cli.parse(evaluate.define_flags, arguments[:1])) == 0
+    figures = json.loads((run / "evaluation" / "figures.json").read_text())
+    assert figures["accuracy"] == float(row["val_accuracy"])
+    pixels = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    flags = cli.parse(predict.define_flags, [*arguments, "--size=native"])
+    assert predict.run(flags, [str(tmp_path / "photo.png")]) == 0
+    predicted = np.asarray(Image.open(tmp_path / "out" / "photo_labels.png"))
+    arguments[1] = f"--output_dir={tmp_path / 'exported'}"
+    assert export.run(cli.parse(export.define_flags, arguments)) == 0
+    loaded = tf.saved_model.load(str(tmp_path / "exported" / "saved_model"))
+    outputs = loaded.signatures["serving_default"](tf.constant(pixels[None]))
+    np.testing.assert_array_equal(outputs["class_ids"][0], predicted)
+    assert outputs["probabilities"].shape[-1] == len(figures["classes"])

@@ -1,0 +1,290 @@
+"""MobileNetV2 and the U-Net on it, against Keras' own and an independent Keras build."""
+
+import functools
+import socket
+import types
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from core import losses, ops
+from core.models import mobilenet_unet, mobilenet_v2
+from core.runtime import cli
+from core.runtime.errors import InputError
+from core.training import adam, pretrained, step
+from core.weights import count
+from experiments import oxford_pets_mobilenet
+from experiments.benchmark import keras_baselines
+
+
+def keras_encoder(height, width, weights):
+    """Keras' MobileNetV2 with our weights in it, and the model of its five taps."""
+    whole, taps = keras_baselines.encoder(height, width)
+    assign(whole, weights)
+    return whole, taps
+
+
+def assign(model, weights):
+    """Put our weights into a Keras model that holds layers of MobileNetV2."""
+    for variable in model.variables:
+        value = weights.get(variable.path.replace("moving_", ""))
+        if value is not None:
+            variable.assign(value)
+
+
+def randomise(weights):
+    """Give every variable of a normalisation a value of its own."""
+    for index, (name, variable) in enumerate(weights.items()):
+        if variable.shape.rank == 1:
+            noise = tf.random.stateless_uniform(variable.shape, [index, 7], -0.4, 0.4)
+            variable.assign(variable + noise)
+    return weights
+
+
+def pictures(*shape):
+    return tf.random.stateless_uniform(shape, [1, 2], 0, 255)
+
+
+@pytest.fixture(scope="module")
+def encoder_weights():
+    return randomise(mobilenet_v2.init_weights(seed=3, trainable=True))
+
+
+@pytest.fixture(scope="module")
+def keras_files(tmp_path_factory, encoder_weights):
+    """The same values in the kinds of file that Keras writes and has published."""
+    folder = tmp_path_factory.mktemp("keras")
+    whole, _ = keras_encoder(64, 64, encoder_weights)
+    whole.save_weights(folder / "new.weights.h5")
+    whole.save(folder / "model.h5")
+    write_published(folder / "model.h5", folder / "published.h5")
+    topped = keras.applications.MobileNetV2(weights=None)
+    for variable, value in zip(topped.variables, whole.variables):
+        variable.assign(value)
+    topped.save_weights(folder / "topped.weights.h5")
+    return folder
+
+
+def write_published(model_file, path):
+    """Weights alone, under layer names that Keras has since changed, as in the published files."""
+    with h5py.File(model_file) as model, h5py.File(path, "w") as file:
+        group = model["model_weights"]
+        names = np.asarray(group.attrs["layer_names"]).astype(str)  # text or bytes
+        for name in names:
+            group.copy(name, file, name=f"old_{name}")
+        file.attrs["layer_names"] = [f"old_{name}" for name in names]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 6), (7, 5), (1, 2)])
+def test_depthwise_convolution_equals_keras_at_any_size(size, stride):
+    x = tf.random.stateless_normal([2, *size, 3], [0, 1])
+    kernel = tf.random.stateless_normal([3, 3, 3, 1], [0, 2])
+    pad = [(length % 2, 1) for length in size]  # what MobileNetV2 pads explicitly
+    layer = keras.layers.DepthwiseConv2D(
+        3, strides=stride, padding="same" if stride == 1 else "valid", use_bias=False
+    )
+    padded = x if stride == 1 else keras.layers.ZeroPadding2D(pad)(x)
+    layer.build(padded.shape)
+    layer.set_weights([kernel])
+    ours = ops.depthwise_conv2d(x, kernel, stride=stride)
+    np.testing.assert_allclose(ours, layer(padded), atol=1e-5)
+
+
+@pytest.mark.parametrize("height, width", [(128, 128), (72, 104), (96, 160)])
+def test_taps_equal_keras(height, width, encoder_weights):
+    """At 72x104 some of the sizes that are halved are odd."""
+    _, reference = keras_encoder(height, width, encoder_weights)
+    images = pictures(1, height, width, 3) / 128 - 1
+    taps = mobilenet_v2.forward(encoder_weights, images)
+    for name, tap, expected in zip(keras_baselines.TAPS, taps, reference(images), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(tap, expected, atol=1e-4, err_msg=name)
+    assert tuple(tap.shape[-1] for tap in taps) == mobilenet_v2.TAP_CHANNELS
+
+
+def test_training_normalises_by_the_batch_and_moves_the_averages_as_keras_does():
+    weights = randomise(mobilenet_v2.init_weights(seed=3, trainable=True))
+    whole, reference = keras_encoder(64, 96, weights)
+    images = pictures(2, 64, 96, 3) / 128 - 1
+    taps = mobilenet_v2.forward(weights, images, training=True)
+    for name, tap, expected in zip(keras_baselines.TAPS, taps, reference(images, training=True), strict=True):
+        np.testing.assert_allclose(tap, expected, atol=1e-3, rtol=1e-3, err_msg=name)
+    expected = {variable.path.replace("moving_", ""): variable for variable in whole.variables}
+    for name, variable in weights.items():
+        np.testing.assert_allclose(variable, expected[name], atol=1e-4, err_msg=name)
+
+
+def decoder_of(weights):
+    return {name: value for name, value in weights.items() if not name.startswith("encoder/")}
+
+
+def keras_unet(weights):
+    """The tutorial's own listing, with our weights in it; its variables but for the encoder's."""
+    model = keras_baselines.mobilenet_unet(mobilenet_unet.FILTERS, 3)
+    (down,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
+    assign(down, mobilenet_unet.encoder(weights))
+    decoder = [variable for layer in model.layers if layer is not down for variable in layer.variables]
+    for variable, value in zip(decoder, decoder_of(weights).values(), strict=True):
+        variable.assign(value)
+    return model, decoder
+
+
+def test_outputs_gradients_and_averages_of_the_whole_equal_keras():
+    weights = randomise(mobilenet_unet.init_weights(seed=1, classes=3))
+    reference, reference_decoder = keras_unet(weights)
+    images, target = pictures(2, 64, 96, 3), tf.random.stateless_normal([2, 64, 96, 3], [5, 6])
+    logits = mobilenet_unet.forward(weights, images)
+    np.testing.assert_allclose(logits, reference(images, training=False), atol=1e-4)
+    with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
+        logits = mobilenet_unet.forward(weights, images, training=True)
+        expected = reference(images, training=True)
+        loss = tf.reduce_mean((logits - target) ** 2)
+        reference_loss = tf.reduce_mean((expected - target) ** 2)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    decoder = decoder_of(weights)
+    trained = {name: variable for name, variable in decoder.items() if variable.trainable}
+    gradients = tape.gradient(loss, list(trained.values()))
+    expected = reference_tape.gradient(reference_loss, reference.trainable_weights)
+    for name, gradient, wanted in zip(trained, gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, wanted, atol=1e-4, err_msg=name)
+    for name, wanted in zip(decoder, reference_decoder, strict=True):
+        np.testing.assert_allclose(decoder[name], wanted, atol=1e-5, err_msg=name)
+
+
+def test_the_tutorials_parameter_counts():
+    weights = mobilenet_unet.init_weights(seed=0, classes=3)
+    trained = {name: variable for name, variable in weights.items() if variable.trainable}
+    assert count(weights) == 6_504_227
+    assert count(mobilenet_unet.encoder(weights)) == 1_841_984
+    assert count(trained) == 4_660_323
+    assert not any(name.startswith("encoder/") for name in trained)
+
+
+def test_initial_values_follow_the_seed_and_pix2pix():
+    first, again, other = (
+        mobilenet_unet.init_weights(seed=seed, classes=3)["up1/transpose/kernel"].numpy()
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert abs(first.mean()) < 1e-4 and abs(first.std() - 0.02) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_any_multiple_of_32_in_either_precision(dtype):
+    weights = mobilenet_unet.init_weights(seed=0, classes=3)
+    for height, width in ((32, 32), (64, 96)):
+        images = tf.cast(pictures(1, height, width, 3), dtype)
+        logits = mobilenet_unet.forward(weights, images, training=True, seed=[0, 0])
+        assert logits.shape == (1, height, width, 3) and logits.dtype == dtype
+
+
+@pytest.mark.parametrize("train_encoder", [False, True])
+def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
+    weights = randomise(mobilenet_unet.init_weights(seed=0, classes=3, train_encoder=train_encoder))
+    before = {name: variable.numpy() for name, variable in weights.items()}
+    network = types.SimpleNamespace(forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy)
+    slots = adam.init_slots(weights)
+    train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
+    images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
+    # uncompiled where all of it trains: that compiles for longer than all else here runs
+    compiled = train_step.python_function if train_encoder else train_step
+    compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
+    for name, variable in weights.items():
+        same = np.array_equal(variable, before[name])
+        assert same == (name.startswith("encoder/") and not train_encoder), name
+
+
+@pytest.mark.parametrize("file", ["new.weights.h5", "model.h5", "published.h5", "topped.weights.h5"])
+def test_weights_come_back_from_each_kind_of_file(file, keras_files, encoder_weights):
+    weights = mobilenet_v2.init_weights(seed=9, trainable=False)
+    pretrained.load(weights, str(keras_files / file))
+    for name, variable in weights.items():
+        np.testing.assert_array_equal(variable, encoder_weights[name], err_msg=name)
+
+
+def test_a_wrong_file_is_named_with_what_differs(tmp_path, keras_files):
+    (tmp_path / "text.h5").write_text("not HDF5")
+    whole = (keras_files / "published.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    narrow = keras.applications.MobileNetV2(include_top=False, weights=None, alpha=0.35)
+    narrow.save(tmp_path / "narrow.h5")
+    narrow.save_weights(tmp_path / "narrow.weights.h5")
+    small = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)])
+    small.save(tmp_path / "small.h5")
+    small.save_weights(tmp_path / "small.weights.h5")
+    weights = mobilenet_v2.init_weights(seed=0, trainable=False)
+    before = weights["Conv1/kernel"].numpy()
+    for file, what in {
+        "missing.h5": "no such file",
+        "text.h5": "signature not found",
+        "cut.h5": "truncated file",
+        "narrow.h5": "Conv1",
+        "narrow.weights.h5": "Conv1",
+        "small.h5": "expected 104 layers, found 1",
+        "small.weights.h5": "objects could not be loaded",
+    }.items():
+        with pytest.raises(InputError) as raised:
+            pretrained.load(weights, str(tmp_path / file))
+        message = str(raised.value)
+        assert file in message and what in message and "\n" not in message, message
+    np.testing.assert_array_equal(weights["Conv1/kernel"], before)
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    fetch = functools.partial(tf.keras.utils.get_file, cache_dir=str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(tf.keras.utils, "get_file", fetch)
+    return tmp_path / "cache"
+
+
+def test_imagenet_without_a_network_says_what_to_fetch(empty_cache, monkeypatch):
+    def unreachable(*args, **options):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    with pytest.raises(InputError) as raised:
+        pretrained.download(64)
+    assert pretrained.URL.format(224) in str(raised.value)
+    assert "--encoder_weights" in str(raised.value)
+
+
+def test_imagenet_from_a_silent_server_ends_soon(empty_cache, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/{{}}.h5"
+        monkeypatch.setattr(pretrained, "URL", url)
+        monkeypatch.setattr(pretrained, "PATIENCE", 0.2)
+        with pytest.raises(InputError, match="timed out"):
+            pretrained.download(128)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_imagenet_is_downloaded_once(empty_cache, keras_files, monkeypatch):
+    published = keras_files / "weights_128.h5"
+    published.write_bytes((keras_files / "published.h5").read_bytes())
+    monkeypatch.setattr(pretrained, "URL", f"file://{keras_files}/weights_{{}}.h5")
+    path = pretrained.download(128)
+    published.unlink()
+    assert pretrained.download(128) == path and str(empty_cache) in str(path)
+
+
+def test_the_experiment_loads_what_its_flags_say(keras_files, encoder_weights):
+    def conv1(*arguments):
+        values = cli.parse(oxford_pets_mobilenet.define_flags, arguments)
+        experiment = oxford_pets_mobilenet.experiment(values)
+        weights = experiment.init_weights(seed=0)
+        started = weights["encoder/Conv1/kernel"].numpy()
+        experiment.load_weights(weights)
+        return started, weights["encoder/Conv1/kernel"]
+
+    started, loaded = conv1("--encoder_weights=none")
+    np.testing.assert_array_equal(started, loaded)
+    started, loaded = conv1(f"--encoder_weights={keras_files / 'new.weights.h5'}", "--train_encoder")
+    np.testing.assert_array_equal(loaded, encoder_weights["Conv1/kernel"])
+    assert loaded.trainable and not np.array_equal(started, loaded)

@@ -1,0 +1,122 @@
+"""Each U-Net against an independent Keras build with the same weights."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from core import ops, weights
+from core.models import labels_unet, pets_unet, road_unet
+from experiments.benchmark import keras_baselines
+
+SMALL = (4, 6, 8)
+ROAD, PETS, LABELS = (
+    (road_unet, {}, 1),
+    (pets_unet, {"classes": 3}, 3),
+    (labels_unet, {"classes": 5}, 5),
+)
+
+
+def both(ours, theirs):
+    """The same random weights in a module of ours and in a Keras build.
+
+    Keras computes in float64: in float32 its variance, a difference of two means, is
+    farther from the truth than ours, and batch normalisation multiplies that.
+    """
+    module, options, channels = ours
+    made = module.init_weights(seed=1, filters=SMALL, **options)
+    for index, (name, variable) in enumerate(made.items()):
+        noise = tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2)
+        kernel = len(variable.shape) == 4  # biases that are not negative keep channels alive
+        variable.assign(variable + noise if kernel else tf.abs(variable + 5 * noise))
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    reference = theirs(SMALL, channels)
+    keras.config.set_dtype_policy(before)
+    reference.set_weights([variable.numpy() for variable in made.values()])
+    return made, module.forward, reference
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, atol",
+    [
+        (ROAD, keras_baselines.road_unet, 1e-5),
+        (PETS, keras_baselines.pets_unet, 1e-5),
+        (LABELS, keras_baselines.labels_unet, 1e-4),
+    ],
+)
+def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
+    made, forward, reference = both(ours, theirs)
+    images = tf.random.stateless_uniform([2, 16, 24, 3], [3, 4], 0, 255)
+    target = tf.random.stateless_normal([2, 16, 24, reference.output_shape[-1]], [5, 6])
+    # batch statistics only where there is no dropout, which would draw differently in Keras
+    training = theirs is keras_baselines.labels_unet
+    with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
+        logits = forward(made, images, training=training)
+        expected = reference(tf.cast(images, tf.float64), training=training)
+        loss = tf.reduce_mean((logits - target) ** 2)
+        reference_loss = tf.reduce_mean((expected - tf.cast(target, tf.float64)) ** 2)
+    np.testing.assert_allclose(logits, expected, atol=atol)
+    trained = [variable for variable in made.values() if variable.trainable]
+    gradients = tape.gradient(loss, trained)
+    expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
+    for variable, gradient, expected in zip(trained, gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=variable.name)
+    for variable, expected in zip(made.values(), reference.get_weights(), strict=True):
+        np.testing.assert_allclose(variable, expected, atol=atol, err_msg=variable.name)
+    still = reference(tf.cast(images, tf.float64), training=False)
+    np.testing.assert_allclose(forward(made, images), still, atol=atol)
+
+
+@pytest.mark.parametrize(
+    "module, options, variables, numbers",
+    [
+        (road_unet, {}, 19, 1_961_152),
+        (pets_unet, {"classes": 3}, 46, 34_513_475),
+        (labels_unet, {"classes": 34}, 134, 31_061_282),
+    ],
+)
+def test_articles_parameter_counts(module, options, variables, numbers):
+    made = module.init_weights(seed=0, **options)
+    assert (len(made), weights.count(made)) == (variables, numbers)
+
+
+@pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_any_multiple_of_the_network_in_either_precision(module, options, channels, dtype):
+    made = module.init_weights(seed=0, filters=SMALL, **options)
+    for height, width in ((4, 4), (12, 20)):
+        images = tf.zeros([1, height, width, 3], dtype)
+        logits = module.forward(made, images, training=True, seed=[0, 0])
+        assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
+
+
+def test_every_dropout_of_the_pets_network_is_where_keras_has_it(monkeypatch):
+    """With a scaling in place of each dropout, on both sides: 1 + rate, as if it kept all."""
+
+    monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
+    monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
+    made, forward, reference = both(PETS, keras_baselines.pets_unet)
+    images = tf.random.stateless_uniform([1, 16, 24, 3], [3, 4], 0, 255)
+    ours = forward(made, images, training=True, seed=[0, 0])
+    np.testing.assert_allclose(ours, reference(tf.cast(images, tf.float64)), atol=1e-5)
+
+
+def test_road_logits_are_linear_and_have_no_bias():
+    made = road_unet.init_weights(seed=0, filters=SMALL)
+    assert not road_unet.forward(made, tf.zeros([1, 8, 8, 3])).numpy().any()
+    noise = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
+    logits = road_unet.forward(made, noise).numpy()
+    assert logits.min() < 0 < logits.max()
+
+
+def test_dropout_changes_training_alone_and_follows_the_seed():
+    made = pets_unet.init_weights(seed=0, filters=SMALL, classes=3)
+    images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
+    first, again, other, still = (
+        pets_unet.forward(made, images, training=training, seed=seed).numpy()
+        for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]))
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other) and not np.array_equal(first, still)
