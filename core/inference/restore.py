@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import flags
 
 from core.experiment import Experiment
-from core.runs import checkpoint, run_folder
+from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device
 from core.runtime.errors import InputError
 from core.training import averaging
@@ -60,6 +60,7 @@ def restore(values, article, *, data=False, data_dir=None):
     )
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, _ = checkpoint.load(path)
+    code_digest.warn_if_changed(folder, name)
     device.set_up(run_flags)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)

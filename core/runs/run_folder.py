@@ -2,6 +2,7 @@
 
     flags.cfg                  an absl flagfile: with --run_dir=OTHER it repeats the run; its first
                                line is a comment that names the experiment, the last says "end"
+    code.json                  digests of the code that it was trained with (`core.runs.code_digest`)
     metrics.csv                a row for each epoch
     summary.json               final and best figures, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors

@@ -20,7 +20,7 @@ import tensorflow as tf
 from core.data import augment, batches, cache, resident
 from core.inference import render
 from core.inference.evaluate import make_evaluate, make_predict
-from core.runs import checkpoint, run_folder
+from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device, distribution, progress
 from core.runtime.errors import InputError
 from core.training import averaging, history, signals, tensorboard
@@ -213,6 +213,7 @@ def _run(experiment, flags, folder, device_name):
 
     if state.history or state.step:
         print(f"continuing after {state.epoch} epochs and {state.step} steps")
+    code_digest.record(folder, experiment.name, epoch=state.epoch, step=state.step, write=chief)
     with signals.catch_signals() as received:  # not before: a preparation can be killed and goes on too
         try:
             while not finished():

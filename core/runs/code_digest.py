@@ -1,0 +1,164 @@
+"""Digests of the code that decides a run's numbers, kept in the run folder as code.json.
+
+code.json is a list. Each item states which code trained the run from an epoch and step on:
+`epoch`, `step`, `files` (path -> digest) and `versions` (TensorFlow and NumPy). A run that was never
+continued with other code has one item. A run of a version without code.json has none.
+
+The files are the experiment's script and every project file that it imports, directly or through
+others, except files that decide no number (DECIDE_NOTHING). Comments, docstrings and blank lines do
+not count. A function that was replaced at run time, in a notebook for example, is not noticed.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from core.runtime import files
+
+ROOT = Path(__file__).parents[2]  # holds the packages `core` and `experiments`
+
+# Folders and files that change no weight and no metric. Flags and data have checks of their own.
+DECIDE_NOTHING = (
+    "core/__init__.py",
+    "core/experiment.py",
+    "core/runtime/",
+    "core/runs/",
+    "core/data/synthetic/",
+    "core/data/download.py",
+    "core/inference/render.py",
+    "core/training/common_flags.py",
+    "core/training/history.py",
+    "core/training/signals.py",
+    "core/training/tensorboard.py",
+)
+
+
+def current(experiment, root=ROOT):
+    """Return the digests of an experiment's code: path relative to root -> 16 hexadecimal digits.
+
+    experiment: its name, which is the name of its script. The result is empty if there is no such
+    script, for example because the experiment is defined in a notebook.
+    """
+    script = root / "experiments" / f"{experiment}.py"
+    pending, digests = [script] if script.is_file() else [], {}
+    while pending:
+        path = pending.pop()
+        name = path.relative_to(root).as_posix()
+        if name in digests or name.startswith(DECIDE_NOTHING):
+            continue
+        source = path.read_text("utf-8")
+        digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
+        pending += _imported_files(ast.parse(source), path, root)
+    return dict(sorted(digests.items()))
+
+
+def combined(digests):
+    """Return one digest, 16 hexadecimal digits, of a dict of digests."""
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read(folder):
+    """Return the items of a run's code.json, oldest first; an empty list without a readable file."""
+    try:
+        items = json.loads((folder / "code.json").read_text("utf-8"))
+        return [item for item in items if isinstance(item["files"], dict)]
+    except (OSError, ValueError, KeyError, TypeError):  # the digests are a record: their loss stops nothing
+        return []
+
+
+def changed_files(before, now):
+    """Return the sorted paths whose digests differ between two dicts, missing ones included."""
+    return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+
+
+def warn_if_changed(folder, experiment):
+    """Print one warning that names the files that changed since a run was last trained, if any did.
+
+    For commands that use a trained run. experiment: its name. Says nothing about a run without code.json.
+    """
+    items = read(folder)
+    changed = changed_files(items[-1]["files"], current(experiment)) if items else []
+    if changed:
+        print(f"warning: {folder} was trained with other code; changed since then: {', '.join(changed)}.")
+
+
+def record(folder, experiment, *, epoch, step, write):
+    """Note in code.json which code trains a run from this epoch and step on.
+
+    If the run was begun with other code, or other versions of TensorFlow or NumPy, print one warning
+    that names them. experiment: its name. epoch and step: where training stands; both 0 begin a new record.
+    write: whether this process writes the run folder's files.
+    """
+    item = {
+        "epoch": epoch,
+        "step": step,
+        "files": current(experiment),
+        "versions": {"tensorflow": tf.__version__, "numpy": np.__version__},
+    }
+    items = read(folder) if epoch or step else []
+    if items:
+        differing = changed_files(items[-1]["files"], item["files"])
+        before = items[-1].get("versions", {})
+        differing += [
+            f"{name} ({before.get(name)}, now {version})"
+            for name, version in item["versions"].items()
+            if before.get(name) != version
+        ]
+        if not differing:
+            return
+        print(
+            f"warning: {', '.join(differing)} changed since {folder} was last trained: from here on, the"
+            " run is no longer bit-identical to an unbroken one."
+        )
+    if write:
+        files.write_text(folder / "code.json", json.dumps([*items, item], indent=2) + "\n")
+
+
+def _imported_files(tree, path, root):
+    """Return the files of `core` and `experiments` that a parsed file imports, wherever it does."""
+    modules = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            package = path.parents[node.level - 1].relative_to(root).parts if node.level else ()
+            module = ".".join([*package, *([node.module] if node.module else [])])
+            modules += [module, *(f"{module}.{alias.name}" for alias in node.names)]
+    names = [module.split(".") for module in modules]
+    places = [root.joinpath(*name) for name in names if name[0] in ("core", "experiments")]
+    candidates = [path for place in places for path in (place.with_suffix(".py"), place / "__init__.py")]
+    return [path for path in candidates if path.is_file()]
+
+
+def _statements(source):
+    """Return Python source without comments, docstrings and blank lines.
+
+    The text is compared rather than the syntax tree, whose form differs between versions of Python.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_string(body[0]):
+            docstring = body[0]
+            lines[docstring.lineno - 1 : docstring.end_lineno] = [""] * (
+                docstring.end_lineno - docstring.lineno + 1
+            )
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _is_string(node):
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

@@ -1,0 +1,100 @@
+"""A run knows the code it was trained with, and says which files have changed since."""
+
+import json
+import shutil
+
+import pytest
+
+from core.inference import restore
+from core.runs import code_digest
+from core.runtime import cli
+from core.training import loop
+from experiments import article, cityscape_road
+
+
+def test_every_file_that_decides_a_number_has_a_digest_and_no_other_file_has():
+    digests = code_digest.current("cityscape_road")
+    decisive = """experiments/cityscape_road.py core/ops.py core/weights.py core/losses.py core/metrics.py
+        core/models/road_unet.py core/data/cityscapes_pairs.py core/data/augment.py core/training/step.py
+        core/training/loop.py core/inference/evaluate.py""".split()
+    assert set(decisive) <= digests.keys()
+    assert any(name.startswith("core/lowering/") for name in digests)
+    other = "core/runtime/", "core/runs/", "core/models/pets_unet", "core/data/synthetic/", "experiments/ox"
+    assert not [name for name in digests if name.startswith(other)]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project's source files, as a function path -> its text after an edit."""
+    for package in ("core", "experiments"):
+        others = shutil.ignore_patterns("*.png", "*.cfg", "*.csv", "__pycache__")
+        shutil.copytree(code_digest.ROOT / package, tmp_path / package, ignore=others)
+
+    def edit(path, old, new):
+        text = (tmp_path / path).read_text()
+        assert old in text
+        (tmp_path / path).write_text(text.replace(old, new, 1))
+        return code_digest.current("cityscape_road", tmp_path)
+
+    return edit
+
+
+def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
+    before = code_digest.current("cityscape_road")
+    assert project("core/losses.py", '"""', '"""A new sentence.') == before
+    assert (
+        project("core/losses.py", "import tensorflow as tf", "import tensorflow as tf  # a comment") == before
+    )
+    edited = project("core/ops.py", "import tensorflow as tf", "import tensorflow as tf\n\nEDITED = 1")
+    assert code_digest.changed_files(before, edited) == ["core/ops.py"]
+    line = "from core.models import road_unet"
+    edited = project("experiments/cityscape_road.py", line, f"{line}\nfrom core.models import dubai_unet")
+    assert "core/models/dubai_unet.py" in code_digest.changed_files(before, edited)  # imported now
+
+
+@pytest.fixture
+def run_with_other_code(road_run, tmp_path):
+    """A copy of the road run that stands after its first epoch and was trained with another core/ops.py."""
+    shutil.copytree(road_run, tmp_path / "run")
+    shutil.move(tmp_path / "run/checkpoints/previous.npz", tmp_path / "run/checkpoints/last.npz")
+    (item,) = json.loads((tmp_path / "run/code.json").read_text())
+    assert item["files"] == code_digest.current("cityscape_road") and item["epoch"] == 0
+    item["files"]["core/ops.py"] = "0123456789abcdef"
+    (tmp_path / "run/code.json").write_text(json.dumps([item]))
+    return tmp_path / "run"
+
+
+def test_a_run_continued_with_other_code_says_that_it_is_not_bit_identical(run_with_other_code, capsys):
+    flags = cli.parse(
+        cityscape_road.define_flags,
+        [f"--flagfile={run_with_other_code / 'flags.cfg'}", f"--run_dir={run_with_other_code}"],
+    )
+    assert loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert "core/ops.py changed" in warning and "no longer bit-identical" in warning
+    items = code_digest.read(run_with_other_code)
+    assert [item["epoch"] for item in items] == [0, 1]
+    assert items[1]["files"] == code_digest.current("cityscape_road")
+    code_digest.record(run_with_other_code, "cityscape_road", epoch=2, step=0, write=True)
+    assert not capsys.readouterr().out and len(code_digest.read(run_with_other_code)) == 2
+
+
+def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other_code, capsys):
+    arguments = cli.parse(restore.define_flags, [f"--run_dir={run_with_other_code}"])
+    restore.restore(arguments, article)
+    assert capsys.readouterr().out == (
+        f"warning: {run_with_other_code} was trained with other code; changed since then: core/ops.py.\n"
+    )
+    (run_with_other_code / "code.json").unlink()  # a run of a version without code.json
+    restore.restore(arguments, article)
+    assert not capsys.readouterr().out
+
+
+def test_a_continued_run_warns_of_another_tensorflow(tmp_path, capsys):
+    code_digest.record(tmp_path, "cityscape_road", epoch=0, step=0, write=True)
+    items = code_digest.read(tmp_path)
+    items[0]["versions"]["tensorflow"] = "2.0"
+    (tmp_path / "code.json").write_text(json.dumps(items))
+    code_digest.record(tmp_path, "cityscape_road", epoch=1, step=0, write=False)
+    assert "tensorflow (2.0, now 2." in capsys.readouterr().out
+    assert len(code_digest.read(tmp_path)) == 1  # this process does not write
