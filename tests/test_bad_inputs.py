@@ -18,7 +18,6 @@ import shutil
 import signal
 import struct
 import sys
-import tarfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -37,7 +36,6 @@ from core.data import (
     cache,
     cityscapes_labels,
     cityscapes_pairs,
-    download,
     dubai_aerial,
     images,
     oxford_pets,
@@ -1069,67 +1067,6 @@ def test_a_folder_to_predict_holds_files(tmp_path, damage):
     damage(tmp_path / "in/1.png")
     with refused(tmp_path / "in/1.png"):
         predict.find([tmp_path / "in"])
-
-
-# --- archives: what the tests of the downloads leave out
-
-
-def member(name, data=b"", **fields):
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, data
-
-
-HOLES = {"major": "0", "minor": "1", "map": "0,0", "size": f"{2**50}"}
-MEMBERS = {
-    "a way up and down": [member("set/../set/2.jpg", b"2")],
-    "a hard link to itself": [member("set/2.jpg", type=tarfile.LNKTYPE, linkname="set/2.jpg")],
-    "a petabyte of holes": [
-        member("set/2.jpg", pax_headers={f"GNU.sparse.{name}": value for name, value in HOLES.items()})
-    ],
-    "a size below zero": [member("set/2.jpg", b"2", pax_headers={"size": "-1536"})],
-    "a zero byte in a name": [member("set/2.jpg", b"2", pax_headers={"path": "set/2\0.jpg"})],
-    "a name of 5000 letters": [member("set/" + "x" * 5000, b"2")],
-    "no name": [member("", b"2")],
-    "a file in a file": [member("set/1.jpg/2.jpg", b"2")],
-    "a folder for a file": [member("set/1.jpg", type=tarfile.DIRTYPE)],
-    "a file for a folder": [member("set/a/2.jpg", b"2"), member("set/a", b"2")],
-    "a line feed in a way up": [member("../2\n.jpg", b"2")],
-}
-
-
-def pack(path, members):
-    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
-        for info, data in [member("set/1.jpg", b"1"), *members]:
-            tar.addfile(info, io.BytesIO(data))
-
-
-@pytest.mark.parametrize("members", table(MEMBERS))
-def test_members_that_are_more_than_files_are_refused(tmp_path, members):
-    path = tmp_path / "in" / "set.tar.gz"
-    path.parent.mkdir()
-    pack(path, members)
-    with refused(path):
-        download.unpack(path, path.parent / "set")
-    assert list(tmp_path.iterdir()) == [path.parent] and list(path.parent.iterdir()) == [path]
-
-
-def test_a_claim_of_terabytes_is_refused(tmp_path):
-    huge, _ = member("set/1.jpg")
-    huge.size = 2**42
-    (tmp_path / "set.tar").write_bytes(huge.tobuf() + b"1" * 512)
-    with refused(tmp_path / "set.tar"):
-        download.unpack(tmp_path / "set.tar", tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-
-
-def test_backslashes_lead_nowhere(tmp_path):
-    pack(tmp_path / "set.tar.gz", [member("set/..\\..\\2.jpg", b"2"), member("..\\3.jpg", b"3")])
-    download.unpack(tmp_path / "set.tar.gz", tmp_path / "set")
-    assert {path.name for path in tmp_path.iterdir()} == {"set", "set.tar.gz"}
-    assert {path.name for path in (tmp_path / "set").iterdir()} == {"1.jpg", "..\\..\\2.jpg"}
 
 
 # --- from the command line

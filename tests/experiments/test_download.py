@@ -1,0 +1,164 @@
+"""Downloads against a local server, and archives that must not be unpacked."""
+
+import hashlib
+import http.server
+import io
+import tarfile
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from core.data import cityscapes_pairs
+from core.runtime import files
+from core.runtime.errors import InputError
+from experiments import download
+
+NAMES = ("train/1.jpg", "train/2.jpg", "val/1.jpg")
+
+
+def packed(*members):
+    """Bytes of a gzipped tar archive of (TarInfo fields, content) members."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for fields, content in members:
+            member = tarfile.TarInfo()
+            member.size = len(content)
+            for field, value in fields.items():
+                setattr(member, field, value)
+            tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+GOOD = packed(*(({"name": f"cityscapes/{name}"}, name.encode()) for name in NAMES))
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server on 127.0.0.1 that sends .content, claims .length bytes, and counts .requests."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests += 1
+            if state.content is None:
+                return self.send_error(404)
+            self.send_response(200)
+            self.send_header("Content-Length", str(state.length or len(state.content)))
+            self.end_headers()
+            self.wfile.write(state.content)
+
+        def log_message(self, *args):
+            pass
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    url = f"http://127.0.0.1:{web.server_port}/set.tar.gz"
+    state = SimpleNamespace(content=GOOD, length=None, requests=0, url=url)
+    thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield state
+    web.shutdown()
+    web.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def fetch(server, tmp_path, monkeypatch):
+    """A function (sha256=None) that downloads the server's archive into tmp_path/data."""
+
+    def run(sha256=None):
+        archives = {"cityscapes_pairs": ((server.url, "cityscapes", sha256),)}
+        monkeypatch.setattr(download, "ARCHIVES", archives)
+        return download.run(SimpleNamespace(data_dir=str(tmp_path / "data")), ["cityscapes_pairs"])
+
+    return run
+
+
+def contents(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_reader_finds_the_downloaded_files_and_a_second_call_leaves_them(server, fetch, tmp_path):
+    assert fetch(hashlib.sha256(GOOD).hexdigest()) == 0
+    found = [
+        path for split in ("train", "val") for (path,) in cityscapes_pairs.find(tmp_path / "data", split)
+    ]
+    assert [path.read_text() for path in found] == list(NAMES)
+    (tmp_path / "data/cityscapes/train/1.jpg").write_text("edited")
+    assert fetch() == 0
+    assert (tmp_path / "data/cityscapes/train/1.jpg").read_text() == "edited"
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "length", "sha256", "reason"),
+    [
+        (None, None, None, "Not Found"),
+        (GOOD, len(GOOD) + 1000, None, "retrieval incomplete"),
+        (GOOD, None, "0" * 64, "hash does not match"),
+    ],
+    ids=["404", "cut", "another digest"],
+)
+def test_a_failed_download_is_one_sentence_and_leaves_no_archive(
+    server, fetch, tmp_path, content, length, sha256, reason
+):
+    server.content, server.length = content, length
+    with pytest.raises(InputError, match=f"^{server.url}: download failed .*{reason}.*; run the command"):
+        fetch(sha256)
+    assert contents(tmp_path / "data") == [".download.lock"]
+    server.content, server.length = GOOD, None
+    assert fetch() == 0
+
+
+INSIDE = ({"name": "cityscapes/train/1.jpg"}, b"1")
+HOSTILE = {
+    "path above": packed(INSIDE, ({"name": "../escaped"}, b"out")),
+    "absolute path through a link": packed(
+        INSIDE,
+        ({"name": "cityscapes/link", "type": tarfile.SYMTYPE, "linkname": "/tmp"}, b""),
+        ({"name": "cityscapes/link/escaped"}, b"out"),
+    ),
+    "hard link to a file outside": packed(
+        INSIDE, ({"name": "cityscapes/x", "type": tarfile.LNKTYPE, "linkname": "../../precious"}, b"")
+    ),
+    "device": packed(INSIDE, ({"name": "cityscapes/null", "type": tarfile.CHRTYPE}, b"")),
+    "cut": GOOD[:-20],
+    "web page": b"<html>",
+    "empty": b"",
+    "another folder": packed(({"name": "other/1.jpg"}, b"1")),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_an_archive_that_cannot_be_unpacked_safely_is_refused_and_leaves_nothing(
+    server, fetch, tmp_path, content
+):
+    (tmp_path / "precious").write_text("precious")
+    server.content = content
+    with pytest.raises(InputError, match="set.tar.gz: cannot be unpacked to .*; delete the archive") as error:
+        fetch()
+    assert "\n" not in str(error.value)
+    assert contents(tmp_path) == ["data", "precious"]
+    assert contents(tmp_path / "data") == [".download.lock", "set.tar.gz"]
+
+
+def test_two_downloads_into_one_folder_are_refused(fetch, tmp_path):
+    (tmp_path / "data").mkdir()
+    with files.lock(tmp_path / "data/.download.lock", wait=False):
+        with pytest.raises(InputError, match="another download"):
+            fetch()
+
+
+@pytest.mark.parametrize("arguments", [[], ["pets"], ["oxford_pets", "cityscapes_pairs"]])
+def test_an_unknown_name_and_a_missing_folder_are_refused(arguments):
+    with pytest.raises(InputError, match="give one of oxford_pets, cityscapes_pairs, "):
+        download.run(SimpleNamespace(data_dir="nowhere"), arguments)
+    with pytest.raises(InputError, match="--data_dir"):
+        download.run(SimpleNamespace(data_dir=None), ["oxford_pets"])
+
+
+@pytest.mark.parametrize("name", download.BY_HAND)
+def test_steps_by_hand_quote_the_folder(name, capsys):
+    assert download.run(SimpleNamespace(data_dir="/my data"), [name]) == 0
+    out = capsys.readouterr().out
+    assert "--data_dir='/my data'" in out and "{" not in out
