@@ -8,7 +8,7 @@ from pathlib import Path
 
 from absl import flags
 
-from core.inference import predict, restore
+from core.inference import photos, predict, restore
 from core.runtime import cli
 from experiments import article
 
@@ -39,7 +39,7 @@ def define_flags(values):
 
 def run(flags, arguments):
     """Segment the image files, and those in the folders, that arguments name."""
-    paths = predict.find([Path(argument) for argument in arguments])
+    paths = photos.find([Path(argument) for argument in arguments])
     trained = restore.restore(flags, article)
     return predict.run(
         trained.experiment,

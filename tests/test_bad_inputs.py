@@ -41,7 +41,7 @@ from core.data import (
     oxford_pets,
     resident,
 )
-from core.inference import predict, restore
+from core.inference import photos, predict, restore
 from core.runs import checkpoint, run_folder
 from core.runtime import cli, distribution, files
 from core.runtime.errors import InputError
@@ -381,7 +381,7 @@ def test_a_header_of_absurd_size_is_all_that_is_read(tmp_path, monkeypatch, dama
     damage(path)
     assert images.map_rgb(path) is None
     with refused(path):
-        images.read_rgb(path, max_pixels=predict.MAX_PIXELS)
+        images.read_rgb(path, max_pixels=photos.MAX_PIXELS)
 
 
 # --- sizes, modes and numbers
@@ -1066,7 +1066,7 @@ def test_a_folder_to_predict_holds_files(tmp_path, damage):
     write(tmp_path / "in/1.png", noise(0))
     damage(tmp_path / "in/1.png")
     with refused(tmp_path / "in/1.png"):
-        predict.find([tmp_path / "in"])
+        photos.find([tmp_path / "in"])
 
 
 # --- from the command line

@@ -19,7 +19,7 @@ from PIL import Image
 
 import experiments
 from core.data import images
-from core.inference import predict, restore
+from core.inference import photos, predict, restore
 from core.models import road_unet
 from core.runs import checkpoint
 from core.runtime import cli
@@ -203,15 +203,15 @@ def test_names_never_collide(tmp_path):
     for path in paths:
         photo(path, 8, 8)
     folders = [tmp_path, *(path.parent for path in paths)]
-    found = predict.find([*folders, tmp_path / "a" / ".." / "a"])
+    found = photos.find([*folders, tmp_path / "a" / ".." / "a"])
     assert sorted(map(os.path.abspath, found)) == sorted(map(str, paths))
-    names = predict.output_names(found)
+    names = photos.output_names(found)
     assert len({name.casefold() for name in names.values()}) == len(paths)
     assert names[tmp_path / "2.jpg"] == "2" and names[tmp_path / "B.png"] == "B"
     assert names[tmp_path / "b/1.png"] == "1.png"
     assert not any(name.startswith("/") or ".." in name for name in names.values())
     with pytest.raises(InputError, match="no images"):
-        predict.find([])
+        photos.find([])
 
 
 def test_every_experiment_is_found_by_its_name():
