@@ -1,0 +1,55 @@
+"""Turn a run folder into a result file."""
+
+import csv
+import json
+import time
+
+from core.runtime import cli
+from core.runtime.errors import InputError
+from experiments import article
+
+# Flags that decide nothing about a result, and what paths are called in the recorded command.
+LEFT_OUT = ("run_dir", "cache_dir")
+NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
+
+
+def command(flags_cfg):
+    """Return the command of a run, with the flags that differ from the defaults, from the text of flags.cfg.
+
+    Paths are replaced by names such as DIR, because they mean nothing on another machine.
+    """
+    first, *lines = flags_cfg.splitlines()
+    experiment = first.rpartition(".")[2]
+    values = cli.parse(article(experiment).define_flags)
+    defaults = {values[name].serialize() for name in values}
+    words = [f"python -m experiments.{experiment}"]
+    for line in lines:
+        name, _, value = line.removeprefix("--").partition("=")
+        if line.startswith("--") and line not in defaults and name not in LEFT_OUT:
+            words.append(f"--{name}={NAMES.get(name, name.upper())}" if "/" in value else line)
+    return " ".join(words)
+
+
+def text(folder, *, settings, data, machine, commit, remark):
+    """Return the result file's text for a finished run folder. Raises InputError if the run has not ended."""
+    if not (folder / "summary.json").exists():
+        raise InputError(f"{folder}: no summary.json; wait until the training has ended.")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    flags_cfg = (folder / "flags.cfg").read_text(encoding="utf-8")
+    header = {
+        "command": command(flags_cfg),
+        "settings": settings,
+        "data": data,
+        "seed": next(line[7:] for line in flags_cfg.splitlines() if line.startswith("--seed=")),
+        "machine": machine,
+        "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%d", time.gmtime((folder / "summary.json").stat().st_mtime)),
+        "minutes": round(summary["seconds"] / 60),
+        **({"remark": remark} if remark else {}),
+    }
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        columns, *rows = csv.reader(file)
+    lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(columns)]
+    lines += [",".join(f"{float(value):.6g}" if value else "" for value in row) for row in rows]
+    return "".join(f"{line}\n" for line in lines)

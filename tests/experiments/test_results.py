@@ -1,0 +1,43 @@
+"""The published results: result files are made from run folders, and tables from result files."""
+
+import csv
+
+import pytest
+
+from core.runtime import cli
+from core.runtime.errors import InputError
+from experiments.results import __main__ as results
+from experiments.results import tables
+
+
+def add(arguments):
+    return results.run(cli.parse(results.define_flags, arguments))
+
+
+def test_a_result_file_has_the_metrics_and_the_command_of_its_run(road_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    add([f"--add={road_run}", "--name=road_tiny_s0", "--settings=better", "--commit=abc"])
+    text = (tmp_path / "road_tiny_s0.csv").read_text()
+    result = tables.groups(tmp_path)["road_tiny"][0]
+    assert str(road_run.parent) not in text  # no paths of this machine
+    assert result.header["command"] == (
+        "python -m experiments.cityscape_road --batch_size=2 --data_dir=DIR --epochs=2 --size=32"
+    )
+    assert result.header["seed"] == "0" and result.header["commit"] == "abc"
+    with open(road_run / "metrics.csv") as file:
+        for row, published in zip(csv.DictReader(file), result.epochs, strict=True):
+            assert published == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-5)
+
+
+def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
+    header = "# settings: better\n# data: two pairs\n# minutes: 1\nepoch,val_iou\n"
+    (tmp_path / "road_best_s0.csv").write_text(header + "1,0.9\n2,0.5\n")
+    (tmp_path / "road_best_s1.csv").write_text(header + "1,0.1\n2,0.7\n")
+    (line,) = (line for line in tables.groups_table(tables.groups(tmp_path)).splitlines() if "best`" in line)
+    assert "0.600 ± 0.141" in line  # 0.5 and 0.7
+    assert "road IoU 0.800 ± 0.141" in line  # the best epochs: 0.9 and 0.7
+
+
+def test_a_name_that_fits_no_group_is_refused(road_run):
+    with pytest.raises(InputError, match="begin with one of road"):
+        add([f"--add={road_run}", "--name=other"])
