@@ -1,5 +1,9 @@
-"""Small data sets and runs that several tests share."""
+"""Helpers, small data sets and a finished run that several tests share."""
 
+import contextlib
+import os
+import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +15,7 @@ from PIL import Image
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
 from core.data.cache import Examples
 from core.runtime import cli
+from core.runtime.errors import InputError
 from core.training import loop
 from experiments import cityscape_road
 
@@ -18,20 +23,55 @@ ROOT = Path(__file__).parent.parent
 
 
 def python(*arguments, **options):
-    """Run python -m ...; stdout and stderr as text."""
+    """Run `python -m ARGUMENTS` in the repository and return the process with stdout and stderr as text."""
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 
 
+@contextlib.contextmanager
+def refused(named):
+    """Expect an InputError from the block: one sentence that names a file or flag."""
+    with pytest.raises(InputError) as caught:
+        yield
+    assert_one_sentence(str(caught.value), named)
+
+
+def assert_one_sentence(message, named):
+    assert str(named) in message and "\n" not in message and message.endswith("."), message
+
+
+@pytest.fixture
+def limits(tmp_path):
+    """Fail a test that runs for more than 30 seconds or adds more than 2 GiB to the peak memory."""
+
+    def expired(*_):
+        for pipe in filter(Path.is_fifo, tmp_path.rglob("*")):
+            os.close(os.open(pipe, os.O_RDWR))  # releases a thread that waits to open the pipe
+        pytest.fail("not done after 30 seconds")
+
+    handler, memory_before = signal.signal(signal.SIGALRM, expired), peak_memory()
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+    assert peak_memory() - memory_before < 2**31
+
+
+def peak_memory():
+    """Peak resident memory of this process in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """A cache folder for the whole session: generated data sets are written once."""
+    """A cache folder for the whole session, so that each generated data set is written once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Six training and three validation pairs, 64x32, road on the lower half."""
+    """A folder of six training and three validation pairs, 64x32, with road in the lower half."""
     for split, count in (("train", 6), ("val", 3)):
         folder = tmp_path / "pairs" / split
         folder.mkdir(parents=True)
@@ -41,7 +81,7 @@ def pairs(tmp_path):
 
 
 def decoded(folder, images, masks, rows=None):
-    """`Examples` of uint8 arrays, memory-mapped as the cache's are."""
+    """`Examples` of the uint8 arrays images and masks, memory-mapped from folder like the cache's."""
 
     def mapped(name, array):
         np.ascontiguousarray(array).tofile(folder / name)
@@ -60,7 +100,10 @@ def decoded(folder, images, masks, rows=None):
 
 
 def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
-    """A pair of a noisy photo and its colours; options go to Pillow's save."""
+    """Write a pair of a noisy photo and class colours, each side x side; options go to Pillow's save.
+
+    The lower half is road: its colour is `road`, and its photo is darker.
+    """
     photo = np.random.RandomState(seed).randint(0, 256, (side, side, 3)).astype(np.uint8)
     colours = np.zeros((side, side, 3), np.uint8)
     colours[side // 2 :] = road
@@ -71,7 +114,7 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 
 @pytest.fixture(scope="session")
 def road_run(tmp_path_factory):
-    """The folder of a finished road run: two epochs on eight pairs, at 32x32."""
+    """The folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
     folder = tmp_path_factory.mktemp("road")
     for split, count in (("train", 8), ("val", 5)):
         (folder / "pairs" / split).mkdir(parents=True)

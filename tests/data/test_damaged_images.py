@@ -1,0 +1,152 @@
+"""Image files of every kind are read correctly or refused in one sentence that names the file."""
+
+import numpy as np
+import pytest
+from conftest import assert_one_sentence, refused
+from damage import (
+    DAMAGED_IMAGES,
+    HUGE_IMAGES,
+    NOT_FILES,
+    cut,
+    encoded,
+    few_examples,
+    flip_bit,
+    png,
+    positions,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+
+from core.data import images
+from core.runtime.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("limits")
+SIDE = 32
+PIXELS = np.random.RandomState(7).randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
+PHOTO = Image.fromarray(PIXELS)
+CLASS_IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3
+MASK = Image.fromarray(CLASS_IDS)
+PALETTE_MASK = MASK.convert("P")
+FILES = {  # what a file holds, and the function that reads it
+    "JPEG photo": (encoded(PHOTO, "JPEG", quality=90), images.read_rgb),
+    "PNG photo": (encoded(PHOTO, "PNG"), images.read_rgb),
+    "PNG mask": (encoded(MASK, "PNG"), images.read_class_ids),
+}
+ALL_DAMAGES = NOT_FILES | HUGE_IMAGES | DAMAGED_IMAGES
+
+
+@pytest.mark.parametrize("damage", ALL_DAMAGES.values(), ids=ALL_DAMAGES)
+@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
+def test_a_damaged_file_is_refused(tmp_path, data, read, damage):
+    path = tmp_path / "1.png"
+    path.write_bytes(data)
+    damage(path)
+    with refused(path):
+        read(path)
+
+
+@pytest.mark.parametrize("damage", HUGE_IMAGES.values(), ids=HUGE_IMAGES)
+def test_an_image_of_absurd_size_is_not_decoded(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    path = tmp_path / "1.png"
+    damage(path)
+    assert images.map_rgb(path) is None
+    with refused(path):
+        images.read_rgb(path, max_pixels=2**28)
+
+
+@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
+@few_examples
+@given(end=positions)
+def test_a_cut_file_is_refused_or_read_the_same(tmp_path, data, read, end):
+    path = tmp_path / "1.png"
+    path.write_bytes(data)
+    whole = np.asarray(read(path))
+    cut(0, end)(path)
+    try:
+        np.testing.assert_array_equal(read(path), whole)
+    except InputError as error:
+        assert_one_sentence(str(error), path)
+
+
+@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
+@few_examples
+@given(position=positions, bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_read_the_same(tmp_path, data, read, position, bit):
+    """JPEG has no checksums: its pixels may differ, their number and type may not."""
+    path = tmp_path / "1.png"
+    path.write_bytes(data)
+    whole = np.asarray(read(path))
+    flip_bit(path, position, bit)
+    try:
+        pixels = np.asarray(read(path))
+    except InputError as error:
+        assert_one_sentence(str(error), path)
+    else:
+        assert pixels.dtype == np.uint8 and pixels.shape[2:] == whole.shape[2:]
+        assert np.array_equal(pixels, whole) or data[:2] == b"\xff\xd8"
+
+
+PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
+    "black and white": (PHOTO.convert("1"), "PNG", {}),
+    "grey with alpha": (PHOTO.convert("LA"), "PNG", {}),
+    "palette": (PHOTO.quantize(), "PNG", {}),
+    "CMYK": (PHOTO.convert("CMYK"), "TIFF", {}),
+    "BMP": (PHOTO, "BMP", {}),
+    "PPM": (PHOTO, "PPM", {}),
+    "LZW-compressed TIFF": (PHOTO, "TIFF", {"compression": "tiff_lzw"}),
+    "GIF": (PHOTO.quantize(), "GIF", {}),
+    "lossless WebP": (PHOTO, "WEBP", {"lossless": True}),
+    "TIFF of two pages": (PHOTO, "TIFF", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
+    "animated PNG": (PHOTO, "PNG", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
+    "corrupt EXIF block": (PHOTO, "PNG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\xff\xff"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # pytest overrides the filter in core.data.images
+@pytest.mark.parametrize("photo, kind, options", PHOTOS.values(), ids=PHOTOS)
+def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options):
+    path = tmp_path / "1.jpg"
+    path.write_bytes(encoded(photo, kind, **options))
+    np.testing.assert_array_equal(images.read_rgb(path), photo.convert("RGB"))
+
+
+def packed_rows(ids, depth):
+    """Rows for `png` of class ids uint8 [H, W], with 2 or 4 bits per pixel."""
+    bits = np.unpackbits(ids[..., None], axis=-1)[..., -depth:].reshape(len(ids), -1)
+    return b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=-1))
+
+
+MASKS = {
+    "palette": encoded(PALETTE_MASK, "PNG"),
+    "palette of 2 bits": encoded(PALETTE_MASK, "PNG", bits=2),
+    "2 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 2), depth=2),
+    "4 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 4), depth=4),
+    "animated": encoded(MASK, "PNG", save_all=True, append_images=[Image.new("L", MASK.size)]),
+    "text after the image": encoded(MASK, "PNG") + b"and more",
+}
+NOT_MASKS = {
+    "RGB": encoded(MASK.convert("RGB"), "PNG"),
+    "RGBA": encoded(MASK.convert("RGBA"), "PNG"),
+    "grey with alpha": encoded(MASK.convert("LA"), "PNG"),
+    "1 bit": encoded(MASK.convert("1"), "PNG"),
+    "16 bits": encoded(Image.fromarray(CLASS_IDS.astype(np.uint16)), "PNG"),
+    "JPEG": encoded(MASK, "JPEG", quality=100),
+    "GIF": encoded(MASK, "GIF"),
+    "TIFF": encoded(MASK, "TIFF"),
+    "BMP": encoded(MASK, "BMP"),
+}
+
+
+@pytest.mark.parametrize("data", MASKS.values(), ids=MASKS)
+def test_masks_of_other_png_types_have_the_same_class_ids(tmp_path, data):
+    (tmp_path / "1.png").write_bytes(data)
+    np.testing.assert_array_equal(images.read_class_ids(tmp_path / "1.png"), CLASS_IDS)
+
+
+@pytest.mark.parametrize("data", NOT_MASKS.values(), ids=NOT_MASKS)
+def test_files_that_do_not_hold_8_bit_class_ids_are_refused(tmp_path, data):
+    (tmp_path / "1.png").write_bytes(data)
+    with refused(tmp_path / "1.png"):
+        images.read_class_ids(tmp_path / "1.png")
