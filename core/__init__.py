@@ -1,30 +1,38 @@
 """The library under the experiments: raw TensorFlow ops, networks, data, training.
 
-Importing it imports TensorFlow with its start-up noise kept out: the C++ side
-logs some lines about missing GPU libraries before it heeds any log level, so
-stderr is closed for the length of the import. TF_CPP_MIN_LOG_LEVEL=0 shows all.
+Importing it imports TensorFlow without its start-up messages: the C++ side logs lines about missing
+GPU libraries before it reads any log level, so standard error is closed during the import.
+TF_CPP_MIN_LOG_LEVEL=0 shows them all.
 """
 
 import os
 import sys
 
+__version__ = "0.1.0"
+
 
 def _import_quietly():
+    """Import TensorFlow with standard error redirected to nowhere."""
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
         import tensorflow
 
-        tensorflow.get_logger().setLevel("WARNING")  # strategies tell of every collective operation
+        tensorflow.get_logger().setLevel("WARNING")  # strategies log every collective operation
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
 
 
-# a GPU's memory as it is needed, not all of it at once; read when the GPU is first used
+# Allocate a GPU's memory as it is needed, not all at once. TensorFlow reads this at the GPU's first use.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+# `tf.keras` is Keras 3 on TensorFlow, whatever backend the user's other programs use.
+if "keras" not in sys.modules:
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ["TF_USE_LEGACY_KERAS"] = "0"
 
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
     _import_quietly()

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT
 from PIL import Image
 from small_training import SMALL
 
 from core.runtime import cli
 from core.training import loop
+from experiments import __main__ as listing
 from experiments import (
     cityscapes_labels,
     dubai_aerial,
@@ -68,3 +70,10 @@ def use(run, row, tmp_path):
     outputs = loaded.signatures["serving_default"](tf.constant(pixels[None]))
     np.testing.assert_array_equal(outputs["class_ids"][0], predicted)
     assert outputs["probabilities"].shape[-1] == len(figures["classes"])
+
+
+def test_the_list_names_every_experiment_and_command_with_a_sentence():
+    trained, others = listing.commands(ROOT / "experiments")
+    assert trained.keys() >= {script.__name__.partition(".")[2] for script in COMMANDS}
+    assert others.keys() >= {"benchmark", "evaluate", "export", "predict"}
+    assert all(line.endswith(".") for line in (trained | others).values())

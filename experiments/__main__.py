@@ -1,0 +1,39 @@
+"""List the experiments and the other commands, one line each.
+
+Run: python -m experiments
+"""
+
+import ast
+from pathlib import Path
+
+
+def commands(folder):
+    """Return (experiments, others): two dicts of name -> first line of the script's docstring.
+
+    folder: of the scripts. A script with a function `experiment` is an experiment. A folder with a
+    `__main__.py` is a command as well. The scripts are parsed, not imported.
+    """
+    experiments, others = {}, {}
+    scripts = {path.stem: path for path in folder.glob("[!_]*.py")}
+    scripts |= {path.parent.name: path for path in folder.glob("*/__main__.py")}
+    for name, path in sorted(scripts.items()):
+        tree = ast.parse(path.read_text("utf-8"))
+        functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        kind = experiments if "experiment" in functions else others
+        kind[name] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return experiments, others
+
+
+def main():
+    """Print the list."""
+    experiments, others = commands(Path(__file__).parent)
+    width = max(map(len, experiments | others)) + 2
+    for title, kind in (("Experiments, trained by", experiments), ("Other commands, run by", others)):
+        print(f"{title} python -m experiments.NAME (--help lists the flags):\n")
+        for name, line in kind.items():
+            print(f"  {name:<{width}}{line}")
+        print()
+
+
+if __name__ == "__main__":
+    main()
