@@ -155,8 +155,7 @@ def _decode(dataset, files, split, folder, bad_share):
             if size and (partial / name).stat().st_size < size:
                 raise ValueError(f"{name} is shorter than index.json says")
     print(f"decoding {len(files)} files into {folder}")
-    bar = progress.bar(len(files), "image")
-    bar.update(len(index["examples"]))
+    bar = progress.Progress(len(files), "file", done=len(index["examples"]))
 
     def read(files):
         try:

@@ -44,7 +44,7 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
         segmented = job.segment(photo for photo in decoded if photo)
         for record in pipeline.ahead(pool, job.write, segmented, lambda item: item[0].area):
             records.write(json.dumps(record) + "\n")
-    job.bar.update(len(paths), finalize=True)
+    job.bar.close()
     _report(len(paths), job.unreadable, time.monotonic() - started, job.stopwatch, output_dir)
     return 1 if job.unreadable else 0
 
@@ -68,7 +68,7 @@ class Job:
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each file
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
-        self.bar = progress.bar(len(names), "image")
+        self.bar = progress.Progress(len(names), "image")
 
     def read(self, path):
         """`photos.Photo` of a file, or None, with the error in `unreadable`."""

@@ -1,5 +1,6 @@
-"""The device that TensorFlow computes on, and whether it computes alike each time."""
+"""The device that TensorFlow computes on, and whether its ops are deterministic."""
 
+import importlib.metadata
 import os
 import platform
 
@@ -8,9 +9,9 @@ import tensorflow as tf
 
 
 def set_up(flags):
-    """Make ops deterministic if the flags ask for it, by default on a CPU without XLA.
+    """Enable deterministic ops if the flags ask for them, by default on a CPU without XLA.
 
-    Returns in words what it computes on.
+    Returns the device as text, such as "2 CPU cores".
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
@@ -24,10 +25,10 @@ def set_up(flags):
 
 
 def versions():
-    """Of what computes: name -> text."""
+    """Return the versions of Python and of the packages that compute: name -> text."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": tf.keras.__version__,
+        "keras": importlib.metadata.version("keras"),  # importing it takes seconds
         "numpy": np.__version__,
     }

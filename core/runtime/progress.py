@@ -1,12 +1,73 @@
-"""Keras' progress bar on a terminal; nothing in a log file."""
+"""Progress of a long loop: one line that is rewritten on a terminal, a line every half minute elsewhere.
+
+`tf.keras.utils.Progbar` prints nothing useful to a log file, and after a resume it counts the units of
+earlier processes as done by this one, so that its rate and remaining time are wrong.
+"""
 
 import sys
+import time
 
-import tensorflow as tf
+LINE_SECONDS = 30.0  # between lines in a log file or notebook
+REDRAW_SECONDS = 0.2  # between updates of the line on a terminal
+BAR_WIDTH = 20
 
 
-def bar(total, unit, *, stateful=()):
-    """A `tf.keras.utils.Progbar` of total units; silent unless stdout is a terminal."""
-    return tf.keras.utils.Progbar(
-        total, unit_name=unit, stateful_metrics=stateful, verbose=int(sys.stdout.isatty())
-    )
+class Progress:
+    """The state of a loop of `total` units, `done` of which were finished before it began.
+
+    total: None if unknown. The rate is measured from the first update on, because the first units may
+    include start-up work such as tracing.
+    """
+
+    def __init__(self, total, unit, *, done=0):
+        self.total, self.unit, self.done = total, unit, done
+        self.first = None  # (time, units done) at the first update
+        self.shown = time.monotonic()  # time of the last line
+        self.on_terminal = sys.stdout.isatty()
+
+    def add(self, units=1, facts=()):
+        """Count more units as done."""
+        self.update(self.done + units, facts)
+
+    def update(self, done, facts=()):
+        """Set the number of units done. facts: (name, number) pairs to show."""
+        self.done, now = done, time.monotonic()
+        self.first = self.first or (now, done)
+        ended = done == self.total
+        wait = REDRAW_SECONDS if self.on_terminal else LINE_SECONDS
+        if now - self.shown < wait and not (ended and self.on_terminal):
+            return
+        self.shown = now
+        text = self.line(now, facts)
+        if self.on_terminal:
+            print(f"\r{text}\x1b[K", end="\n" if ended else "", flush=True)  # the code clears the rest
+        else:
+            print(text, flush=True)
+
+    def close(self):
+        """End the line on a terminal, if units are missing."""
+        if self.on_terminal and self.done != self.total:
+            print(flush=True)
+
+    def line(self, now, facts=()):
+        """Return the line as text. now: `time.monotonic()`."""
+        started, before = self.first
+        rate = (self.done - before) / (now - started) if now > started else 0
+        parts = [f"{self.unit} {self.done:,.0f}"]
+        if self.total:
+            share = min(self.done / self.total, 1)
+            filled = int(share * BAR_WIDTH)
+            parts = [f"{parts[0]}/{self.total:,.0f} [{'=' * filled}{'.' * (BAR_WIDTH - filled)}]"]
+        parts += [f"{name} {value:.4g}" for name, value in facts]
+        if rate:
+            parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self.unit}")
+        if rate and self.total and self.done < self.total:
+            parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return ", ".join(parts)
+
+
+def duration(seconds):
+    """Return seconds as text: 0:07, 12:30 or 3:00:00."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

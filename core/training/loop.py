@@ -166,7 +166,7 @@ def _run(experiment, flags, folder, device_name):
             checkpoint.save(folder / "checkpoints", arrays, dataclasses.asdict(state))
 
     def train_epoch():
-        bar = progress.bar(steps, "step", stateful=("loss", "images/s"))
+        bar = progress.Progress(steps, "step", done=state.step)
         saved = looked = time.monotonic()
         for batch in signals.stop_when(asked_to_stop, training(state.epoch, state.step)):
             seed = tf.constant([flags.seed, state.epoch * steps + state.step], tf.int64)
