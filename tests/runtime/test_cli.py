@@ -1,30 +1,39 @@
 """The command line end to end, in processes of its own, on generated data."""
 
 import json
+import os
+import subprocess
+import sys
 
-from conftest import python
+import pytest
+from conftest import ROOT, python
+
+from core.runtime import cli
+from experiments import cityscape_road
 
 
-def test_road_experiment_from_nothing_to_pictures(shared_cache, tmp_path):
-    """Five epochs at a sixteenth of the area: generated scenes are learned, nothing else is needed."""
+def test_the_road_experiment_learns_generated_scenes_without_any_data(shared_cache, tmp_path):
+    """Five epochs at 32x32 instead of 128x128, in a user's environment that prefers other Keras backends."""
     run = tmp_path / "run"
     folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
-    done = python("experiments.cityscape_road", "--epochs=5", "--size=32", *folders)
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras/keras.json").write_text('{"backend": "torch"}')
+    other = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "KERAS_HOME": str(tmp_path / ".keras")}
+    done = python("experiments.cityscape_road", "--epochs=5", "--size=32", *folders, env=os.environ | other)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # none of TensorFlow's start-up noise either
+    assert done.stderr == ""  # TensorFlow's start-up messages are hidden
     lines = done.stdout.splitlines()
     assert lines[0].startswith("cityscape_road: 1,961,152 parameters")
     assert any("400 training and 100 validation images" in line for line in lines)
     assert str(run / "predictions") in lines[-1]
     summary = json.loads((run / "summary.json").read_text())
-    # at full size and 25 epochs it passes 0.90; this short run has a bound of its own
     assert summary["best"]["val_iou"] > 0.75
     again = python("experiments.cityscape_road", f"--flagfile={run / 'flags.cfg'}")
     assert again.returncode == 0 and "finished" in again.stdout
     assert [line for line in lines if line.startswith("final")][0] in again.stdout
 
 
-def test_bad_input_ends_in_one_sentence_and_exit_code_1(pairs, tmp_path):
+def test_bad_input_ends_with_one_sentence_and_exit_code_1(pairs, tmp_path):
     victim = pairs / "train" / "4.jpg"
     victim.write_bytes(victim.read_bytes()[:500])
     folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
@@ -37,6 +46,26 @@ def test_bad_input_ends_in_one_sentence_and_exit_code_1(pairs, tmp_path):
 
 
 def test_help_lists_the_flags_with_their_defaults():
-    shown = python("experiments.cityscape_road", "--help").stdout
-    assert "Road or not" in shown and "--[no]deterministic" in shown
-    assert "default: '128,64,128'" in shown and "default: '25'" in shown
+    done = python("experiments.cityscape_road", "-h")
+    assert "Road or not" in done.stdout and "--[no]deterministic" in done.stdout
+    assert "default: '128,64,128'" in done.stdout and "default: '25'" in done.stdout
+    assert "--[no]best" in done.stdout and done.returncode == 0
+
+
+def test_a_closed_pipe_ends_a_command_without_a_message():
+    command = [sys.executable, "-m", "experiments.evaluate", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_version_and_best_are_handled_before_the_flags_are_parsed(tmp_path, capsys):
+    best = tmp_path / "road.cfg"
+    arguments = ["road.py", "--epochs=3", "--best", "--dice=2"]
+    assert cli._expanded(arguments, best) == arguments  # there is no such flagfile
+    best.write_text("--dice=1\n--ema_decay=0.9\n--epochs=7\n")
+    flags = cli.parse(cityscape_road.define_flags, cli._expanded(arguments, best)[1:])
+    assert (flags.epochs, flags.dice, flags.ema_decay) == (3, 2, 0.9)  # the command line takes precedence
+    with pytest.raises(SystemExit):
+        cli._expanded(["road.py", "--version"], best)
+    assert capsys.readouterr().out.startswith("raw-unet 0.")
