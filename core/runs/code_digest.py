@@ -30,7 +30,6 @@ DECIDE_NOTHING = (
     "core/runtime/",
     "core/runs/",
     "core/data/synthetic/",
-    "core/data/download.py",
     "core/inference/render.py",
     "core/training/common_flags.py",
     "core/training/history.py",

@@ -15,7 +15,7 @@ BAR_WIDTH = 20
 class Progress:
     """The state of a loop of `total` units, `done` of which were finished before it began.
 
-    total: None if unknown. The rate is measured from the first update on, because the first units may
+    The rate is measured from the first update on, because the first units may
     include start-up work such as tracing.
     """
 
@@ -53,15 +53,13 @@ class Progress:
         """Return the line as text. now: `time.monotonic()`."""
         started, before = self.first
         rate = (self.done - before) / (now - started) if now > started else 0
-        parts = [f"{self.unit} {self.done:,.0f}"]
-        if self.total:
-            share = min(self.done / self.total, 1)
-            filled = int(share * BAR_WIDTH)
-            parts = [f"{parts[0]}/{self.total:,.0f} [{'=' * filled}{'.' * (BAR_WIDTH - filled)}]"]
+        filled = int(min(self.done / self.total, 1) * BAR_WIDTH)
+        bar = "=" * filled + "." * (BAR_WIDTH - filled)
+        parts = [f"{self.unit} {self.done:,.0f}/{self.total:,} [{bar}]"]
         parts += [f"{name} {value:.4g}" for name, value in facts]
         if rate:
             parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self.unit}")
-        if rate and self.total and self.done < self.total:
+        if rate and self.done < self.total:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         return ", ".join(parts)
 

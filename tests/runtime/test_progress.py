@@ -57,8 +57,8 @@ def test_a_terminal_shows_one_line_that_is_rewritten_and_ended(clock, capsys, mo
         bar.add()
     out = capsys.readouterr().out
     assert out.count("\r") == 4 and out.count("\n") == 1 and out.endswith("1 images/s\x1b[K\n")
-    bar = progress.Progress(None, "MB")
+    bar = progress.Progress(4, "image")
     clock.append(clock[-1] + 1)
-    bar.update(1.5)
+    bar.add()
     bar.close()
-    assert capsys.readouterr().out == "\rMB 2\x1b[K\n"
+    assert capsys.readouterr().out == "\rimage 1/4 [=====...............]\x1b[K\n"
