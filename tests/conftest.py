@@ -63,6 +63,11 @@ def peak_memory():
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+def road_flags(run_dir, *arguments):
+    """The flags of cityscape_road for a run at 32x32."""
+    return cli.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
     """A cache folder for the whole session, so that each generated data set is written once."""
@@ -120,16 +125,7 @@ def road_run(tmp_path_factory):
         (folder / "pairs" / split).mkdir(parents=True)
         for index in range(count):
             write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=index)
-    flags = cli.parse(
-        cityscape_road.define_flags,
-        [
-            f"--data_dir={folder / 'pairs'}",
-            f"--run_dir={folder / 'run'}",
-            f"--cache_dir={folder / 'cache'}",
-            "--size=32",
-            "--batch_size=2",
-            "--epochs=2",
-        ],
-    )
+    folders = [f"--data_dir={folder / 'pairs'}", f"--cache_dir={folder / 'cache'}"]
+    flags = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
     loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
     return folder / "run"

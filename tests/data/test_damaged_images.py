@@ -3,19 +3,7 @@
 import numpy as np
 import pytest
 from conftest import assert_one_sentence, refused
-from damage import (
-    DAMAGED_IMAGES,
-    HUGE_IMAGES,
-    NOT_FILES,
-    cut,
-    encoded,
-    few_examples,
-    flip_bit,
-    png,
-    positions,
-)
-from hypothesis import given
-from hypothesis import strategies as st
+from damage import DAMAGED_IMAGES, HUGE_IMAGES, NOT_FILES, encoded, png
 from PIL import Image, ImageFile
 
 from core.data import images
@@ -23,21 +11,21 @@ from core.runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("limits")
 SIDE = 32
-PIXELS = np.random.RandomState(7).randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-PHOTO = Image.fromarray(PIXELS)
+PHOTO = Image.fromarray(np.random.RandomState(7).randint(0, 256, (SIDE, SIDE, 3)).astype(np.uint8))
 CLASS_IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3
 MASK = Image.fromarray(CLASS_IDS)
 PALETTE_MASK = MASK.convert("P")
-FILES = {  # what a file holds, and the function that reads it
+FILES = {  # the content of a file, and the function that reads it
     "JPEG photo": (encoded(PHOTO, "JPEG", quality=90), images.read_rgb),
     "PNG photo": (encoded(PHOTO, "PNG"), images.read_rgb),
     "PNG mask": (encoded(MASK, "PNG"), images.read_class_ids),
 }
 ALL_DAMAGES = NOT_FILES | HUGE_IMAGES | DAMAGED_IMAGES
+every_file = pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
 
 
+@every_file
 @pytest.mark.parametrize("damage", ALL_DAMAGES.values(), ids=ALL_DAMAGES)
-@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
 def test_a_damaged_file_is_refused(tmp_path, data, read, damage):
     path = tmp_path / "1.png"
     path.write_bytes(data)
@@ -53,39 +41,43 @@ def test_an_image_of_absurd_size_is_not_decoded(tmp_path, monkeypatch, damage):
     damage(path)
     assert images.map_rgb(path) is None
     with refused(path):
-        images.read_rgb(path, max_pixels=2**28)
+        images.read_rgb(path, max_pixels=2**29)
 
 
-@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
-@few_examples
-@given(end=positions)
-def test_a_cut_file_is_refused_or_read_the_same(tmp_path, data, read, end):
-    path = tmp_path / "1.png"
-    path.write_bytes(data)
-    whole = np.asarray(read(path))
-    cut(0, end)(path)
+def read_or_refuse(read, path):
+    """The pixels of an image file, or None if it is refused in one sentence."""
     try:
-        np.testing.assert_array_equal(read(path), whole)
+        return np.asarray(read(path))
     except InputError as error:
         assert_one_sentence(str(error), path)
 
 
-@pytest.mark.parametrize("data, read", FILES.values(), ids=FILES)
-@few_examples
-@given(position=positions, bit=st.integers(0, 7))
-def test_a_flipped_bit_is_refused_or_read_the_same(tmp_path, data, read, position, bit):
-    """JPEG has no checksums: its pixels may differ, their number and type may not."""
+@every_file
+def test_a_file_cut_anywhere_is_refused_or_read_the_same(tmp_path, data, read):
     path = tmp_path / "1.png"
     path.write_bytes(data)
-    whole = np.asarray(read(path))
-    flip_bit(path, position, bit)
-    try:
-        pixels = np.asarray(read(path))
-    except InputError as error:
-        assert_one_sentence(str(error), path)
-    else:
-        assert pixels.dtype == np.uint8 and pixels.shape[2:] == whole.shape[2:]
-        assert np.array_equal(pixels, whole) or data[:2] == b"\xff\xd8"
+    whole = read_or_refuse(read, path)
+    for length in [*range(0, len(data), len(data) // 30), len(data) - 1]:
+        path.write_bytes(data[:length])
+        pixels = read_or_refuse(read, path)
+        assert pixels is None or np.array_equal(pixels, whole)
+
+
+@every_file
+def test_a_file_with_a_flipped_bit_is_refused_or_read_the_same(tmp_path, data, read):
+    """JPEG has no checksums: its pixels may differ, but not their number and type."""
+    path = tmp_path / "1.png"
+    path.write_bytes(data)
+    whole = read_or_refuse(read, path)
+    for position in [*range(40), *range(40, len(data), len(data) // 40)]:
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        pixels = read_or_refuse(read, path)
+        if pixels is not None and data == FILES["JPEG photo"][0]:
+            assert pixels.dtype == np.uint8 and pixels.shape[2:] == (3,)
+        else:
+            assert pixels is None or np.array_equal(pixels, whole)
 
 
 PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
@@ -94,9 +86,7 @@ PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
     "palette": (PHOTO.quantize(), "PNG", {}),
     "CMYK": (PHOTO.convert("CMYK"), "TIFF", {}),
     "BMP": (PHOTO, "BMP", {}),
-    "PPM": (PHOTO, "PPM", {}),
     "LZW-compressed TIFF": (PHOTO, "TIFF", {"compression": "tiff_lzw"}),
-    "GIF": (PHOTO.quantize(), "GIF", {}),
     "lossless WebP": (PHOTO, "WEBP", {"lossless": True}),
     "TIFF of two pages": (PHOTO, "TIFF", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
     "animated PNG": (PHOTO, "PNG", {"save_all": True, "append_images": [PHOTO.convert("L")]}),
@@ -107,9 +97,8 @@ PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # pytest overrides the filter in core.data.images
 @pytest.mark.parametrize("photo, kind, options", PHOTOS.values(), ids=PHOTOS)
 def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options):
-    path = tmp_path / "1.jpg"
-    path.write_bytes(encoded(photo, kind, **options))
-    np.testing.assert_array_equal(images.read_rgb(path), photo.convert("RGB"))
+    (tmp_path / "1.jpg").write_bytes(encoded(photo, kind, **options))
+    np.testing.assert_array_equal(images.read_rgb(tmp_path / "1.jpg"), photo.convert("RGB"))
 
 
 def packed_rows(ids, depth):
@@ -119,7 +108,6 @@ def packed_rows(ids, depth):
 
 
 MASKS = {
-    "palette": encoded(PALETTE_MASK, "PNG"),
     "palette of 2 bits": encoded(PALETTE_MASK, "PNG", bits=2),
     "2 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 2), depth=2),
     "4 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 4), depth=4),
@@ -127,15 +115,12 @@ MASKS = {
     "text after the image": encoded(MASK, "PNG") + b"and more",
 }
 NOT_MASKS = {
-    "RGB": encoded(MASK.convert("RGB"), "PNG"),
     "RGBA": encoded(MASK.convert("RGBA"), "PNG"),
     "grey with alpha": encoded(MASK.convert("LA"), "PNG"),
     "1 bit": encoded(MASK.convert("1"), "PNG"),
     "16 bits": encoded(Image.fromarray(CLASS_IDS.astype(np.uint16)), "PNG"),
     "JPEG": encoded(MASK, "JPEG", quality=100),
-    "GIF": encoded(MASK, "GIF"),
     "TIFF": encoded(MASK, "TIFF"),
-    "BMP": encoded(MASK, "BMP"),
 }
 
 

@@ -1,0 +1,139 @@
+"""Run folders that are damaged, or cannot be written, are refused by training and by restoring."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import refused, road_flags
+from damage import NOT_FILES, cut, delete, overwrite, png, replace_by
+
+from core.inference import restore
+from core.runs import checkpoint, run_folder
+from core.runtime import files
+from experiments import article, cityscape_road
+
+pytestmark = pytest.mark.usefixtures("limits")
+
+
+def claim(run_dir, *arguments):
+    """Begin or continue the run as training does."""
+    values = road_flags(run_dir, *arguments)
+    with run_folder.claim(run_dir, "cityscape_road", cityscape_road.define_flags, values):
+        pass
+
+
+def load(run_dir):
+    """Restore the run as evaluate, predict and export do."""
+    restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last"), article)
+
+
+both_uses = pytest.mark.parametrize("use", [claim, load])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with a checkpoint of another network."""
+    claim(tmp_path / "run")
+    checkpoint.save(tmp_path / "run/checkpoints", {"conv1": np.zeros([2, 3], np.float32)}, {"epoch": 1})
+    return tmp_path / "run"
+
+
+def edit(old, new):
+    """The damage that replaces the first occurrence of a text."""
+    return lambda path: path.write_text(path.read_text().replace(old, new, 1), newline="")
+
+
+FLAGS_CFG = {
+    **NOT_FILES,
+    "missing": delete,
+    "empty": overwrite(b""),
+    "a PNG": overwrite(png(4, 4, bytes(20))),
+    "UTF-16": lambda path: path.write_bytes(path.read_text().encode("utf-16")),
+    "without the experiment's name": edit("# python -m experiments.cityscape_road\n", ""),
+    "only the experiment's name": overwrite(b"# python -m experiments.cityscape_road\n"),
+    "of another experiment": edit("cityscape_road", "oxford_pets"),
+    "of an unknown experiment": edit("cityscape_road", "rail"),
+    "of a command": edit("cityscape_road", "export"),
+    "of a path": edit("cityscape", "../cityscape"),
+    "an unknown flag": edit("--size", "--rails=2\n--size"),
+    "a value out of range": edit("--size=32", "--size=33"),
+    "a flag without dashes": edit("--size", "size"),
+    "a flag without its value": edit("--size=32", "--size="),
+    "a zero byte": edit("run_dir=", "run_dir=\0"),
+    "without its last lines": lambda path: path.write_text(path.read_text().partition("--seed")[0]),
+}
+
+
+@both_uses
+@pytest.mark.parametrize("damage", FLAGS_CFG.values(), ids=FLAGS_CFG)
+def test_a_damaged_flags_cfg_is_refused(run, damage, use):
+    damage(run / "flags.cfg")
+    with refused("flags.cfg" if use is load else run):  # load would name another file of this run later
+        use(run)
+
+
+@both_uses
+def test_a_flags_cfg_cut_anywhere_is_refused(run, use):
+    path = run / "flags.cfg"
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 1, 40):
+        path.write_bytes(whole[:length])
+        with refused("flags.cfg" if use is load else run):
+            use(run)
+
+
+UNUSUAL_NOTATIONS = {
+    "CRLF": edit("\n", "\r\n"),
+    "blank lines and a comment": edit("--size", "\n  \n# a comment\n--size"),
+    "no final line end": cut(0, 0.999),
+    "without a flag that is newer": edit("--warmup_steps=0\n", ""),
+}
+
+
+@pytest.mark.parametrize("change", UNUSUAL_NOTATIONS.values(), ids=UNUSUAL_NOTATIONS)
+def test_a_flags_cfg_in_another_notation_has_the_same_values(run, change):
+    change(run / "flags.cfg")
+    claim(run)
+    found = run_folder.read_flags(run, cityscape_road.define_flags)
+    assert found.flag_values_dict() == road_flags(run).flag_values_dict()
+
+
+IMPOSSIBLE_FOLDERS = {  # functions that put something else at the path of the run folder
+    "a file": Path.touch,
+    "inside a file": lambda folder: replace_by(Path.touch)(folder.parent),
+    "a link to itself": lambda folder: folder.symlink_to(folder),
+    "a link into a missing folder": lambda folder: folder.symlink_to("no/where"),
+    "a pipe": os.mkfifo,
+    "checkpoints is a file": lambda folder: (folder.mkdir(), (folder / "checkpoints").touch()),
+    "predictions is a file": lambda folder: (folder.mkdir(), (folder / "predictions").touch()),
+    "flags.cfg is a folder": lambda folder: (folder / "flags.cfg").mkdir(parents=True),
+    "the lock is a folder": lambda folder: (folder / ".lock").mkdir(parents=True),
+}
+
+
+@both_uses
+@pytest.mark.parametrize("make", IMPOSSIBLE_FOLDERS.values(), ids=IMPOSSIBLE_FOLDERS)
+def test_what_cannot_be_a_run_folder_is_refused(tmp_path, make, use):
+    folder = tmp_path / "parent" / "run"
+    folder.parent.mkdir()
+    make(folder)
+    with refused(folder):
+        use(folder)
+
+
+def test_a_file_name_that_is_too_long_is_refused(tmp_path):
+    path = tmp_path / ("a" * 250)
+    with refused(path), files.atomic(path):
+        pass
+
+
+def test_unicode_line_separators_in_folder_names_survive_flags_cfg(tmp_path):
+    for _ in range(2):
+        claim(tmp_path / "run", f"--cache_dir={tmp_path}/line\u2028feed\x85")
+
+
+def test_restoring_a_checkpoint_of_another_network_is_refused(run):
+    with refused(run / "checkpoints/last.npz"):
+        load(run)

@@ -1,0 +1,144 @@
+"""Bad flags, flagfiles and cluster settings are refused in one sentence that names them."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import assert_one_sentence, refused
+from damage import png
+
+from core.runtime import cli, distribution
+from experiments import cityscape_road
+
+pytestmark = pytest.mark.usefixtures("limits")
+NUMERIC = """
+    epochs batch_size size early_stopping_patience limit seed road_tolerance warmup_steps
+    learning_rate clip_norm checkpoint_every max_bad_share dice ema_decay weight_decay
+""".split()
+NOT_NUMBERS = ("", "many", "nan", "inf", "-1", "1e400", "1" + 30 * "0", "1,5")
+BAD_ARGUMENTS = """
+    --epochs=0 --epochs=1.5 --epochs --epoch=3 --noepochs ---epochs=3 -epochs=x epochs=3 - --tile=16
+    --batch_size=0 --size=0 --size=100 --size=1000000 --seed=9223372036854775808 --road_tolerance=256
+    --learning_rate=0 --learning_rate=1e-400 --max_bad_share=1 --xla=2 --ema_decay=1
+    --schedule=linear --augment=blur --augment=flip,,zoom --strategy=parameter_server
+    --road_rgb= --road_rgb=1,2 --road_rgb=1,2,3,4 --road_rgb=1,2,256 --road_rgb=red,green,blue
+    --precision= --precision=float64 --deterministic=maybe --nodeterministic=1
+    --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
+    --flagfile --flagfile=/no/such.cfg --flagfile=/
+""".split()
+BAD_ARGUMENTS.append("--data_dir=" + "x" * 5000)
+
+
+@pytest.mark.parametrize("name", NUMERIC)
+@pytest.mark.parametrize("value", NOT_NUMBERS)
+def test_numeric_flags_refuse_other_values(name, value):
+    with refused(name):
+        cli.parse(cityscape_road.define_flags, [f"--{name}={value}"])
+
+
+@pytest.mark.parametrize("argument", BAD_ARGUMENTS, ids=lambda argument: argument[:40])
+def test_bad_arguments_are_refused(argument):
+    with refused(argument.partition("=")[0].lstrip("-") or "'-'"):
+        cli.parse(cityscape_road.define_flags, [argument])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--xla --deterministic", "--xla --strategy=mirrored", "--data_on_device --strategy=mirrored"],
+)
+def test_flags_that_exclude_each_other_are_refused(arguments):
+    with refused(arguments.split()[0]):
+        cli.parse(cityscape_road.define_flags, arguments.split())
+
+
+def test_arguments_that_are_not_utf_8_are_refused(tmp_path):
+    folder = tmp_path / "stra\udcdfe"
+    folder.mkdir()
+    with refused(folder):
+        cli.parse(cityscape_road.define_flags, ["--data_dir", str(folder)])
+
+
+def task(kind="worker", index=0, workers=("a:1", "b:1")):
+    return {"cluster": {"worker": workers}, "task": {"type": kind, "index": index}}
+
+
+CLUSTERS = {
+    "absent": None,
+    "not JSON": "worker 0 of 2",
+    "a list": [],
+    "no task": {"cluster": {"worker": ["a:1", "b:1"]}},
+    "no cluster": {"task": {"type": "worker", "index": 0}},
+    "an index too large": task(index=2),
+    "an index below 0": task(index=-1),
+    "an index as text": task(index="0"),
+    "another job": task("ps"),
+    "one address for all": task(workers="a:1"),
+    "no port": task(workers=["a", "b:1"]),
+    "a port too large": task(workers=["a:99999", "b:1"]),
+}
+
+
+@pytest.mark.parametrize("config", CLUSTERS.values(), ids=CLUSTERS)
+def test_a_bad_cluster_configuration_is_refused(monkeypatch, config):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    with refused("TF_CONFIG"):
+        distribution.strategy("multi_worker")
+
+
+FLAGFILES = {  # the content, and what must be named
+    "Latin 1": (b"--epochs=3\n# K\xe4tzchen\n", "some.cfg"),
+    "a PNG": (png(4, 4, bytes(20)), "some.cfg"),
+    "a byte order mark": (b"\xef\xbb\xbf--epochs=3\n", "--epochs=3"),
+    "a flag without dashes": (b"--epochs=3\nbatch_size=7\n", "batch_size=7"),
+    "an unknown flag": (b"--epochs=3\n--batchsize=7\n", "batchsize"),
+    "two flags on a line": (b"--epochs=3 --batch_size=7\n", "--epochs"),
+    "a name cut short": (b"--batch_size=7\n--epo", "epo"),
+    "a value missing": (b"--batch_size=7\n--epochs=\n", "--epochs"),
+    "a missing flagfile": (b"--flagfile=/no/such.cfg\n", "/no/such.cfg"),
+    "a zero byte in a flagfile's name": (b"--flagfile=a\0b\n", "some.cfg"),
+    "a zero byte in a folder's name": (b"--run_dir=a\0b\n", "--run_dir"),
+}
+VALID_FLAGFILES = {  # the content, and the number of epochs that it sets; 25 is the default
+    "empty": (b"", 25),
+    "comments": (b"# one\n// two\n", 25),
+    "CRLF and blank lines": (b"\r\n--epochs=3\r\n\r\n# end\r\n", 3),
+    "no final line end": (b"  --epochs=3  ", 3),
+    "its own name": (b"--epochs=3\n--flagfile=ITSELF\n", 3),
+}
+
+
+@pytest.mark.parametrize("data, named", FLAGFILES.values(), ids=FLAGFILES)
+def test_bad_flagfiles_are_refused(tmp_path, data, named):
+    (tmp_path / "some.cfg").write_bytes(data)
+    with refused(named):
+        cli.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / 'some.cfg'}"])
+
+
+@pytest.mark.parametrize("data, epochs", VALID_FLAGFILES.values(), ids=VALID_FLAGFILES)
+def test_unusual_flagfiles_are_read(tmp_path, data, epochs):
+    path = tmp_path / "some.cfg"
+    path.write_bytes(data.replace(b"ITSELF", bytes(path)))
+    values = cli.parse(cityscape_road.define_flags, [f"--flagfile={path}"])
+    assert (values.epochs, values.batch_size, values.size) == (epochs, 5, 128)
+
+
+def test_endless_chains_of_flagfiles_are_refused(tmp_path):
+    for number in range(1200):
+        (tmp_path / f"{number}.cfg").write_text(f"--flagfile={tmp_path / str(number + 1)}.cfg\n")
+    with refused(tmp_path / "0.cfg"):
+        cli.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / '0.cfg'}"])
+
+
+def device_is_full(values):
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+@pytest.mark.parametrize("run", [device_is_full, lambda values: np.zeros(2**47)], ids=["TensorFlow", "NumPy"])
+def test_too_little_memory_is_reported_with_its_cure(monkeypatch, run):
+    monkeypatch.setattr("sys.argv", ["test"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main(lambda values: None, run)
+    assert_one_sentence(ended.value.code, "--batch_size")
