@@ -1,7 +1,7 @@
-"""Images of any size through a network: padded to its multiple, in tiles if large.
+"""Run a network on images of any size: pad them to its multiple, process large ones in tiles.
 
-What a network needs for it, its multiple and its reach, is found by running its
-forward pass; no network has to state it.
+`multiple` and `receptive_field_radius` find the network's properties by running its forward
+pass, so no network has to state them.
 """
 
 import numpy as np
@@ -10,14 +10,15 @@ import tensorflow as tf
 from core.lowering import fast_convolution
 from core.runtime.errors import InputError
 
-LARGEST_PROBE = 8192  # pixels; a network that reaches across half of it takes no tiles
+LARGEST_PROBE = 8192  # pixels along a side; a receptive field of half of that excludes tiles
+WINDOW_ROWS = 4  # output rows of a Winograd window: see `tiled`
 
 
 def multiple(forward, weights):
-    """The power of two that the height and width of a network's input are multiples of.
+    """Return the power of two that the height and width of the network's input must be multiples of.
 
-    Tried from 1 on at three times each: where a level of the network would halve
-    an odd size, its skip does not fit. Raises InputError if 512 does not do.
+    Tries images of three times each power of two: where the network would halve an odd size, the
+    skip connection does not fit and the forward pass fails. Raises InputError beyond 512.
     """
     for side in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * side, 3 * side, 3])
@@ -26,26 +27,29 @@ def multiple(forward, weights):
                 return int(side)
         except (ValueError, tf.errors.OpError):
             pass
-    raise InputError("the network gives no square image of up to 1,536 pixels back at its own size.")
+    raise InputError(
+        "the network returns no logits of its input's size for square images of up to 1,536 pixels."
+    )
 
 
 def receptive_field_radius(forward, weights, multiple):
-    """How far from an output, in pixels along a side, lies the farthest input it depends on.
+    """Return the largest distance, in pixels along an axis, of an input that an output depends on.
 
-    Tried on weights of the same names and shapes: positive kernels; zeros where the
-    name ends in bias, beta or mean; ones for all others, so that nothing shuts a
-    way. They keep a black image black, and carry light as far
-    as the layers go. One row or column of a black image is lit, at each place
-    within a multiple, and the farthest output counted that is not as before.
-    Raises InputError if there is no end to it, or nothing comes through.
+    The probe uses weights of the network's names and shapes that let no layer block it: positive
+    kernels; zeros where the name ends in bias, beta or mean, so that a black image stays black;
+    ones elsewhere. One row, then one column, of a black image is made bright, at each position
+    within a multiple, and the farthest output that changes is measured. Raises InputError if the
+    radius has no bound or no output changes.
     """
-    probe = {name: _transparent(name, variable) for name, variable in weights.items()}
+    probe = {name: _probe_weight(name, variable) for name, variable in weights.items()}
     width = 16 * multiple
     while width <= LARGEST_PROBE:
-        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the lit one
+        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the bright line
         changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
         if not all(map(np.any, changed)):
-            raise InputError("--tile: must hold the whole image: nothing tells how far this network sees.")
+            raise InputError(
+                "--tile: must hold the whole image: the probe of the receptive field changed no output."
+            )
         farthest = max(np.abs(distance[each]).max() for each in changed)
         if farthest + multiple < width // 2:
             return int(farthest)
@@ -56,9 +60,9 @@ def receptive_field_radius(forward, weights, multiple):
 
 
 def padded(forward, multiple):
-    """The forward pass for images of any size: padded below and right, the logits cut back.
+    """Return a forward pass for images of any size: pads below and right, and crops the logits.
 
-    Padding repeats the last row and column.
+    The padding repeats the last row and column.
     """
 
     def any_size(weights, images, **options):
@@ -72,7 +76,7 @@ def padded(forward, multiple):
 
 
 def mirrored(forward):
-    """The mean of the logits of an image and, turned back, of its mirror image; float32."""
+    """Return a forward pass that averages an image's logits with the mirror image's, in float32."""
 
     def both_ways(weights, images, **options):
         logits = forward(weights, images, **options)
@@ -82,31 +86,41 @@ def mirrored(forward):
     return both_ways
 
 
-def spans(length, tile, overlap):
-    """Tiles along one side: (origin, start, stop), where outputs start..stop are to be taken.
+def spans(length, tile, overlap, align=1):
+    """Return the tiles along one axis as tuples (origin, start, stop).
 
-    Inputs origin..origin + tile make outputs of which those within `overlap` of a
-    cut are wrong. All origins are multiples of what length, tile and overlap are.
+    The network gets the inputs origin..origin + tile, of which the outputs start..stop are kept;
+    outputs closer than `overlap` to a cut edge are not. Every origin is a multiple of align.
+    Requires tile - 2 * overlap >= align.
     """
     if length <= tile:
         return [(0, 0, length)]
-    origins = [*range(0, length - tile, tile - 2 * overlap), length - tile]
+    stride = (tile - 2 * overlap) // align * align
+    last = -(-(length - tile) // align) * align
+    origins = [*range(0, last, stride), last]
     stops = [*(origin + tile - overlap for origin in origins[:-1]), length]
     return list(zip(origins, [0, *stops], stops))
 
 
 def tiled(function, crop, height, width, *, tile, overlap, multiple):
-    """Yield (rows, columns, outputs [rows, columns, ...]) that make up a whole image.
+    """Process an image in tiles: yield (rows, columns, outputs [rows, columns, ...]), row by row.
 
-    function: images uint8 [1, h, w, 3] -> outputs [1, h, w, ...]. crop: (top, left,
-    bottom, right) -> uint8 [bottom - top, right - left, 3]. tile and overlap are
-    rounded up to multiples. Raises InputError if the overlap leaves nothing of a tile.
+    function: images uint8 [1, h, w, 3] -> outputs [1, h, w, ...]. crop: (top, left, bottom, right)
+    -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple, tile to four.
+    A tile's first row is a multiple of four multiples, so that at each level of the network the
+    windows of Winograd's convolution (`core.lowering`) are the whole image's: other windows would
+    round differently. Raises InputError if tile is too small for the overlap.
     """
-    tile, overlap, *padded = (-(-size // multiple) * multiple for size in (tile, overlap, height, width))
-    if tile <= 2 * overlap:
-        raise InputError(f"--tile: must be above {2 * overlap} pixels, twice the reach of this network.")
-    for top, first_row, last_row in spans(padded[0], tile, overlap):
-        for left, first_column, last_column in spans(padded[1], tile, overlap):
+    align = WINDOW_ROWS * multiple
+    overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
+    tile = -(-tile // align) * align
+    if tile < 2 * overlap + align:
+        raise InputError(
+            f"--tile: must be at least {2 * overlap + align} pixels for this network; its receptive field"
+            f" has a radius of up to {overlap}."
+        )
+    for top, first_row, last_row in spans(padded[0], tile, overlap, align):
+        for left, first_column, last_column in spans(padded[1], tile, overlap, multiple):
             pixels = crop(top, left, min(top + tile, height), min(left + tile, width))
             rows = slice(first_row, min(last_row, height))
             columns = slice(first_column, min(last_column, width))
@@ -118,16 +132,16 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
             )
 
 
-def _transparent(name, variable):
+def _probe_weight(name, variable):
     if len(variable.shape) == 4:
         height, width, *channels = variable.shape
         return tf.fill(variable.shape, 1 / (height * width * min(channels)))
     return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
 
 
-def _changed(forward, probe, lit, axis):
-    """Which outputs of a stripe are not those of a black one: bool, as lit [multiple, length]."""
-    stripes = np.repeat(lit[:, None, :, None], len(lit), axis=1)  # [B, multiple, length, 1]
+def _changed(forward, probe, bright, axis):
+    """Return which outputs a bright line changes: bool [multiple, length], like bright."""
+    stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, multiple, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
     with fast_convolution.plain():
         black = forward(probe, tf.zeros_like(images[:1]))
