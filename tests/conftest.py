@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
-from core.data.cache import Examples
+from core.data.cache import Examples, photo_hash
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
@@ -101,6 +101,7 @@ def decoded(folder, images, masks, rows=None):
         owner=np.arange(len(images)),
         files=[],
         class_pixels=np.zeros(256, np.int64),
+        photo_hashes=np.array([photo_hash(np.asarray(image)) for image in images]),
     )
 
 

@@ -1,44 +1,52 @@
 """Decode a data set once into raw uint8 arrays on disk, memory-mapped from then on.
 
-A cache is keyed by all that it was made from: the files' paths, sizes and times,
-the data set's settings, and the code that reads it. It grows block by block in a
-`.partial` folder whose index says how far it is; a killed preparation goes on from
-there, and the folder takes its final name when it is whole.
+The key of a cache covers everything that the arrays depend on: the files' paths, sizes and
+modification times, the data set's settings, and the source code of its reader. The cache
+grows block by block in a folder NAME.partial, whose index says how many files are done; a
+killed preparation continues from there. The complete folder is renamed to NAME and never
+changes again, so that another user or a read-only mount can share it.
+
+    images.u8, masks.u8   the arrays, uint8 [M, H, W, 3] and [M, H, W]
+    index.json            the fields of `_Index`
 """
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import inspect
 import itertools
 import json
 import os
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from core.data import images as image_reading
+from core.data import read_ahead, remarks, samples
+from core.data.synthetic import aerial_scenes, pet_scenes, street_scenes
 from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
 
-BLOCK = 256  # files between two notes of how far it is
+BLOCK = 256  # files between two writes of the index
+LAYOUT = 2  # changes when the meaning of index.json does
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """One split, decoded.
+    """One decoded split of a data set.
 
-    data_dir:      the folder that it comes from
-    checksum:      CRC-32 of all pixels and class ids
+    data_dir:      the folder of its files
+    checksum:      CRC-32 of all pixels and class ids, in order
     images:        uint8 [M, H, W, 3], memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
-    rows:          int64 [N]: which of the M make up the split
-    owner:         int64 [M]: the index in files of the files each comes from
-    files:         the files found, without those that could not be read
-    class_pixels:  int64 [256], pixels of each class id in masks
+    rows:          int64 [N]: the indices, among the M examples, of the split's examples
+    owner:         int64 [M]: for each example, the index in `files` of the files it comes from
+    files:         the files found, without unreadable ones
+    class_pixels:  int64 [256], number of pixels of each class id in masks
+    photo_hashes:  int64 [M]: a hash of the pixels of each photo, equal for equal photos
     """
 
     data_dir: Path
@@ -49,27 +57,58 @@ class Examples:
     owner: np.ndarray
     files: list
     class_pixels: np.ndarray
+    photo_hashes: np.ndarray
 
     def __len__(self):
         return len(self.rows)
 
+    @property
+    def checksums(self):
+        """int64 [N]: `photo_hashes` of the split's examples, in the order of `rows`."""
+        return self.photo_hashes[self.rows]
+
+
+@dataclasses.dataclass
+class _Index:
+    """What index.json holds about the files decoded so far."""
+
+    examples: list = dataclasses.field(default_factory=list)  # number of examples in each file
+    bad: list = dataclasses.field(default_factory=list)  # sentences about unreadable files
+    remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence], see core.data.remarks
+    size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width
+    class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)
+    photo_hashes: list = dataclasses.field(default_factory=list)
+    checksum: int = 0
+
+    @classmethod
+    def load(cls, path):
+        """Read index.json. Raises KeyError if fields are missing or unknown."""
+        values = json.loads(path.read_text())
+        if values.keys() != {field.name for field in dataclasses.fields(cls)}:
+            raise KeyError("index.json has other fields")
+        return cls(**values)
+
+    def save(self, path):
+        filesystem.write_text(path, json.dumps(dataclasses.asdict(self)))
+
 
 def generated(dataset, cache_dir):
-    """The folder of a data set's generated files; writes them the first time."""
-    layout = Path(inspect.getfile(dataset.generate))
-    painters = sorted(Path(__file__).parent.glob("*_scenes.py"))
-    source = hashlib.sha256(b"".join(path.read_bytes() for path in (layout, *painters))).hexdigest()[:12]
-    folder = cache_dir / "generated" / f"{dataset.name}-{source}"
-    with _building(folder):
-        if not folder.exists():
-            partial = folder.with_suffix(".partial")
-            dataset.generate(partial)
-            partial.rename(folder)
+    """Return the folder of a data set's generated files; generate them at the first call."""
+    sources = [_source_file(dataset.generate)]
+    sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
+    digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
+    folder = cache_dir / "generated" / f"{dataset.name}-{digest}"
+    if not folder.exists():
+        with _building(folder):
+            if not folder.exists():  # another process may have generated them meanwhile
+                partial = folder.with_suffix(".partial")
+                dataset.generate(partial)
+                partial.rename(folder)
     return folder
 
 
 def load_split(dataset, flags, split):
-    """`prepare`, as the flags that all experiments have ask for it."""
+    """`prepare` with the arguments from the flags that all experiments have."""
     return prepare(
         dataset,
         flags.data_dir,
@@ -81,53 +120,71 @@ def load_split(dataset, flags, split):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
-    """`Examples` of a split, of at most `limit` files if limit > 0.
+    """Return the `Examples` of a split, decoded now or taken from the cache.
 
-    data_dir: a folder that `dataset.find` understands; None for generated files.
-    bad_share: which share of the files, below 1, may be left out because they can't
-    be read; each is named in a warning line. Raises InputError that names the first
-    of them, in the data set's order, where there are more.
+    data_dir: a folder that `dataset.find` understands, or None for generated files.
+    split: "train", "val", or "all": the examples of both, read as for "val".
+    limit: if above 0, only the first `limit` files are used.
+    bad_share: the share of files, below 1, that may be unreadable; they are left out with a
+    warning each. Raises InputError that names the first unreadable file if there are more.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
-    files = list(dataset.find(data_dir, split))[: limit or None]
+    with remarks.collect() as found_remarks:
+        files = _find(dataset, data_dir, split)[: limit or None]
     folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
-    with _building(folder):
-        if not folder.exists():
-            _decode(dataset, files, split, folder, bad_share)
-    with _whole(folder):
-        index = json.loads((folder / "index.json").read_text())
-        examples, shape = index["examples"], (sum(index["examples"]), *index["size"])
-        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
-        masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
-    _refuse(index["bad"], len(files), bad_share)
-    for sentence in index["bad"]:
+    if not folder.exists():
+        with _building(folder):
+            if not folder.exists():  # another process may have decoded them meanwhile
+                _decode(dataset, files, split, folder, bad_share)
+    index, images, masks = _load(folder)
+    _refuse(index.bad, len(files), bad_share)
+    for sentence in index.bad:
         print(f"warning: left out: {sentence}")
-    files = [each for each, count in zip(files, examples) if count]
-    owner = np.repeat(np.arange(len(files)), [count for count in examples if count])
+    for line in remarks.summary([*found_remarks, *index.remarks]):
+        print(f"warning: {line}")
+    files = [each for each, count in zip(files, index.examples) if count]
+    owner = np.repeat(np.arange(len(files)), [count for count in index.examples if count])
     return Examples(
         data_dir=data_dir,
-        checksum=index["checksum"],
+        checksum=index.checksum,
         images=images,
         masks=masks,
-        rows=dataset.select(owner, split),
+        rows=np.arange(len(owner)) if split == "all" else dataset.select(owner, split),
         owner=owner,
         files=files,
-        class_pixels=np.array(index["class_pixels"], np.int64),
+        class_pixels=np.array(index.class_pixels, np.int64),
+        photo_hashes=np.array(index.photo_hashes, np.int64),
     )
 
 
+def _find(dataset, data_dir, split):
+    if split != "all":
+        return list(dataset.find(data_dir, split))
+    return list(dict.fromkeys(file for each in ("train", "val") for file in dataset.find(data_dir, each)))
+
+
+def _load(folder):
+    """(index, images, masks) of a complete cache."""
+    with _damage_named(folder):
+        index = _Index.load(folder / "index.json")
+        shape = (sum(index.examples), *index.size)
+        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
+        masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
+    return index, images, masks
+
+
 @contextlib.contextmanager
-def _whole(folder):
-    """A block that reads a folder of the cache; damage in it names the folder, as InputError."""
+def _damage_named(folder):
+    """Turn the exceptions of reading a damaged cache into an InputError that names its folder."""
     try:
         yield
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, AttributeError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: damaged cache ({error}); delete this folder.") from None
 
 
 @contextlib.contextmanager
 def _building(folder):
-    """The right to make a folder: another process that wants it waits, and then finds it."""
+    """Hold the exclusive right to make a folder; other processes that want it wait."""
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filesystem.lock(folder.with_suffix(".lock"), wait=True):
@@ -135,103 +192,151 @@ def _building(folder):
 
 
 def _refuse(bad, total, bad_share):
-    """Raise InputError where more than a share of the files are bad, or any if it is 0."""
+    """Raise InputError if more than a share of the files are bad, or any if the share is 0."""
     if len(bad) > bad_share * total:
         count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
         raise InputError((count if bad_share else "") + bad[0])
 
 
 def _decode(dataset, files, split, folder, bad_share):
+    """Fill and rename the partial folder, from where an earlier process left it."""
+    _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
-    index_file = partial / "index.json"
-    index = {"examples": [], "bad": [], "size": [0, 0], "class_pixels": [0] * 256, "checksum": 0}
-    with _whole(partial):
-        if index_file.exists():
-            index = json.loads(index_file.read_text())
-        masks_bytes = sum(index["examples"]) * index["size"][0] * index["size"][1]
+    index, sizes = _load_partial(partial)
+    print(f"decoding {len(files)} files into {folder}")
+    bar = progress.Progress(len(files), "file", done=len(index.examples))
+    read = functools.partial(_read, dataset, split)
+    with (
+        _appendable(partial / "images.u8", sizes["images.u8"]) as images,
+        _appendable(partial / "masks.u8", sizes["masks.u8"]) as masks,
+    ):
+        while len(index.examples) < len(files):
+            block = files[len(index.examples) :][:BLOCK]
+            for paths, result in zip(block, read_ahead.read_ahead(read, block)):
+                bar.add(1)
+                _append(index, result, paths[0], images, masks)
+                _refuse(index.bad, len(files), bad_share)
+            for file in (images, masks):
+                file.flush()
+                os.fsync(file.fileno())
+            index.save(partial / "index.json")
+    partial.rename(folder)
+
+
+def _load_partial(partial):
+    """(index, sizes of the two array files in bytes) of a preparation that was begun or not."""
+    index = _Index()
+    with _damage_named(partial):
+        if (partial / "index.json").exists():
+            index = _Index.load(partial / "index.json")
+        masks_bytes = sum(index.examples) * index.size[0] * index.size[1]
         sizes = {"images.u8": 3 * masks_bytes, "masks.u8": masks_bytes}
         for name, size in sizes.items():
             if size and (partial / name).stat().st_size < size:
                 raise ValueError(f"{name} is shorter than index.json says")
-    print(f"decoding {len(files)} files into {folder}")
-    bar = progress.Progress(len(files), "file", done=len(index["examples"]))
+    return index, sizes
 
-    def read(files):
+
+def _read(dataset, split, files):
+    """((photos, masks), remarks) of some files, or the sentence that says why they are unreadable."""
+    with remarks.collect() as collected:
         try:
-            return dataset.read(files, split)
+            return dataset.read(files, "val" if split == "all" else split), collected
         except InputError as error:
             return str(error)
 
-    with (
-        _appendable(partial / "images.u8", sizes["images.u8"]) as images,
-        _appendable(partial / "masks.u8", sizes["masks.u8"]) as masks,
-        ThreadPoolExecutor() as pool,
-    ):
-        while len(index["examples"]) < len(files):
-            block = files[len(index["examples"]) :][:BLOCK]
-            examples, bad, size = list(index["examples"]), list(index["bad"]), index["size"]
-            pixels, checksum = np.array(index["class_pixels"]), index["checksum"]
-            for paths, result in zip(block, pool.map(read, block)):
-                bar.add(1)
-                if isinstance(result, str):
-                    examples.append(0)
-                    bad.append(result)
-                    _refuse(bad, len(files), bad_share)
-                    continue
-                photo, mask = result
-                _check_arrays(photo, mask, size, paths[0])
-                images.write(photo.tobytes())
-                masks.write(mask.tobytes())
-                checksum = zlib.crc32(mask.tobytes(), zlib.crc32(photo.tobytes(), checksum))
-                examples.append(len(mask))
-                size = mask.shape[1:]
-                pixels += np.bincount(mask.ravel(), minlength=256)
-            for file in (images, masks):
-                file.flush()
-                os.fsync(file.fileno())
-            index = {
-                "examples": examples,  # in each of the files so far
-                "bad": bad,  # why some could not be read
-                "size": size,
-                "class_pixels": pixels.tolist(),
-                "checksum": checksum,
-            }
-            filesystem.write_text(index_file, json.dumps(index))
-    partial.rename(folder)
+
+def _append(index, result, path, images, masks):
+    """Write the examples of one file and add them to the index."""
+    if isinstance(result, str):
+        index.examples.append(0)
+        index.bad.append(result)
+        return
+    (photos, class_ids), file_remarks = result
+    _check_arrays(photos, class_ids, index.size, path)
+    images.write(photos.tobytes())
+    masks.write(class_ids.tobytes())
+    index.checksum = zlib.crc32(class_ids.tobytes(), zlib.crc32(photos.tobytes(), index.checksum))
+    index.examples.append(len(class_ids))
+    index.remarks += file_remarks
+    index.size = list(class_ids.shape[1:])
+    index.class_pixels = (index.class_pixels + np.bincount(class_ids.ravel(), minlength=256)).tolist()
+    index.photo_hashes += map(photo_hash, photos)
 
 
-def _check_arrays(photo, mask, size, path):
-    """Raise InputError for arrays that are not those of `Dataset.read`, of the size of those before."""
-    shapes = photo.shape == (*mask.shape, 3) and tuple(size) in ((0, 0), mask.shape[1:])
-    if not shapes or photo.dtype != np.uint8 or mask.dtype != np.uint8:
+def photo_hash(photo):
+    """int, 64 bits with sign, from the pixels of a photo, uint8 [H, W, 3] (BLAKE2b)."""
+    digest = hashlib.blake2b(photo.tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _check_arrays(photos, masks, size, path):
+    """Raise InputError unless a reader's arrays are as `Dataset.read` promises, at one size."""
+    shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
+    if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:
         raise InputError(
-            f"{path}: the reader made {photo.dtype} {list(photo.shape)} and {mask.dtype} {list(mask.shape)}"
-            " of it; uint8 [K, H, W, 3] and [K, H, W] it must be, all files of one height and width."
+            f"{path}: the reader made {photos.dtype} {list(photos.shape)} and {masks.dtype}"
+            f" {list(masks.shape)} of it; it must return uint8 [K, H, W, 3] and [K, H, W], with the same"
+            " height and width for all files."
         )
 
 
 def _appendable(path, size):
-    """A file open for appending after its first `size` bytes; the rest is cut off."""
+    """A file open for appending after its first `size` bytes; bytes after these are cut off."""
     file = open(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
     return file
 
 
-def _key(dataset, files):
-    """A digest of all that the pixels depend on; not of the split, which may share its files.
+def _mention_other_caches(dataset, folder):
+    """Print how much space the other caches of the data set take."""
+    others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
+    others = [path for path in others if path.stem != folder.name]
+    if len(others) > 1:  # one may be the other split of the same data
+        size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
+        print(
+            f"{folder.parent} holds {len(others)} more decoded copies of {dataset.name}, {size:,.0f} MiB,"
+            " from other files, settings or readers; delete the folders that no run needs any more"
+        )
 
-    Raises InputError for a path that could not be printed.
+
+def _key(dataset, files):
+    """Hexadecimal digest of everything that the arrays depend on, except the split.
+
+    Both splits may share a cache if they consist of the same files. Change times are left out:
+    hard links, chmod and chown do not change a file's content. Whether a file may be read is
+    part of the key, so that files left out as unreadable are read when they become readable.
+    Raises InputError for a path that is not valid UTF-8.
     """
-    digest = hashlib.sha256()
-    for function in (dataset.read, image_reading.read_rgb):  # who edits a reader gets a new cache
-        digest.update(Path(inspect.getfile(function)).read_bytes())
+    digest = hashlib.sha256(f"layout {LAYOUT}\n{_arguments(dataset.read)}\n".encode())
+    for source in (_source_file(dataset.read), image_reading.__file__, samples.__file__):
+        digest.update(Path(source).read_bytes())
     digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
         status = path.stat()
-        times = f"{status.st_mtime_ns} {status.st_ctime_ns}"  # the latter for what chmod mends
         if not filesystem.is_utf8(path.absolute()):
             raise InputError(f"{path.absolute()}: not in UTF-8; change the name.")
-        digest.update(f"{path.absolute()}\n{status.st_size} {times}\n".encode())
+        readable = os.access(path, os.R_OK)
+        entry = f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns} {readable}\n"
+        digest.update(entry.encode())
     return digest.hexdigest()[:16]
+
+
+def _source_file(function):
+    """The file of a function's source code; for a partial or a callable object, of what it calls."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not (inspect.isroutine(function) or inspect.isclass(function)):
+        function = type(function)
+    return inspect.getfile(function)
+
+
+def _arguments(function):
+    """The bound arguments of a `functools.partial` as text; of other functions, an empty text."""
+    if not isinstance(function, functools.partial):
+        return ""
+    bound = [_arguments(function.func), function.args, function.keywords]
+    return json.dumps(bound, sort_keys=True, default=lambda value: type(value).__qualname__)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from core import metrics
-from core.data.images import image_files, read_class_ids, read_rgb, require_same_size
+from core.data.images import read_class_ids, read_rgb, require_same_size
+from core.data.listing import image_files
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError

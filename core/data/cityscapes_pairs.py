@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from core.data.images import here_and_below, image_files, read_rgb
+from core.data.images import read_rgb
+from core.data.listing import here_and_below, image_files
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError

@@ -15,7 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from core.data.images import here_and_below, image_files, read_rgb, require_same_size
+from core.data.images import read_rgb, require_same_size
+from core.data.listing import here_and_below, image_files
 from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError

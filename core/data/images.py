@@ -1,41 +1,51 @@
-"""Image files -> upright 8-bit RGB, or one sentence that says what is wrong."""
+"""Image files -> upright 8-bit RGB or class ids, or one sentence that says what is wrong.
 
+Formats, EXIF orientation, bit depths and damage are handled here, once for training,
+evaluation and prediction.
+"""
+
+import functools
 import os
-import re
 import stat
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
+from core.data import remarks, samples
 from core.runtime import files
 from core.runtime.errors import InputError
 
-ORIENTATION = 0x0112  # EXIF's tag
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # not PostScript: it is a program
-MAX_PIXELS = 89_478_485  # a quarter GiB of RGB: Pillow's own bound
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no PostScript: it is a program
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+ORIENTATION = 0x0112  # EXIF tag
+SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag of a page, and bits of its value
 
-Image.MAX_IMAGE_PIXELS = None  # larger files are refused below, by whoever reads them
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damage that does no harm: they name no file
+Image.MAX_IMAGE_PIXELS = None  # `_read` refuses larger files
+warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
 
 
-def read_rgb(path, *, max_pixels=MAX_PIXELS):
-    """PIL image, mode RGB, turned upright by its EXIF tag, fully decoded.
+def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
+    """PIL image, mode RGB, fully decoded and turned upright by its EXIF orientation.
 
-    Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped; of
-    several pictures in a file it is the first. Raises InputError that names the
-    file: damaged, not an image, not readable, larger than max_pixels. In memory a
-    pixel takes four bytes, and more where the file has to be converted. Where the
-    machine fails, not the file, it is MemoryError or an OSError.
+    Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
+    white_level: the sample value of white in files with more than 8 bits per sample; 0:
+    detected, with a remark. page: index of the page in a file with several, see `pages`.
+    Memory: 4 bytes per pixel, and more while a file is converted. Remarks (`core.data.remarks`)
+    name files that were turned, hold further pages, or whose white level was detected.
+
+    Raises InputError that names the file if it is damaged, not an image, not readable or has
+    more than max_pixels; MemoryError or OSError if the machine fails rather than the file.
     """
-    return _read(path, max_pixels, _rgb)
+    convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
+    return _read(path, max_pixels, convert, page)
 
 
 def map_rgb(path):
-    """uint8 [H, W, 3] of a file that holds plain RGB, memory-mapped; None for any other.
+    """uint8 [H, W, 3], memory-mapped, of a file of uncompressed upright 8-bit RGB; else None.
 
-    That is what uncompressed TIFF and binary PPM files do: rows from the top, one
-    after the other. Never raises: reading says what is wrong with a file.
+    Uncompressed TIFF and binary PPM files qualify if their rows are stored in order from the
+    top. Never raises: `read_rgb` reports what is wrong with a file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -48,106 +58,144 @@ def map_rgb(path):
                 if not (plain and follows):
                     return None
                 rows = bottom
-            turned = image.getexif().get(ORIENTATION, 1) != 1  # not before: of a PNG, this decodes it all
+            turned = image.getexif().get(ORIENTATION, 1) != 1  # last, because it decodes PNG files
             if turned or rows != height:
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
-    except Exception:  # damaged files raise nearly anything
+    except Exception:  # Pillow raises many kinds of exceptions for damaged files
         return None
 
 
 def read_class_ids(path):
-    """PIL image, mode L, of the class ids in a PNG file: its numbers as they are.
+    """PIL image, mode L: the class ids stored in a PNG file, upright by its EXIF orientation.
 
-    Raises InputError that names the file: as `read_rgb`, and if it holds colours.
+    Greyscale of 2 to 16 bits and palette indices are taken as numbers, without scaling.
+    Raises InputError that names the file: as `read_rgb`, for colours, and for ids above 255.
     """
-    return _read(path, MAX_PIXELS, _class_ids)
+    return _read(path, MAX_PIXELS, _class_ids, page=0)
 
 
-def _rgb(image):
-    if image.mode in ("I", "F"):
-        raise ValueError("32-bit numbers, of which none is known to be white")
-    if image.mode.startswith("I;16"):  # 16 bits, which Pillow would clip at 255: keep the upper byte
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+def pages(path):
+    """Indices of the full pictures in a TIFF file, for `read_rgb`; [0] for other files.
+
+    Reduced copies and transparency masks, as GeoTIFF files hold them, are left out. Never
+    raises: a damaged file has the pages that could be found.
+    """
+    found = []
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            if image.format == "TIFF":
+                for index in range(image.n_frames):
+                    image.seek(index)
+                    if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED | TRANSPARENCY_MASK):
+                        found.append(index)
+    except Exception:
+        pass
+    return found or [0]
 
 
-def _class_ids(image):
-    if image.format != "PNG" or image.mode not in ("L", "P"):  # others blend numbers, or have none
+def require_same_size(photo, mask, mask_file):
+    """Raise InputError unless a photo and its mask, PIL images, have the same size."""
+    if photo.size == mask.size:
+        return
+    reason = ""
+    if photo.info.get("turned") and photo.size == mask.size[::-1]:
+        reason = " because its EXIF orientation turns it: turn the mask as well, or"
+    raise InputError(
+        f"{mask_file}: {mask.width}x{mask.height} pixels, but its photo has"
+        f" {photo.width}x{photo.height}{reason or ';'} replace one of them."
+    )
+
+
+def _rgb(image, deep, *, path, white_level, page):
+    if deep:
+        image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
+    else:
+        ImageOps.exif_transpose(image, in_place=True)
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
+
+
+def _class_ids(image, deep):
+    ImageOps.exif_transpose(image, in_place=True)
+    depth = {"I": 16, "I;16": 16, "L": 8, "P": 8}.get(image.mode)  # older Pillow: "I" for 16 bits
+    if image.format != "PNG" or depth is None:  # other formats blend ids or store colours
         raise ValueError(
-            "a mask of class ids is a PNG with one number of up to 8 bits a pixel, this file is"
+            "a mask of class ids is a PNG file with one number per pixel, this file is"
             f" {image.format} {image.mode}"
         )
     ids = np.asarray(image)
+    if ids.max(initial=0) > 255:
+        raise ValueError(f"class ids up to {ids.max()}, at most 255 are possible")
     if image.mode == "L":
         with open(image.filename, "rb") as file:
             bits = file.read(25)[-1]
-        ids = ids // (255 // (2**bits - 1))  # Pillow stretches 2 and 4 bits over 0..255
-    return Image.fromarray(ids)
+        ids = ids // (255 // (2**bits - 1))  # Pillow scales 2-bit and 4-bit values to 0..255
+    return Image.fromarray(ids.astype(np.uint8))
 
 
-def _read(path, max_pixels, convert):
+def _open(path, page):
+    image = Image.open(path, formats=FORMATS)
+    if page:
+        image.seek(page)
+    return image
+
+
+def _read(path, max_pixels, convert, page):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError("not a file")  # but a folder, or a pipe that keeps one waiting
+            raise OSError("not a file")  # a folder, or a pipe, whose reading would block
         with Image.open(path, formats=FORMATS) as image:
-            image.verify()  # a PNG's checksums, which decoding passes over
-        with Image.open(path, formats=FORMATS) as image:
+            image.verify()  # checks a PNG's checksums, which decoding ignores
+        with _open(path, page) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
-            ImageOps.exif_transpose(image, in_place=True)
-            image.load()
-        return convert(image)
+            _remark_pages(path, image, page)
+            deep = samples.is_deep(image)  # before getexif, which decodes a PNG file
+            turned = image.getexif().get(ORIENTATION, 1) != 1
+            converted = convert(image, deep)
+        if turned:
+            remarks.add("turned", f"{path}: turned upright by its EXIF orientation; its mask must be upright")
+            converted.info["turned"] = True
+        return converted
     except Image.DecompressionBombError:
         raise InputError(
             f"{path}: more than the {max_pixels:,} pixels that are decoded at once; scale it down."
         ) from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable.") from None
-    except Exception as error:  # on damaged files Pillow's decoders raise nearly anything
+    except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in files.PASSING:
             raise
-        reason = str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = f"none of {', '.join(FORMATS)}"
-        raise InputError(f"{path}: not a readable image ({reason}); replace or remove the file.") from None
-
-
-def require_same_size(photo, mask, mask_file):
-    """Raise InputError if a photo and its mask, PIL images, are not of one size."""
-    if photo.size != mask.size:
         raise InputError(
-            f"{mask_file}: {mask.width}x{mask.height} pixels, but its photo has"
-            f" {photo.width}x{photo.height}; replace one of them."
-        )
-
-
-def here_and_below(folder):
-    """A folder and the visible ones in it: archives put another folder around a data set."""
-    below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
-    return [folder, *sorted(below)]
-
-
-def image_files(folder, suffixes):
-    """The visible files of a folder with one of the suffixes, in natural order.
-
-    Natural: 2.jpg before 10.jpg, whatever the file system's order. Suffixes are
-    compared without regard to case. Raises InputError where the folder can't be
-    listed, and for a folder, a pipe or a link to nowhere that is called like a file.
-    """
-    try:
-        paths = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
-    except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be listed ({error.strerror}); make it a folder that can."
+            f"{path}: not a readable image ({_reason(path, error)}); replace or remove the file."
         ) from None
-    paths = sorted((path for path in paths if path.name[0] != "."), key=_natural)
-    for path in paths:
-        if not os.path.isfile(path):
-            raise InputError(f"{path}: not a file, nor a link to one; remove or rename it.")
-    return paths
 
 
-def _natural(path):
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+def _remark_pages(path, image, page):
+    if page == 0 and image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
+        count = len(pages(path)) if image.format == "TIFF" else image.n_frames
+        if count > 1:
+            remarks.add("pages", f"{path}: only the first of its {count} pages or frames is used")
+
+
+def _reason(path, error):
+    """What is wrong with a file, without its path, from the exception of its reader."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return _unusual_tiff(path) or f"none of {', '.join(FORMATS)}"
+    return str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
+
+
+def _unusual_tiff(path):
+    """The layout of the first page of a TIFF file that Pillow does not know; None for other files."""
+    try:
+        with open(path, "rb") as file:
+            directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(directory.next)
+            directory.load(file)
+            bits = directory.get(258, (1,))
+            bands, formats = directory.get(277, 1), directory.get(339, (1,))
+    except Exception:
+        return None
+    kinds = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integer", 6: "complex"}
+    kind = kinds.get(formats[0], f"format {formats[0]}")
+    return f"a TIFF of {bands} bands with {bits[0]}-bit {kind} samples; save it as 8-bit RGB or greyscale"

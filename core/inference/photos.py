@@ -9,10 +9,9 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from core.data import images
+from core.data import images, listing
 from core.runtime.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 2**29  # the most pixels of an image that is decoded whole: 2 GiB of memory
 
 
@@ -47,7 +46,7 @@ def find(arguments):
     kept, so that reading it reports the error. Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
-        images.image_files(path, SUFFIXES) if path.is_dir() else [path] for path in arguments
+        listing.image_files(path) if path.is_dir() else [path] for path in arguments
     )
     paths = list({os.path.abspath(path): path for path in found}.values())
     if not paths:

@@ -8,6 +8,7 @@
     predictions/epoch_NNN.png  photo, truth, prediction, errors
     curves.png                 where matplotlib is installed
     checkpoints/               last, previous and best, `.npz`
+    data_split.npz             which photos were trained and validated on, see core.data.membership
 
 Nothing here is ever deleted; all but the pictures follows from the checkpoint.
 """

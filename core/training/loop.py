@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from core.data import augment, batches, cache, resident
+from core.data import augment, batches, cache, membership, resident
 from core.inference import render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
@@ -108,6 +108,8 @@ def _run(experiment, flags, folder, device_name):
             " begin a new --run_dir."
         )
     state.data = checksums
+    if chief:
+        membership.write(folder, train, val)
 
     def finished():
         return state.epoch == flags.epochs or history.stalled(state.history, flags.early_stopping_patience)

@@ -1,15 +1,17 @@
-"""Decoding once: keyed by what it was made from, whole or absent, resumable."""
+"""The cache: decoded once, keyed by what it depends on, complete or absent, resumable."""
 
 import dataclasses
 import errno
+import functools
 import inspect
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from core.data import cache, cityscapes_pairs
+from core.data import cache, cityscapes_pairs, read_ahead
 from core.runtime.errors import InputError
 
 
@@ -18,7 +20,7 @@ def road():
 
 
 def counting(dataset):
-    """The data set, and the list of the files it is asked to read."""
+    """(the data set, a list that grows by each file that its reader reads)."""
     read_files = []
 
     def read(files, split):
@@ -28,7 +30,7 @@ def counting(dataset):
     return dataclasses.replace(dataset, read=read), read_files
 
 
-def test_examples_are_what_the_reader_reads_in_its_order(pairs, tmp_path):
+def test_examples_are_the_readers_arrays_in_the_order_of_the_files(pairs, tmp_path):
     train = cache.prepare(road(), pairs, "train", tmp_path / "cache")
     assert (train.images.shape, train.masks.shape) == ((6, 16, 16, 3), (6, 16, 16))
     for index, files in enumerate(train.files):
@@ -40,7 +42,7 @@ def test_examples_are_what_the_reader_reads_in_its_order(pairs, tmp_path):
     assert len(cache.prepare(road(), pairs, "train", tmp_path / "cache", limit=2)) == 2
 
 
-def test_nothing_is_read_twice_until_something_changes(pairs, tmp_path):
+def test_files_are_decoded_again_only_after_a_change_of_settings_or_content(pairs, tmp_path):
     dataset, read = counting(road())
 
     def prepare(dataset):
@@ -51,6 +53,9 @@ def test_nothing_is_read_twice_until_something_changes(pairs, tmp_path):
     assert prepare(dataset) == 6
     assert prepare(dataset) == 0
     assert prepare(dataclasses.replace(dataset, settings={"size": 8})) == 6
+    (pairs / "train" / "3.jpg").chmod(0o640)
+    os.link(pairs / "train" / "3.jpg", tmp_path / "another name")
+    assert prepare(dataset) == 0
     os.utime(pairs / "train" / "3.jpg", (1, 1))
     assert prepare(dataset) == 6
 
@@ -65,7 +70,7 @@ def test_nothing_is_read_twice_until_something_changes(pairs, tmp_path):
     ],
     ids=["int64", "float", "a channel", "two sizes"],
 )
-def test_a_reader_that_makes_something_else_is_refused(pairs, tmp_path, spoil):
+def test_a_reader_with_wrong_dtypes_or_shapes_is_refused(pairs, tmp_path, spoil):
     road_set = road()
 
     def read(files, split):
@@ -76,7 +81,7 @@ def test_a_reader_that_makes_something_else_is_refused(pairs, tmp_path, spoil):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
 
 
-def test_files_with_several_examples_and_a_chosen_split(pairs, tmp_path):
+def test_a_file_may_hold_several_examples_and_the_data_set_selects_the_split(pairs, tmp_path):
     single = road()
 
     def read(files, split):
@@ -90,42 +95,42 @@ def test_files_with_several_examples_and_a_chosen_split(pairs, tmp_path):
 
 
 def locked(dataset, *names):
-    """The data set with unreadable files, their names, and the list of files it is asked to read."""
+    """(a data set, the names of the files that its reader refuses, the list of files read)."""
     dataset, read_files = counting(dataset)
-    may_not = set(names)
+    refused = set(names)
 
     def read(files, split):
-        photo_and_mask = dataset.read(files, split)
-        if files[0].name in may_not:
+        arrays = dataset.read(files, split)
+        if files[0].name in refused:
             raise InputError(f"{files[0]}: permission denied")
-        return photo_and_mask
+        return arrays
 
-    return dataclasses.replace(dataset, read=read), may_not, read_files
+    return dataclasses.replace(dataset, read=read), refused, read_files
 
 
-def test_a_bad_file_is_named_and_what_was_decoded_is_kept(pairs, tmp_path, monkeypatch):
+def test_an_unreadable_file_is_named_and_files_decoded_before_are_kept(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 2)
-    dataset, may_not, read = locked(road(), "5.jpg")
+    dataset, refused, read = locked(road(), "5.jpg")
     with pytest.raises(InputError, match="5.jpg"):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert {path.suffix for path in (tmp_path / "cache/decoded").iterdir()} == {".lock", ".partial"}
-    may_not.clear()
+    refused.clear()
     read.clear()
     assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
     assert sorted(read) == ["5.jpg", "6.jpg"]
 
 
-def test_a_file_that_was_left_out_is_read_when_its_owner_lets_it(pairs, tmp_path):
-    dataset, may_not, _ = locked(road(), "5.jpg")
+def test_a_file_left_out_for_its_permissions_is_read_once_it_becomes_readable(pairs, tmp_path, monkeypatch):
+    dataset, refused, _ = locked(road(), "5.jpg")
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name not in refused)
     lengths = []
     for _ in range(2):
         lengths.append(len(cache.prepare(dataset, pairs, "train", tmp_path / "cache", bad_share=0.2)))
-        may_not.clear()
-        (pairs / "train" / "5.jpg").chmod(0o600)  # which keeps its size and its time of modification
+        refused.clear()
     assert lengths == [5, 6]
 
 
-def test_bad_files_are_left_out_and_named_up_to_a_share(pairs, tmp_path, capsys):
+def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_path, capsys):
     for name in ("2.jpg", "5.jpg"):
         (pairs / "train" / name).write_bytes(b"no image")
 
@@ -144,7 +149,7 @@ def test_bad_files_are_left_out_and_named_up_to_a_share(pairs, tmp_path, capsys)
         for image, files in zip(train.images, train.files):
             np.testing.assert_array_equal(image, road().read(files, "train")[0][0])
     with pytest.raises(InputError, match="^.*2.jpg: not a readable image"):
-        prepare(0)  # what another run left out is not left out without asking
+        prepare(0)  # the cache of another run leaves files out; this run does not allow it
     for path in (pairs / "train").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="6 of 6 files"):
@@ -163,7 +168,7 @@ def test_a_damaged_cache_is_named(pairs, tmp_path, name, content):
         cache.prepare(road(), pairs, "train", tmp_path / "cache")
 
 
-def test_a_cache_that_may_not_be_read_is_not_called_damaged(pairs, tmp_path, monkeypatch):
+def test_a_cache_without_read_permission_is_not_called_damaged(pairs, tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -173,7 +178,7 @@ def test_a_cache_that_may_not_be_read_is_not_called_damaged(pairs, tmp_path, mon
         cache.prepare(road(), pairs, "train", tmp_path / "cache")
 
 
-def test_an_edited_reader_gets_a_new_cache(pairs, tmp_path, monkeypatch):
+def test_an_edited_reader_makes_a_new_cache(pairs, tmp_path, monkeypatch):
     dataset, read = counting(road())
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
@@ -185,7 +190,7 @@ def test_an_edited_reader_gets_a_new_cache(pairs, tmp_path, monkeypatch):
     assert len(read) == 12
 
 
-def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypatch):
+def test_a_killed_preparation_continues_from_its_last_index(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK", 2)
 
     class Killed(BaseException):
@@ -206,17 +211,18 @@ def test_a_torn_preparation_goes_on_from_its_last_note(pairs, tmp_path, monkeypa
         damage()
         with pytest.raises(InputError, match="damaged cache .*images.u8.*; delete this folder"):
             cache.prepare(dataset, pairs, "train", tmp_path / "cache")
-    (partial / "images.u8").write_bytes(whole + b"torn")  # bytes that came after the last note
+    (partial / "images.u8").write_bytes(whole + b"torn")  # bytes written after the last index
     train = cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert sorted(read) == ["3.jpg", "4.jpg", "5.jpg", "6.jpg"]
     unbroken = cache.prepare(road(), pairs, "train", tmp_path / "other cache")
     assert train.checksum == unbroken.checksum
     assert train.class_pixels.tolist() == unbroken.class_pixels.tolist()
+    assert train.checksums.tolist() == unbroken.checksums.tolist()
     for index, files in enumerate(train.files):
         np.testing.assert_array_equal(train.images[index], road().read(files, "train")[0][0])
 
 
-def test_generated_files_appear_whole_or_not_at_all(tmp_path):
+def test_generated_files_appear_completely_or_not_at_all(tmp_path):
     def generate(folder):
         folder.mkdir(exist_ok=True)
         (folder / "1.jpg").write_bytes(b"1")
@@ -229,3 +235,79 @@ def test_generated_files_appear_whole_or_not_at_all(tmp_path):
         cache.generated(dataset, tmp_path)
     assert not [path for path in (tmp_path / "generated").iterdir() if path.suffix == ""]
     assert [path.name for path in cache.generated(dataset, tmp_path).iterdir()] == ["1.jpg"]
+
+
+def test_checksums_are_equal_for_equal_photos_only(pairs, tmp_path):
+    (pairs / "train" / "7.jpg").write_bytes((pairs / "train" / "2.jpg").read_bytes())
+    train = cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    assert train.checksums.dtype == np.int64
+    assert train.checksums[6] == train.checksums[1] and len(set(train.checksums.tolist())) == 6
+    both = cache.prepare(road(), pairs, "all", tmp_path / "cache")
+    val = cache.prepare(road(), pairs, "val", tmp_path / "cache")
+    assert both.checksums.tolist() == [*train.checksums, *val.checksums]
+
+
+def test_checksums_follow_the_rows_of_the_split(pairs, tmp_path):
+    chosen = dataclasses.replace(road(), select=lambda owner, split: np.array([4, 1]))
+    train = cache.prepare(chosen, pairs, "train", tmp_path / "cache")
+    assert train.checksums.tolist() == train.photo_hashes[[4, 1]].tolist()
+
+
+def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
+    """Another user's cache, or one on a read-only mount, has no lock file that could be opened."""
+    dataset = dataclasses.replace(road(), generate=Path.mkdir)
+    cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    folder = cache.generated(dataset, tmp_path / "cache")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(cache.filesystem, "lock", read_only)
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
+    assert cache.generated(dataset, tmp_path / "cache") == folder
+
+
+def read_repeated(files, split, times=1):
+    photos, masks = road().read(files, split)
+    return np.repeat(photos, times, axis=0), np.repeat(masks, times, axis=0)
+
+
+class Reader:
+    def __call__(self, files, split):
+        return read_repeated(files, split)
+
+
+def test_any_callable_may_be_the_reader_and_bound_arguments_are_part_of_the_key(pairs, tmp_path):
+    readers = [functools.partial(read_repeated, times=2), functools.partial(read_repeated, times=3), Reader()]
+    lengths = [
+        len(cache.prepare(dataclasses.replace(road(), read=read), pairs, "train", tmp_path / "cache"))
+        for read in readers
+    ]
+    assert lengths == [12, 18, 6]
+
+
+def test_the_space_of_several_other_caches_of_the_data_set_is_mentioned(pairs, tmp_path, capsys):
+    for split in ("train", "val"):
+        cache.prepare(road(), pairs, split, tmp_path / "cache")
+    assert "more decoded copies" not in capsys.readouterr().out
+    cache.prepare(road(), pairs, "val", tmp_path / "cache", limit=1)
+    assert "holds 2 more decoded copies of cityscapes_pairs, 0 MiB" in capsys.readouterr().out
+
+
+def test_reading_ahead_is_bounded_by_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "PIXELS_AHEAD", 5 * 64 * 32)
+    files = []
+    for number in range(40):
+        files.append((tmp_path / f"{number}.png",))
+        Image.new("RGB", (64, 32), (number, 0, 0)).save(files[-1][0])
+    begun, lead = [], []
+
+    def read(paths):
+        begun.append(paths)
+        return paths[0].stem
+
+    for done, stem in enumerate(read_ahead.read_ahead(read, files)):
+        assert stem == str(done)
+        lead.append(len(begun) - done)
+    assert max(lead) <= 6

@@ -111,6 +111,7 @@ MASKS = {
     "palette of 2 bits": encoded(PALETTE_MASK, "PNG", bits=2),
     "2 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 2), depth=2),
     "4 bits": png(SIDE, SIDE, packed_rows(CLASS_IDS, 4), depth=4),
+    "16 bits": encoded(Image.fromarray(CLASS_IDS.astype(np.uint16)), "PNG"),
     "animated": encoded(MASK, "PNG", save_all=True, append_images=[Image.new("L", MASK.size)]),
     "text after the image": encoded(MASK, "PNG") + b"and more",
 }
@@ -118,7 +119,7 @@ NOT_MASKS = {
     "RGBA": encoded(MASK.convert("RGBA"), "PNG"),
     "grey with alpha": encoded(MASK.convert("LA"), "PNG"),
     "1 bit": encoded(MASK.convert("1"), "PNG"),
-    "16 bits": encoded(Image.fromarray(CLASS_IDS.astype(np.uint16)), "PNG"),
+    "an id above 255": encoded(Image.fromarray(CLASS_IDS.astype(np.uint16) + 255), "PNG"),
     "JPEG": encoded(MASK, "JPEG", quality=100),
     "TIFF": encoded(MASK, "TIFF"),
 }

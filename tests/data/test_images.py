@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from core.data.images import image_files, map_rgb, read_class_ids, read_rgb
+from core.data.images import map_rgb, read_class_ids, read_rgb
+from core.data.listing import image_files
 from core.runtime.errors import InputError
 
 GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
@@ -20,7 +21,7 @@ def test_modes_become_rgb(tmp_path):
     grey = np.stack([GREY] * 3, axis=-1)
     cases = {
         "grey.png": (Image.fromarray(GREY), grey),
-        "sixteen bits.png": (Image.fromarray(GREY.astype(np.uint16) * 256 + 77), grey),
+        "sixteen bits.png": (Image.fromarray(GREY.astype(np.uint16) * 257), grey),
         "umlaut-ä.png": (Image.fromarray(COLOUR), COLOUR),
         "alpha.png": (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
         "palette.gif": (Image.fromarray(COLOUR).quantize(), None),

@@ -1,0 +1,71 @@
+"""Folders of image files: listing them in natural order, and finding files by stem."""
+
+import os
+import re
+
+from core.data import remarks
+from core.runtime.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+def here_and_below(folder):
+    """The folder and its visible subfolders: archives often wrap a data set in one more folder."""
+    below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
+    return [folder, *sorted(below)]
+
+
+def subfolder(folder, name):
+    """The subfolder of that name, in any letter case if no subfolder has exactly this name.
+
+    Returns `folder / name` if there is none. Raises InputError if the choice is ambiguous.
+    """
+    if (folder / name).is_dir() or not folder.is_dir():
+        return folder / name
+    alike = [path for path in folder.iterdir() if path.name.lower() == name.lower() and path.is_dir()]
+    if len(alike) > 1:
+        names = " and ".join(sorted(path.name for path in alike))
+        raise InputError(f"{folder}: both {names} could be {name}/; rename one of them.")
+    return alike[0] if alike else folder / name
+
+
+def image_files(folder, suffixes=SUFFIXES):
+    """The visible files of a folder that have one of the suffixes, in natural order.
+
+    Natural order: 2.jpg before 10.jpg. Letter case of suffixes is ignored. A remark counts
+    the visible files with other suffixes. Raises InputError if the folder cannot be listed,
+    and for a folder, pipe or dangling link with such a suffix.
+    """
+    try:
+        visible = [path for path in folder.iterdir() if path.name[0] != "."]
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be listed ({error.strerror}); make it a folder that can."
+        ) from None
+    paths = sorted((path for path in visible if path.suffix.lower() in suffixes), key=natural_order)
+    for path in paths:
+        if not os.path.isfile(path):
+            raise InputError(f"{path}: not a file, nor a link to one; remove or rename it.")
+    others = sorted(path.name for path in set(visible) - set(paths) if not path.is_dir())
+    if others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        remarks.add(f"other files in {folder}", f"{folder}: {len(others)} other files are not used ({shown})")
+    return paths
+
+
+def by_stem(paths):
+    """Map each file's stem to its path. Raises InputError if two files have the same stem."""
+    found = {}
+    for path in paths:
+        if path.stem in found:
+            raise InputError(
+                f"{path}: {found[path.stem].name} has the same name before the suffix; remove or rename one."
+            )
+        found[path.stem] = path
+    return found
+
+
+def natural_order(path):
+    """Sort key that compares runs of digits in a file name as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

@@ -1,0 +1,38 @@
+"""Reading ahead in threads, with a bound on the pixels that wait in memory."""
+
+import collections
+from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
+
+PIXELS_AHEAD = 2**26  # decoded or being decoded: 256 MiB in Pillow; a larger item is read alone
+
+
+def read_ahead(read, items):
+    """Yield read(item) for each item (a tuple of image files), in order, read in threads.
+
+    At most PIXELS_AHEAD pixels, by the files' headers, are read or waiting at a time.
+    """
+    with ThreadPoolExecutor() as pool:
+        waiting, ahead = collections.deque(), 0
+        for item in items:
+            pixels = sum(map(pixel_count, item))
+            while waiting and ahead + pixels > PIXELS_AHEAD:
+                taken, result = waiting.popleft()
+                ahead -= taken
+                yield result.result()
+            waiting.append((pixels, pool.submit(read, item)))
+            ahead += pixels
+        while waiting:
+            yield waiting.popleft()[1].result()
+
+
+def pixel_count(path):
+    """Width times height from the file's header; 0 if the header cannot be read."""
+    try:
+        if not path.is_file():  # opening a pipe would block
+            return 0
+        with Image.open(path) as image:
+            return image.width * image.height
+    except Exception:  # decoding reports what is wrong with the file
+        return 0

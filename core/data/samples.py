@@ -1,0 +1,96 @@
+"""Pixels with more than 8 bits per sample -> 8 bits, by the sensor's white level."""
+
+import sys
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from core.data import remarks
+
+# TIFF tags, and values that they may have
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR = 258, 262, 274, 284
+MIN_IS_WHITE, SEPARATE_PLANES = 0, 2
+
+
+def is_deep(image):
+    """True if a PIL image, opened and not yet loaded, has more than 8 bits per sample."""
+    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
+    return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
+
+
+def to_8_bits(path, open_image, white_level):
+    """PIL image, mode L or RGB, upright: the samples scaled so that white_level becomes 255, and rounded.
+
+    open_image: a function without arguments that opens the file. white_level: int above 0, or
+    0 to detect it: the smallest 2**bits - 1 that no sample exceeds, with a remark unless all 16
+    bits are used. MinIsWhite is inverted. Raises ValueError for samples that need an explicit
+    white level (32 bits, floating point, signed) and for kinds that Pillow cannot read in full.
+    """
+    samples, inverted, known, orientation = _samples(open_image)
+    if not white_level:
+        white_level = known or _detect_white_level(path, samples)
+
+    def scale(values):
+        scaled = np.clip(values, 0, white_level) * (255 / white_level)
+        return np.rint(255 - scaled if inverted else scaled).astype(np.uint8)
+
+    is_short = samples.dtype == np.uint16  # a table takes less memory than arithmetic on all pixels
+    image = Image.fromarray(scale(np.arange(2**16))[samples] if is_short else scale(samples))
+    image.getexif()[ORIENTATION] = orientation
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _detect_white_level(path, samples):
+    low, high = samples.min(), samples.max()
+    if samples.dtype != np.uint16:
+        raise ValueError(
+            f"{samples.dtype} samples from {low:g} to {high:g}, with no known white; give --white_level"
+        )
+    bits = max(8, int(high).bit_length())
+    if bits < 16:
+        remarks.add(
+            f"white level {bits}",
+            f"{path}: 16-bit samples up to {high} are read as {bits} bits, white is {2**bits - 1};"
+            " give --white_level=N if the sensor's white is another value",
+        )
+    return 2**bits - 1
+
+
+def _samples(open_image):
+    """(samples [H, W] or [H, W, 3], whether 0 is white, the format's white level or 0, EXIF orientation)."""
+    with open_image() as image:
+        tags = getattr(image, "tag_v2", {})
+        inverted, planar = tags.get(PHOTOMETRIC) == MIN_IS_WHITE, tags.get(PLANAR) == SEPARATE_PLANES
+        raw, mode, kind = [_raw_mode(tile) for tile in image.tile], image.mode, image.format
+        if mode[0] not in "IF" and (planar or mode not in ("RGB", "RGBA") or raw[0].startswith("LA")):
+            raise ValueError(f"16 bits per sample in a layout that is not supported ({kind} {raw[0]})")
+        image.load()
+        orientation = image.getexif().get(ORIENTATION, 1)
+        if mode == "I" and kind == "PNG":  # older Pillow reads 16-bit PNG files as 32 bits
+            return np.asarray(image).astype(np.uint16), False, 0, orientation
+        if mode == "I" and kind == "PPM":  # Pillow scales by the maximum in the file's header
+            return np.asarray(image), False, 2**16 - 1, orientation
+        if mode[0] in "IF":
+            samples = np.asarray(image)
+            return samples.astype(samples.dtype.newbyteorder("=")), inverted, 0, orientation
+        high = np.asarray(image)[..., :3].astype(np.uint16)
+    with open_image() as image:  # Pillow keeps only the high byte of colours: decode the low byte too
+        image.tile = [tile._replace(args=_other_byte(tile)) for tile in image.tile]
+        image.load()
+        return high * 256 + np.asarray(image)[..., :3], False, 0, orientation
+
+
+def _other_byte(tile):
+    """The decoder arguments of a tile, changed to take the other byte of each 16-bit sample."""
+    order = _raw_mode(tile)[-1]
+    if order == "N":  # the byte order of this machine
+        order = "L" if sys.byteorder == "little" else "B"
+    raw_mode = _raw_mode(tile)[:-1] + {"L": "B", "B": "L"}[order]
+    return (raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode
+
+
+def _raw_mode(tile):
+    """Pillow's name for the layout of the samples in the file, such as RGB;16L."""
+    raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
+    return raw_mode if isinstance(raw_mode, str) else ""

@@ -1,0 +1,29 @@
+"""The record of which photos a run trained on."""
+
+import numpy as np
+from conftest import decoded, refused
+
+from core.data import membership
+
+
+def examples(folder, values):
+    folder.mkdir()
+    images = np.broadcast_to(np.array(values, np.uint8)[:, None, None, None], (len(values), 4, 4, 3))
+    return decoded(folder, images, images[..., 0])
+
+
+def test_photos_are_recognised_after_the_data_moved_and_grew(tmp_path):
+    train, val = examples(tmp_path / "train", [1, 2, 3]), examples(tmp_path / "val", [3, 4])
+    membership.write(tmp_path, train, val)
+    record = membership.read(tmp_path)
+    moved = examples(tmp_path / "moved", [9, 4, 2, 8])
+    assert np.isin(moved.checksums, record["train"]).tolist() == [False, False, True, False]
+    assert np.isin(moved.checksums, record["val"]).tolist() == [False, True, False, False]
+
+
+def test_an_older_run_has_no_record_and_a_damaged_one_is_named(tmp_path):
+    assert membership.read(tmp_path) is None
+    for content in (b"", b"no archive", b"PK\x03\x04"):
+        (tmp_path / membership.NAME).write_bytes(content)
+        with refused(membership.NAME):
+            membership.read(tmp_path)
