@@ -106,19 +106,19 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     """Process an image in tiles: yield (rows, columns, outputs [rows, columns, ...]), row by row.
 
     function: images uint8 [1, h, w, 3] -> outputs [1, h, w, ...]. crop: (top, left, bottom, right)
-    -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple, tile to four.
-    A tile's first row is a multiple of four multiples, so that at each level of the network the
-    windows of Winograd's convolution (`core.lowering`) are the whole image's: other windows would
-    round differently. Raises InputError if tile is too small for the overlap.
+    -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple, and tile to four
+    multiples, at least one of these more than twice the overlap. A tile's first row is a multiple of
+    four multiples, so that at each level of the network the windows of Winograd's convolution
+    (`core.lowering`) are the whole image's: other windows would round differently. Raises
+    InputError if the overlap leaves nothing of a tile.
     """
     align = WINDOW_ROWS * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
-    tile = -(-tile // align) * align
-    if tile < 2 * overlap + align:
+    if tile <= 2 * overlap:
         raise InputError(
-            f"--tile: must be at least {2 * overlap + align} pixels for this network; its receptive field"
-            f" has a radius of up to {overlap}."
+            f"--tile: must be above {2 * overlap} pixels, twice the radius of this network's receptive field."
         )
+    tile = -(-max(tile, 2 * overlap + align) // align) * align
     for top, first_row, last_row in spans(padded[0], tile, overlap, align):
         for left, first_column, last_column in spans(padded[1], tile, overlap, multiple):
             pixels = crop(top, left, min(top + tile, height), min(left + tile, width))

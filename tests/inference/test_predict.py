@@ -100,14 +100,14 @@ def test_each_image_gets_three_pictures_of_its_own_size_and_a_record(run, tmp_pa
 
 
 def test_tiles_make_the_same_picture_as_the_whole(run, tmp_path):
-    path = photo(tmp_path / "large.png", 411, 277)
+    path = photo(tmp_path / "large.png", 411, 357)
     _, whole = segment(run, [path], tmp_path / "whole", tile=512, flip=True)
     _, tiled = segment(run, [path], tmp_path / "tiled", tile=256, flip=True)
     assert (whole["large"] != tiled["large"]).mean() < 1e-4  # a logit may lie within rounding of 0
 
 
 def test_a_file_that_is_read_by_the_tile_gives_the_same(run, tmp_path, monkeypatch):
-    path = photo(tmp_path / "plain.png", 411, 277)
+    path = photo(tmp_path / "plain.png", 411, 357)
     Image.open(path).save(tmp_path / "mapped.tif")
     _, plain = segment(run, [path], tmp_path / "plain", tile=256)
     monkeypatch.setattr(images, "read_rgb", None)  # nothing decodes the whole
@@ -134,7 +134,7 @@ class Network:
 
 def test_memory_is_that_of_one_tile_however_many_images_go_by_the_tile(run, tmp_path, monkeypatch, capsys):
     network = Network(monkeypatch)
-    paths = [photo(tmp_path / f"{index}.png", 300, 280) for index in range(6)]
+    paths = [photo(tmp_path / f"{index}.png", 400, 340) for index in range(6)]
     assert segment(run, paths, tmp_path / "out", tile=256)[0] == 0
     assert network.calls >= 4 * len(paths) and network.most == 1
     assert 0 < int(re.search(r"network (\d+)%", capsys.readouterr().out)[1]) <= 100

@@ -36,7 +36,7 @@ def test_tiles_give_the_logits_of_the_whole_image(name):
     width = (
         75 if name == "mobilenet" else 2 * overlap + 6 * multiple + 11
     )  # to save time: one column of tiles
-    image = noise(2 * overlap + 5 * multiple + 5, width)
+    image = noise(2 * overlap + 8 * multiple + 5, width)
     mirror = name == "road"
     function = compiled(tiling.mirrored(network.forward) if mirror else network.forward, weights, multiple)
     whole = function(image[None])[0].numpy()
@@ -156,5 +156,5 @@ def test_padding_repeats_the_edge_and_is_cropped_off():
 
 
 def test_a_tile_too_small_for_the_overlap_is_refused():
-    with pytest.raises(InputError, match="--tile: must be at least 288 pixels"):
-        list(tiling.tiled(None, None, 999, 999, tile=250, overlap=107, multiple=16))
+    with pytest.raises(InputError, match="--tile: must be above 224 pixels"):
+        list(tiling.tiled(None, None, 999, 999, tile=224, overlap=107, multiple=16))
