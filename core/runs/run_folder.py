@@ -1,16 +1,16 @@
-"""The folder of a run: what it was started with, and what came of it.
+"""The folder of a run: the settings it was begun with, and its results.
 
-    flags.cfg                  an absl flagfile: with --run_dir=OTHER it repeats the run; its first
-                               line is a comment that names the experiment, the last says "end"
-    code.json                  digests of the code that it was trained with (`core.runs.code_digest`)
-    metrics.csv                a row for each epoch
-    summary.json               final and best figures, parameters, time, versions
+    flags.cfg                  an absl flagfile: with --run_dir=OTHER it repeats the run. The first line is
+                               a comment that names the experiment, the last line is "# end"
+    code.json                  digests of the code that trained it (`core.runs.code_digest`)
+    metrics.csv                one row per epoch
+    summary.json               final and best metrics, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors
-    curves.png                 where matplotlib is installed
+    curves.png                 if matplotlib is installed
     checkpoints/               last, previous and best, `.npz`
     data_split.npz             which photos were trained and validated on, see core.data.membership
 
-Nothing here is ever deleted; all but the pictures follows from the checkpoint.
+Nothing here is ever deleted. Everything except the pictures can be rebuilt from the checkpoint.
 """
 
 import contextlib
@@ -19,30 +19,41 @@ import io
 import json
 import math
 import os
+import sys
+from pathlib import Path
 
 from core.runtime import cli, files
 from core.runtime.errors import InputError
 
-NAMED = "# python -m experiments."  # how flags.cfg begins
-END = "# end"  # its last line: what is cut has none
+NAMED = "# python -m experiments."  # the first line of flags.cfg begins with this
+END = "# end"  # the last line of flags.cfg, so that a file that was cut is noticed
 
-# What may differ when a run is continued: none of it changes a result.
-RESUMABLE = {"data_dir", "run_dir", "cache_dir", "checkpoint_every", "tensorboard"}  # data has its checksum
+# Flags that may differ when a run is continued, because they change no result.
+RESUMABLE = {"data_dir", "run_dir", "cache_dir", "checkpoint_every", "tensorboard"}  # data have a checksum
+
+
+# Flags whose value may be a path, besides all flags that end in _dir.
+PATH_FLAGS = {"encoder_weights", "init_from", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
-    """name -> value of those flags of a function that decide the result of a training."""
-    return {name: values[name].value for name in sorted(cli.parse(define_flags)) if name not in RESUMABLE}
+    """Return name -> value of the flags of a function that decide the result of a training.
+
+    Paths are absolute.
+    """
+    names = sorted(cli.parse(define_flags))
+    return {name: _absolute(name, values[name].value) for name in names if name not in RESUMABLE}
 
 
 @contextlib.contextmanager
 def claim(folder, experiment, define_flags, values):
-    """Hold a run folder for one process; make it, or see that it fits experiment and flags.
+    """Hold a run folder for one process; create it, or check that it fits experiment and flags.
 
-    experiment: its name. values: the flags of this run, among them all that
-    define_flags defines. Raises InputError if another process trains there, or if
-    the folder was begun by another experiment or with other flags.
+    experiment: its name. define_flags: of its script. values: the flags of this run. Raises InputError
+    if another process trains in the folder, if the folder was begun by another experiment or with
+    other flags, and if the experiment's name is not its script's.
     """
+    _check_name(experiment, define_flags)
     for path in (folder / "checkpoints", folder / "predictions"):
         with files.writing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -54,32 +65,66 @@ def claim(folder, experiment, define_flags, values):
                 raise InputError(
                     f"{folder}: another process trains here; wait for it or take another --run_dir."
                 ) from None
-        path = folder / "flags.cfg"
-        names = sorted(cli.parse(define_flags))
-        if not any((folder / "checkpoints").glob("*.npz")):  # nothing came of other settings yet
-            lines = [NAMED + experiment, *(values[name].serialize() for name in names), END]
-            files.write_text(path, "".join(f"{line}\n" for line in lines if line))
-        if experiment_name(folder) != experiment:
-            raise InputError(
-                f"{folder} is a run of {experiment_name(folder)}, not of {experiment};"
-                " take another --run_dir."
-            )
-        begun = read_flags(folder, define_flags, without=("data_dir",))  # which may have moved
-        differing = [
-            f"--{name} (begun with {begun[name].value}, now {value})"
-            for name, value in result_flags(define_flags, values).items()
-            if begun[name].value != value
-        ]
-        if differing:
-            raise InputError(
-                f"{folder} was begun with other settings: {', '.join(differing)};"
-                f" take another --run_dir, or continue it with --flagfile={path}."
-            )
+        if not any((folder / "checkpoints").glob("*.npz")):  # nothing has been trained with other settings
+            _write_flags(folder, experiment, define_flags, values)
+        _check_settings(folder, experiment, define_flags, values)
         yield
 
 
+def _check_name(experiment, define_flags):
+    """Raise InputError unless an experiment is named like the module that defines its flags.
+
+    evaluate, predict and export find the script by the name in the run folder: a copied script that
+    kept its old name would get the classes of the original.
+    """
+    module = sys.modules.get(getattr(define_flags, "__module__", None))
+    if module is None or getattr(module, "__file__", None) is None:
+        return
+    script = Path(module.__file__).stem  # the module's own name is "__main__" while it runs as a script
+    if script != experiment:
+        raise InputError(
+            f"{module.__file__}: this experiment is named {experiment!r}; write name={script!r}, the name of"
+            " its script, in common_flags.define and in Experiment."
+        )
+
+
+def _write_flags(folder, experiment, define_flags, values):
+    """Write flags.cfg, with absolute paths, so that a run can be used from any working directory."""
+    lines = [NAMED + experiment]
+    for name in sorted(cli.parse(define_flags)):
+        value = values[name].value
+        path = _absolute(name, value)
+        lines.append(values[name].serialize() if path == value else f"--{name}={path}")
+    files.write_text(folder / "flags.cfg", "".join(f"{line}\n" for line in [*lines, END] if line))
+
+
+def _check_settings(folder, experiment, define_flags, values):
+    """Raise InputError if a run folder was begun by another experiment or with other flags."""
+    if experiment_name(folder) != experiment:
+        raise InputError(
+            f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
+        )
+    begun = read_flags(folder, define_flags, without=("data_dir",))  # the data may have moved
+    differing = [
+        f"--{name} (begun with {begun[name].value}, now {value})"
+        for name, value in result_flags(define_flags, values).items()
+        if _absolute(name, begun[name].value) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{folder} was begun with other settings: {', '.join(differing)};"
+            f" take another --run_dir, or continue it with --flagfile={folder / 'flags.cfg'}."
+        )
+
+
+def _absolute(name, value):
+    """Return a flag's value, as an absolute path if it is one."""
+    is_path = name.endswith("_dir") or (name in PATH_FLAGS and value and os.path.exists(value))
+    return os.path.abspath(value) if value and is_path else value
+
+
 def experiment_name(folder):
-    """Which experiment a run folder is of. Raises InputError if it is no run folder."""
+    """Return the name of a run's experiment. Raises InputError if the folder is not a run's."""
     first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):
         raise InputError(f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' and a name.")
@@ -87,24 +132,33 @@ def experiment_name(folder):
 
 
 def read_flags(folder, define_flags, *, without=(), extra=()):
-    """The flags that a run was begun with, as `flags.FlagValues`.
+    """Return the flags that a run was begun with, as `flags.FlagValues`.
 
-    without: names of flags to leave out; extra: arguments to add. Raises InputError
-    that names flags.cfg where it was damaged.
+    without: names of flags to leave out; extra: arguments to add. Raises InputError that names
+    flags.cfg if the file is damaged or of another version.
     """
-    others = "#", *(f"--{name}=" for name in without)
-    lines = _flags_cfg(folder)
+    path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:
-        raise InputError(f"{folder / 'flags.cfg'}: cut before its last line, {END}; restore it from a copy.")
+        raise InputError(
+            f"{path}: the last line is not '{END}': the run is of an older version, or the file was cut;"
+            " restore it from a copy, or add that line if no flag is missing."
+        )
+    others = "#", *(f"--{name}=" for name in without)
     lines = [line for line in lines if line.strip() and not line.startswith(others)]
     try:
         return cli.parse(define_flags, [*lines, *extra])
     except InputError as error:
-        raise InputError(f"{folder / 'flags.cfg'}: {error}") from None
+        reason = str(error)
+        if "Unknown command line flag" in reason:
+            cure = (
+                ": the run is of another version, or the file is damaged; restore a copy or use that version."
+            )
+            reason = reason.replace("; see --help.", cure)
+        raise InputError(f"{path}: {reason}") from None
 
 
 def _flags_cfg(folder):
-    """The lines of flags.cfg, at least one."""
+    """Return the lines of flags.cfg, at least one."""
     path = folder / "flags.cfg"
     if not os.path.isfile(path):
         raise InputError(
@@ -117,7 +171,7 @@ def _flags_cfg(folder):
 
 
 def write_metrics(folder, history):
-    """metrics.csv: history is a list of dicts with the same keys, one for each epoch."""
+    """Write metrics.csv. history: a list of dicts with the same keys, one per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0])
     writer.writeheader()
@@ -126,24 +180,25 @@ def write_metrics(folder, history):
 
 
 def write_json(path, value):
-    """A dict as JSON: NaN and infinity, which that does not know, become null."""
+    """Write a dict as JSON. NaN and infinity, which JSON does not have, become null."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     files.write_text(path, text + "\n")
 
 
 def write_picture(path, picture):
-    """A PIL image as PNG."""
+    """Write a PIL image as PNG."""
     with files.atomic(path) as file:
         picture.save(file, "PNG")
 
 
 def write_figure(path, figure):
-    """A matplotlib figure as PNG."""
+    """Write a matplotlib figure as PNG."""
     with files.atomic(path) as file:
         figure.savefig(file, format="png")
 
 
 def _finite(value):
+    """Return a JSON value with None in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,31 +1,28 @@
-"""Files that are whole or absent, and locks that die with their process."""
+"""Write files that are either complete or absent, and lock files."""
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 
+from core.runtime import locks
 from core.runtime.errors import InputError
 
-# What neither space nor permission cures: a file where a folder should be, and the reverse.
+# Errors that neither free space nor permission cures, such as a file where a folder should be.
 UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
-# What fails for now, or for this user: it says nothing about the content of a file.
+# Errors that pass, or that concern this user: they say nothing about the content of a file.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def is_utf8(name):
-    """Whether a path or flag can be printed: what is no UTF-8, Python reads as lone surrogates."""
+    """Whether a path or flag can be printed. Python reads bytes that are not UTF-8 as lone surrogates."""
     return not re.search("[\ud800-\udfff]", str(name))
 
 
 @contextlib.contextmanager
 def writing(path):
-    """A block that writes to a file or folder; a full disk and the like name it.
-
-    Raises InputError in the place of an OSError.
-    """
+    """A block that writes to a file or folder. Raises InputError, which names path, for an OSError."""
     try:
         yield
     except OSError as error:
@@ -37,12 +34,14 @@ def writing(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """A binary file to write; it takes path's place, on disk, when the block ends.
+    """Open a binary file to write. It replaces the file at path, on disk, when the block ends.
 
-    If the block raises, or the process dies, what stood at path still stands.
-    Raises InputError where the disk is full or the folder cannot be written.
+    If the block raises or the process dies, the old file remains. Raises InputError if the disk is
+    full or the folder cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")  # one name: leftovers do not pile up
+    partial = path.with_name(
+        f".{path.name}.partial"
+    )  # always the same name, so that leftovers do not pile up
     try:
         with writing(path):
             with open(partial, "wb") as file:
@@ -57,18 +56,18 @@ def atomic(path):
 
 
 def write_text(path, text):
-    """Write text as UTF-8, whole or not at all."""
+    """Write text as UTF-8, completely or not at all."""
     with atomic(path) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
 def lock(path, *, wait):
-    """Hold an exclusive lock on a file for the length of the block.
+    """Hold an exclusive lock on a file while the block runs; create the file if it is missing.
 
-    The kernel drops it when the process ends, however it ends. Raises
-    BlockingIOError if another process holds it and wait is False.
+    The lock ends with the process, however that ends. Raises BlockingIOError if another process holds
+    it and wait is False.
     """
     with open(path, "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        locks.acquire(file, wait=wait)
         yield

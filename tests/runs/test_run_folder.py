@@ -1,0 +1,70 @@
+"""Run folders: the name of the experiment, paths, and runs of other versions."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from core.runs import run_folder
+from core.runtime import cli
+from core.runtime.errors import InputError
+from experiments import cityscape_road, oxford_pets_mobilenet
+
+
+def claim(script, *arguments, name="cityscape_road"):
+    values = cli.parse(script.define_flags, arguments)
+    with run_folder.claim(Path(values.run_dir), name, script.define_flags, values):
+        return Path(values.run_dir) / "flags.cfg"
+
+
+def test_an_experiment_must_have_the_name_of_its_script(tmp_path):
+    """A copied script with its old name would be evaluated with the classes of the original."""
+    copy = tmp_path / "my_city.py"
+    copy.write_bytes((ROOT / "experiments/cityscape_road.py").read_bytes())
+    spec = importlib.util.spec_from_file_location("my_city", copy)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "my_city", module)
+        spec.loader.exec_module(module)
+        with pytest.raises(InputError, match="my_city.py: .*'cityscape_road'; write name='my_city'"):
+            claim(module, f"--run_dir={tmp_path / 'run'}")
+        assert not (tmp_path / "run").exists()
+        claim(module, f"--run_dir={tmp_path / 'run'}", name="my_city")
+
+
+def test_a_run_is_usable_from_another_working_directory(tmp_path, monkeypatch):
+    for folder in ("here/pairs", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    arguments = ["--data_dir=pairs", "--run_dir=run", "--cache_dir=../cache"]
+    claim(cityscape_road, *arguments)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    flags = run_folder.read_flags(tmp_path / "here/run", cityscape_road.define_flags)
+    folders = flags.data_dir, flags.run_dir, flags.cache_dir
+    assert folders == tuple(str(tmp_path / path) for path in ("here/pairs", "here/run", "cache"))
+    assert cli.parse(cityscape_road.define_flags, [f"--flagfile={flags.run_dir}/flags.cfg"]).limit == 0
+
+
+def test_a_weights_file_is_the_same_flag_from_another_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "weights.h5").touch()
+    monkeypatch.chdir(tmp_path)
+    run_dir, name = f"--run_dir={tmp_path / 'run'}", "oxford_pets_mobilenet"
+    path = claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=weights.h5", name=name)
+    assert f"--encoder_weights={tmp_path / 'weights.h5'}\n" in path.read_text()
+    (path.parent / "checkpoints/last.npz").touch()  # from now on, the flags must not differ
+    claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=weights.h5", name=name)
+    with pytest.raises(InputError, match="--encoder_weights .begun with .*weights.h5, now none"):
+        claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=none", name=name)
+
+
+def test_a_run_of_another_version_is_called_so(tmp_path):
+    path = claim(cityscape_road, f"--run_dir={tmp_path}")
+    whole = path.read_text()
+    path.write_text(whole.removesuffix(f"{run_folder.END}\n"))  # versions before "# end" wrote this
+    with pytest.raises(InputError, match="flags.cfg: .* of an older version, .* add that line"):
+        run_folder.read_flags(tmp_path, cityscape_road.define_flags)
+    path.write_text(whole.replace("--epochs", "--passes"))
+    with pytest.raises(InputError, match="flags.cfg: .*'passes'.* of another version"):
+        run_folder.read_flags(tmp_path, cityscape_road.define_flags)
