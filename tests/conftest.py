@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
@@ -38,6 +39,20 @@ def refused(named):
 
 def assert_one_sentence(message, named):
     assert str(named) in message and "\n" not in message and message.endswith("."), message
+
+
+@pytest.fixture
+def exit_message(monkeypatch):
+    """A function that calls run(flags) through `cli.main` and returns the message that it exits with."""
+
+    def call(run):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(lambda values: None, run)
+        return ended.value.code
+
+    monkeypatch.setattr("sys.argv", ["test"])
+    yield call
+    flags.FLAGS.remove_flag_values(["version"])  # which main would define again
 
 
 @pytest.fixture
@@ -127,6 +142,6 @@ def road_run(tmp_path_factory):
         for index in range(count):
             write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=index)
     folders = [f"--data_dir={folder / 'pairs'}", f"--cache_dir={folder / 'cache'}"]
-    flags = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
-    loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+    values = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
+    loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
     return folder / "run"

@@ -16,7 +16,6 @@ from damage import (
 from PIL import Image
 
 from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, oxford_pets
-from core.runtime import cli
 
 pytestmark = pytest.mark.usefixtures("limits")
 SIDE = 32
@@ -212,14 +211,8 @@ def test_lists_of_pets_in_other_notations_give_the_same_examples(originals, copi
 
 
 @pytest.mark.parametrize("file_name", ["stra\udcdfe.jpg", "two\nlines.jpg"], ids=["not UTF-8", "two lines"])
-def test_unusual_file_names_are_reported_on_one_line(copied, monkeypatch, file_name):
+def test_unusual_file_names_are_reported_on_one_line(copied, exit_message, file_name):
     folder = copied("pairs")
     (folder / "train" / file_name).write_bytes(b"")
-
-    def run(values):
-        prepare("pairs", folder)
-
-    monkeypatch.setattr("sys.argv", ["test"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main(lambda values: None, run)
-    assert_one_sentence(ended.value.code, file_name.replace("\n", " "))
+    message = exit_message(lambda values: prepare("pairs", folder))
+    assert_one_sentence(message, file_name.replace("\n", " "))

@@ -137,8 +137,5 @@ def device_is_full(values):
 
 
 @pytest.mark.parametrize("run", [device_is_full, lambda values: np.zeros(2**47)], ids=["TensorFlow", "NumPy"])
-def test_too_little_memory_is_reported_with_its_cure(monkeypatch, run):
-    monkeypatch.setattr("sys.argv", ["test"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main(lambda values: None, run)
-    assert_one_sentence(ended.value.code, "--batch_size")
+def test_too_little_memory_is_reported_with_its_cure(exit_message, run):
+    assert_one_sentence(exit_message(run), "--batch_size")
