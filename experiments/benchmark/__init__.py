@@ -1,1 +1,1 @@
-"""Those that `experiments.benchmark` compares: each module runs in a process of its own."""
+"""The speed of each network beside the machine's limits and the same network in other frameworks."""

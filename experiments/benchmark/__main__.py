@@ -1,4 +1,4 @@
-"""The command `python -m experiments.benchmark`; `comparison` says what it measures."""
+"""The command `python -m experiments.benchmark`; `comparison` describes what it measures."""
 
 from core.runtime import cli
 from experiments.benchmark import comparison

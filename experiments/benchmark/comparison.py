@@ -1,15 +1,25 @@
-"""How fast an experiment's network runs here, beside this machine's limits and its peers.
+"""Compare the speed of an experiment's network with this machine's limits and with other frameworks.
 
-Each contestant runs in a process of its own, in turns (A B A B); the fastest turn of
-each counts. Ours is the median of steps whose results are waited for, with generated
-images from the cache through the input pipeline; what happens once in an epoch is
-in the mean alone. Keras is the median of the steps of fit or predict over arrays in
-memory, the starts of these calls in the mean alone; PyTorch the median of steps on one
-batch in memory. First steps, which trace and compile, are kept apart. Where a
-contestant had fewer cores busy than another, other programs may have been in its way.
+Each implementation is measured in a process of its own. The processes take turns (A B A B),
+and the fastest measurement of each implementation counts. Throughput is the median over
+steps whose results are waited for; the first step, which traces and compiles, is reported
+apart.
+
+- This code reads generated images from the cache through its input pipeline. Work done once
+  per epoch is only in the mean step time. Prediction includes the choice of the classes.
+- Keras runs `fit` or `predict` over arrays in memory. The start of each call is only in the
+  mean step time.
+- PyTorch, eager or compiled by `torch.compile`, and OpenVINO run on one batch in memory.
+  Prediction ends with the logits. OpenVINO only predicts. The first step of torch.compile
+  takes minutes unless its compilation cache on disk already has the network.
+
+An implementation that kept fewer cores busy than another may have been slowed down by other
+programs.
 
 Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
+     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile \\
+         --torch_python=/path/to/venv/bin/python
 """
 
 import contextlib
@@ -25,81 +35,110 @@ from absl import flags
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
-from experiments.benchmark import ours
+from experiments.benchmark import table, this_code
 
-PEERS = ("keras", "torch")
-TURNS = {  # what Python runs
+FOLDER = Path(__file__).parent
+PROGRAMS = {  # implementation -> the Python arguments of its measurement
     "machine": ["-m", "experiments.benchmark.machine"],
-    "ours": ["-m", "experiments.benchmark.ours"],
+    "ours": ["-m", "experiments.benchmark.this_code"],
     "keras": ["-m", "experiments.benchmark.keras_baselines"],
-    "torch": [str(Path(__file__).with_name("torch_baselines.py"))],
+    "torch": [str(FOLDER / "torch_baselines.py")],
+    "torch_compile": [str(FOLDER / "torch_baselines.py")],
+    "openvino": [str(FOLDER / "openvino_baselines.py")],
 }
-COLUMNS = {  # heading -> key and format
-    "images/s": ("images_per_second", ".1f"),
-    "step s": ("step_seconds", ".4f"),
-    "mean step s": ("mean_step_seconds", ".4f"),
-    "GFLOP/s": ("gflops", ".1f"),
-    "of limit": ("share_of_limit", ".1%"),
-    "cores busy": ("cores_busy", ".2f"),
-    "peak MiB": ("peak_mib", ".0f"),
-    "first step s": ("first_step_seconds", ".1f"),
+PEERS = {  # baseline -> the packages that its Python must have besides NumPy
+    "keras": [],
+    "torch": ["torch"],
+    "torch_compile": ["torch"],
+    "openvino": ["torch", "openvino"],
 }
 
 
 def define_flags(values):
-    """What to measure, beside whom, for how long; the rest is the article's."""
+    """Define the flags of the benchmark."""
     own = {"flag_values": values}
+    peers = f"Baselines that run the same network: any of {', '.join(PEERS)}, separated by commas."
+    torch_python = "The Python interpreter that has PyTorch."
+    openvino_python = "The Python interpreter that has OpenVINO and PyTorch; default: --torch_python."
     flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
-    flags.DEFINE_enum("mode", "train", ours.MODES, "Training, prediction, or the input of training.", **own)
-    flags.DEFINE_integer("batch_size", 16, "Images in a step.", lower_bound=1, **own)
+    flags.DEFINE_enum(
+        "mode", "train", this_code.MODES, "Training, prediction, or the training input alone.", **own
+    )
+    flags.DEFINE_integer("batch_size", 16, "Images per step.", lower_bound=1, **own)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", **own)
-    flags.DEFINE_list("peers", [], "Who else runs the same network: keras, torch or both.", **own)
-    flags.DEFINE_string("torch_python", sys.executable, "The Python that has PyTorch.", **own)
-    flags.DEFINE_float("seconds", 10, "Seconds that a turn measures.", lower_bound=0, **own)
-    flags.DEFINE_integer("turns", 2, "Turns of each contestant.", lower_bound=1, **own)
+    flags.DEFINE_list("peers", [], peers, **own)
+    flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
+    flags.DEFINE_string("openvino_python", None, openvino_python, **own)
+    flags.DEFINE_float("seconds", 10, "Duration of a measurement in seconds.", lower_bound=0, **own)
+    flags.DEFINE_integer("turns", 2, "Measurements of each implementation.", lower_bound=1, **own)
     flags.DEFINE_string("cache_dir", "cache", "Folder for decoded and generated images.", **own)
-    flags.DEFINE_bool("json", False, "Print one JSON line, in place of a table.", **own)
+    flags.DEFINE_bool("json", False, "Print one JSON line instead of a table.", **own)
     flags.register_validator(
         "peers", lambda peers: set(peers) <= set(PEERS), f"must be among {', '.join(PEERS)}", **own
     )
 
 
 def run(flags):
-    """Measure and print; 0. Raises InputError for senseless flags and for a turn that fails."""
+    """Measure and print the comparison; returns 0.
+
+    Raises InputError for flags that do not fit together and for a measurement that fails.
+    """
     if not flags.experiment:
         raise InputError("--experiment: name one, such as cityscape_road.")
-    if flags.peers and flags.mode == "input":
-        raise InputError("--peers: they have no input to measure; leave it out with --mode=input.")
-    peers = dict.fromkeys(flags.peers)
-    if "torch" in peers and not imports_torch(flags.torch_python):
-        print(f"{flags.torch_python} cannot import torch: going on without it.", file=sys.stderr)
-        del peers["torch"]
-    spec = _spec(flags)
-    turns = {name: [] for name in ("machine", "ours", *peers)}
+    pythons = {"machine": sys.executable, "ours": sys.executable, **_peer_pythons(flags)}
+    settings = _settings(flags)
+    measurements = {name: [] for name in pythons}
     for _ in range(flags.turns):
-        for name, taken in turns.items():
-            taken.append(take_turn(name, spec, flags.torch_python if name == "torch" else sys.executable))
-            if name in PEERS and taken[0]["parameters"] != turns["ours"][0]["parameters"]:
-                raise InputError(f"--peers: {name}'s twin of {spec['network']} is another network.")
+        for name, python in pythons.items():
+            measured = measure_in_process(name, settings, python)
+            measurements[name].append(measured)
+            if name in PEERS and measured["parameters"] != measurements["ours"][0]["parameters"]:
+                raise InputError(
+                    f"--peers: {name} has another number of parameters for {settings['network']}, so it"
+                    " is another network; correct its baseline, or leave it out."
+                )
     asked = {name: flags[name].value for name in ("experiment", "mode", "precision", "batch_size")}
-    figures = asked | summary(turns)
-    print(json.dumps(figures) if flags.json else table(figures))
+    metrics = asked | table.summarise(measurements)
+    print(json.dumps(metrics) if flags.json else table.render(metrics))
     return 0
 
 
-def imports_torch(python):
-    """Whether a Python, given by its path, has PyTorch."""
-    return not subprocess.run([python, "-c", "import torch"], capture_output=True).returncode
+def _peer_pythons(flags):
+    """Baseline -> Python interpreter, for the baselines of --peers whose packages are installed."""
+    if flags.peers and flags.mode == "input":
+        raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
+    if "openvino" in flags.peers and flags.mode == "train":
+        raise InputError("--peers: openvino only predicts; leave it out, or use --mode=infer.")
+    pythons = {
+        "keras": sys.executable,
+        "torch": flags.torch_python,
+        "torch_compile": flags.torch_python,
+        "openvino": flags.openvino_python or flags.torch_python,
+    }
+    usable = {}
+    for name in dict.fromkeys(flags.peers):
+        if can_import(pythons[name], PEERS[name]):
+            usable[name] = pythons[name]
+        else:
+            packages = " and ".join(PEERS[name])
+            print(f"{pythons[name]} cannot import {packages}: continuing without {name}.", file=sys.stderr)
+    return usable
 
 
-def _spec(flags):
-    """What every turn is told; makes the cache warm."""
+def can_import(python, packages):
+    """True if a Python interpreter, given by its path, can import all packages."""
+    command = [python, "-c", "; ".join(f"import {package}" for package in packages)]
+    return not packages or not subprocess.run(command, capture_output=True).returncode
+
+
+def _settings(flags):
+    """The settings of every measurement, as JSON values. Fills the cache of images."""
     module = article(flags.experiment)
     arguments = [f"--{name}={flags[name].value}" for name in ("batch_size", "precision", "cache_dir")]
     article_flags = cli.parse(module.define_flags, arguments)
     experiment = module.experiment(article_flags)
     with contextlib.redirect_stdout(sys.stderr):
-        images, *_ = next(ours.feed(experiment, article_flags, flags.mode))
+        images, *_ = next(this_code.feed(experiment, article_flags, flags.mode))
     network = inspect.getmodule(experiment.forward)
     return {
         **{name: flags[name].value for name in ("mode", "batch_size", "precision", "seconds")},
@@ -112,67 +151,20 @@ def _spec(flags):
     }
 
 
-def take_turn(name, spec, python):
-    """What a contestant says at the end of a process of its own."""
+def measure_in_process(name, settings, python):
+    """The metrics of one measurement of an implementation, made in a new process.
+
+    Raises InputError if the process fails.
+    """
     started = time.time()
-    done = subprocess.run([python, *TURNS[name], json.dumps(spec)], capture_output=True, text=True)
+    command = [python, *PROGRAMS[name], json.dumps(settings | {"implementation": name})]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         raise InputError(
-            f"a turn of {name} failed ({reason}); if it lacked memory, a smaller --batch_size takes less."
+            f"a measurement of {name} failed ({reason}); if it ran out of memory, use a smaller --batch_size."
         )
-    figures = json.loads(done.stdout.splitlines()[-1])
+    metrics = json.loads(done.stdout.splitlines()[-1])
     if name != "machine":
-        figures["first_step_seconds"] = figures.pop("first_step_at") - started
-    return figures
-
-
-def summary(turns):
-    """What to print, from what each contestant said: name -> list of the figures of its turns.
-
-    The arithmetic is that of this code: the road network does less of it than its twins.
-    """
-    limit = max(each["conv_gflops"] for each in turns["machine"])
-    gflop = turns["ours"][0]["gflop_per_image"]
-
-    def contestant(name):
-        best = max(turns[name], key=lambda each: each["images_per_second"])
-        return {
-            **{key: best[key] for key, _ in COLUMNS.values() if key in best},
-            "turns": [each["images_per_second"] for each in turns[name]],
-        }
-
-    figures = contestant("ours")
-    peers = {name: contestant(name) for name in turns if name in PEERS}
-    for peer in peers.values():
-        peer["ratio"] = figures["images_per_second"] / peer["images_per_second"]
-    gflops = gflop * figures["images_per_second"]
-    return figures | {
-        "gflop_per_image": gflop,
-        "gflops": gflops,
-        "share_of_limit": gflops / limit,
-        "conv_gflops_limit": limit,
-        "memory_gb_per_s": max(each["memory_gb_per_s"] for each in turns["machine"]),
-        "device": turns["ours"][0]["device"],
-        "versions": {key: value for each in turns.values() for key, value in each[0]["versions"].items()},
-        "peers": peers,
-    }
-
-
-def table(figures):
-    """The figures of `run` as lines of text."""
-    lines = [
-        "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**figures),
-        "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**figures),
-        "             {memory_gb_per_s:.1f} GB/s in memory".format(**figures),
-        "the network: {gflop_per_image:.3f} GFLOP an image".format(**figures),
-        f"{'':<10}" + "".join(f"{heading:>13}" for heading in COLUMNS),
-    ]
-    for name, each in {"this code": figures, **figures["peers"]}.items():
-        cells = (format(each[key], kind) if key in each else "" for key, kind in COLUMNS.values())
-        lines.append(f"{name:<10}" + "".join(f"{cell:>13}" for cell in cells))
-    for name, each in figures["peers"].items():
-        pairs = zip(figures["turns"], each["turns"])
-        rates = ", ".join(f"{mine:.1f} against {theirs:.1f}" for mine, theirs in pairs)
-        lines.append(f"{each['ratio']:.2f} times the rate of {name} (turn by turn: {rates})")
-    return "\n".join(lines)
+        metrics["first_step_seconds"] = metrics.pop("first_step_at") - started
+    return metrics

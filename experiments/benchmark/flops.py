@@ -1,51 +1,56 @@
-"""The arithmetic of a network, counted from its traced graph: convolutions and products of matrices."""
+"""The FLOPs of a network, counted from its traced graph.
+
+Convolutions, their gradients and products of matrices count; element-wise ops do not.
+"""
 
 import math
 
 import tensorflow as tf
 
-# op -> the tensor of its forward convolution's output size, and that of the kernel's
+# op -> (the tensor of the forward convolution's output shape, the tensor of its kernel's shape)
 TENSORS = {
     "Conv2D": lambda op: (op.outputs[0], op.inputs[1]),
     "Conv2DBackpropInput": lambda op: (op.inputs[2], op.inputs[1]),
     "Conv2DBackpropFilter": lambda op: (op.inputs[2], op.outputs[0]),
 }
 DEPTHWISE = "DepthwiseConv2dNative"
+# op -> the attribute that says whether the first matrix is transposed
+TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 
 def gflop(function, *specs):
-    """10^9 operations, two for a multiply-add, of one call of a `tf.function`.
+    """GFLOP (10^9 operations, a multiply-add counts as two) of one call of a `tf.function`.
 
-    specs: `tf.TensorSpec`s of its arguments, whose shapes are wholly known. Traces anew.
+    specs: `tf.TensorSpec`s of its arguments with fully known shapes. The function is traced anew.
     """
     traced = tf.function(function.python_function, autograph=False).get_concrete_function(*specs)
-    return 2e-9 * multiply_adds(traced.graph)
+    return 2e-9 * multiply_adds(needed_ops(traced.graph))
 
 
-def multiply_adds(graph):
-    """Of what multiplies in a function's graph and, at each call, in those that it calls.
+def multiply_adds(ops):
+    """The number of multiply-adds of graph ops, which includes the functions that they call.
 
-    A convolution, and either of its gradients, has one for each output number and
-    kernel number that makes it; those with the zeros of padding count. The constant
-    matrices that `core.lowering.fast_convolution` lays over rows do not.
+    A convolution and each of its gradients has one multiply-add for every pair of an output
+    element and a kernel element that contributes to it. Products with padding count.
     """
     total = 0
-    for op in needed(graph):
+    for op in ops:
         kind = op.type.replace(DEPTHWISE, "Conv2D")
         if kind in TENSORS:
             output, kernel = (tensor.shape for tensor in TENSORS[kind](op))
-            # [B, H, W, O] and [h, w, I, O]; depthwise, [B, H, W, C] and [h, w, C, 1]
+            # [B, H, W, O] and [h, w, I, O]; depthwise: [B, H, W, C] and [h, w, C, 1]
             total += math.prod(output) * math.prod(kernel[: 3 if kind == op.type else 2])
-        elif op.type == "MatMul":  # inputs [M, K] and [K, N], or the first turned
-            total += math.prod(op.outputs[0].shape) * op.inputs[0].shape[not op.get_attr("transpose_a")]
+        elif op.type in TRANSPOSED:  # [..., M, K] @ [..., K, N]
+            inner = op.inputs[0].shape[-2 if op.get_attr(TRANSPOSED[op.type]) else -1]
+            total += math.prod(op.outputs[0].shape) * inner
         for value in op.node_def.attr.values():
             if value.HasField("func"):
-                total += multiply_adds(graph._get_function(value.func.name).graph)
+                total += multiply_adds(needed_ops(op.graph._get_function(value.func.name).graph))
     return total
 
 
-def needed(graph):
-    """The ops that results depend on: TensorFlow runs no others, such as gradients of images."""
+def needed_ops(graph):
+    """The set of ops that a function graph's results depend on. TensorFlow runs only these."""
     needed, found = set(), [*(output.op for output in graph.outputs), *graph.control_outputs]
     while found:
         op = found.pop()

@@ -1,7 +1,7 @@
-"""The five networks in Keras, layer by layer as in the articles' own listings, and their turn.
+"""The five networks in Keras, layer by layer as the articles' own listings, and their measurement.
 
-The tests hold ours against these: same outputs, gradients, numbers of parameters.
-Each takes images [B, H, W, 3] of values 0..255 and gives logits [B, H, W, channels].
+The tests use them as references: equal outputs, gradients and numbers of parameters.
+Each network maps images [B, H, W, 3] with values 0..255 to logits [B, H, W, channels].
 """
 
 import statistics
@@ -13,7 +13,7 @@ from keras import layers
 
 from experiments.benchmark import measurement
 
-STEPS = 8  # of one call of fit or predict
+STEPS_PER_CALL = 8  # of fit or predict
 TAPS = (
     "block_1_expand_relu",
     "block_3_expand_relu",
@@ -24,26 +24,27 @@ TAPS = (
 
 
 def measure(spec):
-    """Figures of the steps of fit or predict over arrays in memory.
+    """Metrics of the steps of `fit` or `predict` over arrays in memory.
 
-    A call's start, up to the end of its first step, is in the mean alone, as an epoch's of ours is.
+    The start of each call, up to the end of its first step, is only in the mean step time,
+    like the start of an epoch of this code.
     """
-    keras.utils.set_random_seed(0)  # which deterministic ops insist on
+    keras.utils.set_random_seed(0)  # required by deterministic ops
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     kind = keras.losses.SparseCategoricalCrossentropy
     loss = keras.losses.BinaryCrossentropy if spec.channels == 1 else kind
     model.compile("adam", loss(from_logits=True), jit_compile=False)
-    rng, shape = np.random.default_rng(0), (STEPS * spec.batch_size, *spec.size)
+    rng, shape = np.random.default_rng(0), (STEPS_PER_CALL * spec.batch_size, *spec.size)
     images = rng.uniform(0, 255, (*shape, 3)).astype(np.float32)
     masks = rng.integers(0, max(2, spec.channels), (*shape, 1))
-    ends = []  # of the steps, call after call
+    ends = []  # time.time() at the end of each step of all calls
 
-    def note(batch, logs):
+    def end_step(batch, logs):
         ends.append(time.time())
 
-    noting = keras.callbacks.LambdaCallback(on_train_batch_end=note, on_predict_batch_end=note)
-    options = {"batch_size": spec.batch_size, "verbose": 0, "callbacks": [noting]}
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=end_step, on_predict_batch_end=end_step)
+    options = {"batch_size": spec.batch_size, "verbose": 0, "callbacks": [callback]}
 
     def call():
         if spec.mode == "train":
@@ -52,19 +53,19 @@ def measure(spec):
             model.predict(images, **options)
 
     call()
-    calls, cores = measurement.timed(call, spec.seconds, least=2)
-    steps = np.diff(np.reshape(ends, [-1, STEPS])[1:]).ravel().tolist()
+    calls, cores = measurement.time_calls(call, spec.seconds, least=2)
+    steps = np.diff(np.reshape(ends, [-1, STEPS_PER_CALL])[1:]).ravel().tolist()
     trained = sum(np.prod(weight.shape) for weight in model.trainable_weights)
     return {
-        **measurement.figures(spec.batch_size, steps, cores, ends[0]),
-        "mean_step_seconds": statistics.mean(calls) / STEPS,
+        **measurement.metrics(spec.batch_size, steps, cores, ends[0]),
+        "mean_step_seconds": statistics.mean(calls) / STEPS_PER_CALL,
         "parameters": [int(trained), model.count_params()],
         "versions": {"keras": keras.__version__},
     }
 
 
 def road_unet(filters, channels):
-    """As `core.models.road_unet`."""
+    """The network of `core.models.road_unet`."""
 
     def conv(x, width, layer):
         return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
@@ -83,7 +84,7 @@ def road_unet(filters, channels):
 
 
 def pets_unet(filters, channels):
-    """As `core.models.pets_unet`."""
+    """The network of `core.models.pets_unet`."""
 
     def pair(x, width):
         for _ in range(2):
@@ -104,7 +105,7 @@ def pets_unet(filters, channels):
 
 
 def labels_unet(filters, channels):
-    """As `core.models.labels_unet`."""
+    """The network of `core.models.labels_unet`."""
 
     def pair(x, width):
         for _ in range(2):
@@ -124,7 +125,7 @@ def labels_unet(filters, channels):
 
 
 def dubai_unet(filters, channels):
-    """As `core.models.dubai_unet`."""
+    """The network of `core.models.dubai_unet`."""
 
     def pair(x, width, rate):
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
@@ -143,7 +144,7 @@ def dubai_unet(filters, channels):
 
 
 def mobilenet_unet(filters, channels):
-    """As `core.models.mobilenet_unet`: the encoder is frozen."""
+    """The network of `core.models.mobilenet_unet` with a frozen encoder."""
     _, down = encoder()
     down.trainable = False
     inputs = keras.Input((None, None, 3))
@@ -157,7 +158,7 @@ def mobilenet_unet(filters, channels):
 
 
 def encoder(height=None, width=None):
-    """Keras' MobileNetV2, initialised at random, and the model of its five taps."""
+    """Keras' MobileNetV2 with random weights, and the model of its five skip connections."""
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])
 
@@ -167,4 +168,4 @@ NETWORKS = {unet.__name__: unet for unet in UNETS}
 
 
 if __name__ == "__main__":
-    measurement.take(measure)
+    measurement.main(measure)

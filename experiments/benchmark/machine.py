@@ -1,4 +1,4 @@
-"""The limits of this machine, as far as TensorFlow reaches them: arithmetic and memory."""
+"""The limits of this machine that TensorFlow reaches: convolution FLOP/s and memory bandwidth."""
 
 import math
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from experiments.benchmark import measurement
 
-# [B, H, W, C] that 3x3 convolutions from C to C channels are timed on: sizes as in the U-Nets
+# [B, H, W, C] of the timed 3x3 convolutions from C to C channels; sizes as in the U-Nets
 SIZES = ((16, 64, 64, 64), (16, 32, 32, 256), (8, 64, 64, 128))
-CALL = 0.1  # seconds that a call should take, of several convolutions on a fast device
-NUMBERS = 2**25  # float32, 128 MiB: more than a cache holds
+CALL_SECONDS = 0.1  # the intended duration of a call, which makes several convolutions on a fast device
+NUMBERS = 2**25  # float32, 128 MiB: larger than any cache
 
 
 def measure(spec):
-    """The best of all calls: convolutions in 10^9 operations a second, memory in 10^9 bytes."""
+    """The fastest call of each kind: convolutions in GFLOP/s, memory traffic in GB/s."""
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
         "conv_gflops": max(convolution(size, dtype, seconds) for size in SIZES),
@@ -23,7 +23,7 @@ def measure(spec):
 
 
 def convolution(size, dtype, seconds):
-    """10^9 operations a second, two for a multiply-add, of convolutions on images of one size."""
+    """GFLOP/s (a multiply-add counts as two) of 3x3 convolutions on images of one size [B, H, W, C]."""
     channels = size[-1]
     images = tf.cast(tf.random.normal(size), dtype)
     kernel = tf.random.normal([3, 3, channels, channels], stddev=(9 * channels) ** -0.5)
@@ -36,27 +36,27 @@ def convolution(size, dtype, seconds):
             x = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
         return x[0, 0, 0, 0]
 
-    once = _best(lambda: float(convolve(tf.constant(1))), 0)
-    times = math.ceil(CALL / once)
-    each = _best(lambda: float(convolve(tf.constant(times))), seconds) / times
+    once = _fastest(lambda: float(convolve(tf.constant(1))), 0)
+    times = math.ceil(CALL_SECONDS / once)
+    each = _fastest(lambda: float(convolve(tf.constant(times))), seconds) / times
     return 2 * 9 * channels * math.prod(size) / each / 1e9
 
 
 def memory(seconds):
-    """10^9 bytes a second, read and written, of adding one large array to another in place."""
+    """GB/s read and written while one large array is added to another in place."""
     total, term = tf.Variable(tf.zeros(NUMBERS)), tf.ones(NUMBERS)
 
     def add():
         total.assign_add(term)
         float(total[0])
 
-    return 3 * term.dtype.size * NUMBERS / _best(add, seconds) / 1e9
+    return 3 * term.dtype.size * NUMBERS / _fastest(add, seconds) / 1e9
 
 
-def _best(call, seconds):
-    taken, _ = measurement.timed(call, seconds, least=3)  # the first may trace
-    return min(taken)
+def _fastest(call, seconds):
+    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first call may trace
+    return min(durations)
 
 
 if __name__ == "__main__":
-    measurement.take(measure)
+    measurement.main(measure)

@@ -1,6 +1,8 @@
-"""One turn of a contestant, in a process of its own: settings in, figures out, both JSON.
+"""One measurement of one implementation, in a process of its own.
 
-Imports the standard library alone: PyTorch's environment need not have TensorFlow.
+The process reads its settings as JSON from its only argument and prints its metrics as
+JSON. This module imports only the standard library, because the Python of a baseline
+need not have TensorFlow.
 """
 
 import json
@@ -10,60 +12,61 @@ import sys
 import time
 import types
 
-WARM_UP = 2  # steps after the first that are not measured either
+WARM_UP_STEPS = 2  # untimed steps after the first
 
 
-def take(measure):
-    """Print what measure returns for the settings in this process' only argument."""
+def main(measure):
+    """Print the metrics that measure(settings) returns for this process' settings."""
     print(json.dumps(measure(types.SimpleNamespace(**json.loads(sys.argv[1])))))
 
 
-def steps(step, batch_size, seconds):
-    """Figures of step, which makes one step and waits for its result: the median counts.
+def measure_steps(step, batch_size, seconds):
+    """Metrics of step(), a function that makes one step and waits for its result.
 
-    The first step, which may trace and compile, is kept apart.
+    The first step, which may trace and compile, is excluded from throughput.
     """
     step()
     first_step_at = time.time()
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_STEPS):
         step()
-    taken, cores = timed(step, seconds, least=5)
-    return figures(batch_size, taken, cores, first_step_at)
+    durations, cores = time_calls(step, seconds, least=5)
+    return metrics(batch_size, durations, cores, first_step_at)
 
 
-def figures(batch_size, taken, cores, first_step_at):
-    """What every contestant says of itself.
+def metrics(batch_size, durations, cores, first_step_at):
+    """The metrics that every implementation reports.
 
-    taken: seconds of steps, of which the median counts; cores: busy with these steps
-    on average; first_step_at: when the first ended, of `time.time`.
+    durations: seconds of each step; throughput uses their median. cores: the mean number
+    of busy cores during these steps. first_step_at: the `time.time()` at which the first
+    step ended.
     """
     return {
-        "images_per_second": batch_size / statistics.median(taken),
-        "step_seconds": statistics.median(taken),
-        "mean_step_seconds": statistics.mean(taken),
+        "images_per_second": batch_size / statistics.median(durations),
+        "step_seconds": statistics.median(durations),
+        "mean_step_seconds": statistics.mean(durations),
         "cores_busy": cores,
         "first_step_at": first_step_at,
         "peak_mib": peak_mib(),
     }
 
 
-def timed(call, seconds, least):
-    """(the seconds that each call took, how many cores these calls had on average).
+def time_calls(call, seconds, least):
+    """Call until `seconds` have passed, at least `least` times: (durations, mean busy cores).
 
-    As many calls as begin in so many seconds, but at least `least`.
+    durations: seconds of each call.
     """
-    taken, begun, cpu = [], time.perf_counter(), time.process_time()
-    while len(taken) < least or time.perf_counter() - begun < seconds:
+    durations, begun, cpu = [], time.perf_counter(), time.process_time()
+    while len(durations) < least or time.perf_counter() - begun < seconds:
         before = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - before)
-    return taken, (time.process_time() - cpu) / sum(taken)
+        durations.append(time.perf_counter() - before)
+    return durations, (time.process_time() - cpu) / sum(durations)
 
 
 def peak_mib():
-    """The most memory that this process has had resident, in MiB.
+    """The peak resident memory of this process, in MiB.
 
-    Linux' ru_maxrss is no less than what the process that started this one had; VmHWM is.
+    On Linux, ru_maxrss is at least the parent process' value and can overstate; VmHWM does not.
     """
     try:
         with open("/proc/self/status") as status:

@@ -1,4 +1,4 @@
-"""This code's turn: an experiment's network, fed as training and evaluation feed it."""
+"""The measurement of this code: an experiment's network, fed as training and evaluation feed it."""
 
 import dataclasses
 import importlib
@@ -7,57 +7,56 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
-from core import weights
 from core.data import batches, cache
 from core.inference.evaluate import make_predict
 from core.runtime import cli, device
 from core.training.step import init_slots, make_train_step, recipe_from_flags
+from core.weights import count
 from experiments.benchmark import flops, measurement
 
-EPOCH = 64
+EPOCH = 64  # the least number of batches in an epoch
 MODES = ("train", "infer", "input")
 
 
 def measure(spec):
-    """Figures of a step: of training, of prediction, or of the input of training alone.
+    """Metrics of a step of training, of prediction, or of the training input pipeline alone.
 
-    spec.module: an experiment's; spec.flags: its arguments; spec.mode: one of MODES.
-    Beside what every contestant says: the arithmetic, the numbers in the network
-    (trained, all), the device and the versions in words.
+    spec.module: the experiment's module; spec.flags: its arguments; spec.mode: one of MODES.
+    Adds to `measurement.metrics`: GFLOP per image, the numbers of parameters [trained, all],
+    the device's name and the versions.
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
     experiment = module.experiment(flags)
     device_name = device.set_up(flags)
-    made = experiment.init_weights(seed=flags.seed)
+    weights = experiment.init_weights(seed=flags.seed)
     examples = feed(experiment, flags, spec.mode)
     batch = [tf.TensorSpec(each.shape, each.dtype) for each in next(examples)]
-    step, gflop = _step(spec.mode, experiment, made, flags, examples)
-    trained = {name: variable for name, variable in made.items() if variable.trainable}
+    step, gflop = _step(spec.mode, experiment, weights, flags, examples)
+    trained = {name: variable for name, variable in weights.items() if variable.trainable}
     return {
-        **measurement.steps(step, flags.batch_size, spec.seconds),
+        **measurement.measure_steps(step, flags.batch_size, spec.seconds),
         "gflop_per_image": gflop(*batch) / flags.batch_size,
-        "parameters": [weights.count(trained), weights.count(made)],
+        "parameters": [count(trained), count(weights)],
         "device": device_name,
         "versions": device.versions(),
     }
 
 
-def _step(mode, experiment, made, flags, examples):
-    """Two functions: one makes a step and waits for it, one counts its arithmetic."""
+def _step(mode, experiment, weights, flags, examples):
+    """Two functions: one makes a step and waits for its result, one counts the GFLOP of a step."""
     if mode == "input":
         return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
     if mode == "infer":
-        predict = make_predict(experiment, made, dtype)
+        predict = make_predict(experiment, weights, dtype)
         return (
             lambda: predict(next(examples)[0]).numpy(),
             lambda images, masks, share: flops.gflop(predict, images),
         )
-    slots = init_slots(made, dtype)
-    train_step = make_train_step(
-        experiment, made, slots, {}, dtype, recipe_from_flags(flags, flags.epochs * EPOCH)
-    )
+    slots = init_slots(weights, dtype)
+    recipe = recipe_from_flags(flags, flags.epochs * EPOCH)
+    train_step = make_train_step(experiment, weights, slots, {}, dtype, recipe)
     number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
     return (
         lambda: float(train_step(*next(examples), [flags.seed, next(number)])),
@@ -66,14 +65,15 @@ def _step(mode, experiment, made, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Batches without end, in epochs of `EPOCH` batches or more, all of them full.
+    """Yield batches (images, masks, share) without end, all of them full.
 
-    Generated sets are smaller than real ones, so that their images come several times.
+    An epoch has at least `EPOCH` batches. Generated data sets are smaller than real ones, so
+    an epoch repeats their images.
     """
     split = "val" if mode == "infer" else "train"
     examples = cache.load_split(experiment.dataset, flags, split)
-    whole = max(EPOCH, -(-len(examples) // flags.batch_size)) * flags.batch_size
-    examples = dataclasses.replace(examples, rows=np.resize(examples.rows, whole))
+    rows = max(EPOCH, -(-len(examples) // flags.batch_size)) * flags.batch_size
+    examples = dataclasses.replace(examples, rows=np.resize(examples.rows, rows))
     for epoch in itertools.count():
         if mode == "infer":
             yield from batches.evaluation(examples, flags.batch_size)
@@ -83,4 +83,4 @@ def feed(experiment, flags, mode):
 
 
 if __name__ == "__main__":
-    measurement.take(measure)
+    measurement.main(measure)

@@ -1,0 +1,68 @@
+"""What the benchmark prints: the fastest measurement of each implementation, and ratios."""
+
+COLUMNS = {  # heading -> metric and format
+    "images/s": ("images_per_second", ".1f"),
+    "step s": ("step_seconds", ".4f"),
+    "mean step s": ("mean_step_seconds", ".4f"),
+    "GFLOP/s": ("gflops", ".1f"),
+    "of limit": ("share_of_limit", ".1%"),
+    "cores busy": ("cores_busy", ".2f"),
+    "peak MiB": ("peak_mib", ".0f"),
+    "first step s": ("first_step_seconds", ".1f"),
+}
+
+
+def summarise(measurements):
+    """The metrics of a comparison as a dict of JSON values.
+
+    measurements: "machine", "ours" or a baseline -> list of the metrics of its measurements.
+    GFLOP are counted from the graph that this code runs; lowering makes them fewer than the
+    baselines' for some networks.
+    """
+    machine, ours = measurements["machine"], measurements["ours"]
+    limit = max(each["conv_gflops"] for each in machine)
+    gflop = ours[0]["gflop_per_image"]
+    metrics = _fastest(ours)
+    peers = {name: _fastest(each) for name, each in measurements.items() if name not in ("machine", "ours")}
+    for peer in peers.values():
+        peer["ratio"] = metrics["images_per_second"] / peer["images_per_second"]
+    gflops = gflop * metrics["images_per_second"]
+    versions = [each[0]["versions"] for each in measurements.values()]
+    return metrics | {
+        "gflop_per_image": gflop,
+        "gflops": gflops,
+        "share_of_limit": gflops / limit,
+        "conv_gflops_limit": limit,
+        "memory_gb_per_s": max(each["memory_gb_per_s"] for each in machine),
+        "device": ours[0]["device"],
+        "versions": {package: version for each in versions for package, version in each.items()},
+        "peers": peers,
+    }
+
+
+def _fastest(measurements):
+    """The columns of the fastest measurement, and the images per second of all as "turns"."""
+    fastest = max(measurements, key=lambda each: each["images_per_second"])
+    return {
+        **{metric: fastest[metric] for metric, _ in COLUMNS.values() if metric in fastest},
+        "turns": [each["images_per_second"] for each in measurements],
+    }
+
+
+def render(metrics):
+    """The metrics of a comparison as lines of text."""
+    lines = [
+        "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),
+        "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),
+        "             {memory_gb_per_s:.1f} GB/s in memory".format(**metrics),
+        "the network: {gflop_per_image:.3f} GFLOP per image".format(**metrics),
+        f"{'':<14}" + "".join(f"{heading:>13}" for heading in COLUMNS),
+    ]
+    for name, each in {"this code": metrics, **metrics["peers"]}.items():
+        cells = (format(each[metric], kind) if metric in each else "" for metric, kind in COLUMNS.values())
+        lines.append(f"{name:<14}" + "".join(f"{cell:>13}" for cell in cells))
+    for name, peer in metrics["peers"].items():
+        pairs = zip(metrics["turns"], peer["turns"])
+        rates = ", ".join(f"{ours:.1f} against {theirs:.1f}" for ours, theirs in pairs)
+        lines.append(f"{peer['ratio']:.2f} times the throughput of {name} (turn by turn: {rates})")
+    return "\n".join(lines)

@@ -1,0 +1,158 @@
+"""The five networks in PyTorch. Each maps images [B, 3, H, W] to logits [B, channels, H, W].
+
+Baselines import this module by its path: their Python needs PyTorch, not TensorFlow.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# MobileNetV2: output channels, number of blocks, stride of the first block
+RUNS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
+
+
+def parameter_counts(model):
+    """The numbers of parameters [trained, all]; moving averages are among all."""
+    trained = [each for each in model.parameters() if each.requires_grad]
+    stored = [*model.parameters(), *(each for each in model.buffers() if each.dim())]
+    return [sum(each.numel() for each in part) for part in (trained, stored)]
+
+
+class Level(nn.Module):
+    """A level of a U-Net and all levels below: [B, I, H, W] -> [B, filters[0], H, W].
+
+    conv, up: functions made by `layers`. skip_drop: dropout rate after pooling and after
+    a skip connection. pair_drop: dropout rates between two convolutions, in the encoder and
+    in the rest of the network.
+    """
+
+    def __init__(self, inside, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
+        super().__init__()
+        options = {"conv": conv, "up": up, "skip_drop": skip_drop, "pair_drop": pair_drop}
+        (width, *below), (down_drop, drop) = filters, pair_drop
+
+        def pair(inside, rate):
+            return nn.Sequential(*conv(inside, width), nn.Dropout(rate), *conv(width, width))
+
+        self.down = pair(inside, down_drop if below else drop)
+        self.below = Level(width, below, **options) if below else None
+        if below:
+            self.drop = nn.Dropout(skip_drop)
+            self.up = nn.Sequential(*up(below[0], width))
+            grown = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
+            self.merge = pair(width + (grown or below)[0], drop)
+
+    def forward(self, x):
+        x = self.down(x)
+        if self.below is None:
+            return x
+        low = self.below(self.drop(functional.max_pool2d(x, 2)))
+        return self.merge(self.drop(torch.cat([self.up(low), x], dim=1)))
+
+
+class MobileNetUNet(nn.Module):
+    """The U-Net on MobileNetV2. The encoder and its moving averages are frozen."""
+
+    def __init__(self, filters, channels):
+        super().__init__()
+        blocks, ups, inside = [], [], 32
+        for width, count, first in RUNS:
+            for stride in (first, *[1] * (count - 1)):
+                blocks.append(Block(inside, width, stride, expand=bool(blocks), last=width == 320))
+                inside = width
+        stem = nn.Sequential(*layers(conv(3, stride=2, bias=False), batch_norm, relu6)(3, 32))
+        self.encoder = nn.ModuleList([stem, *blocks]).requires_grad_(False)
+        for width, skip in zip(filters[::-1], (576, 192, 144, 96)):
+            up = layers(transposed(3, bias=False), batch_norm, relu)
+            ups.append(nn.Sequential(*up(inside, width)))
+            inside = width + skip
+        self.ups, self.logits = nn.ModuleList(ups), transposed(3)(inside, channels)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, x):
+        stem, *blocks = self.encoder
+        x, skips = stem(x), []
+        for block in blocks:
+            expanded, x = block(x)
+            if block.stride == 2:
+                skips.append(expanded)
+        for up, skip in zip(self.ups, reversed(skips)):
+            x = torch.cat([up(x), skip], dim=1)
+        return self.logits(x)
+
+
+class Block(nn.Module):
+    """An inverted residual block: [B, I, H, W] -> (expanded [B, E, H, W], output [B, O, H / s, W / s])."""
+
+    def __init__(self, inside, width, stride, *, expand, last):
+        super().__init__()
+        wide = 6 * inside if expand else inside
+        self.stride, self.residual = stride, stride == 1 and inside == width
+        widen = layers(conv(1, bias=False), batch_norm, relu6)
+        depthwise = layers(conv(3, stride=stride, groups=wide, bias=False), batch_norm, relu6)
+        project = layers(conv(1, bias=False), *([] if last else [batch_norm]))
+        self.expand = nn.Sequential(*(widen(inside, wide) if expand else []))
+        self.project = nn.Sequential(*depthwise(wide, wide), *project(wide, width))
+
+    def forward(self, x):
+        expanded = self.expand(x)
+        y = self.project(expanded)
+        return expanded, x + y if self.residual else y
+
+
+def unet(conv, up, *, bias=True, **drop):
+    """A function (filters, channels) -> U-Net with these layers and a final 1x1 convolution."""
+
+    def build(filters, channels):
+        levels = Level(3, filters, conv=conv, up=up, **drop)
+        return nn.Sequential(levels, nn.Conv2d(filters[0], channels, 1, bias=bias))
+
+    return build
+
+
+def layers(first, *others):
+    """A function (inside, width) -> layers: first(inside, width), then other(width) for each other."""
+    return lambda inside, width: [first(inside, width), *(other(width) for other in others)]
+
+
+def conv(side=3, **options):
+    return lambda inside, width: nn.Conv2d(inside, width, side, padding=side // 2, **options)
+
+
+def transposed(side, **options):
+    options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
+    return lambda inside, width: nn.ConvTranspose2d(inside, width, side, **options)
+
+
+def nearest(inside, width):
+    return nn.Upsample(scale_factor=2)
+
+
+def relu(width):
+    return nn.ReLU(inplace=True)
+
+
+def relu6(width):
+    return nn.ReLU6(inplace=True)
+
+
+def leaky(width):
+    return nn.LeakyReLU(0.2, inplace=True)
+
+
+def batch_norm(width):
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+
+
+NETWORKS = {
+    # the article's transposed convolutions of stride 1 are convolutions with flipped kernels
+    "road_unet": unet(layers(conv(bias=False), leaky), layers(nearest), bias=False),
+    "pets_unet": unet(layers(conv(), relu), layers(transposed(3)), skip_drop=0.3),
+    "labels_unet": unet(layers(conv(), relu, batch_norm), layers(transposed(2), relu, batch_norm)),
+    "dubai_unet": unet(layers(conv(), relu), layers(transposed(2)), pair_drop=(0.1, 0.2)),
+    "mobilenet_unet": MobileNetUNet,
+}
