@@ -1,7 +1,7 @@
-"""What differs between two articles, as two small frozen records of functions.
+"""`Experiment` and `Dataset`: everything that differs between two articles, as records of functions.
 
-The training loop and every verb take an `Experiment` and know no article by
-name; the data cache takes a `Dataset`.
+The training loop and the commands for trained runs take an `Experiment`, the data cache takes a
+`Dataset`; neither depends on an article's script.
 """
 
 import dataclasses
@@ -17,24 +17,21 @@ Files = tuple[Path, ...]  # the files of one example: one pair, or a photo and i
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Where the files of a data set lie, and how they become pixels.
+    """The files of a data set, and how they are read.
 
-    find:      (data_dir, split) -> the examples' files, in an order of its own,
-               the same on every file system. split is "train" or "val".
-               Raises InputError where there are none.
-    read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8
-               [K, H, W]: the K examples in these files, mostly one; H and W are
-               the same for all of a split. Where `find` finds the same files for
-               both splits, this reads them alike: they are decoded once. Raises
-               InputError.
+    find:      (data_dir, split) -> the files of each example, in an order that is the same on every
+               file system. split is "train" or "val". Raises InputError if there are none.
+    read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8 [K, H, W]: the K examples
+               in these files, usually one. H and W are the same for the whole split. If `find` returns
+               the same files for both splits, `read` must not depend on the split, because the files
+               are decoded once. Raises InputError.
     settings:  everything besides the files that `read` depends on; JSON values.
-    generate:  (folder) -> None: writes a made-up data set that `find` understands.
-    check:     (pixels of each class id int64 [256], files) -> None; prints what is
-               odd about the training masks, and raises InputError where no network
-               could learn from them.
-    resample:  how `read` resizes photos, where it does.
-    select:    (owner int64 [N]: the index of each example's files, split) -> the
-               examples that make up the split; by default all that were found.
+    generate:  (folder) -> None: writes a generated data set that `find` understands.
+    check:     (pixels of each class id int64 [256], files) -> None: warns of unusual training masks,
+               and raises InputError if no network could learn from them.
+    resample:  the filter with which `read` resizes photos, if it does.
+    select:    (owner int64 [N]: the index of each example's files, split) -> indices of the examples
+               that make up the split; by default all examples.
     """
 
     name: str
@@ -49,22 +46,21 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One article: its classes, data, network, loss and figures.
+    """One article: its classes, data, network, loss and metrics.
 
-    name:          that of its module in `experiments`.
+    name:          the name of its module in `experiments`.
     palette:       RGB of each class, 0..255.
     init_weights:  (seed) -> dict of name -> tf.Variable.
-    load_weights:  (weights) -> None: puts published values into some of them, where
-                   a run begins.
+    load_weights:  (weights) -> None: assigns published values to some weights when a run begins.
     forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits
-                   [B, H, W, classes], or one logit where there are two classes.
+                   [B, H, W, classes], or [B, H, W, 1] for two classes.
     loss:          (float32 logits, class ids) -> float32 [B].
-    metrics:       (confusion int64 [classes, classes]) -> figures by name.
-    best:          the metric, larger is better, that chooses the best checkpoint.
-    measures:      name -> (float32 logits, class ids) -> float32 [B], for figures
-                   that no confusion matrix gives; their mean over the examples counts.
+    metrics:       (confusion matrix int64 [classes, classes]) -> name -> value.
+    best:          name of the metric, larger is better, that chooses the best checkpoint.
+    measures:      name -> function (float32 logits, class ids) -> float32 [B], for metrics that a
+                   confusion matrix does not contain. The mean over all examples is reported.
     augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2])
-                   -> the same, changed at random: what a training sees of an example.
+                   -> (image, mask), changed at random. They are applied to training examples.
     """
 
     name: str

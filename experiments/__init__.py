@@ -1,16 +1,16 @@
-"""One script per article, then one per verb."""
+"""One script per article, and one per command that uses trained runs."""
 
 import importlib
 import pkgutil
 
-import core  # noqa: F401  before any script imports TensorFlow: core silences its start-up
+import core  # noqa: F401  before any script imports TensorFlow: core hides its start-up messages
 from core.runtime.errors import InputError
 
 
 def article(name):
-    """The module of an experiment, with its `define_flags` and `experiment`, by its name.
+    """Return the module of an experiment, which has `define_flags` and `experiment`, by its name.
 
-    Raises InputError if no module of this package is called that, or it is a verb.
+    Raises InputError if this package has no module of that name, or if the module is not an experiment.
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     module = importlib.import_module(f"experiments.{name}") if name in names else None

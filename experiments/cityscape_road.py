@@ -1,14 +1,19 @@
-"""Road or not: the raw TensorFlow U-Net on Cityscapes image pairs.
+"""Road and background: a raw TensorFlow U-Net on Cityscapes image pairs.
 
-Article: "Cityscape segmentation with raw TF 2.0": pairs at 128x128, Adam 1e-3,
-batches of 5, 25 epochs; it claims no figure. Expect a road IoU of 0.90 to 0.92 on
-the real validation pairs, in some 20 minutes on two cores (BUILD_NOTES.md), and 0.96
-on generated scenes in 4.
+Article:  "Cityscape Image Segmentation With TensorFlow 2.0", Shubham Panchal, 2019,
+          https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf
+Claim:    none in numbers.
+Network:  core/models/road_unet.py. Input 128x128, 4x4 transposed convolutions upwards, one logit.
+Settings: Adam 1e-3, batches of 5, 25 epochs. The default --clip_norm=1 is ours: without clipping
+          (--clip_norm=0, the article) training may diverge on the whole set.
+Data:     Kaggle "cityscapes-image-pairs", 2975 training and 500 validation images in train/*.jpg and
+          val/*.jpg, photo on the left and mask colours on the right; without --data_dir, 400 + 100
+          generated scenes.
+Time:     about half an hour on two CPU cores; a few minutes on generated scenes.
 
-Run: python -m experiments.cityscape_road --epochs=25
-     python -m experiments.cityscape_road --epochs=25 --data_dir=DIR --run_dir=runs/cityscapes
-DIR holds train/*.jpg and val/*.jpg; without it, 400 generated scenes are used.
---clip_norm=0 is the article, which may blow up on the whole set: see there.
+Run: python -m experiments.cityscape_road
+     python -m experiments.cityscape_road --data_dir=DIR --run_dir=runs/cityscapes
+     python -m experiments.cityscape_road --best --data_dir=DIR
 """
 
 from absl import flags
@@ -22,7 +27,7 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """The article's settings: Adam 1e-3, batches of 5, 25 epochs, 128x128."""
+    """Define the flags, with the article's settings as defaults."""
     common_flags.define(
         values,
         name="cityscape_road",
@@ -34,12 +39,12 @@ def define_flags(values):
         clip_norm=1.0,
     )
     flags.DEFINE_list(
-        "road_rgb", "128,64,128", "Colour of road in the masks: red,green,blue.", flag_values=values
+        "road_rgb", "128,64,128", "Colour of road in the masks, as red,green,blue.", flag_values=values
     )
     flags.DEFINE_integer(
         "road_tolerance",
         30,
-        "A pixel is road if no channel is farther from --road_rgb than this.",
+        "A pixel is road if each channel differs from --road_rgb by at most this much.",
         lower_bound=0,
         upper_bound=255,
         flag_values=values,
@@ -47,8 +52,8 @@ def define_flags(values):
     flags.DEFINE_bool(
         "clean_labels",
         False,
-        "Smooth the masks at their full size, and let the majority decide when they are reduced: nearer"
-        " to the official labels than the article's, which keep JPEG's noise.",
+        "Remove the noise of JPEG from the masks: smooth them at full size, then resize by majority. This"
+        " changes the training and the validation masks, which are then closer to the official labels.",
         flag_values=values,
     )
     flags.register_validator(
@@ -60,7 +65,7 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """The article as a record, for parsed flags."""
+    """Return the article's `Experiment` for parsed flags."""
     return Experiment(
         name="cityscape_road",
         classes=("background", "road"),

@@ -1,23 +1,24 @@
 """Dubai from the air in six classes: a small U-Net with dropout on the MBRSC set.
 
-Article: "Semantic Segmentation of MBRSC Aerial Imagery of Dubai Using a
-TensorFlow U-Net Model in Python": 72 photos cut into 3483 patches of 160x160, a
-tenth of them for validation; Adam 1e-3, batches of 32, 20 epochs. Its claim, on
-its validation patches: loss 0.4170, accuracy 0.8616, Jaccard index 0.6599. Expect
-0.426, 0.859 and 0.674, in 35 minutes on one core with --precision=bfloat16
-(BUILD_NOTES.md).
+Article:  "Semantic Segmentation of Aerial Imagery using U-Net in Python", Andrew Davies, 2022,
+          https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514,
+          https://github.com/ad-1/u-net-aerial-imagery-segmentation
+Claim:    on its validation patches, loss 0.4170, accuracy 0.8616 and Jaccard index 0.6599.
+Network:  core/models/dubai_unet.py. Input 160x160.
+Settings: Adam 1e-3, batches of 32, 20 epochs.
+Data:     Kaggle "semantic-segmentation-of-aerial-imagery": 72 photos in 'Tile 1' .. 'Tile 8', cut into
+          3483 patches, a tenth of them for validation; without --data_dir, 12 generated photos.
+Time:     about an hour on two CPU cores; --precision=bfloat16 halves it.
 
-Its random split puts most validation patches beside training patches of the same
-photo; --split_by=image keeps the patches of a photo together. Its Jaccard index
-is `soft_jaccard` below, a mean over batches, and the larger the smaller these are:
---batch_size and --strategy must be the same where two are compared. mean_iou is the
-usual figure, of decided classes.
+The article's random split puts most validation patches next to training patches of the same photo;
+--split_by=image keeps the patches of a photo together. The article's Jaccard index is `soft_jaccard`
+below. It is averaged over batches and grows as batches get smaller: compare it only between runs with
+the same --batch_size and --strategy. `mean_iou` is the usual metric, from predicted classes.
 
-Run: python -m experiments.dubai_aerial --epochs=20
-     python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --run_dir=runs/dubai
-     python -m experiments.dubai_aerial --epochs=20 --data_dir=DIR --split_by=image --run_dir=runs/by_image
-DIR holds 'Tile 1' .. 'Tile 8', as Kaggle's "semantic segmentation of aerial
-imagery" has them; without it, 12 generated photos are used.
+Run: python -m experiments.dubai_aerial
+     python -m experiments.dubai_aerial --data_dir=DIR --run_dir=runs/dubai
+     python -m experiments.dubai_aerial --data_dir=DIR --split_by=image --run_dir=runs/by_image
+     python -m experiments.dubai_aerial --best --data_dir=DIR
 """
 
 import functools
@@ -36,7 +37,7 @@ MULTIPLE = 2 ** (len(dubai_unet.FILTERS) - 1)
 
 
 def define_flags(values):
-    """The article's settings."""
+    """Define the flags, with the article's settings as defaults."""
     common_flags.define(
         values, name="dubai_aerial", epochs=20, batch_size=32, learning_rate=1e-3, clip_norm=0.0
     )
@@ -51,13 +52,13 @@ def define_flags(values):
         "split_by",
         "patch",
         ["patch", "image"],
-        "Validate on a tenth of all patches, as the article, or on the patches of a tenth of the photos.",
+        "Validate on a tenth of the patches (the article), or on all patches of a tenth of the photos.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "split_seed",
         42,
-        "Decides which patches or photos those are.",
+        "Seed of the random choice of validation patches or photos.",
         lower_bound=0,
         upper_bound=2**32 - 1,
         flag_values=values,
@@ -65,36 +66,36 @@ def define_flags(values):
     flags.register_validator(
         "patch_size",
         lambda size: size % MULTIPLE == 0,
-        f"must be a multiple of {MULTIPLE}: the network halves it again and again",
+        f"must be a multiple of {MULTIPLE}, because the network halves it at each level",
         flag_values=values,
     )
 
 
 def soft_jaccard(logits, masks):
-    """The article's Jaccard index of a batch, the same for each example: float32 [B].
+    """Return the article's Jaccard index of a batch, float32 [B], the same value for each example.
 
-    logits: float32 [B, H, W, C], masks: class ids [B, H, W]. All pixels and
-    classes of the batch make one sum of softmax probabilities, plus one.
+    logits: float32 [B, H, W, C]; masks: class ids [B, H, W]. Intersection and union are sums of softmax
+    probabilities over all pixels and classes of the batch, plus 1.
     """
     hit, union = _overlap(logits, masks, axis=[0, 1, 2, 3])
     return tf.fill([tf.shape(logits)[0]], (hit + 1) / (union + 1))
 
 
 def soft_iou(logits, masks):
-    """The article's IoU coefficient: as `soft_jaccard`, but summed over each example."""
+    """Return the article's IoU coefficient, float32 [B]: `soft_jaccard` with sums over each example alone."""
     hit, union = _overlap(logits, masks, axis=[1, 2, 3])
     return (hit + 1) / (union + 1)
 
 
 def _overlap(logits, masks, *, axis):
-    """Soft intersection and union of prediction and truth, summed over the axes."""
+    """Return the soft intersection and union of prediction and truth, summed over the axes."""
     truth, prediction = tf.one_hot(masks, logits.shape[-1]), tf.nn.softmax(logits)
     hit = tf.reduce_sum(truth * prediction, axis)
     return hit, tf.reduce_sum(truth, axis) + tf.reduce_sum(prediction, axis) - hit
 
 
 def experiment(flags):
-    """The article as a record, for parsed flags."""
+    """Return the article's `Experiment` for parsed flags."""
     return Experiment(
         name="dubai_aerial",
         classes=dubai_aerial.CLASSES,

@@ -1,8 +1,8 @@
-"""Checkpoints: one file holds all that a run goes on from, whole and checked.
+"""Checkpoints: one file with everything that a run needs to continue.
 
-A checkpoint is a NumPy `.npz` archive: an array for each variable, and the state
-of the loop as JSON, with the names of the arrays. The archive keeps a CRC-32 of
-every member, which reading verifies; nothing is pickled.
+A checkpoint is a NumPy `.npz` archive: one array per variable, and the state of the training loop as
+JSON, with the names of the arrays. The archive holds a CRC-32 of every member, which is verified when
+the file is read. Nothing is pickled.
 """
 
 import json
@@ -21,8 +21,7 @@ STATE = "state.json"
 def save(folder, arrays, state):
     """Write arrays (name -> ndarray) and state (JSON values) as `folder/last.npz`.
 
-    What was `last.npz` is `previous.npz` then. A process that dies in here leaves
-    whole files: the old ones or the new.
+    The old `last.npz` becomes `previous.npz`. If the process dies, each file is complete: old or new.
     """
     with files.atomic(folder / "last.npz") as file:
         text = json.dumps({"state": state, "arrays": sorted(arrays)})
@@ -32,35 +31,37 @@ def save(folder, arrays, state):
 
 
 def keep(folder, name, source="last"):
-    """Let `folder/NAME.npz` be what `folder/SOURCE.npz` is now, whatever that becomes."""
+    """Hard-link, or copy, `folder/SOURCE.npz` to `folder/NAME.npz`."""
     source, fresh = folder / f"{source}.npz", folder / f".{name}.npz.partial"
     with files.writing(folder / f"{name}.npz"):
         fresh.unlink(missing_ok=True)
         try:
-            os.link(source, fresh)  # a second name: nothing is written
-        except OSError:  # not every file system has those
+            os.link(source, fresh)  # a second name for the same data, which takes no space
+        except OSError:  # not every file system has hard links
             shutil.copyfile(source, fresh)
         os.replace(fresh, folder / f"{name}.npz")
-        fresh.unlink(missing_ok=True)  # where both were names of one file, replacing does nothing
+        fresh.unlink(missing_ok=True)  # if both names were one file already, os.replace did nothing
 
 
 def load(path):
-    """(arrays, state) of a checkpoint.
+    """Return (arrays, state) of a checkpoint.
 
-    Raises InputError if it is missing or damaged, OSError where the disk fails or
-    the file may not be read.
+    Raises InputError if it is missing or damaged, and OSError if the disk fails or this user may not
+    read the file.
     """
     if not os.path.isfile(path):
-        raise InputError(f"{path}: no such checkpoint; train on, or restore it from a copy.")
+        raise InputError(
+            f"{path}: no such checkpoint; continue the training, or restore the file from a copy."
+        )
     try:
-        zipfile.ZipFile(path).close()  # what is none, NumPy takes for a pickle
+        zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         saved = json.loads(str(arrays.pop(STATE)))
         if saved["arrays"] != sorted(arrays) or not isinstance(saved["state"], dict):
             raise ValueError("arrays or state are missing")
         return arrays, saved["state"]
-    except Exception as error:  # zip, zlib and NumPy each have their own for damage
+    except Exception as error:  # zipfile, zlib and NumPy raise different errors for damage
         if getattr(error, "errno", None) in files.PASSING:
             raise
         raise InputError(
@@ -69,11 +70,10 @@ def load(path):
 
 
 def load_latest(folder, *, mend=True):
-    """(arrays, state) of the newest whole checkpoint, or None where there is none yet.
+    """Return (arrays, state) of the newest undamaged checkpoint, or None if there is no checkpoint yet.
 
-    A missing or damaged `last.npz` is named in a warning line, and `previous.npz`
-    loaded; where this process may mend, it takes the other's place. Raises
-    InputError if there are checkpoints and none is whole.
+    If `last.npz` is missing or damaged, a warning names it and `previous.npz` is loaded; if mend is True,
+    `previous.npz` also replaces it. Raises InputError if all checkpoints are damaged.
     """
     last, previous = folder / "last.npz", folder / "previous.npz"
     if not os.path.lexists(previous):
@@ -81,7 +81,7 @@ def load_latest(folder, *, mend=True):
     try:
         return load(last)
     except InputError as error:
-        print(f"warning: {error} Going on from {previous}.")
+        print(f"warning: {error} The run continues from {previous}.")
         whole = load(previous)
         if mend:
             keep(folder, "last", source="previous")
@@ -91,7 +91,7 @@ def load_latest(folder, *, mend=True):
 def restore(variables, arrays, folder):
     """Assign arrays to the variables of the same names.
 
-    Raises InputError that names what differs if the names, shapes or types do.
+    Raises InputError that names the variables whose names, shapes or dtypes differ.
     """
     expected = {
         (name, *variable.shape, np.dtype(variable.dtype.as_numpy_dtype))
@@ -101,7 +101,7 @@ def restore(variables, arrays, folder):
     differing = sorted({name for name, *_ in expected ^ found})
     if differing:
         raise InputError(
-            f"{folder}: the checkpoint is of another network, take one of this; differing variables:"
+            f"{folder}: the checkpoint is of another network, take one of this network; differing variables:"
             f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
         )
     for name, variable in variables.items():

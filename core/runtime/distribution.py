@@ -1,8 +1,7 @@
-"""One device, several, or several machines, through TensorFlow's own strategies.
+"""Training on one device, several devices or several machines, with TensorFlow's strategies.
 
-What runs inside `strategy.scope()` asks `tf.distribute.get_strategy()`, which is one
-device where nobody chose another. Several machines run the same program, a worker
-each; the chief among them writes its files.
+Code inside `strategy.scope()` asks `tf.distribute.get_strategy()`, which by default is a single device.
+Several machines run the same program, one worker each; the worker called chief writes the files.
 """
 
 import contextlib
@@ -18,12 +17,11 @@ STRATEGIES = ("single", "mirrored", "multi_worker")
 
 
 def strategy(name):
-    """The `tf.distribute.Strategy` of one of STRATEGIES.
+    """Return the `tf.distribute.Strategy` for one of STRATEGIES.
 
-    mirrored: on all GPUs of this machine, or where it has none on all logical CPUs,
-    which is one unless it was split. multi_worker: on the machines of the
-    environment variable TF_CONFIG; waits until they have all come. Raises
-    InputError where that is wrong.
+    mirrored: all GPUs of this machine, or all its logical CPUs if it has no GPU (one, unless TensorFlow
+    was told to split it). multi_worker: the machines in the environment variable TF_CONFIG; waits until
+    all of them have started. Raises InputError if TF_CONFIG is wrong.
     """
     if name == "single":
         return tf.distribute.get_strategy()
@@ -42,26 +40,26 @@ def strategy(name):
         raise InputError(
             "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON as"
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
-            " the same on each machine but for the index, that of its own address."
+            " the same on each machine except for the index, which is the position of its own address."
         ) from None
-    print(f"{task['type']} {task['index']}: waiting until all workers of TF_CONFIG have come", flush=True)
+    print(f"{task['type']} {task['index']}: waiting until all workers in TF_CONFIG have started", flush=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError:
         raise InputError(
             f"--strategy=multi_worker: cannot listen at {cluster[task['type']][task['index']]}, this"
-            " worker's address in TF_CONFIG; see that it is of this machine and its port is free, and"
-            " that all workers were started."
+            " worker's address in TF_CONFIG; see that the address is this machine's, that the port is free,"
+            " and that all workers were started."
         ) from None
 
 
 def workers():
-    """In how many processes the strategy of the moment computes."""
+    """Return the number of processes of the current strategy."""
     return getattr(tf.distribute.get_strategy().extended, "_num_workers", 1)
 
 
 def is_chief():
-    """Whether this process is the one that writes files."""
+    """Return whether this process is the one that writes files."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return (
         not resolver
@@ -71,13 +69,13 @@ def is_chief():
 
 
 def first(results):
-    """What the first of this process' replicas returned, where all return the same."""
+    """Return the result of this process' first replica. All replicas return the same."""
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)
 
 
 def gathered(numbers):
-    """Each worker's list of whole numbers: int64 [workers, len(numbers)]; it waits for them all."""
+    """Return every worker's list of integers, int64 [workers, len(numbers)]. Waits for all workers."""
     if workers() == 1:
         return np.array([numbers])
     found = _gather(tf.constant(numbers, tf.int64)).numpy()
@@ -93,17 +91,17 @@ def _gather(numbers):
 
 
 def check_alike(numbers):
-    """Raise InputError unless all workers have the same whole numbers."""
+    """Raise InputError unless all workers have the same list of integers."""
     if (gathered(numbers) != numbers).any():
         raise InputError(
-            "the workers disagree: give each the same command, the same data and the same code, and"
-            " one --run_dir that all of them see."
+            "the workers differ: give each the same command, the same data and the same code, and one"
+            " --run_dir that all of them see."
         )
 
 
 @contextlib.contextmanager
 def lost_workers_named():
-    """A block in which the loss of another worker raises InputError, with the cure."""
+    """A block that raises InputError, with the cure, if another worker is lost."""
     try:
         yield
     except (
@@ -115,6 +113,6 @@ def lost_workers_named():
         if workers() == 1:
             raise
         raise InputError(
-            "another worker ended or cannot be reached; see what it said last, then give all of them the"
-            " same command again: the run goes on from its last checkpoint."
+            "another worker ended or cannot be reached; see its last message, then give all workers the"
+            " same command again: the run continues from its last checkpoint."
         ) from None

@@ -108,7 +108,7 @@ def test_workers_that_were_told_different_things_end(shared_cache, tmp_path):
     cluster = addresses(2)
     children = [start(cluster, index, "run", [f"--seed={index}"]) for index in range(2)]
     assert ended(children) == [1, 1]
-    assert "the workers disagree" in (tmp_path / "run.0").read_text()
+    assert "the workers differ" in (tmp_path / "run.0").read_text()
     assert ended(start_all(start, 2, "odd", "--batch_size=3")) == [1, 1]
     assert "--batch_size=3: must be a multiple of the 2 replicas" in (tmp_path / "odd.1").read_text()
 
