@@ -67,3 +67,20 @@ def test_losses_stay_finite_at_absurd_logits():
     assert losses.binary_cross_entropy(logits, [[[0, 1]]]).numpy() == pytest.approx([1e4])
     logits = tf.constant([[[[1e4, -1e4]]]])
     assert losses.categorical_cross_entropy(logits, [[[1]]]).numpy() == pytest.approx([2e4])
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_dice_loss_by_hand(classes):
+    rng = np.random.RandomState(0)
+    logits = rng.randn(2, 4, 5, classes).astype(np.float32)
+    masks = rng.randint(0, max(classes, 2), (2, 4, 5)).astype(np.uint8)
+    expected = []
+    for logit, mask in zip(logits.astype(float), masks):
+        if classes == 1:
+            share, truth = 1 / (1 + np.exp(-logit[..., 0])), mask == 1
+            hit, both = share[truth].sum(), share.sum() + truth.sum()
+        else:
+            share = np.exp(logit) / np.exp(logit).sum(-1, keepdims=True)
+            hit, both = np.take_along_axis(share, mask[..., None], -1).sum(), 2 * mask.size
+        expected.append(1 - (2 * hit + 1) / (both + 1))
+    np.testing.assert_allclose(losses.dice(logits, masks), expected, rtol=1e-5)

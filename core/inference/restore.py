@@ -10,7 +10,6 @@ from core.experiment import Experiment
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device
 from core.runtime.errors import InputError
-from core.training import averaging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +63,6 @@ def restore(values, article, *, data=False, data_dir=None):
     device.set_up(run_flags)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
-    checkpoint.restore(weights, averaging.evaluated(arrays), path)
+    checkpoint.restore(weights, checkpoint.prediction_variables(arrays), path)
     dtype = tf.dtypes.as_dtype(run_flags.precision)
     return Run(experiment, run_flags, weights, dtype, path)

@@ -16,6 +16,8 @@ from core.runtime import files
 from core.runtime.errors import InputError
 
 STATE = "state.json"
+AVERAGE = "average/"  # prefix of the averaged weights' names
+OPTIMIZER = ("adam/", "scaling/")  # prefixes of the optimizer's variables
 
 
 def save(folder, arrays, state):
@@ -86,6 +88,18 @@ def load_latest(folder, *, mend=True):
         if mend:
             keep(folder, "last", source="previous")
         return whole
+
+
+def prediction_variables(variables):
+    """Return the variables that predictions are made with, NAME -> value.
+
+    variables: all variables of a training, or all arrays of a checkpoint, by name. The
+    result is the averaged weights where there are any, otherwise the weights.
+    """
+    averages = {
+        name.removeprefix(AVERAGE): value for name, value in variables.items() if name.startswith(AVERAGE)
+    }
+    return averages or {name: value for name, value in variables.items() if not name.startswith(OPTIMIZER)}
 
 
 def restore(variables, arrays, folder):

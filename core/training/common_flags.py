@@ -8,7 +8,7 @@ from absl import flags
 
 from core.data import augment
 from core.runtime import distribution
-from core.training import schedule
+from core.training import optimizer
 
 
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
@@ -50,7 +50,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     decay = "Share of the kernels' weights, times the learning rate, taken off at each step (AdamW)."
     number("weight_decay", 0, decay)
     rate = "The learning rate after the warm-up: the same, or falling to 0 at the end."
-    flags.DEFINE_enum("schedule", "constant", schedule.SHAPES, rate, **own)
+    flags.DEFINE_enum("schedule", "constant", optimizer.SCHEDULES, rate, **own)
     integer("warmup_steps", 0, "Steps over which the learning rate grows to its value.")
     dice = "Weight of the Dice loss, added to the article's in training; val_loss is without it."
     number("dice", 0, dice, upper_bound=10)

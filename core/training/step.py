@@ -6,12 +6,12 @@ import tensorflow as tf
 
 from core import losses
 from core.runtime import distribution
-from core.training import adam, averaging, scaling, schedule
+from core.training import optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a training changes weights. The fields are flags, but for steps, those of the whole training."""
+    """How a training changes weights. Each field is a flag, except steps: all steps of the training."""
 
     learning_rate: float
     clip_norm: float = 0.0
@@ -25,47 +25,52 @@ class Recipe:
 
 
 def recipe_from_flags(flags, steps):
-    """`Recipe` of the flags of a run of so many steps."""
+    """Return the `Recipe` of a run's flags; steps: all steps of the training."""
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"steps"}
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
 
 
-def init_slots(weights, dtype):
-    """What steps remember beside the weights, for activations of a dtype: name -> `tf.Variable`."""
-    return adam.init_slots(weights) | scaling.init_slots(dtype)
-
-
 def make_train_step(experiment, weights, slots, averages, dtype, recipe):
-    """A function (images, masks, share, seed) -> loss that makes one step of training.
+    """Return a function (images, masks, share, seed) -> loss that makes one step of training.
 
-    It changes weights, slots, those of `init_slots`, and averages, those of
-    `averaging.init_averages` or none, in place.
-    images: uint8 [B, H, W, 3]; masks: class ids uint8 [B, H, W]; share: float32, 1
-    where B is the whole batch; seed: int64 [2], decides what is random in the forward
-    pass. The loss, a float32 scalar, is the batch's before the step. On one replica
-    a batch of another size does not retrace; on several the first one does.
+    The step changes weights, slots (`optimizer.init_slots`) and averages
+    (`optimizer.init_averages`, or an empty dict) in place.
 
-    On several replicas each has its part of the batch, and share, that part's: the
-    gradients' sum is that of the whole batch's mean loss, the same as on one device
-    but for rounding. The dropout and the statistics of batch normalisation are each
-    replica's own, of its part; the moving statistics are the replicas' mean.
+    images: uint8 [B, H, W, 3]. masks: class ids uint8 [B, H, W]. share: float32, 1 on one
+    device. seed: int64 [2], for the random choices of the forward pass, such as dropout.
+    The loss is a float32 scalar, the batch's mean before the step. dtype: of the
+    activations; weights, loss and optimizer are float32. On one device, a smaller batch
+    does not trace the function again; on several, the first smaller one does.
+
+    On several replicas, each gets a part of the batch, and share is the number of its
+    examples over the batch's. The gradients are summed, so they equal the gradients of the
+    whole batch's mean loss but for rounding. Dropout and batch normalisation's batch
+    statistics are computed per replica; the moving statistics are the replicas' mean.
     """
-    strategy = tf.distribute.get_strategy()
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 
-    def loss_of(logits, masks):
-        loss = experiment.loss(logits, masks)
-        return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
+    def train_step(images, masks, share, seed):
+        replica = tf.distribute.get_replica_context()
+        with tf.GradientTape() as tape:
+            logits = experiment.forward(
+                weights, tf.cast(images, dtype), training=True, seed=_replica_seed(seed, replica)
+            )
+            loss = share * tf.reduce_mean(_loss(experiment, recipe, tf.cast(logits, tf.float32), masks))
+            scaled_loss = optimizer.scale_loss(loss, slots)
+        gradients = tape.gradient(scaled_loss, trainable)
+        loss, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, (loss, gradients))
+        optimizer.update_unscaled(update, gradients, slots)
+        return loss
 
     def update(gradients):
-        rate = schedule.learning_rate(
+        rate = optimizer.learning_rate(
             slots["adam/step"],
             peak=recipe.learning_rate,
             shape=recipe.schedule,
             warmup_steps=recipe.warmup_steps,
             steps=recipe.steps,
         )
-        adam.update(
+        optimizer.update(
             trainable,
             slots,
             gradients,
@@ -73,22 +78,26 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
             clip_norm=recipe.clip_norm,
             weight_decay=recipe.weight_decay,
         )
-        averaging.update(averages, weights, slots["adam/step"], decay=recipe.ema_decay)
+        optimizer.update_averages(averages, weights, slots["adam/step"], decay=recipe.ema_decay)
 
-    def replica_step(images, masks, share, seed):
-        replica = tf.distribute.get_replica_context()
-        number = tf.cast(replica.replica_id_in_sync_group, tf.int64)
-        seed += [0, number * 2**40]  # far from every step's own
-        with tf.GradientTape() as tape:
-            logits = experiment.forward(weights, tf.cast(images, dtype), training=True, seed=seed)
-            loss = share * tf.reduce_mean(loss_of(tf.cast(logits, tf.float32), masks))
-            scaled_loss = scaling.scaled(loss, slots)
-        parts = loss, tape.gradient(scaled_loss, trainable)
-        loss, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, parts)
-        scaling.apply(update, gradients, slots)
-        return loss
+    return _compiled(train_step, xla=recipe.xla)
 
-    one = [
+
+def _loss(experiment, recipe, logits, masks):
+    """The loss of each example, float32 [B]: the experiment's, plus the Dice loss where the recipe has it."""
+    loss = experiment.loss(logits, masks)
+    return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
+
+
+def _replica_seed(seed, replica):
+    """The seed of a replica: replica 0 uses the step's, the others one far from every step's."""
+    return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
+
+
+def _compiled(train_step, *, xla):
+    """A `tf.function` that runs the step on all replicas of the current strategy."""
+    strategy = tf.distribute.get_strategy()
+    signature = [
         tf.TensorSpec([None, None, None, 3], tf.uint8),
         tf.TensorSpec([None, None, None], tf.uint8),
         tf.TensorSpec([], tf.float32),
@@ -96,12 +105,12 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     ]
 
     @tf.function(
-        autograph=False,  # a forward pass has no tensor in an if: half of the time of tracing saved
-        input_signature=one if strategy.num_replicas_in_sync == 1 else None,
+        autograph=False,  # no Python condition depends on a tensor; tracing takes half the time
+        input_signature=signature if strategy.num_replicas_in_sync == 1 else None,
         reduce_retracing=True,
-        jit_compile=recipe.xla or None,
+        jit_compile=xla or None,
     )
-    def train_step(images, masks, share, seed):
-        return distribution.first(strategy.run(replica_step, (images, masks, share, seed)))
+    def compiled(images, masks, share, seed):
+        return distribution.first(strategy.run(train_step, (images, masks, share, seed)))
 
-    return train_step
+    return compiled

@@ -10,7 +10,8 @@ import tensorflow as tf
 from core.data import batches, cache
 from core.inference.evaluate import make_predict
 from core.runtime import cli, device
-from core.training.step import init_slots, make_train_step, recipe_from_flags
+from core.training.optimizer import init_slots
+from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 from experiments.benchmark import flops, measurement
 

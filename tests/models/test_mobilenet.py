@@ -15,7 +15,7 @@ from core import losses, ops
 from core.models import mobilenet_unet, mobilenet_v2
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import adam, pretrained, step
+from core.training import optimizer, pretrained, step
 from core.weights import count
 from experiments import oxford_pets_mobilenet
 from experiments.benchmark import keras_baselines
@@ -189,7 +189,7 @@ def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
     weights = randomise(mobilenet_unet.init_weights(seed=0, classes=3, train_encoder=train_encoder))
     before = {name: variable.numpy() for name, variable in weights.items()}
     network = types.SimpleNamespace(forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy)
-    slots = adam.init_slots(weights)
+    slots = optimizer.init_slots(weights, tf.float32)
     train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
     # uncompiled where all of it trains: that compiles for longer than all else here runs

@@ -14,7 +14,7 @@ from tensorflow.python.framework import kernels
 from core.data import augment, resident
 from core.inference.evaluate import make_predict
 from core.runtime import cli, device
-from core.training import averaging, step
+from core.training import optimizer, step
 from experiments import article
 
 PRECISIONS = {
@@ -57,7 +57,7 @@ def test_training_and_prediction_run_wholly_on_a_gpu(name):
     scratch = ["--encoder_weights=none", "--train_encoder"] if name == "oxford_pets_mobilenet" else []
     experiment = script.experiment(cli.parse(script.define_flags, scratch))
     weights = experiment.init_weights(seed=0)
-    slots, averages = step.init_slots(weights, dtype), averaging.init_averages(weights)
+    slots, averages = optimizer.init_slots(weights, dtype), optimizer.init_averages(weights)
     recipe = step.Recipe(
         1e-3, clip_norm=1, weight_decay=0.1, schedule="cosine", warmup_steps=2, dice=1, ema_decay=0.9
     )

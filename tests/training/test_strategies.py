@@ -22,7 +22,7 @@ from core.inference import evaluate
 from core.models import labels_unet, road_unet
 from core.runtime import cli, distribution, files
 from core.runtime.errors import InputError
-from core.training import adam, step
+from core.training import optimizer, step
 from experiments import article
 
 NOTICED = 90  # seconds: so long at most till the others end after a worker's death; 15 are usual
@@ -152,7 +152,7 @@ def ended(children):
 def _compare_two_with_one(folder):
     """Under plain descent: Adam would turn the rounding of tiny gradients into whole steps."""
     _split_the_cpu()
-    adam.update = _descend
+    optimizer.adam = _descend
     examples = numbered(folder, 13, size=16)
     one, two = (_trained(examples, distribution.strategy(name)) for name in ("single", "mirrored"))
     assert one["confusion"].sum() == 13 * 16 * 16
@@ -169,7 +169,7 @@ def _trained(examples, strategy):
     with strategy.scope():
         weights = road_unet.init_weights(seed=0, filters=(4, 8))
         train_step = step.make_train_step(
-            experiment, weights, adam.init_slots(weights), {}, tf.float32, step.Recipe(0.1)
+            experiment, weights, optimizer.init_slots(weights, tf.float32), {}, tf.float32, step.Recipe(0.1)
         )
 
         def distributed(make, **options):
@@ -203,7 +203,7 @@ def _compare_statistics():
             train_step = step.make_train_step(
                 _experiment("cityscapes_labels"),
                 weights,
-                adam.init_slots(weights),
+                optimizer.init_slots(weights, tf.float32),
                 {},
                 tf.float32,
                 step.Recipe(1e-3),
@@ -234,7 +234,7 @@ def _compare_seeds():
         train_step = step.make_train_step(
             types.SimpleNamespace(forward=forward, loss=lambda logits, masks: logits[:, 0, 0, 0]),
             weights,
-            adam.init_slots(weights),
+            optimizer.init_slots(weights, tf.float32),
             {},
             tf.float32,
             step.Recipe(1e-3),
@@ -251,9 +251,8 @@ def _split_the_cpu():
     tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
 
 
-def _descend(weights, slots, gradients, *, learning_rate, clip_norm, weight_decay):
-    for name, gradient in gradients.items():
-        tf.raw_ops.AssignSubVariableOp(resource=weights[name].handle, value=learning_rate * gradient)
+def _descend(weight, mean, square, gradient, *, step, learning_rate):
+    return weight - learning_rate * gradient, mean, square
 
 
 def _experiment(name):

@@ -1,0 +1,30 @@
+"""The progress of a training, as it is saved beside the variables in each checkpoint."""
+
+import dataclasses
+
+from core.runtime.errors import InputError
+
+
+@dataclasses.dataclass
+class State:
+    """Where a training is. The fields are JSON values; their names are the keys in a checkpoint."""
+
+    epoch: int = 0  # finished epochs, validation included
+    step: int = 0  # finished steps of the epoch after these
+    loss_sum: float = 0.0  # sum of the training loss over the images of these steps
+    step_seconds: float = 0.0  # time that these steps took
+    seconds: float = 0.0  # time since the start of the run, without the pauses between processes
+    data: list = dataclasses.field(default_factory=list)  # checksums of training and validation images
+    history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
+
+
+def from_json(saved, folder):
+    """Return the `State` in a checkpoint's JSON values. Raises InputError if they are something else."""
+    kinds = {field.name: field.type for field in dataclasses.fields(State)}
+    fits = kinds.keys() == saved.keys() and all(isinstance(saved[name], kinds[name]) for name in kinds)
+    if not (fits and saved["step"] >= 0 and saved["epoch"] == len(saved["history"])):
+        raise InputError(
+            f"{folder / 'checkpoints'}: not from a training of this version; restore a copy or begin"
+            " a new --run_dir."
+        )
+    return State(**saved)

@@ -1,0 +1,47 @@
+"""Each random change is a function of its seed and treats photo and mask alike."""
+
+import numpy as np
+import tensorflow as tf
+
+from core.data import augment
+
+
+def test_an_example_can_be_laid_in_eight_ways():
+    mask = np.arange(9, dtype=np.uint8).reshape(3, 3)
+    image = np.repeat(mask[..., None], 3, axis=-1)
+    ways = {np.rot90(turned, count).tobytes() for turned in (mask, mask.T) for count in range(4)}
+    lay = tf.function(augment.dihedral)  # as tf.data calls it
+    found = set()
+    for number in range(100):
+        laid, cut = lay(image, mask, tf.constant([number, 1], tf.int64))
+        np.testing.assert_array_equal(laid[..., 0], cut)
+        found.add(cut.numpy().tobytes())
+    assert found == ways
+
+
+def test_a_zoom_takes_photo_and_mask_from_one_window():
+    """On slopes: at the middle of the window, both have the window's mean."""
+    rows, columns = np.mgrid[:64, :48].astype(np.uint8)
+    image = np.stack([rows, columns, 0 * rows], axis=-1)
+    sides, corners = set(), set()
+    for number in range(60):
+        zoomed, mask = augment.zoom(image, rows, tf.constant([number, 1], tf.int64))
+        assert zoomed.shape == (64, 48, 3) and mask.shape == (64, 48) and zoomed.dtype == tf.uint8
+        assert np.abs(zoomed[..., 0].numpy().astype(int) - mask.numpy()).max() <= 1
+        down, across = np.ptp(zoomed[..., 0]) + 1, np.ptp(zoomed[..., 1]) + 1
+        assert 43 <= down <= 64 and abs(down / 64 - across / 48) < 0.05
+        sides.add(int(down))
+        corners.add((int(zoomed[0, 0, 0]), int(zoomed[0, 0, 1])))
+    assert len(sides) > 12 and len(corners) > 20
+
+
+def test_colours_change_and_masks_do_not():
+    rng = np.random.RandomState(0)
+    image, mask = rng.randint(60, 120, (8, 8, 3)).astype(np.uint8), rng.randint(0, 3, (8, 8))
+    means = []
+    for number in range(50):
+        changed, same = augment.colour(image, mask, tf.constant([number, 1], tf.int64))
+        assert changed.dtype == tf.uint8 and same is mask
+        means.append(changed.numpy().mean() / image.mean())
+        assert np.corrcoef(changed.numpy().ravel(), image.ravel())[0, 1] > 0.8
+    assert 0.69 < min(means) < 0.8 and 1.2 < max(means) < 1.31
