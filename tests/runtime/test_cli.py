@@ -1,5 +1,7 @@
 """The command line end to end, in processes of its own, on generated data."""
 
+import configparser
+import fnmatch
 import json
 import os
 import subprocess
@@ -69,3 +71,15 @@ def test_version_and_best_are_handled_before_the_flags_are_parsed(tmp_path, caps
     with pytest.raises(SystemExit):
         cli._expanded(["road.py", "--version"], best)
     assert capsys.readouterr().out.startswith("raw-unet 0.")
+
+
+def test_an_installation_contains_every_module_and_the_best_settings():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["options"]["packages"] == "find_namespace:"  # also finds folders without __init__.py
+    patterns = config["options.packages.find"]["include"].split()
+    for path in (*ROOT.glob("core/**/*.py"), *ROOT.glob("experiments/**/*.py")):
+        package = ".".join(path.relative_to(ROOT).parent.parts)
+        assert any(fnmatch.fnmatch(package, pattern) for pattern in patterns)
+    assert config["options.package_data"]["experiments"] == "best/*.cfg"
+    assert len(list(ROOT.glob("experiments/best/*.cfg"))) == 5

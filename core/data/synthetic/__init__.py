@@ -1,0 +1,1 @@
+"""Generators of images in the layout of each data set."""

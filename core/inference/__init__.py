@@ -1,0 +1,1 @@
+"""Use of trained runs: evaluation, prediction, export, and the pictures they draw."""

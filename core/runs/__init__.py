@@ -1,0 +1,1 @@
+"""The run folder: its flags, its checkpoints, and the code that trained it."""
