@@ -75,6 +75,7 @@ def experiment(flags):
             road_rgb=[int(channel) for channel in flags.road_rgb],
             road_tolerance=flags.road_tolerance,
             clean_labels=flags.clean_labels,
+            white_level=flags.white_level,
         ),
         init_weights=road_unet.init_weights,
         forward=road_unet.forward,

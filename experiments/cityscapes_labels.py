@@ -61,11 +61,13 @@ def experiment(flags):
         name="cityscapes_labels",
         classes=cityscapes_labels.CLASSES,
         palette=cityscapes_labels.PALETTE,
-        dataset=cityscapes_labels.dataset(train_size=flags.resize, val_size=flags.size),
+        dataset=cityscapes_labels.dataset(
+            train_size=flags.resize, val_size=flags.size, white_level=flags.white_level
+        ),
         init_weights=functools.partial(labels_unet.init_weights, classes=classes),
         forward=labels_unet.forward,
         loss=losses.categorical_cross_entropy,
-        metrics=cityscapes_labels.figures,
+        metrics=cityscapes_labels.scores,
         best="mean_iou",
         augment=(functools.partial(augment.random_crop, size=flags.size), augment.flip),
     )

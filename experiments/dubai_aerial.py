@@ -63,6 +63,15 @@ def define_flags(values):
         upper_bound=2**32 - 1,
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "colour_tolerance",
+        0,
+        "Largest channel difference between a mask pixel and the colour of its class; above 0 for masks"
+        " whose colours went through JPEG compression.",
+        lower_bound=0,
+        upper_bound=255,
+        flag_values=values,
+    )
     flags.register_validator(
         "patch_size",
         lambda size: size % MULTIPLE == 0,
@@ -101,7 +110,11 @@ def experiment(flags):
         classes=dubai_aerial.CLASSES,
         palette=dubai_aerial.PALETTE,
         dataset=dubai_aerial.dataset(
-            patch_size=flags.patch_size, split_by=flags.split_by, split_seed=flags.split_seed
+            patch_size=flags.patch_size,
+            split_by=flags.split_by,
+            split_seed=flags.split_seed,
+            colour_tolerance=flags.colour_tolerance,
+            white_level=flags.white_level,
         ),
         init_weights=functools.partial(dubai_unet.init_weights, classes=len(dubai_aerial.CLASSES)),
         forward=dubai_unet.forward,

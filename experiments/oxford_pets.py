@@ -46,7 +46,7 @@ def experiment(flags):
         name="oxford_pets",
         classes=oxford_pets.CLASSES,
         palette=oxford_pets.PALETTE,
-        dataset=oxford_pets.dataset(size=flags.size),
+        dataset=oxford_pets.dataset(size=flags.size, white_level=flags.white_level),
         init_weights=functools.partial(pets_unet.init_weights, classes=len(oxford_pets.CLASSES)),
         forward=pets_unet.forward,
         loss=losses.categorical_cross_entropy,

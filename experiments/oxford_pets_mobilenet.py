@@ -67,7 +67,7 @@ def experiment(flags):
         name="oxford_pets_mobilenet",
         classes=oxford_pets.CLASSES,
         palette=oxford_pets.PALETTE,
-        dataset=oxford_pets.dataset(size=flags.size),
+        dataset=oxford_pets.dataset(size=flags.size, white_level=flags.white_level),
         init_weights=functools.partial(
             mobilenet_unet.init_weights,
             classes=len(oxford_pets.CLASSES),

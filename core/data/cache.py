@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+from core.data import colours, patches, read_ahead, remarks, samples
 from core.data import images as image_reading
-from core.data import read_ahead, remarks, samples
 from core.data.synthetic import aerial_scenes, pet_scenes, street_scenes
 from core.runtime import files as filesystem
 from core.runtime import progress
@@ -32,6 +32,7 @@ from core.runtime.errors import InputError
 
 BLOCK = 256  # files between two writes of the index
 LAYOUT = 2  # changes when the meaning of index.json does
+READING = (colours, image_reading, patches, samples)  # modules that decide pixels, beside the reader's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,7 +312,7 @@ def _key(dataset, files):
     Raises InputError for a path that is not valid UTF-8.
     """
     digest = hashlib.sha256(f"layout {LAYOUT}\n{_arguments(dataset.read)}\n".encode())
-    for source in (_source_file(dataset.read), image_reading.__file__, samples.__file__):
+    for source in (_source_file(dataset.read), *(module.__file__ for module in READING)):
         digest.update(Path(source).read_bytes())
     digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):

@@ -12,13 +12,14 @@ import numpy as np
 from PIL import Image
 
 from core import metrics
+from core.data import remarks
 from core.data.images import read_class_ids, read_rgb, require_same_size
-from core.data.listing import image_files
+from core.data.listing import find_by_stem, image_files, subfolder
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-# name and colour of each id, and whether the official benchmark scores it
+# name, colour, and whether the official benchmark scores it, for each label id
 LABELS = (
     ("unlabeled", (0, 0, 0), False),
     ("ego vehicle", (0, 0, 0), False),
@@ -57,49 +58,59 @@ LABELS = (
 )
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
-OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34], 19 of them true
-LICENCE_PLATE = 255  # id -1 of the label definition, in 8 bits; taken as unlabeled
-RESAMPLE = Image.Resampling.NEAREST  # of photos as of ids, as the article has it
+OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34], 19 are True
+LICENCE_PLATE = 255  # the official id -1 in 8 bits; becomes unlabeled
+RESAMPLE = Image.Resampling.NEAREST  # for photos and ids, as in the article
 GENERATED = {"train": 96, "val": 24}
 
 
-def dataset(*, train_size, val_size):
-    """The 34 classes; photos and masks resized by nearest neighbour to a square."""
+def dataset(*, train_size, val_size, white_level=0):
+    """The 34 classes; photos and masks resized by nearest neighbour to a square.
+
+    white_level: see `images.read_rgb`.
+    """
+    sizes = {"train": train_size, "val": val_size}
     return Dataset(
         name="cityscapes_labels",
         find=find,
-        read=lambda files, split: _read(*files, {"train": train_size, "val": val_size}[split]),
-        settings={"train_size": train_size, "val_size": val_size},
+        read=lambda files, split: _read(*files, sizes[split], white_level),
+        settings={"train_size": train_size, "val_size": val_size, "white_level": white_level},
         generate=generate,
         resample=RESAMPLE,
+        white_level=white_level,
     )
 
 
 def find(data_dir, split):
     """(photo, label ids) of each photo of a split, matched by name, city after city.
 
-    Raises InputError where there is no photo, and for a photo without label ids.
+    Photos may have any readable format. A remark counts images outside of the city folders.
+    Raises InputError if there is no photo, and for a photo without label ids.
     """
-    photos = data_dir / "leftImg8bit" / split
+    photos = subfolder(subfolder(data_dir, "leftImg8bit"), split)
+    labels = subfolder(subfolder(data_dir, "gtFine"), split)
     found = []
     for city in sorted(path for path in photos.glob("[!.]*") if not path.is_file()):
-        for photo in image_files(city, (".png",)):
-            scene = photo.name.removesuffix("_leftImg8bit.png")
-            if scene == photo.name:
+        for photo in image_files(city):
+            scene = photo.stem.removesuffix("_leftImg8bit")
+            if scene == photo.stem:
                 raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
-            labels = data_dir / "gtFine" / split / city.name / f"{scene}_gtFine_labelIds.png"
-            if not labels.is_file():
-                raise InputError(f"{labels}: missing, but {photo} is there; unpack gtFine too.")
-            found.append((photo, labels))
+            ids = find_by_stem(subfolder(labels, city.name), f"{scene}_gtFine_labelIds", ".png")
+            if not ids.is_file():
+                raise InputError(f"{ids}: missing, but {photo} is there; unpack gtFine too.")
+            found.append((photo, ids))
     if not found:
         raise InputError(f"{photos}: no CITY/*.png in it; --data_dir must hold leftImg8bit/ and gtFine/.")
+    beside = len(image_files(photos))
+    if beside:
+        remarks.add("outside of cities", f"{photos}: {beside} images outside of city folders are not used")
     return found
 
 
-def figures(confusion):
-    """All of `metrics.multiclass`, and the mean IoU over the 19 classes that count officially.
+def scores(confusion):
+    """`metrics.multiclass`, and the mean IoU over the 19 classes of the official benchmark.
 
-    For the latter, pixels whose true id is not one of the 19 are ignored.
+    confusion: int64 [34, 34]. The benchmark ignores pixels whose true id is not one of the 19.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
@@ -128,8 +139,8 @@ def generate(folder):
             list(pool.map(write, [split] * count, range(count)))
 
 
-def _read(photo_file, labels_file, size):
-    photo, labels = read_rgb(photo_file), read_class_ids(labels_file)
+def _read(photo_file, labels_file, size, white_level):
+    photo, labels = read_rgb(photo_file, white_level=white_level), read_class_ids(labels_file)
     require_same_size(photo, labels, labels_file)
     photo = np.asarray(photo.resize((size, size), RESAMPLE))
     ids = np.array(labels.resize((size, size), RESAMPLE))

@@ -1,8 +1,9 @@
-"""Cityscapes image pairs: one JPEG an example, photo left, class colours right.
+"""Cityscapes image pairs: one JPEG per example, photo left, class colours right.
 
-The set is known from pix2pix and from Kaggle ("cityscapes-image-pairs"):
-`train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. Its
-colours went through JPEG too, so a class is a neighbourhood of its colour.
+The set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
+`train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. JPEG
+compression changed the colours too, so a class is a neighbourhood of its colour.
+Own pairs may have any readable format.
 """
 
 from collections import Counter
@@ -12,59 +13,70 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from core.data.images import read_rgb
-from core.data.listing import here_and_below, image_files
+from core.data.listing import here_and_below, image_files, subfolder
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg")
-GENERATED = {"train": 400, "val": 100}  # 400 is the article's number of training images
+GENERATED = {"train": 400, "val": 100}  # the article trains on 400 images
 
 
-def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False):
+def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
     """The pairs as road (1) or not (0), size x size.
 
-    A pixel is road if none of its channels, 0..255, is farther than road_tolerance
-    from road_rgb: of the pixels that are left when the colours are reduced to size.
-    With clean_labels, of all pixels, as the median of 3x3 decides, and of an area
-    that becomes one pixel the majority: that takes away most of what JPEG left.
+    A pixel is road if no channel, 0..255, differs from road_rgb by more than road_tolerance;
+    the colours are resized by nearest neighbour first. With clean_labels, the rule is applied
+    at full size, a 3x3 median removes specks, and the majority of the pixels in each area
+    decides the resized pixel: this removes most of JPEG's noise. white_level: see
+    `images.read_rgb`.
     """
     road_rgb = tuple(road_rgb)
-    settings = {"size": size, "road_rgb": road_rgb, "road_tolerance": road_tolerance}
+    settings = {
+        "size": size,
+        "road_rgb": road_rgb,
+        "road_tolerance": road_tolerance,
+        "clean_labels": clean_labels,
+        "white_level": white_level,
+    }
     return Dataset(
         name="cityscapes_pairs",
         find=find,
-        read=lambda files, split: _read(files, **settings, clean_labels=clean_labels),
-        settings=settings | {"clean_labels": clean_labels},
+        read=lambda files, split: _read(files, **settings),
+        settings=settings,
         generate=generate,
         check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance),
+        white_level=white_level,
     )
 
 
 def find(data_dir, split):
-    """The pairs of `data_dir/split`, or of a folder just below that holds both splits."""
+    """The pairs in `data_dir/split`, or in the same folder one level down.
+
+    Raises InputError unless the folders of both splits exist and this one holds pairs.
+    """
     for root in here_and_below(data_dir):
-        if (root / "train").is_dir() and (root / "val").is_dir():
-            pairs = image_files(root / split, SUFFIXES)
+        if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():
+            folder = subfolder(root, split)
+            pairs = image_files(folder)
             if pairs:
                 return [(path,) for path in pairs]
-            raise InputError(f"{root / split}: no .jpg pairs in this folder; put them there.")
+            raise InputError(f"{folder}: no pairs, such as 1.jpg, in this folder; put them there.")
     raise InputError(
-        f"{data_dir}: no folders train/ and val/ with .jpg pairs here or one level down;"
+        f"{data_dir}: no folders train/ and val/ with pairs, such as 1.jpg, here or one level down;"
         " pass the folder that holds both as --data_dir."
     )
 
 
-def split_pair(path):
+def split_pair(path, white_level=0):
     """(photo, colours): the two square halves of a pair, as PIL images.
 
     Raises InputError if the file is damaged or not twice as wide as high.
     """
-    pair = read_rgb(path)
+    pair = read_rgb(path, white_level=white_level)
     if pair.width != 2 * pair.height:
         raise InputError(
             f"{path}: {pair.width}x{pair.height} is not a pair, photo left and colours right,"
-            " twice as wide as high; remove the file or mend it."
+            " twice as wide as high; remove or replace the file."
         )
     half = pair.height
     return ImageOps.crop(pair, (0, 0, half, 0)), ImageOps.crop(pair, (half, 0, 0, 0))
@@ -87,12 +99,12 @@ def generate(folder):
             list(pool.map(write, [split] * count, range(count)))
 
 
-def _read(files, size, road_rgb, road_tolerance, clean_labels):
+def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
     def road(colours):
         distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
         return (distance <= road_tolerance).astype(np.uint8)
 
-    photo, colours = split_pair(*files)
+    photo, colours = split_pair(*files, white_level)
     photo = photo.resize((size, size), Image.Resampling.BILINEAR)
     if clean_labels:
         share = Image.fromarray(255 * road(colours)).filter(ImageFilter.MedianFilter(3))
@@ -104,6 +116,7 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
+    """Raise InputError that lists the most frequent colours if all or no pixels are road."""
     if pixels[0] and pixels[1]:
         return
     seen = Counter()

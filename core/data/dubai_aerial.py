@@ -3,9 +3,12 @@
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-Photo and mask go together by name. The photos of a tile are of one size, from
-509x544 to 2149x1479; all are cut into square patches. The set's classes.json
-names colours that are not in the masks: the masks' own are below, by value.
+A photo and its mask have the same stem. The photos of a tile have one size, from
+509x544 to 2149x1479; all are cut into square patches. The classes.json of the set
+names colours that do not occur in the masks; `COLOURS` holds those that do.
+
+Own photos in the same layout may have any readable format, and folder names any
+letter case.
 """
 
 import re
@@ -15,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from core.data import colours, patches, remarks
 from core.data.images import read_rgb, require_same_size
-from core.data.listing import here_and_below, image_files
+from core.data.listing import by_stem, here_and_below, image_files, subfolder
 from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -31,48 +35,69 @@ COLOURS = {
 }
 CLASSES, PALETTE = tuple(COLOURS), tuple(COLOURS.values())
 UNLABELED = CLASSES.index("unlabeled")
-OTHER = 255  # a colour that is none of these
-HELD_OUT = 10  # one patch, or image, of so many validates
+HELD_OUT = 0.1  # share of the patches, or images, in the validation split
+NEAR_SHARE = 0.01  # share of pixels with nearly a class's colour from which on the masks are refused
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}
-PALETTE_TILES = ("Tile 2", "Tile 4")  # their masks are palette PNGs, in the real set too
+PALETTE_TILES = ("Tile 2", "Tile 4")  # tiles with palette PNG masks, as in the real set
 
 
-def dataset(*, patch_size, split_by, split_seed):
+def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
     """The six classes in patches of patch_size x patch_size.
 
-    split_by: "patch" draws the validation patches from all, so that most have
+    split_by: "patch" draws the validation patches from all patches, so that most have
     neighbours in training; "image" keeps the patches of a photo together.
-    split_seed: int from 0 to 2**32 - 1. By patch, the rows drawn are those of
-    scikit-learn's train_test_split(test_size=0.1, random_state=split_seed).
+    split_seed: int from 0 to 2**32 - 1, see `patches.held_out`.
+    colour_tolerance: the largest channel difference, 0..255, between a mask pixel and the
+    colour of its class. white_level: see `images.read_rgb`.
     """
+    settings = {"patch_size": patch_size, "colour_tolerance": colour_tolerance, "white_level": white_level}
     return Dataset(
         name="dubai_aerial",
         find=find,
-        read=lambda files, split: _read(*files, patch_size),
-        settings={"patch_size": patch_size},
+        read=lambda files, split: _read(*files, **settings),
+        settings=settings,
         generate=generate,
-        check=lambda pixels, files: _check(pixels, files, patch_size),
-        select=lambda owner, split: _select(owner, split, split_by, split_seed),
+        check=lambda pixels, files: _check(pixels, files, patch_size, colour_tolerance),
+        select=lambda owner, split: select(owner, split, split_by, HELD_OUT, split_seed),
+        white_level=white_level,
     )
 
 
 def find(data_dir, split):
     """(photo, mask) of every photo of every tile, the same for both splits.
 
-    The tiles, in the order of their numbers, are in data_dir or in a folder just
-    below it. Raises InputError where there are none, and for the first photo
-    that has no mask. A mask without a photo is left alone.
+    The tiles, sorted by number, are in data_dir or in a folder just below it. A remark counts
+    folders with images/ and another name, and masks without a photo. Raises InputError if
+    there is no tile, and for a photo without a mask.
     """
     for root in here_and_below(data_dir):
-        tiles = [path for path in root.glob("Tile *") if re.fullmatch(r"Tile \d+", path.name)]
-        tiles.sort(key=lambda path: (int(path.name.split()[1]), path.name))
+        tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
+        tiles.sort(key=lambda path: (int(re.search(r"\d+", path.name)[0]), path.name))
         examples = [example for tile in tiles for example in _tile(tile)]
         if examples:
+            _remark_others(root, tiles)
             return examples
     raise InputError(
         f"{data_dir}: no folders 'Tile 1', 'Tile 2', .. with images/ and masks/ here or one level"
         " down; pass the folder that holds them as --data_dir."
     )
+
+
+def select(owner, split, split_by, share, seed):
+    """The indices of a split's examples. owner: int64 [N], the photo of each example.
+
+    share: of the examples (split_by "patch") or photos ("image") in the validation split.
+    Raises InputError if there is only one of them.
+    """
+    groups = owner if split_by == "image" else np.arange(len(owner))
+    count = groups[-1] + 1
+    if count < 2:
+        raise InputError(
+            f"one {split_by} cannot be split into training and validation: add images, or take"
+            " --split_by=patch with a smaller --patch_size."
+        )
+    validates = np.isin(groups, patches.held_out(count, share, seed))
+    return np.flatnonzero(validates if split == "val" else ~validates)
 
 
 def generate(folder):
@@ -96,88 +121,83 @@ def generate(folder):
 
 
 def _tile(tile):
-    masks = {path.stem: path for path in image_files(tile / "masks", (".png",))}
-    for photo in image_files(tile / "images", (".jpg", ".jpeg")):
-        if photo.stem not in masks:
-            raise InputError(
-                f"{photo}: no mask {tile / 'masks' / photo.stem}.png; restore it or remove the photo."
-            )
-        yield photo, masks[photo.stem]
+    masks_folder = subfolder(tile, "masks")
+    masks = by_stem(image_files(masks_folder))
+    photos = by_stem(image_files(subfolder(tile, "images")))
+    for stem, photo in photos.items():
+        if stem not in masks:
+            raise InputError(f"{photo}: no mask {masks_folder / stem}.png; restore it or remove the photo.")
+        yield photo, masks[stem]
+    unused = len(masks.keys() - photos.keys())
+    if unused:
+        remarks.add(f"masks in {tile}", f"{masks_folder}: {unused} masks have no photo and are not used")
 
 
-def _read(photo_file, mask_file, patch_size):
-    photo, mask = read_rgb(photo_file), read_rgb(mask_file)
+def _remark_others(root, tiles):
+    """Remark on folders that look like tiles and have another name."""
+    folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
+    names = [path.name for path in folders if path not in tiles]
+    if names:
+        count = f"{len(names)} folders not called 'Tile N' are not used"
+        remarks.add("other folders", f"{root}: {count} ({', '.join(names)})")
+
+
+def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
+    photo, mask = read_rgb(photo_file, white_level=white_level), read_rgb(mask_file)
     require_same_size(photo, mask, mask_file)
-    if min(photo.size) < patch_size:
-        raise InputError(
-            f"{photo_file}: {photo.width}x{photo.height} pixels hold no patch of {patch_size};"
-            " take a smaller --patch_size or remove the photo and its mask."
-        )
-    class_ids = _class_ids(_packed(np.asarray(mask)))
-    class_ids[class_ids == OTHER] = UNLABELED
-    return _patches(np.asarray(photo), patch_size), _patches(class_ids, patch_size)
+    patches.require_one(photo, photo_file, patch_size)
+    class_ids = colours.class_ids(colours.pack(mask), PALETTE, colour_tolerance)
+    class_ids[class_ids == colours.OTHER] = UNLABELED
+    return patches.cut(np.asarray(photo), patch_size), patches.cut(class_ids, patch_size)
 
 
-def _patches(pixels, size):
-    """[H, W, ...] -> [K, size, size, ...]: row by row from the top left, what is over cut off."""
-    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
-    grid = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, *pixels.shape[2:])
-    return grid.swapaxes(1, 2).reshape(rows * columns, size, size, *pixels.shape[2:])
+def _check(pixels, files, patch_size, colour_tolerance):
+    """Print which mask colours belong to no class.
 
-
-def _packed(colours):
-    """uint8 [..., 3] -> int32 [...]: red, green, blue in one number."""
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
-
-
-def _unpacked(colour):
-    return int(colour) >> 16, int(colour) >> 8 & 255, int(colour) & 255
-
-
-def _class_ids(packed):
-    """int32 [...] -> uint8 [...]: the class of exactly that colour, or OTHER."""
-    class_ids = np.full(packed.shape, OTHER, np.uint8)
-    for class_id, colour in enumerate(_packed(np.array(PALETTE, np.uint8))):
-        class_ids[packed == colour] = class_id
-    return class_ids
-
-
-def _check(pixels, files, patch_size):
-    """Print which colours of the patches are no class's; raise if nothing is labelled."""
+    Raises InputError if no pixel is labelled, or if many colours are nearly those of classes.
+    """
     if not pixels[UNLABELED]:
         return
-
-    def others(files):
-        packed = _packed(_patches(np.asarray(read_rgb(files[1])), patch_size))
-        colours, counts = np.unique(packed[_class_ids(packed) == OTHER], return_counts=True)
-        return {_unpacked(colour): int(count) for colour, count in zip(colours, counts)}
-
-    seen = Counter()
+    others = Counter()
     with ThreadPoolExecutor() as pool:
-        for counts in pool.map(others, files):
-            seen.update(counts)
-    frequent = ", ".join(f"{colour} {count:,}" for colour, count in seen.most_common(5))
+        for counts in pool.map(lambda each: _other_colours(each[1], patch_size, colour_tolerance), files):
+            others.update(counts)
+    frequent = colours.most_frequent(others)
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
-            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the most"
-            f" frequent are {frequent or 'those of the unlabeled'}: correct the masks, whose colours are"
+            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the"
+            f" most frequent are {frequent or 'all unlabeled'}: correct the masks, their colours must be"
             f" {COLOURS}."
         )
-    if seen:
+    _refuse_near_colours(others, pixels.sum(), files)
+    if others:
+        share = others.total() / pixels.sum()
         print(
-            f"{seen.total():,} of {pixels.sum():,} mask pixels ({seen.total() / pixels.sum():.2%}) have no"
-            f" class's colour and count as unlabeled: {frequent}{' ...' if len(seen) > 5 else ''}"
+            f"{others.total():,} of {pixels.sum():,} mask pixels ({share:.2%}) have no class's colour and"
+            f" count as unlabeled: {frequent}"
         )
 
 
-def _select(owner, split, split_by, split_seed):
-    groups = owner if split_by == "image" else np.arange(len(owner))
-    count = groups[-1] + 1
-    if count < 2:
+def _other_colours(mask_file, patch_size, colour_tolerance):
+    """RGB -> number of pixels of the colours of no class."""
+    packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
+    is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
+    values, counts = np.unique(packed[is_other], return_counts=True)
+    return {colours.unpack(colour): int(count) for colour, count in zip(values, counts)}
+
+
+def _refuse_near_colours(others, total, files):
+    if not others:
+        return
+    nearest, distance = colours.nearest_colours(colours.pack(list(others)), PALETTE)
+    near = Counter()
+    for colour, class_id, far in zip(others, nearest, distance):
+        if far <= colours.NEAR:
+            near[f"{colour} near {CLASSES[class_id]} {PALETTE[class_id]}"] = others[colour]
+    if near.total() > NEAR_SHARE * total:
+        shown = ", ".join(text for text, _ in near.most_common(3))
         raise InputError(
-            f"one {split_by} cannot be split into training and validation: add images, or take"
-            " --split_by=patch with a smaller --patch_size."
+            f"{files[0][1].parent}: {near.total() / total:.1%} of the mask pixels have nearly the colour of a"
+            f" class, as after JPEG compression ({shown}); give --colour_tolerance={colours.NEAR}, or"
+            " replace the masks by ones saved without loss."
         )
-    order = np.random.RandomState(split_seed).permutation(count)  # its numbers are frozen for good
-    held_out = np.isin(groups, order[: -(-count // HELD_OUT)])
-    return np.flatnonzero(held_out if split == "val" else ~held_out)

@@ -154,7 +154,7 @@ def _read(path, max_pixels, convert, page):
             turned = image.getexif().get(ORIENTATION, 1) != 1
             converted = convert(image, deep)
         if turned:
-            remarks.add("turned", f"{path}: turned upright by its EXIF orientation; its mask must be upright")
+            remarks.add("turned", f"{path}: turned upright by its EXIF orientation; its mask must be too")
             converted.info["turned"] = True
         return converted
     except Image.DecompressionBombError:

@@ -65,6 +65,22 @@ def by_stem(paths):
     return found
 
 
+def find_by_stem(folder, stem, suffix):
+    """The image file of that stem: with this suffix if it exists, else with another image suffix.
+
+    Returns `folder / (stem + suffix)` if there is none. Raises InputError if there are several
+    with other suffixes.
+    """
+    usual = folder / f"{stem}{suffix}"
+    if os.path.isfile(usual):
+        return usual
+    names = [f"{stem}{each}" for lower in SUFFIXES for each in (lower, lower.upper())]
+    found = [folder / name for name in names if os.path.isfile(folder / name)]
+    if len(found) > 1:
+        raise InputError(f"{found[0]}: {found[1].name} has the same name; remove or rename one of them.")
+    return found[0] if found else usual
+
+
 def natural_order(path):
     """Sort key that compares runs of digits in a file name as numbers."""
     parts = re.split(r"(\d+)", path.name)

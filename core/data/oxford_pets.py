@@ -2,10 +2,11 @@
 
     images/NAME.jpg
     annotations/trimaps/NAME.png      1 pet, 2 background, 3 outline
-    annotations/trainval.txt          NAME and three numbers a line: the training set
-    annotations/test.txt              the validation set
+    annotations/trainval.txt          a line per training photo: NAME and three numbers
+    annotations/test.txt              the same for the validation set
 
-Some images/*.jpg are not JPEGs, and some not RGB; the reader does not mind.
+Some images/*.jpg of the official set hold other formats or are not RGB; they are read
+like the rest. Own photos may have any readable format and suffix.
 """
 
 import os
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from core.data.images import read_class_ids, read_rgb, require_same_size
+from core.data.listing import find_by_stem, subfolder
 from core.data.synthetic import pet_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -25,15 +27,19 @@ LISTS = {"train": "trainval.txt", "val": "test.txt"}
 GENERATED = {"train": 160, "val": 40}
 
 
-def dataset(*, size):
-    """The three classes, numbered from 0 (the trimaps less one), size x size."""
+def dataset(*, size, white_level=0):
+    """The three classes, numbered from 0 (trimap values minus 1), size x size.
+
+    white_level: see `images.read_rgb`.
+    """
     return Dataset(
         name="oxford_pets",
         find=find,
-        read=lambda files, split: _read(*files, size),
-        settings={"size": size},
+        read=lambda files, split: _read(*files, size, white_level),
+        settings={"size": size, "white_level": white_level},
         generate=generate,
         check=_check,
+        white_level=white_level,
     )
 
 
@@ -43,10 +49,10 @@ def find(data_dir, split):
     Raises InputError for a missing or empty list, for a name that is a path, and
     for the first name whose photo or trimap is missing.
     """
-    path = data_dir / "annotations" / LISTS[split]
+    path = subfolder(data_dir, "annotations") / LISTS[split]
     try:
         if not os.path.isfile(path):
-            raise OSError  # of a pipe, reading would wait for ever
+            raise OSError  # reading a pipe would block
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(
@@ -59,7 +65,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write made-up pets in the same layout: about 10 MB."""
+    """Write generated pets in the same layout: about 10 MB."""
     for part in ("images", "annotations/trimaps"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -79,23 +85,26 @@ def generate(folder):
 def _example(data_dir, path, name):
     if "/" in name or "\\" in name:
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
-    files = data_dir / "images" / f"{name}.jpg", data_dir / "annotations/trimaps" / f"{name}.png"
+    images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
+    files = find_by_stem(images, name, ".jpg"), find_by_stem(trimaps, name, ".png")
     for file in files:
-        if not os.path.isfile(file):  # False for a name that no file can have, too
+        if not os.path.isfile(file):  # also False for impossible names
             raise InputError(f"{file}: missing, but {path.name} lists {name}; restore the file.")
     return files
 
 
 def _check(pixels, files):
+    """Raise InputError if a class is in no trimap."""
     for name, count in zip(CLASSES, pixels):
         if not count:
             raise InputError(
-                f"{files[0][1].parent}: no pixel of the {len(files)} training trimaps is {name}; mend them."
+                f"{files[0][1].parent}: no pixel of the {len(files)} training trimaps is {name};"
+                " correct the trimaps."
             )
 
 
-def _read(photo_file, trimap_file, size):
-    photo, trimap = read_rgb(photo_file), read_class_ids(trimap_file)
+def _read(photo_file, trimap_file, size, white_level):
+    photo, trimap = read_rgb(photo_file, white_level=white_level), read_class_ids(trimap_file)
     require_same_size(photo, trimap, trimap_file)
     photo = photo.resize((size, size), Image.Resampling.BILINEAR)
     trimap = np.asarray(trimap.resize((size, size), Image.Resampling.NEAREST))

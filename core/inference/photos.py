@@ -84,19 +84,19 @@ def area(path):
         return 0
 
 
-def read(path, name, *, resize, resample, tile):
+def read(path, name, *, resize, resample, tile, white_level=0):
     """Open an image file as a `Photo`.
 
     resize: side to which the network's input is scaled, by the filter resample, or None for
     the image's own size. An image of more than tile x tile pixels is then processed in tiles:
     its file is memory-mapped if it is uncompressed, and decoded whole if not. Raises
-    InputError that names the file if it cannot be decoded.
+    InputError that names the file if it cannot be decoded. white_level: see `images.read_rgb`.
     """
     mapped = images.map_rgb(path) if not resize and area(path) > tile**2 else None
     if mapped is not None:
         return Photo(path, name, *mapped.shape[:2], _crop_array(mapped), pixels=None)
     try:
-        image = images.read_rgb(path, max_pixels=MAX_PIXELS)
+        image = images.read_rgb(path, max_pixels=MAX_PIXELS, white_level=white_level)
     except MemoryError:
         raise InputError(f"{path}: too large for this machine's memory; scale it down.") from None
     pixels = None

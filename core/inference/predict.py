@@ -15,6 +15,7 @@ from concurrent.futures import CancelledError
 
 import numpy as np
 
+from core.data import remarks
 from core.inference import outputs, photos, pipeline, tiling
 from core.inference.evaluate import make_predict
 from core.runtime import files, progress
@@ -45,6 +46,8 @@ def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
         for record in pipeline.ahead(pool, job.write, segmented, lambda item: item[0].area):
             records.write(json.dumps(record) + "\n")
     job.bar.close()
+    for line in remarks.summary(job.remarks):
+        print(f"warning: {line}", file=sys.stderr)
     _report(len(paths), job.unreadable, time.monotonic() - started, job.stopwatch, output_dir)
     return 1 if job.unreadable else 0
 
@@ -67,12 +70,13 @@ class Job:
         self.radius = None  # of the receptive field, once it is known
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each file
+        self.remarks = []  # of `core.data.remarks`
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
 
     def read(self, path):
         """`photos.Photo` of a file, or None, with the error in `unreadable`."""
-        with self.stopwatch.add("decode"):
+        with self.stopwatch.add("decode"), remarks.collect() as found:
             try:
                 return photos.read(
                     path,
@@ -80,9 +84,12 @@ class Job:
                     resize=self.resize,
                     resample=self.experiment.dataset.resample,
                     tile=self.tile,
+                    white_level=self.experiment.dataset.white_level,
                 )
             except InputError as error:
                 self.unreadable.append(error)
+            finally:
+                self.remarks += found
 
     def network(self, pixels):
         """Class ids uint8 [B, h, w] of images uint8 [B, h, w, 3], for one thread at a time.

@@ -79,6 +79,11 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     flags.DEFINE_bool("skip_bad_images", False, bad, **own)
     share = "With --skip_bad_images: stop nevertheless if more than this share of the files is bad."
     number("max_bad_share", 0.05, share, upper_bound=0.99)
+    white = (
+        "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected per"
+        " file, with a warning."
+    )
+    integer("white_level", 0, white, 0, 2**16 - 1)
     folder("data_dir", None, "Folder of the data set; without it, images are generated.")
     must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
     folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")

@@ -35,7 +35,7 @@ def test_photos_and_labels_are_matched_by_name(streets):
     assert DATASET.read(found[0], "val")[0].shape == (1, 16, 16, 3)
 
 
-def test_ids_are_never_blended_and_the_licence_plate_is_unlabeled(streets):
+def test_ids_are_resized_by_nearest_neighbour_and_licence_plates_are_unlabeled(streets):
     photo, labels = DATASET.find(streets, "train")[0]
     ids = np.zeros((32, 64), np.uint8)
     ids[::2], ids[1::2, ::2] = 33, 255
@@ -44,7 +44,7 @@ def test_ids_are_never_blended_and_the_licence_plate_is_unlabeled(streets):
     assert set(np.unique(read)) == {0, 33}
 
 
-def test_what_is_wrong_is_named(streets, tmp_path):
+def test_wrong_ids_sizes_and_names_are_refused(streets, tmp_path):
     photo, labels = DATASET.find(streets, "train")[0]
     Image.new("L", (64, 32), 34).save(labels)
     with pytest.raises(InputError, match="id 34"):
@@ -53,7 +53,7 @@ def test_what_is_wrong_is_named(streets, tmp_path):
     with pytest.raises(InputError, match="32x32"):
         DATASET.read((photo, labels), "train")
     (hidden := photo.parent.with_name(".checkpoints")).mkdir()
-    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # is nobody's city
+    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # hidden folders are no cities
     assert len(DATASET.find(streets, "train")) == 3
     other = photo.rename(photo.with_name("holiday.png"))
     with pytest.raises(InputError, match="holiday.png: not called NAME_leftImg8bit.png"):
@@ -66,19 +66,33 @@ def test_what_is_wrong_is_named(streets, tmp_path):
         DATASET.find(tmp_path / "leftImg8bit", "train")
 
 
-def test_the_official_nineteen():
+def test_photos_of_any_format_and_folders_of_any_letter_case_are_found(streets):
+    for folder in ("leftImg8bit", "gtFine"):
+        (streets / folder / "train").rename(streets / folder / "Train")
+    photo = streets / "leftImg8bit/Train/ulm/ulm_a_leftImg8bit.png"
+    Image.open(photo).save(photo.with_suffix(".TIF"))
+    photo.unlink()
+    found = DATASET.find(streets, "train")
+    assert [each.name for each, _ in found] == [
+        "aachen_c_leftImg8bit.png",
+        "ulm_a_leftImg8bit.TIF",
+        "ulm_b_leftImg8bit.png",
+    ]
+
+
+def test_the_official_benchmark_scores_19_classes():
     names = list(np.array(cityscapes_labels.CLASSES)[cityscapes_labels.OFFICIAL])
     assert len(names) == 19 and {"road", "bicycle", "train", "traffic light"} <= set(names)
     assert not {"parking", "polegroup", "caravan", "unlabeled"} & set(names)
     assert len(cityscapes_labels.CLASSES) == 34 == len(cityscapes_labels.PALETTE)
 
 
-def test_mean_iou_over_19_ignores_the_pixels_of_the_rest():
+def test_mean_iou_over_19_ignores_pixels_of_the_other_classes():
     confusion = np.zeros((34, 34), np.int64)
     confusion[7, 7], confusion[7, 8], confusion[8, 8] = 90, 10, 40  # road, pavement
-    confusion[7, 9] = 20  # road taken for parking: wrong in both
+    confusion[7, 9] = 20  # road predicted as parking: wrong in both
     confusion[0, 7], confusion[9, 8] = 1000, 500  # unlabeled and parking: ignored officially
-    figures = cityscapes_labels.figures(confusion)
+    figures = cityscapes_labels.scores(confusion)
     assert figures["mean_iou_19"] == pytest.approx((90 / 120 + 40 / 50) / 2)
     assert figures["classes_averaged_19"] == 2
     assert figures["mean_iou"] == pytest.approx((0 + 90 / 1120 + 40 / 550 + 0) / 4)

@@ -1,4 +1,4 @@
-"""The road rule and the layout, on hand-made JPEG pairs."""
+"""The road rule and the layout of the pairs."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,8 @@ def road(tolerance=30, rgb=(128, 64, 128), size=32, **options):
 
 
 @pytest.mark.parametrize("tolerance, expected", [(10, [1, 0, 0, 0]), (30, [1, 1, 0, 0]), (50, [1, 1, 1, 0])])
-def test_a_pixel_is_road_within_the_largest_channel_distance(tmp_path, tolerance, expected):
-    # at distances 0, 20 in every channel (35 in the sum of squares), 40 in one channel, 82
+def test_a_pixel_is_road_if_no_channel_differs_by_more_than_the_tolerance(tmp_path, tolerance, expected):
+    # at largest channel distances 0, 20, 40 and 66
     colours = np.array([(128, 64, 128), (148, 44, 148), (128, 104, 128), (70, 130, 180)], np.uint8)
     pair = np.zeros((64, 128, 3), np.uint8)
     pair[:, 64:] = colours.repeat(16, axis=0)
@@ -43,12 +43,19 @@ def test_pairs_are_found_in_the_folder_or_one_below(pairs):
     assert len(cityscapes_pairs.find(pairs, "val")) == 3
 
 
+def test_pairs_of_any_format_in_folders_of_any_letter_case_are_found(pairs):
+    (pairs / "val").rename(pairs / "Val")
+    Image.open(pairs / "Val/1.jpg").save(pairs / "Val/4.PNG")
+    assert [path.name for (path,) in cityscapes_pairs.find(pairs, "val")][-1] == "4.PNG"
+    assert len(cityscapes_pairs.find(pairs, "val")) == 4
+
+
 def test_folders_without_pairs_are_refused(tmp_path):
     with pytest.raises(InputError, match="--data_dir"):
         cityscapes_pairs.find(tmp_path, "train")
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
-    with pytest.raises(InputError, match="no .jpg pairs"):
+    with pytest.raises(InputError, match="no pairs"):
         cityscapes_pairs.find(tmp_path, "train")
 
 
@@ -58,7 +65,7 @@ def test_a_photo_without_its_colours_is_refused(tmp_path):
         road().read((tmp_path / "1.jpg",), "train")
 
 
-def test_masks_without_road_name_the_colours_that_are_there(pairs):
+def test_masks_without_road_are_refused_with_their_most_frequent_colours(pairs):
     files = cityscapes_pairs.find(pairs, "train")
     literal = road(tolerance=0, rgb=(128, 63, 126))
     pixels = sum(np.bincount(literal.read(each, "train")[1].ravel(), minlength=256) for each in files)
@@ -68,12 +75,12 @@ def test_masks_without_road_name_the_colours_that_are_there(pairs):
     road().check(np.array([5, 1] + [0] * 254), files)
 
 
-def test_clean_labels_are_without_specks_and_decided_by_the_majority(tmp_path):
+def test_clean_labels_have_no_specks_and_follow_the_majority(tmp_path):
     pair = np.zeros((64, 128, 3), np.uint8)
-    pair[33:, 64:] = (128, 64, 128)  # of the row 16 of 32, one half
-    for row, column in np.ndindex(8, 8):  # one speck in each 8x8, where reducing by nearest hits it
+    pair[33:, 64:] = (128, 64, 128)  # the upper half of resized row 16 is not road
+    for row, column in np.ndindex(8, 8):  # one speck per 8x8, where nearest neighbour samples
         pair[8 * row + 5, 64 + 8 * column + 5] = (128, 64, 128) if row < 4 else (70, 130, 180)
-    pair[36:40, 64:73] = (70, 130, 180)  # 4x9: no speck
+    pair[36:40, 64:73] = (70, 130, 180)  # 4x9 pixels are no speck
     Image.fromarray(pair).save(tmp_path / "1.jpg", quality=100, subsampling=0)
     (plain,), (clean,) = (
         road(clean_labels=clean).read((tmp_path / "1.jpg",), "train")[1] for clean in (False, True)

@@ -1,15 +1,19 @@
-"""Every kind of image file is read as it is meant, or refused in one sentence."""
+"""Image files of every kind are read correctly or refused in one sentence."""
 
 import errno
+import functools
 import io
 import struct
 import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from conftest import refused
 from PIL import Image, PngImagePlugin
 
-from core.data.images import map_rgb, read_class_ids, read_rgb
+from core.data import remarks
+from core.data.images import map_rgb, pages, read_class_ids, read_rgb, require_same_size
 from core.data.listing import image_files
 from core.runtime.errors import InputError
 
@@ -17,7 +21,7 @@ GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 
 
-def test_modes_become_rgb(tmp_path):
+def test_other_colour_modes_are_converted_to_rgb(tmp_path):
     grey = np.stack([GREY] * 3, axis=-1)
     cases = {
         "grey.png": (Image.fromarray(GREY), grey),
@@ -36,7 +40,7 @@ def test_modes_become_rgb(tmp_path):
             np.testing.assert_array_equal(read, expected, err_msg=name)
 
 
-def test_plain_rgb_files_are_mapped_and_no_others(tmp_path):
+def test_only_uncompressed_rgb_files_are_memory_mapped(tmp_path):
     photo = Image.fromarray(COLOUR)
     photo.save(tmp_path / "a.ppm")
     photo.save(tmp_path / "b.tif")
@@ -72,7 +76,7 @@ def tiled_tiff(tile, width, height):
 def test_exif_rotation_is_undone(tmp_path):
     upright = Image.fromarray(COLOUR)
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera lay on its side: turn clockwise to view
+    exif[0x0112] = 6  # display it turned clockwise
     upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_rgb(tmp_path / "turned.png"), COLOUR)
 
@@ -112,7 +116,7 @@ def test_damaged_files_are_named_in_one_sentence(tmp_path, content):
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), OSError(errno.EMFILE, "Too many open files")], ids=repr)
-def test_a_fault_of_the_machine_is_none_of_the_file(tmp_path, monkeypatch, fault):
+def test_a_fault_of_the_machine_is_not_blamed_on_the_file(tmp_path, monkeypatch, fault):
     Image.fromarray(COLOUR).save(tmp_path / "good.png")
 
     def fail(image):
@@ -123,7 +127,7 @@ def test_a_fault_of_the_machine_is_none_of_the_file(tmp_path, monkeypatch, fault
         read_rgb(tmp_path / "good.png")
 
 
-def test_another_kind_of_image_is_told_what_may_be(tmp_path):
+def test_an_unknown_format_is_told_the_known_formats(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "photo.tga")
     with pytest.raises(InputError, match="photo.tga: not a readable image .none of JPEG, PNG, .*PPM"):
         read_rgb(tmp_path / "photo.tga")
@@ -134,7 +138,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_rgb(tmp_path / "gone.jpg")
 
 
-def test_class_ids_are_the_numbers_in_the_file(tmp_path):
+def test_class_ids_are_the_stored_numbers(tmp_path):
     ids = GREY % 7
     Image.fromarray(ids).save(tmp_path / "grey.png")
     palette = Image.fromarray(ids).convert("P")
@@ -153,3 +157,123 @@ def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):
     assert [path.name for path in image_files(tmp_path, (".jpg",))] == ["1.JPG", "2.jpg", "10.jpg"]
     with pytest.raises(InputError, match="nowhere"):
         image_files(tmp_path / "nowhere", (".jpg",))
+
+
+# --- 16 bits per sample
+
+
+def write_tiff(path, samples, *, photometric=1, order="<", sample_format=1, orientation=1):
+    """An uncompressed TIFF of samples [H, W] or [H, W, bands]. sample_format: 2 signed, 3 floating point."""
+    height, width = samples.shape[:2]
+    bands = 1 if samples.ndim == 2 else samples.shape[2]
+    data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
+    end = 8 + 2 + 11 * 12 + 4  # of the directory; bits and format of each band and the pixels follow
+    bits, formats = [8 * samples.dtype.itemsize] * bands, [sample_format] * bands
+    tail_size = 4 * bands if bands > 2 else 0
+    entries = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [end + tail_size]}
+    entries |= {274: [orientation], 277: [bands], 278: [height], 279: [len(data)], 339: formats}
+    directory, tail = struct.pack(f"{order}H", len(entries)), b""
+    for tag, values in entries.items():
+        packed = struct.pack(f"{order}{len(values)}H", *values)
+        if len(packed) > 4:
+            packed, tail = struct.pack(f"{order}I", end + len(tail)), tail + packed
+        directory += struct.pack(f"{order}HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    path.write_bytes(head + directory + bytes(4) + tail + data)
+
+
+def write_png16(path, samples):
+    path.write_bytes(tf.io.encode_png(samples.reshape(*samples.shape[:2], -1)).numpy())
+
+
+write_rgb_tiff = functools.partial(write_tiff, photometric=2)
+write_inverted_tiff = functools.partial(write_tiff, photometric=0)
+write_big_endian_tiff = functools.partial(write_tiff, photometric=2, order=">")
+RGB16, GREY16 = COLOUR.astype(np.uint16), GREY.astype(np.uint16)
+SIXTEEN_BITS = {  # an 8-bit image, its samples with more bits, the writer, and the white level
+    "RGB PNG, 12 bits": (COLOUR, RGB16 * 16, write_png16, 4095),
+    "RGB TIFF, 11 bits": (COLOUR, RGB16 * 8, write_rgb_tiff, 2047),
+    "RGB TIFF, big endian": (COLOUR, RGB16 * 257, write_big_endian_tiff, 65535),
+    "grey PNG, 12 bits": (GREY, GREY16 * 16, write_png16, 4095),
+    "grey TIFF": (GREY, GREY16 * 257, write_tiff, 65535),
+    "grey TIFF, 0 is white": (GREY, (255 - GREY16) * 257, write_inverted_tiff, 65535),
+}
+
+
+@pytest.mark.parametrize("expected, samples, write, white", SIXTEEN_BITS.values(), ids=SIXTEEN_BITS)
+def test_16_bit_photos_equal_the_8_bit_photo_within_rounding(tmp_path, expected, samples, write, white):
+    path = tmp_path / "photo.image"
+    write(path, samples)
+    rgb = np.asarray(Image.fromarray(expected).convert("RGB")).astype(int)
+    with remarks.collect() as found:
+        detected = np.asarray(read_rgb(path)).astype(int)
+    assert np.abs(detected - rgb).max() <= 1
+    if white == 65535:
+        assert not found
+    else:
+        ((_, sentence),) = found
+        assert str(path) in sentence and str(samples.max()) in sentence and str(white) in sentence
+    with remarks.collect() as found:
+        np.testing.assert_array_equal(read_rgb(path, white_level=white), detected)
+    assert not found
+
+
+def test_the_white_level_decides_the_brightness(tmp_path):
+    path = tmp_path / "dark.png"
+    write_png16(path, np.full((2, 2), 500, np.uint16))
+    values = [np.asarray(read_rgb(path, white_level=white))[0, 0, 0] for white in (500, 1000, 400)]
+    assert values == [255, 128, 255]  # samples above white are clipped
+
+
+def test_signed_and_32_bit_samples_need_a_white_level(tmp_path):
+    path = tmp_path / "photo.tif"
+    write_tiff(path, np.array([[0, 0.5]], np.float32), sample_format=3)
+    with refused("--white_level"):
+        read_rgb(path)
+    write_tiff(path, np.array([[-5, 500, 2000]], np.int16), sample_format=2)
+    with refused("--white_level"):
+        read_rgb(path)
+    assert np.asarray(read_rgb(path, white_level=1000))[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_a_16_bit_photo_is_turned_once_by_its_exif_orientation(tmp_path):
+    write_tiff(tmp_path / "photo.tif", np.rot90(RGB16, 1) * 257, photometric=2, orientation=6)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "photo.tif"), COLOUR)
+
+
+# --- TIFF pages, unusual TIFFs, orientation
+
+
+def test_pages_are_counted_without_reduced_copies(tmp_path):
+    first, second = Image.fromarray(COLOUR), Image.fromarray(255 - COLOUR)
+    first.save(tmp_path / "two.tif", save_all=True, append_images=[second])
+    assert pages(tmp_path / "two.tif") == [0, 1]
+    np.testing.assert_array_equal(read_rgb(tmp_path / "two.tif", page=1), second)
+    with remarks.collect() as found:
+        np.testing.assert_array_equal(read_rgb(tmp_path / "two.tif"), first)
+    assert "only the first of its 2 pages" in found[0][1]
+    second.encoderinfo = {"tiffinfo": {254: 1}}
+    first.save(tmp_path / "overview.tif", save_all=True, append_images=[second])
+    with remarks.collect() as found:
+        read_rgb(tmp_path / "overview.tif")
+    assert pages(tmp_path / "overview.tif") == [0] and not found
+
+
+def test_an_unusual_tiff_is_described(tmp_path):
+    write_tiff(tmp_path / "bands.tif", np.zeros((2, 2, 5), np.uint8))
+    with pytest.raises(InputError, match="bands.tif: .*a TIFF of 5 bands with 8-bit unsigned samples"):
+        read_rgb(tmp_path / "bands.tif")
+    write_tiff(tmp_path / "double.tif", np.zeros((2, 2)), sample_format=3)
+    with pytest.raises(InputError, match="double.tif: .*1 bands with 64-bit floating-point samples"):
+        read_rgb(tmp_path / "double.tif")
+
+
+def test_a_mask_that_fits_only_the_photo_before_turning_is_named_with_the_reason(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", exif=exif)
+    with remarks.collect() as found:
+        photo = read_rgb(tmp_path / "photo.jpg")
+    assert photo.size == (6, 8) and "EXIF orientation" in found[0][1]
+    with pytest.raises(InputError, match="mask.png: 8x6 pixels, but its photo has 6x8 because its EXIF"):
+        require_same_size(photo, Image.new("L", (8, 6)), "mask.png")

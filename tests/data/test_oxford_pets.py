@@ -1,4 +1,4 @@
-"""The official layout of the pets, with the odd files that the real set has."""
+"""The official layout of the pets, with unusual files as in the real set."""
 
 import numpy as np
 import pytest
@@ -30,18 +30,28 @@ def pets(tmp_path):
     return tmp_path
 
 
-def test_the_official_lists_make_the_splits(pets):
+def test_the_official_lists_define_the_splits(pets):
     names = [[photo.stem for photo, _ in DATASET.find(pets, split)] for split in ("train", "val")]
     assert names == [["a_1", "c_3", "b_2"], ["d_4"]]
 
 
-def test_trimaps_become_class_ids_from_zero_whatever_the_photo_is(pets):
+def test_trimaps_become_class_ids_from_0_for_photos_of_every_format(pets):
     for files in [*DATASET.find(pets, "train"), *DATASET.find(pets, "val")]:
         photo, mask = DATASET.read(files, "train")
         assert photo.shape == (1, 16, 16, 3) and photo.dtype == np.uint8
         assert set(np.unique(mask)) == {0, 1, 2}
-        # 0 pet, 1 background, 2 outline; resized by nearest neighbour, so no fourth value
+        # 0 pet, 1 background, 2 outline
         assert mask[0, 0, 0] == 1 and mask[0, 8, 8] == 0 and mask[0, 4, 8] == 2
+
+
+def test_photos_with_other_suffixes_and_folders_of_any_letter_case_are_found(pets):
+    (pets / "images/a_1.jpg").rename(pets / "images/a_1.JPEG")
+    (pets / "images").rename(pets / "Images")
+    (pets / "annotations/trimaps").rename(pets / "annotations/Trimaps")
+    assert DATASET.find(pets, "train")[0][0] == pets / "Images/a_1.JPEG"
+    (pets / "Images/a_1.png").touch()
+    with pytest.raises(InputError, match="has the same name"):
+        DATASET.find(pets, "train")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +68,7 @@ def test_trimaps_become_class_ids_from_zero_whatever_the_photo_is(pets):
         (lambda pets: Image.new("RGB", (24, 40)).save(pets / "annotations/trimaps/a_1.png"), "RGB"),
     ],
 )
-def test_what_is_wrong_is_named(pets, damage, expected):
+def test_wrong_lists_and_files_are_named(pets, damage, expected):
     damage(pets)
     with pytest.raises(InputError, match=expected):
         DATASET.read(DATASET.find(pets, "train")[0], "train")

@@ -1,0 +1,46 @@
+"""Mask colours -> class ids, exactly or within a tolerance."""
+
+import numpy as np
+
+OTHER = 255  # the class id of a colour that belongs to no class
+NEAR = 32  # a colour at most this far from a class colour suggests lossy compression
+
+
+def pack(colours):
+    """uint8 [..., 3] -> int32 [...]: red, green and blue in one number."""
+    return np.asarray(colours, np.uint8).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+
+
+def unpack(colour):
+    """(red, green, blue) of a packed colour."""
+    return int(colour) >> 16, int(colour) >> 8 & 255, int(colour) & 255
+
+
+def class_ids(packed, palette, tolerance=0):
+    """uint8 [...]: for each packed colour, the index of its colour in the palette, else OTHER.
+
+    tolerance: the largest difference in any channel, 0..255; the nearest colour is taken, the
+    first of equally near ones.
+    """
+    ids = np.full(packed.shape, OTHER, np.uint8)
+    for class_id, colour in reversed(list(enumerate(pack(palette)))):
+        ids[packed == colour] = class_id
+    others = ids == OTHER
+    if tolerance and others.any():
+        colours, inverse = np.unique(packed[others], return_inverse=True)
+        nearest, distance = nearest_colours(colours, palette)
+        ids[others] = np.where(distance <= tolerance, nearest, OTHER).astype(np.uint8)[inverse]
+    return ids
+
+
+def nearest_colours(colours, palette):
+    """(index of the nearest palette colour, largest channel difference to it) of packed colours [N]."""
+    rgb = np.array([unpack(colour) for colour in colours], np.int16).reshape(-1, 1, 3)
+    distances = np.abs(rgb - np.array(palette, np.int16)).max(axis=-1)  # [N, colours of the palette]
+    return distances.argmin(axis=1), distances.min(axis=1)
+
+
+def most_frequent(counts, number=5):
+    """Text that lists the most frequent colours of a `collections.Counter` of RGB tuples."""
+    frequent = ", ".join(f"{colour} {count:,}" for colour, count in counts.most_common(number))
+    return frequent + (" ..." if len(counts) > number else "")

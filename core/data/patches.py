@@ -1,0 +1,33 @@
+"""Large photos cut into square patches, and splits that keep or mix the patches of a photo."""
+
+import math
+
+import numpy as np
+
+from core.runtime.errors import InputError
+
+
+def cut(pixels, size):
+    """[H, W, ...] -> [K, size, size, ...]: row by row from the top left; the remainder is dropped."""
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    grid = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, *pixels.shape[2:])
+    return grid.swapaxes(1, 2).reshape(rows * columns, size, size, *pixels.shape[2:])
+
+
+def require_one(photo, photo_file, size):
+    """Raise InputError if a photo, a PIL image, is smaller than one patch."""
+    if min(photo.size) < size:
+        raise InputError(
+            f"{photo_file}: {photo.width}x{photo.height} pixels hold no patch of {size};"
+            " take a smaller --patch_size or remove the photo and its mask."
+        )
+
+
+def held_out(count, share, seed):
+    """Indices, int64, of a random share (0 to 1, rounded up) of `count` things.
+
+    They are those of scikit-learn's train_test_split(test_size=share, random_state=seed):
+    NumPy guarantees that the numbers of RandomState never change.
+    """
+    order = np.random.RandomState(seed).permutation(count)
+    return order[: math.ceil(round(share * count, 9))]
