@@ -157,6 +157,14 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
         raise InputError(f"{path}: {reason}") from None
 
 
+def recorded_flag(folder, name):
+    """Return a flag's value, as text, in the flags.cfg of a run with checkpoints; otherwise None."""
+    if not any((folder / "checkpoints").glob("*.npz")):
+        return None
+    values = [line.partition("=")[2] for line in _flags_cfg(folder) if line.startswith(f"--{name}=")]
+    return values[-1] if values else None
+
+
 def _flags_cfg(folder):
     """Return the lines of flags.cfg, at least one."""
     path = folder / "flags.cfg"

@@ -7,7 +7,7 @@ import re
 from absl import flags
 
 from core.data import augment
-from core.runtime import distribution
+from core.runtime import distribution, precision
 from core.training import optimizer
 
 
@@ -92,8 +92,11 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     flags.DEFINE_bool("tensorboard", False, "Write scalars and pictures for TensorBoard.", **own)
 
     # --- the device
-    dtypes = ["float32", "bfloat16", "float16"]
-    dtype = "Dtype of activations. float16, with loss scaling, is for GPUs that are too old for bfloat16."
+    dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
+    dtype = (
+        "Dtype of activations. float16, with loss scaling, is for GPUs that are too old for bfloat16. auto:"
+        " the faster of float32 and bfloat16 on this machine, measured for a second when a run begins."
+    )
     flags.DEFINE_enum("precision", "float32", dtypes, dtype, **own)
     flags.DEFINE_bool("xla", False, "Compile a training step with XLA.", **own)
     devices = "One device, all GPUs of this machine, or those of all machines in TF_CONFIG."

@@ -21,7 +21,7 @@ from core.data import augment, batches, cache, membership, resident
 from core.inference import render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
-from core.runtime import device, distribution, progress
+from core.runtime import device, distribution, precision, progress
 from core.runtime.errors import InputError
 from core.training import history, optimizer, signals, state, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
@@ -48,6 +48,8 @@ def run(experiment, define_flags, flags):
             raise InputError(
                 f"--batch_size={flags.batch_size}: must be a multiple of the {replicas} replicas."
             )
+        if flags.precision == precision.AUTO:
+            flags.precision = _choose_precision(folder)
         claim = run_folder.claim(folder, experiment.name, define_flags, flags)
         with claim if distribution.is_chief() else contextlib.nullcontext():
             result_flags = repr(run_folder.result_flags(define_flags, flags))
@@ -59,6 +61,23 @@ def run(experiment, define_flags, flags):
                 return 0
             training.check_data()
             return training.run()
+
+
+def _choose_precision(folder):
+    """Return the precision that --precision=auto stands for: a begun run's own, else the faster one.
+
+    The run folder records the choice. All workers take the choice of the first.
+    """
+    recorded = run_folder.recorded_flag(folder, "precision")
+    if recorded:
+        print(f"--precision=auto: {recorded}, as this run began")
+        return recorded
+    seconds = precision.step_seconds()
+    fastest = precision.CANDIDATES.index(min(seconds, key=seconds.get))
+    chosen = precision.CANDIDATES[distribution.gathered([fastest])[0, 0]]
+    steps = ", ".join(f"{1000 * each:.1f} ms in {name}" for name, each in seconds.items())
+    print(f"--precision=auto: {chosen}; a test step took {steps}")
+    return chosen
 
 
 class Training:

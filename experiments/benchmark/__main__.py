@@ -1,4 +1,7 @@
-"""The command `python -m experiments.benchmark`; `comparison` describes what it measures."""
+"""Compare the speed of a network with this machine's limits and with other frameworks.
+
+`experiments.benchmark.comparison` describes what is measured, and how to run it.
+"""
 
 from core.runtime import cli
 from experiments.benchmark import comparison

@@ -1,0 +1,53 @@
+"""The faster of float32 and bfloat16 on this machine, for --precision=auto.
+
+bfloat16 is faster on processors with instructions for it and slower on others.
+"""
+
+import time
+
+import tensorflow as tf
+
+AUTO = "auto"
+CANDIDATES = ("float32", "bfloat16")
+SECONDS = 1.0  # duration of the measurement after tracing
+WIDTHS = (16, 16, 64, 64)  # channels of the measured convolutions; max-pooling follows the second
+IMAGES = (4, 128, 128, 16)  # [B, H, W, C] of the input
+
+
+def step_seconds(seconds=SECONDS):
+    """Measure a test step in each of CANDIDATES: name -> seconds of its fastest step.
+
+    A step is the forward pass and the gradients of four 3x3 convolutions with ReLU, shaped like the
+    first levels of the U-Nets. The candidates take turns until `seconds` have passed.
+    """
+    steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
+    for step in steps.values():
+        step()  # traces
+    durations, end = {name: [] for name in steps}, time.perf_counter() + seconds
+    while not durations[CANDIDATES[-1]] or time.perf_counter() < end:
+        for name, step in steps.items():
+            before = time.perf_counter()
+            step()
+            durations[name].append(time.perf_counter() - before)
+    return {name: min(each) for name, each in durations.items()}
+
+
+def _make_step(dtype):
+    """A function () -> None that computes the test network and its gradients once, and waits."""
+    channels = zip((IMAGES[-1], *WIDTHS), WIDTHS)
+    kernels = [tf.fill([3, 3, inside, outside], 0.01) for inside, outside in channels]
+    images = tf.ones(IMAGES, dtype)
+
+    @tf.function(autograph=False)
+    def gradients(images, kernels):
+        with tf.GradientTape() as tape:
+            tape.watch(kernels)
+            x = images
+            for layer, kernel in enumerate(kernels):
+                x = tf.nn.relu(tf.nn.conv2d(x, tf.cast(kernel, dtype), strides=1, padding="SAME"))
+                if layer == 1:
+                    x = tf.nn.max_pool2d(x, ksize=2, strides=2, padding="VALID")
+            loss = tf.reduce_mean(tf.cast(x, tf.float32))
+        return tf.add_n([tf.reduce_sum(each) for each in tape.gradient(loss, kernels)])
+
+    return lambda: float(gradients(images, kernels))

@@ -1,0 +1,28 @@
+"""--precision=auto: a measurement when a run begins, the recorded choice when it continues."""
+
+from core.runs import run_folder
+from core.runtime import cli, precision
+from core.training import loop
+from experiments import cityscape_road
+
+
+def test_both_precisions_are_measured():
+    seconds = precision.step_seconds(seconds=0)
+    assert seconds.keys() == {"float32", "bfloat16"} and min(seconds.values()) > 0
+
+
+def test_auto_records_the_faster_precision_and_a_resume_keeps_it(pairs, tmp_path, monkeypatch, capsys):
+    def train(faster):
+        slower = {"float32": 0.2, "bfloat16": 0.2}
+        monkeypatch.setattr(precision, "step_seconds", lambda: slower | {faster: 0.1})
+        arguments = ["--size=16", "--batch_size=6", "--epochs=1", "--precision=auto", f"--data_dir={pairs}"]
+        arguments += [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
+        flags = cli.parse(cityscape_road.define_flags, arguments)
+        assert loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags) == 0
+        return capsys.readouterr().out
+
+    printed = train("bfloat16")
+    assert "--precision=auto: bfloat16; a test step took 200.0 ms in float32, 100.0 ms in bfloat16" in printed
+    assert run_folder.read_flags(tmp_path / "run", cityscape_road.define_flags).precision == "bfloat16"
+    printed = train("float32")
+    assert "--precision=auto: bfloat16, as this run began" in printed and "this run is finished" in printed
