@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+IGNORE = 255  # class id of pixels that are left out of loss and metrics
+
 Files = tuple[Path, ...]  # the files of one example: one pair, or a photo and its mask
 
 
@@ -54,6 +56,7 @@ class Experiment:
     name:          the name of its module in `experiments`.
     palette:       RGB of each class, 0..255.
     init_weights:  (seed) -> dict of name -> tf.Variable.
+    ignore:        True if masks may hold the class id IGNORE. Otherwise such masks are refused.
     load_weights:  (weights) -> None: assigns published values to some weights when a run begins.
     forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits
                    [B, H, W, classes], or [B, H, W, 1] for two classes.
@@ -77,4 +80,5 @@ class Experiment:
     best: str
     measures: Mapping[str, Callable] = dataclasses.field(default_factory=dict)
     augment: Sequence[Callable] = ()
+    ignore: bool = False
     load_weights: Callable[[dict], None] = lambda weights: None

@@ -1,44 +1,99 @@
-"""Losses: float32 logits and class ids -> one number per example.
+"""Losses: functions (float32 logits, class ids) -> float32 [B], one number per example.
 
-Per example, so that the mean over a data set counts each example once however
-the batches fall.
+The mean over a data set then counts each example once, whatever the sizes of the batches.
+Pixels whose class id is `experiment.IGNORE` (255) are left out. To use class weights, bind
+them: `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
 """
 
+import numpy as np
 import tensorflow as tf
 
+from core.experiment import IGNORE
+from core.runtime.errors import InputError
 
-def binary_cross_entropy(logits, masks):
-    """Mean over the pixels of each example, in nats: [B, H, W, 1], [B, H, W] -> [B].
 
-    masks holds 0 or 1. Computed from logits: finite for any finite logit.
+def binary_cross_entropy(logits, masks, *, class_weights=None):
+    """Return each example's mean cross-entropy in nats per pixel: [B, H, W, 1], [B, H, W] -> [B].
+
+    masks: class ids 0, 1 or IGNORE. class_weights: a factor for the pixels of each of the two
+    classes. Computed from logits, so it is finite for any finite logit. Raises InputError if
+    the logits have more than one channel.
     """
+    if logits.shape[-1] != 1:
+        raise InputError(
+            f"losses.binary_cross_entropy: the network has {logits.shape[-1]} logits per pixel; use"
+            " losses.categorical_cross_entropy, or a network with one logit for two classes."
+        )
+    counted, labels = _split_ignored(masks)
     per_pixel = tf.nn.sigmoid_cross_entropy_with_logits(
-        labels=tf.cast(masks, logits.dtype), logits=logits[..., 0]
+        labels=tf.cast(labels, logits.dtype), logits=logits[..., 0]
     )
-    return tf.reduce_mean(per_pixel, axis=[1, 2])
+    return _mean(per_pixel, counted, labels, class_weights)
 
 
-def categorical_cross_entropy(logits, masks):
-    """Mean over the pixels of each example, in nats: [B, H, W, C], [B, H, W] -> [B].
+def categorical_cross_entropy(logits, masks, *, class_weights=None):
+    """Return each example's mean cross-entropy in nats per pixel: [B, H, W, C], [B, H, W] -> [B].
 
-    masks holds class ids below C. Softmax and logarithm are taken together, from
-    logits: finite for any finite logits.
+    masks: class ids below C, or IGNORE. class_weights: a factor for the pixels of each of the C
+    classes. Softmax and logarithm are computed together from logits, so the loss is finite for
+    any finite logits. Raises InputError if the logits have one channel only.
     """
-    per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tf.cast(masks, tf.int32), logits=logits)
-    return tf.reduce_mean(per_pixel, axis=[1, 2])
+    if logits.shape[-1] == 1:
+        raise InputError(
+            "losses.categorical_cross_entropy: the network has one logit per pixel, so this loss is always"
+            " 0; use losses.binary_cross_entropy, or a network with a logit for each class."
+        )
+    counted, labels = _split_ignored(masks)
+    per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=tf.cast(labels, tf.int32), logits=logits
+    )
+    return _mean(per_pixel, counted, labels, class_weights)
 
 
 def dice(logits, masks):
-    """1 - the soft Dice index of each example: [B, H, W, C], [B, H, W] -> [B], 0 to 1.
+    """Return 1 - the soft Dice index of each example, 0 to 1: [B, H, W, C], [B, H, W] -> [B].
 
-    Where C is 1, of the class 1 alone, by the sigmoid; else of all classes' pixels in
-    one sum: 1 - the mean probability of the true class. (A mean over the classes would
-    be ruled by those that an image has little or nothing of.) One pixel is added to
-    numerator and denominator (Milletari et al., 2016, without the squares).
+    If C is 1, the index is that of class 1, from the sigmoid. Otherwise the softmax is summed
+    over the pixels of all classes, which gives 1 - the mean probability of the true class: a
+    mean over classes would be dominated by classes with few pixels in an image. One pixel is
+    added to numerator and denominator (Milletari et al., 2016, without the squares).
     """
     if logits.shape[-1] == 1:
-        share, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
+        probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
     else:
-        share, truth = tf.nn.softmax(logits), tf.one_hot(masks, logits.shape[-1])
-    hit, both = (tf.reduce_sum(each, axis=[1, 2, 3]) for each in (share * truth, share + truth))
+        probability, truth = tf.nn.softmax(logits), tf.one_hot(masks, logits.shape[-1])
+    counted, _ = _split_ignored(masks)
+    probability *= tf.cast(counted, tf.float32)[..., None]
+    hit, both = (tf.reduce_sum(x, axis=[1, 2, 3]) for x in (probability * truth, probability + truth))
     return 1 - (2 * hit + 1) / (both + 1)
+
+
+def balanced_class_weights(class_pixels):
+    """Return class weights inverse to the number of pixels, float32 [C], with mean 1 over all pixels.
+
+    class_pixels: int [C], the pixels of each class in the training masks. The weight is
+    total / (number of classes that occur * pixels of the class), as in scikit-learn's
+    "balanced". A class without pixels gets weight 1.
+    """
+    pixels = np.asarray(class_pixels, np.float64)
+    occurring = np.count_nonzero(pixels)
+    return np.where(pixels > 0, pixels.sum() / (occurring * np.maximum(pixels, 1)), 1).astype(np.float32)
+
+
+def _split_ignored(masks):
+    """Which pixels count, bool [B, H, W], and class ids in which 0 replaces IGNORE."""
+    masks = tf.convert_to_tensor(masks)
+    counted = tf.not_equal(masks, IGNORE)
+    return counted, tf.where(counted, masks, 0)
+
+
+def _mean(per_pixel, counted, labels, class_weights):
+    """The mean over the counted pixels of each example, [B]; 0 for an example without any.
+
+    Class weights scale the sum, not the number of pixels that it is divided by.
+    """
+    if class_weights is not None:
+        per_pixel *= tf.gather(tf.constant(class_weights, per_pixel.dtype), tf.cast(labels, tf.int32))
+    counted = tf.cast(counted, per_pixel.dtype)
+    total, share = (tf.reduce_mean(x, axis=[1, 2]) for x in (per_pixel * counted, counted))
+    return tf.math.divide_no_nan(total, share)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from core import losses, metrics
+from core.runtime.errors import InputError
 
 CONFUSION = np.array([[50, 3, 0, 0], [2, 20, 5, 0], [0, 1, 10, 0], [0, 0, 0, 0]])  # class 3: absent
 
@@ -23,7 +24,23 @@ def test_class_ids_of_one_logit_and_of_many():
     np.testing.assert_array_equal(metrics.class_ids(many), [[[0, 2]]])
 
 
-def test_figures_by_hand():
+def test_ignored_pixels_are_left_out_of_the_confusion_matrix():
+    truth, prediction = np.array([[[0, 1, 255, 2, 255]]], np.uint8), np.array([[[0, 2, 1, 2, 2]]], np.uint8)
+    expected = np.zeros([3, 3], int)
+    expected[0, 0] = expected[1, 2] = expected[2, 2] = 1
+    np.testing.assert_array_equal(metrics.confusion_matrix(truth, prediction, 3), expected)
+    many = metrics.confusion_matrix(np.array([254, 255], np.uint8), np.array([254, 254], np.uint8), 255)
+    assert many.numpy().sum() == many[254, 254] == 1
+
+
+def test_metrics_of_another_number_of_classes_are_refused():
+    with pytest.raises(InputError, match="two classes, but there are 4; use metrics.multiclass"):
+        metrics.binary(CONFUSION)
+    with pytest.raises(InputError, match="3 names for 4 classes"):
+        metrics.multiclass(("a", "b", "c"))(CONFUSION)
+
+
+def test_class_metrics_by_hand():
     np.testing.assert_allclose(metrics.iou(CONFUSION), [50 / 55, 20 / 31, 10 / 16, np.nan])
     np.testing.assert_allclose(metrics.precision(CONFUSION), [50 / 52, 20 / 24, 10 / 15, np.nan])
     np.testing.assert_allclose(metrics.recall(CONFUSION), [50 / 53, 20 / 27, 10 / 11, np.nan])
@@ -34,15 +51,15 @@ def test_iou_is_not_dice():
     assert metrics.iou(np.array([[6, 1], [1, 2]]))[1] == 2 / 4  # Dice would be 4 / 6
 
 
-def test_binary_figures_are_of_class_one():
-    figures = metrics.binary(np.array([[6, 1], [3, 2]]))
-    assert figures == {"iou": 2 / 6, "accuracy": 8 / 12, "precision": 2 / 3, "recall": 2 / 5}
+def test_binary_metrics_are_of_class_one():
+    found = metrics.binary(np.array([[6, 1], [3, 2]]))
+    assert found == {"iou": 2 / 6, "accuracy": 8 / 12, "precision": 2 / 3, "recall": 2 / 5}
 
 
-def test_a_class_in_neither_truth_nor_prediction_counts_for_nothing():
-    figures = metrics.multiclass(("a", "b", "c", "d"))(CONFUSION)
-    assert figures["mean_iou"] == pytest.approx((50 / 55 + 20 / 31 + 10 / 16) / 3)
-    assert figures["classes_averaged"] == 3 and np.isnan(figures["iou/d"])
+def test_a_class_in_neither_truth_nor_prediction_is_excluded_from_the_mean():
+    found = metrics.multiclass(("a", "b", "c", "d"))(CONFUSION)
+    assert found["mean_iou"] == pytest.approx((50 / 55 + 20 / 31 + 10 / 16) / 3)
+    assert found["classes_averaged"] == 3 and np.isnan(found["iou/d"])
 
 
 def test_binary_cross_entropy_by_hand():
@@ -62,7 +79,7 @@ def test_categorical_cross_entropy_by_hand():
     np.testing.assert_allclose(losses.categorical_cross_entropy(logits, masks), expected, rtol=1e-5)
 
 
-def test_losses_stay_finite_at_absurd_logits():
+def test_losses_stay_finite_at_very_large_logits():
     logits = tf.constant([[[[1e4], [-1e4]]]])
     assert losses.binary_cross_entropy(logits, [[[0, 1]]]).numpy() == pytest.approx([1e4])
     logits = tf.constant([[[[1e4, -1e4]]]])
@@ -70,7 +87,7 @@ def test_losses_stay_finite_at_absurd_logits():
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_the_dice_loss_by_hand(classes):
+def test_dice_loss_by_hand(classes):
     rng = np.random.RandomState(0)
     logits = rng.randn(2, 4, 5, classes).astype(np.float32)
     masks = rng.randint(0, max(classes, 2), (2, 4, 5)).astype(np.uint8)
@@ -84,3 +101,74 @@ def test_the_dice_loss_by_hand(classes):
             hit, both = np.take_along_axis(share, mask[..., None], -1).sum(), 2 * mask.size
         expected.append(1 - (2 * hit + 1) / (both + 1))
     np.testing.assert_allclose(losses.dice(logits, masks), expected, rtol=1e-5)
+
+
+def ignored_example(classes):
+    """Logits, masks with a third of the pixels ignored (all of the last example), and class weights."""
+    rng = np.random.RandomState(0)
+    logits = rng.normal(0, 3, (4, 6, 5, classes)).astype(np.float32)
+    masks = rng.randint(0, max(classes, 2), (4, 6, 5)).astype(np.uint8)
+    masks[rng.uniform(size=masks.shape) < 0.3] = 255
+    masks[3] = 255
+    return logits, masks, rng.uniform(0.5, 3, max(classes, 2)).astype(np.float32)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("classes", [1, 4])
+def test_cross_entropy_with_ignored_pixels_and_class_weights_by_hand(classes, weighted):
+    logits, masks, class_weights = ignored_example(classes)
+    scores = logits.astype(np.float64)
+    if classes == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=-1)
+    log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    expected = []
+    for each, mask in zip(log_p, masks):
+        pixels = [
+            (each[at][mask[at]], class_weights[mask[at]]) for at in np.ndindex(mask.shape) if mask[at] != 255
+        ]
+        losses_of_pixels = [-value * (weight if weighted else 1) for value, weight in pixels]
+        expected.append(np.mean(losses_of_pixels) if pixels else 0)
+    loss = losses.binary_cross_entropy if classes == 1 else losses.categorical_cross_entropy
+    found = loss(logits, masks, class_weights=class_weights if weighted else None)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_ignored_pixels_have_no_gradient_and_the_loss_is_keras(classes):
+    logits, masks, _ = ignored_example(classes)
+    logits = tf.constant(logits)
+    loss = losses.binary_cross_entropy if classes == 1 else losses.categorical_cross_entropy
+    keras = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)
+    both = logits if classes > 1 else tf.concat([tf.zeros_like(logits), logits], axis=-1)
+    expected = [float(keras(masks[index], both[index])) for index in range(3)]
+    np.testing.assert_allclose(loss(logits, masks)[:3], expected, rtol=1e-5)
+    for function in (loss, losses.dice):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            total = tf.reduce_sum(function(logits, masks))
+        gradient = tape.gradient(total, logits).numpy()
+        assert (gradient[masks == 255] == 0).all() and (gradient[masks != 255] != 0).all()
+
+
+def test_dice_loss_does_not_depend_on_ignored_pixels():
+    for classes in (1, 4):
+        logits, masks, _ = ignored_example(classes)
+        other = np.where((masks == 255)[..., None], -logits, logits)
+        np.testing.assert_array_equal(losses.dice(logits, masks), losses.dice(other, masks))
+        row = masks[:1, :1] != 255
+        alone = losses.dice(logits[:1, :1][:, :, row[0, 0]], masks[:1, :1][:, :, row[0, 0]])
+        np.testing.assert_allclose(losses.dice(logits[:1, :1], masks[:1, :1]), alone, rtol=1e-6)
+
+
+def test_balanced_class_weights_are_inverse_to_pixels():
+    np.testing.assert_allclose(
+        losses.balanced_class_weights([60, 30, 10, 0]), [100 / 180, 100 / 90, 100 / 30, 1]
+    )
+
+
+def test_a_loss_that_does_not_fit_the_logits_is_refused():
+    masks = np.zeros([1, 2, 2], np.uint8)
+    with pytest.raises(InputError, match="3 logits per pixel"):
+        losses.binary_cross_entropy(tf.zeros([1, 2, 2, 3]), masks)
+    with pytest.raises(InputError, match="one logit per pixel"):
+        losses.categorical_cross_entropy(tf.zeros([1, 2, 2, 1]), masks)

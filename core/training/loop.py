@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from core.data import augment, batches, cache, membership, resident
+from core.experiment import IGNORE
 from core.inference import render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
@@ -140,11 +141,12 @@ class Training:
         """Raise InputError if the masks do not fit the experiment; print the size of the data."""
         classes = len(self.experiment.classes)
         for examples in (self.train, self.val):
-            beyond = np.flatnonzero(examples.class_pixels[classes:]) + classes
-            if len(beyond):
+            found = np.flatnonzero(examples.class_pixels).tolist()
+            beyond = [index for index in found if index >= classes]
+            if beyond and not (self.experiment.ignore and beyond == [IGNORE]):
                 raise InputError(
-                    f"{examples.data_dir}: the reader made class ids {beyond.tolist()} of masks, where"
-                    f" {self.experiment.name} has classes 0 to {classes - 1}."
+                    f"{examples.data_dir}: the masks hold class ids {beyond}, but {self.experiment.name} has the"
+                    f" classes 0 to {classes - 1}; correct the reader, or the list of classes."
                 )
         self.experiment.dataset.check(self.train.class_pixels, self.train.files)
         sizes = f"{len(self.train)} training and {len(self.val)} validation images"
