@@ -3,19 +3,24 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from core.experiment import IGNORE
+
 CAPTION = 18  # pixels above each row
 WRONG = (225, 45, 60)
+IGNORED = (128, 128, 128)  # colour of pixels whose class id is IGNORE
 
 
 def colours(class_ids, palette):
-    """Class ids uint8 [H, W] -> RGB uint8 [H, W, 3]."""
-    return np.array(palette, np.uint8)[class_ids]
+    """Class ids uint8 [H, W] -> RGB uint8 [H, W, 3]; ignored pixels become IGNORED."""
+    table = np.zeros([256, 3], np.uint8)
+    table[: len(palette)], table[IGNORE] = palette, IGNORED
+    return table[class_ids]
 
 
 def errors(photo, truth, prediction):
     """The photo, grey, tinted red where the prediction is wrong: uint8 [H, W, 3]."""
     grey = photo.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    wrong = (truth != prediction)[..., None]
+    wrong = ((truth != prediction) & (truth != IGNORE))[..., None]
     return np.where(wrong, 0.3 * grey + 0.7 * np.array(WRONG), grey).astype(np.uint8)
 
 
@@ -30,7 +35,8 @@ def panel(photos, truths, predictions, palette, captions):
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for row, (photo, truth, prediction) in enumerate(zip(photos, truths, predictions)):
         top = row * (height + CAPTION)
-        share = np.mean(truth != prediction)
+        counted = truth != IGNORE
+        share = np.sum((truth != prediction) & counted) / max(np.sum(counted), 1)
         titles = (captions[row], "truth", "prediction", f"errors {share:.1%}")
         pictures = (
             photo,

@@ -8,6 +8,7 @@ import numpy as np
 
 from core import metrics
 from core.data import batches, cache
+from core.experiment import IGNORE
 from core.inference import render, tiling
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import run_folder
@@ -35,7 +36,7 @@ def evaluate(run, split, output_dir, *, batch_size=None):
     )
     predict = make_predict(any_size, run.weights, run.dtype)
     wrong = [
-        np.mean(predict(images) != masks, axis=(1, 2))
+        np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
         for images, masks, _ in batches.evaluation(examples, batch_size)
     ]
     worst = examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]

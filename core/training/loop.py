@@ -145,8 +145,8 @@ class Training:
             beyond = [index for index in found if index >= classes]
             if beyond and not (self.experiment.ignore and beyond == [IGNORE]):
                 raise InputError(
-                    f"{examples.data_dir}: the masks hold class ids {beyond}, but {self.experiment.name} has the"
-                    f" classes 0 to {classes - 1}; correct the reader, or the list of classes."
+                    f"{examples.data_dir}: the masks hold class ids {beyond}, but {self.experiment.name}"
+                    f" has the classes 0 to {classes - 1}; correct the reader, or the list of classes."
                 )
         self.experiment.dataset.check(self.train.class_pixels, self.train.files)
         sizes = f"{len(self.train)} training and {len(self.val)} validation images"
