@@ -1,1 +1,1 @@
-"""The data sets, and the way from their files to batches of pixels."""
+"""The data sets, and how their files become batches of pixels."""

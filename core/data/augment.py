@@ -1,22 +1,22 @@
-"""Random changes of one example, each a pure function of its seed.
+"""Random augmentations of one example, each a pure function of its seed.
 
-image: [H, W, 3]; mask: class ids [H, W]; seed: int [2]. Where one change follows
-another, the caller splits the seed.
+image: [H, W, 3]; mask: class ids [H, W]; seed: int [2]. A caller that applies several
+augmentations derives a seed for each of them.
 """
 
 import tensorflow as tf
 
 
 def flip(image, mask, seed):
-    """Left and right exchanged, in one of two cases."""
+    """Mirror left and right with probability 0.5."""
     if tf.random.stateless_uniform([], seed) < 0.5:
         return tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
     return image, mask
 
 
 def random_crop(image, mask, seed, *, size):
-    """A square of size x size pixels from anywhere in the image."""
-    room = tf.shape(image)[:2] - size + 1  # places for the upper left corner
+    """Cut a square of size x size pixels at a uniformly random position."""
+    room = tf.shape(image)[:2] - size + 1  # number of positions of the upper left corner
     place = tf.random.stateless_uniform([2], seed) * tf.cast(room, tf.float32)
     top, left = tf.unstack(tf.cast(place, tf.int32))
     window = slice(top, top + size), slice(left, left + size)
@@ -24,7 +24,7 @@ def random_crop(image, mask, seed, *, size):
 
 
 def dihedral(image, mask, seed):
-    """One of the eight ways to lay down a square: for pictures taken from above."""
+    """Apply one of the eight symmetries of the square, for square images taken from above."""
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:
         image, mask = tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
@@ -36,21 +36,24 @@ def dihedral(image, mask, seed):
 
 
 def zoom(image, mask, seed):
-    """A window of 0.7 to 1 of the height and width, enlarged to all of it."""
+    """Enlarge a random window of 0.7 to 1 times the height and width to the full size.
+
+    Images are resized bilinearly, masks by nearest neighbour.
+    """
     height, width, _ = image.shape
     draw = tf.random.stateless_uniform([3], seed)
     share = 1 - 0.3 * draw[0]
     size = tf.cast(tf.round(share * [height, width]), tf.int32)
     top, left = tf.unstack(tf.cast(draw[1:] * tf.cast([height, width] - size + 1, tf.float32), tf.int32))
     window = slice(top, top + size[0]), slice(left, left + size[1])
-    image, mask = (tf.cast(part[window], tf.float32) for part in (image, mask))  # a GPU scales no bytes
+    image, mask = (tf.cast(part[window], tf.float32) for part in (image, mask))  # a GPU cannot resize uint8
     image = tf.image.resize(image, [height, width])
     mask = tf.image.resize(mask[..., None], [height, width], method="nearest")[..., 0]
     return tf.cast(tf.round(image), tf.uint8), tf.cast(mask, tf.uint8)
 
 
 def colour(image, mask, seed):
-    """Brightness, contrast and saturation, each 0.7 to 1.3 times what it was."""
+    """Multiply brightness, contrast and saturation by random factors from 0.7 to 1.3."""
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 0.7, 1.3))
     image = tf.cast(image, tf.float32)
     grey = tf.reduce_mean(image, axis=2, keepdims=True)
@@ -60,4 +63,9 @@ def colour(image, mask, seed):
     return tf.saturate_cast(tf.round(image), tf.uint8), mask
 
 
-BY_NAME = {"flip": flip, "dihedral": dihedral, "zoom": zoom, "colour": colour}  # what --augment may name
+BY_NAME = {
+    "flip": flip,
+    "dihedral": dihedral,
+    "zoom": zoom,
+    "colour": colour,
+}  # the names that --augment accepts

@@ -1,10 +1,10 @@
-"""Decoded examples -> batches, in an order that follows from (seed, epoch) alone.
+"""Decoded examples -> batches, in an order that is a function of (seed, epoch).
 
-A batch is (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []). Where
-several replicas take part, each batch comes as one part for each of this process'
-replicas, and share is the part's: how many of the batch's examples it holds, over
-how many these are. It is 0 where the last batch has fewer examples than there are
-replicas: then the part holds an example that is another's.
+A batch is (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []). With
+several replicas, the data set yields one part of each batch per replica of this
+process; `share` is then the number of examples in the part divided by the number in
+the batch. If the last batch has fewer examples than there are replicas, the surplus
+replicas get an example of another replica with share 0.
 """
 
 import math
@@ -12,15 +12,15 @@ import math
 import numpy as np
 import tensorflow as tf
 
-ALONE = tf.distribute.InputContext()  # one replica
+ALONE = tf.distribute.InputContext()  # a single replica
 
 
 def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
-    """`tf.data.Dataset` of batches, from step first_step of an epoch on.
+    """`tf.data.Dataset` of the batches of an epoch, beginning at step first_step.
 
-    The whole set is shuffled anew each epoch; the last batch may be smaller.
-    changes: functions as those of `core.data.augment`, one after another; what they
-    do to an example follows from (seed, epoch, example).
+    Each epoch shuffles the whole set; the last batch may be smaller. changes: functions
+    like those of `core.data.augment`, applied in order; their random choices are a
+    function of (seed, epoch, example).
     """
 
     def changed(image, mask, row):
@@ -31,12 +31,15 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
 
 
 def order(examples, seed, epoch):
-    """Rows of all examples, int64 [N], in the order of an epoch."""
+    """The rows of all examples, int64 [N], in the order of an epoch."""
     return np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
 
 def change(image, mask, row, seed, changes):
-    """The example of a row (uint8 [H, W, 3], uint8 [H, W]), changed; seed: int64 [2], of run and epoch."""
+    """Apply the changes to the example (uint8 [H, W, 3], uint8 [H, W]) of a row.
+
+    seed: int64 [2], the run's seed and the epoch. Returns the changed image and mask.
+    """
     row_seed = tf.random.experimental.stateless_fold_in(seed, row)
     for number, each in enumerate(changes):
         image, mask = each(image, mask, tf.random.experimental.stateless_fold_in(row_seed, number))
@@ -49,7 +52,7 @@ def evaluation(examples, batch_size, context=ALONE):
 
 
 def _batched(examples, rows, batch_size, context, changed=None):
-    """The batches of some rows, as this process' replicas get them."""
+    """`tf.data.Dataset` of the parts of the rows' batches for this process' replicas."""
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines
     mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
@@ -69,12 +72,12 @@ def _batched(examples, rows, batch_size, context, changed=None):
             filled = part if len(part) else last[:1]
             data = data.concatenate(batched(filled, len(filled), len(part) / len(last)))
     untuned = tf.data.Options()
-    untuned.autotune.enabled = False  # its thread naps, for up to a minute, and an iterator's end awaits it
+    untuned.autotune.enabled = False  # tf.data's autotuner can delay iterator shutdown by up to 60 s
     return data.prefetch(2).with_options(untuned)
 
 
 def _reader(examples):
-    """A function row -> (image, mask, row), for `tf.data`."""
+    """Return a function row -> (image, mask, row) for `tf.data`."""
 
     def read(row):
         image, mask = tf.numpy_function(
@@ -91,7 +94,7 @@ def _reader(examples):
 
 
 def _copied(array, row):
-    """array[row] of a memory-mapped array, read without its pages: these would fill the memory."""
+    """array[row] of a memory-mapped array, read from the file so that no mapped pages stay in memory."""
     shape = array.shape[1:]
     size = math.prod(shape)
     return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)

@@ -1,7 +1,7 @@
-"""Batches from examples that lie in the device's memory.
+"""Batches from examples that are kept in the device's memory.
 
-For GPUs that train faster than a processor reads: an example takes no way over the
-host, and is changed on the device. The batches are those of `core.data.batches`.
+For GPUs that train faster than the host can supply images: examples are gathered and
+augmented on the device. The batches equal the batches of `core.data.batches`.
 """
 
 import tensorflow as tf
@@ -11,14 +11,14 @@ from core.runtime.errors import InputError
 
 
 def make_training(examples, batch_size, *, seed, changes=()):
-    """A function (epoch, first_step) -> iterator of the batches of `batches.training`.
+    """Return a function (epoch, first_step) -> iterator of the batches of `batches.training`.
 
-    Copies all images and masks to the device. Raises InputError where they do not fit.
+    Copies all images and masks to the device. Raises InputError if they do not fit.
     """
-    try:  # as variables: of these alone a GPU gathers bytes
+    try:  # variables, because TensorFlow gathers uint8 on a GPU only from variables
         images = tf.Variable(examples.images, trainable=False)
         masks = tf.Variable(examples.masks, trainable=False)
-    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # the latter while copying
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # InternalError: raised while copying
         size = (examples.images.nbytes + examples.masks.nbytes) / 2**20
         raise InputError(
             f"{examples.data_dir}: {size:,.0f} MiB of decoded images do not fit into the device's"
@@ -35,14 +35,14 @@ def make_training(examples, batch_size, *, seed, changes=()):
 
 
 def make_fetch(images, masks, *, seed, changes=()):
-    """A function (rows int64 [B], epoch int64 []) -> changed images and masks, uint8."""
+    """Return a function (rows int64 [B], epoch int64 []) -> augmented images and masks, uint8."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])
     def fetch(rows, epoch):
         def changed(row):
             example = tf.gather(images, row), tf.gather(masks, row)
             example = batches.change(*example, row, tf.stack([seed, epoch]), changes)
-            return [tf.cast(part, tf.int32) for part in example]  # a GPU stacks no bytes
+            return [tf.cast(part, tf.int32) for part in example]  # a GPU cannot stack uint8
 
         if not changes:
             return tf.gather(images, rows), tf.gather(masks, rows)

@@ -1,4 +1,4 @@
-"""The order of the images and what is done to them follow from (seed, epoch, example)."""
+"""Order and augmentation of the images are functions of (seed, epoch, example)."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from core.data import augment, batches
 
 @pytest.fixture
 def examples(tmp_path):
-    """Eleven images whose pixels hold their own number; rows leaves out one."""
+    """Eleven images whose pixels are the image's number; the rows leave out image 4."""
     numbers = np.arange(11, dtype=np.uint8)
     return decoded(
         tmp_path,
@@ -28,7 +28,7 @@ def order(examples, **options):
     return [images[:, 0, 0, 0].numpy().tolist() for images, _, _ in data]
 
 
-def test_an_epoch_holds_each_example_once_the_last_batch_included(examples):
+def test_an_epoch_has_each_example_once_including_the_last_batch(examples):
     seen = order(examples)
     assert [len(batch) for batch in seen] == [4, 4, 2]
     assert sorted(sum(seen, [])) == examples.rows.tolist()
@@ -41,8 +41,8 @@ def test_an_epoch_continues_from_any_step(examples):
     assert order(examples, first_step=3) == []
 
 
-def test_the_whole_set_is_shuffled(tmp_path):
-    """Not a window of it: positions are spread over all of the epoch."""
+def test_the_shuffle_spans_the_whole_set(tmp_path):
+    """A shuffle buffer would keep early examples early."""
     numbers = np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2)
     many = decoded(tmp_path, numbers, np.zeros((2000, 1, 1), np.uint8))
     first = next(iter(batches.training(many, 200, seed=0, epoch=0)))[0].numpy()
@@ -51,7 +51,7 @@ def test_the_whole_set_is_shuffled(tmp_path):
 
 
 def test_an_epoch_leaves_no_pages_of_the_images_in_memory(tmp_path):
-    """Those of a memory map would stay as long as there is room: with large sets, all there is."""
+    """Pages of a memory map would stay and fill the memory with a large set."""
     images = np.zeros((500, 256, 256, 3), np.uint8)  # 94 MiB
     examples = decoded(tmp_path, images, images[..., 0])
 
@@ -65,13 +65,13 @@ def test_an_epoch_leaves_no_pages_of_the_images_in_memory(tmp_path):
     assert pages() - before < 20
 
 
-def test_evaluation_keeps_the_order_and_the_last_batch(examples):
+def test_evaluation_keeps_the_order_and_a_smaller_last_batch(examples):
     seen = [images[:, 0, 0, 0].numpy().tolist() for images, _, _ in batches.evaluation(examples, 4)]
     assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
 
 
 def flips(examples, **options):
-    """Example -> whether it was flipped."""
+    """A dict: example -> whether it was flipped."""
     options = {"seed": 1, "epoch": 0, "changes": [augment.flip], **options}
     found = {}
     for images, masks, _ in batches.training(examples, 4, **options):
@@ -81,7 +81,7 @@ def flips(examples, **options):
     return found
 
 
-def test_augmentation_is_live_each_epoch_and_exact_after_a_pause(examples):
+def test_augmentation_differs_by_epoch_and_is_the_same_after_a_resume(examples):
     first = flips(examples)
     assert first == flips(examples)
     assert len({tuple(sorted(flips(examples, epoch=epoch).items())) for epoch in range(6)}) == 6
@@ -110,8 +110,8 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
     assert corners == {6 * top + left for top in range(3) for left in range(4)}
 
 
-def test_the_end_of_an_epoch_does_not_wait_for_a_tuner(tmp_path):
-    """tf.data's own sleeps twice as long each time, and the end of an iterator waits until it wakes."""
+def test_tf_data_autotuning_is_off(tmp_path):
+    """The autotuner sleeps longer each time, and shutdown of an iterator waits for it."""
     examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
     for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
         assert data.options().autotune.enabled is False

@@ -1,4 +1,4 @@
-"""The generated scenes: the same everywhere, and not to be solved pixel by pixel."""
+"""Generated street scenes are reproducible and cannot be solved pixel by pixel."""
 
 import hashlib
 
@@ -8,25 +8,25 @@ from core import metrics
 from core.data.synthetic import street_scenes
 
 
-def test_a_scene_follows_from_its_seed():
+def test_a_scene_is_a_function_of_its_seed():
     photo, labels = street_scenes.scene((0, 3))
     assert photo.shape == (256, 256, 3) and photo.dtype == labels.dtype == np.uint8
     again = street_scenes.scene((0, 3))
     np.testing.assert_array_equal(photo, again[0])
     np.testing.assert_array_equal(labels, again[1])
     assert not np.array_equal(labels, street_scenes.scene((0, 4))[1])
-    # the labels are drawn in integers: these very ids on any machine
+    # labels are drawn with integer coordinates, so they are equal on every machine
     assert hashlib.sha256(labels.tobytes()).hexdigest()[:16] == "c4ebdd72f649f1e6"
 
 
-def test_scenes_hold_what_a_street_holds():
+def test_scenes_contain_every_class_and_enough_road():
     labels = np.stack([street_scenes.scene((1, index))[1] for index in range(20)])
     assert set(np.unique(labels)) == set(street_scenes.COLOURS)
     share = (labels == street_scenes.ROAD).mean(axis=(1, 2))
     assert 0.15 < share.mean() < 0.4 and share.min() > 0.02
 
 
-def test_single_pixels_do_not_tell_the_road():
+def test_a_classifier_of_single_pixels_fails():
     """Logistic regression on RGB, fitted by Newton's method: road IoU below 0.75."""
     photos, labels = zip(*(street_scenes.scene((2, index)) for index in range(30)))
     x = np.stack(photos)[:, ::4, ::4].reshape(-1, 3) / 255
@@ -37,7 +37,7 @@ def test_single_pixels_do_not_tell_the_road():
         p = 1 / (1 + np.exp(-x @ w))
         w += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x, x.T @ (y - p))
     best = 0
-    for threshold in np.linspace(0.1, 0.9, 17):  # its best chance: any threshold
+    for threshold in np.linspace(0.1, 0.9, 17):  # take the best threshold
         road = p > threshold
         confusion = np.array([[(~y & ~road).sum(), (~y & road).sum()], [(y & ~road).sum(), (y & road).sum()]])
         best = max(best, metrics.iou(confusion)[1])

@@ -1,21 +1,22 @@
-"""Generated aerial photos with class ids: data for the aerial experiment where there is none.
+"""Generated aerial photos with class ids, for the aerial experiment without real data.
 
-A district from above: sand with a coast, ponds, groves and plots that nobody
-labelled, under a grid of streets at any angle with cars, houses that throw
-shadows, and gardens. Roofs, streets and sand share their greys and browns, so
-that single pixels do not tell them apart. Everything follows from the seed,
-through NumPy's frozen `RandomState` and integer coordinates.
+Each shows a district from above: sand with a coast, ponds, groves and unlabeled
+plots, and on it a grid of streets at a random angle with cars, houses with shadows,
+and gardens. Roofs, streets and sand share greys and browns, so that no classifier
+of single pixels can separate them. The pixels are a function of the seed on every
+machine: NumPy guarantees the numbers of `RandomState`, and shapes have integer
+coordinates.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # as the Dubai set's table has it
-SIDES = (340, 661)  # pixels, the second excluded
+BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # class ids of the Dubai set
+SIDES = (340, 661)  # range of heights and widths in pixels, end excluded
 
 
 def tile_size(tile):
-    """(height, width) of the photos of a tile, an int: 340..660 pixels each."""
+    """(height, width), 340 to 660 pixels each, of the photos of tile number `tile`."""
     height, width = np.random.RandomState(tile).randint(*SIDES, 2)
     return int(height), int(width)
 
@@ -33,19 +34,19 @@ def scene(seed, *, size):
 
 
 class _Canvas:
-    """The photo and its labels, painted together: lengths in pixels, the district's axes turned."""
+    """The photo and its labels, drawn together in pixel units along the axes of the streets."""
 
     def __init__(self, rng, size):
         self.height, self.width = size
         self.photo = Image.new("RGB", (self.width, self.height))
         self.labels = Image.new("L", (self.width, self.height), LAND)
         self._draws = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
-        self.reach = int(np.hypot(*size) / 2) + 1  # from the middle to a corner
+        self.reach = int(np.hypot(*size) / 2) + 1  # distance from the centre to a corner
         angle = rng.uniform(0, np.pi)
         self._axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
     def polygon(self, points, colour, label=None):
-        """points: [N, 2] along and across the streets, from the middle; label None keeps the label."""
+        """Draw a polygon. points: [N, 2] relative to the centre; label None keeps the labels."""
         points = [self._pixel(point) for point in points]
         self._draws[0].polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -56,13 +57,13 @@ class _Canvas:
         self.polygon(corners, colour, label)
 
     def label(self, x, y):
-        """The label that is there; None outside the photo."""
+        """The label at a point; None outside the photo."""
         x, y = self._pixel((x, y))
         inside = 0 <= x < self.width and 0 <= y < self.height
         return self.labels.getpixel((x, y)) if inside else None
 
     def blob(self, rng, x, y, radius, colour, label=None):
-        """A round shape with a ragged edge."""
+        """Draw a round shape with a ragged edge."""
         angles = np.arange(0, 2 * np.pi, np.pi / 10)
         edge = radius * rng.uniform(0.8, 1.1, len(angles))
         points = np.stack([x + edge * np.cos(angles), y + edge * np.sin(angles)], axis=1)
@@ -93,13 +94,13 @@ def _ground(canvas, rng):
         shore = reach * rng.uniform(0.1, 0.6)
         edge = [(x, shore + rng.uniform(-9, 9)) for x in np.linspace(-reach, reach, 30)]
         canvas.polygon([*edge, (reach, reach), (-reach, reach)], water, WATER)
-    if rng.rand() < 0.5:  # a plot that nobody labelled
+    if rng.rand() < 0.5:  # an unlabeled plot
         x, y, width, height = *rng.uniform(-0.6 * reach, 0.4 * reach, 2), *rng.uniform(25, 80, 2)
         canvas.box(x, y, width, height, _grey(rng, 90, 190), UNLABELED)
 
 
 def _streets(canvas, rng):
-    """Streets both ways, and what stands in the blocks between them."""
+    """Draw streets in both directions and the blocks between them."""
     asphalt = _grey(rng, 95, 165)
     half = rng.uniform(5, 11)
     lines = [_lines(rng, canvas.reach) for _ in range(2)]
@@ -122,7 +123,7 @@ def _streets(canvas, rng):
 
 
 def _lines(rng, reach):
-    """Where the streets of one direction lie."""
+    """Random positions of the streets of one direction."""
     lines, line = [], -reach + rng.uniform(0, 80)
     while line < reach:
         lines.append(line)
@@ -131,7 +132,7 @@ def _lines(rng, reach):
 
 
 def _block(canvas, rng, x0, y0, x1, y1):
-    """Rows of plots; those in the water stay empty."""
+    """Draw rows of plots, except in water."""
     y = y0
     while y < y1 - 18:
         depth = min(rng.uniform(24, 60), y1 - y)
@@ -145,7 +146,7 @@ def _block(canvas, rng, x0, y0, x1, y1):
 
 
 def _plot(canvas, rng, x, y, width, depth):
-    """A house, a garden, or neither."""
+    """Draw a house, a garden, or nothing."""
     what = rng.rand()
     if what < 0.65:
         _house(canvas, rng, x + 3, y + 3, width - 6, depth - 6)
@@ -154,7 +155,7 @@ def _plot(canvas, rng, x, y, width, depth):
 
 
 def _house(canvas, rng, x, y, width, height):
-    """A flat roof with parapet and machines, its shadow, sometimes a tree before it."""
+    """Draw a flat roof with parapet, machines and shadow, and sometimes a tree beside it."""
     roof = _grey(rng, 110, 235) if rng.rand() < 0.7 else np.array([170, 125, 95]) * rng.uniform(0.7, 1.2)
     shadow = rng.uniform(3, 9)
     canvas.box(x + shadow, y + shadow, width, height, _grey(rng, 45, 75))
@@ -176,7 +177,7 @@ def _leaves(rng):
 
 
 def _photograph(canvas, rng):
-    """Uneven ground, lens blur, haze, exposure and sensor noise."""
+    """Add uneven ground, lens blur, haze, exposure and sensor noise."""
     coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
     texture = coarse.resize((canvas.width, canvas.height), Image.Resampling.BICUBIC)
     photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.8)), np.float32)

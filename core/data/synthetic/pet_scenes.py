@@ -1,14 +1,14 @@
-"""Generated pets with trimaps: data for the pet experiments where there is none.
+"""Generated pets with trimaps, for the pet experiments without real data.
 
-A round-bodied animal with head, ears, legs, tail and a patterned coat before a
-cluttered room or garden that shares its colours. Everything follows from the
-seed, through NumPy's frozen `RandomState`.
+Each photo shows an animal with head, ears, legs, tail and a patterned coat in front
+of a cluttered room or garden with similar colours. The pixels are a function of the
+seed: NumPy guarantees the numbers of `RandomState`.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-PET, BACKGROUND, OUTLINE = 1, 2, 3  # as the official trimaps have it
+PET, BACKGROUND, OUTLINE = 1, 2, 3  # values of the official trimaps
 COATS = np.array(
     [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]
 )

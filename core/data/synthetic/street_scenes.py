@@ -1,12 +1,12 @@
-"""Generated street scenes with Cityscapes label ids: data where there is none.
+"""Generated street scenes with Cityscapes label ids, for use without real data.
 
-A road in perspective, straight or bent, between kerbs and pavements, with lane
-marks, cars, trees, lamps, people, house fronts and sky, under shadows, haze and
-noise. Asphalt, pavement, walls, cars and clouded sky share their greys, so that
-single pixels do not tell the road: its shape and place do.
+Each shows a straight or bent road in perspective between kerbs and pavements, with
+lane marks, cars, trees, lamps, people, house fronts and sky, under shadows, haze and
+noise. Asphalt, pavement, walls, cars and clouded sky share greys, so that the shape
+and position of the road identify it and single pixels do not.
 
-Everything follows from the seed through NumPy's frozen `RandomState` and integer
-coordinates: the same pixels on every machine.
+The pixels are a function of the seed on every machine: NumPy guarantees the numbers of
+`RandomState`, and shapes have integer coordinates.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 256  # height and width
 
-# Cityscapes label ids and colours of what the scenes hold
+# Cityscapes label ids and colours of the classes in the scenes
 COLOURS = {
     7: (128, 64, 128),  # road
     8: (244, 35, 232),  # pavement
@@ -47,7 +47,7 @@ def scene(seed):
 
 
 class _Canvas:
-    """The photo and its labels, painted together."""
+    """The photo and its labels, drawn together."""
 
     def __init__(self):
         self.photo = Image.new("RGB", (SIZE, SIZE))
@@ -55,7 +55,7 @@ class _Canvas:
         self._photo, self._labels = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
 
     def polygon(self, points, colour, label=None):
-        """label None paints on what is there: a window, a lane mark, a shadow."""
+        """Draw a polygon; label None keeps the labels below it, as for windows, marks and shadows."""
         points = [(int(x), int(y)) for x, y in points]
         self._photo.polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -71,7 +71,7 @@ class _Canvas:
 
 
 class _Ground:
-    """The plane of the street. t is nearness: 0 at the horizon, 1 at the lower edge."""
+    """The plane of the street; t is 0 at the horizon and 1 at the lower edge of the photo."""
 
     def __init__(self, rng):
         self.horizon = rng.randint(80, 130)
@@ -79,19 +79,19 @@ class _Ground:
         self.centre = rng.randint(60, 196)
         self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0
         self.half_width = rng.uniform(60, 200)
-        self.pavement = rng.uniform(0.2, 0.7)  # in half road widths
+        self.pavement = rng.uniform(0.2, 0.7)  # width, as a multiple of half the road's width
         self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)
 
     def y(self, t):
         return self.horizon + t * (SIZE - self.horizon)
 
     def x(self, t, across):
-        """across: -1 and 1 are the kerbs, 0 is the middle of the road."""
+        """Horizontal pixel coordinate; across is -1 and 1 at the kerbs, 0 in the middle of the road."""
         middle = self.vanishing + (self.centre - self.vanishing) * t + self.bend * t * (1 - t)
         return middle + across * (2 + self.half_width * t)
 
     def strip(self, left, right, near=0.0, far=1.0):
-        """Polygon between two lines across the depths near..far."""
+        """The polygon between two lines, from depth near to depth far."""
         depths = np.linspace(near, far, 24)
         edge = [(self.x(t, left), self.y(t)) for t in depths]
         return edge + [(self.x(t, right), self.y(t)) for t in depths[::-1]]
@@ -217,10 +217,10 @@ def _grass(rng):
 
 
 def _photograph(canvas, rng, ground):
-    """Shadows, haze, texture, lens blur, exposure and sensor noise."""
+    """Add shadows, haze, texture, lens blur, exposure and sensor noise."""
     light = Image.new("L", (SIZE, SIZE), 255)
     draw = ImageDraw.Draw(light)
-    for _ in range(rng.randint(0, 4)):  # shadows of what stands outside the picture
+    for _ in range(rng.randint(0, 4)):  # shadows of objects outside the photo
         t, reach = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
         left, right = np.sort(rng.uniform(-2, 2, 2))
         shadow = ground.strip(left, right, t, min(1, t + reach))
