@@ -34,6 +34,7 @@ class Dataset:
     resample:  the filter with which `read` resizes photos, if it does.
     select:    (owner int64 [N]: the index of each example's files, split) -> indices of the examples
                that make up the split; by default all examples.
+    size:      the side, in pixels, that `read` resizes validation photos to; None: it cuts patches.
     white_level:  the sample value of white in photos with more than 8 bits per sample; 0: detected
                for each file, see `core.data.images.read_rgb`.
     """
@@ -46,6 +47,7 @@ class Dataset:
     check: Callable[[np.ndarray, Sequence[Files]], None] = lambda pixels, files: None
     resample: Image.Resampling = Image.Resampling.BILINEAR
     select: Callable[[np.ndarray, str], np.ndarray] = lambda owner, split: np.arange(len(owner))
+    size: int | None = None
     white_level: int = 0
 
 

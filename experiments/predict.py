@@ -47,7 +47,7 @@ def run(flags, arguments):
         trained.dtype,
         paths,
         Path(flags.output_dir),
-        resize=trained.flags.size if flags.size == "train" and "size" in trained.flags else None,
+        resize=trained.experiment.dataset.size if flags.size == "train" else None,
         tile=flags.tile,
         flip=flags.tta == "flip",
     )

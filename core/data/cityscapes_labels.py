@@ -77,6 +77,7 @@ def dataset(*, train_size, val_size, white_level=0):
         settings={"train_size": train_size, "val_size": val_size, "white_level": white_level},
         generate=generate,
         resample=RESAMPLE,
+        size=val_size,
         white_level=white_level,
     )
 

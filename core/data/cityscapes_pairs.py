@@ -45,6 +45,7 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
         settings=settings,
         generate=generate,
         check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance),
+        size=size,
         white_level=white_level,
     )
 

@@ -39,6 +39,7 @@ def dataset(*, size, white_level=0):
         settings={"size": size, "white_level": white_level},
         generate=generate,
         check=_check,
+        size=size,
         white_level=white_level,
     )
 

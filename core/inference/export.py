@@ -66,7 +66,7 @@ def save(run, output_dir, *, tflite=False):
 
 
 def _card(run, multiple):
-    resized = "size" in run.flags
+    side = run.experiment.dataset.size
     resample = run.experiment.dataset.resample.name.lower()
     return {
         "experiment": run.experiment.name,
@@ -76,10 +76,10 @@ def _card(run, multiple):
         "input": {
             "images": "uint8 [N, H, W, 3], RGB from 0 to 255, upright, not normalised",
             "size": f"any; padded inside to multiples of {multiple} by the last row and column",
-            "validated_on": f"images scaled to {run.flags.size} x {run.flags.size}, {resample}"
-            if resized
+            "validated_on": f"images scaled to {side} x {side}, {resample}"
+            if side
             else "parts of images at their own size",
-            "validated_side": run.flags.size if resized else None,
+            "validated_side": side,
         },
         "output": {
             "class_ids": "uint8 [N, H, W]: indices of classes and palette",
