@@ -1,55 +1,99 @@
-"""Segment photos of any size with a trained run: class ids, colours, overlay for each.
+"""Segment photos of any size with a trained run: class ids, colours and an overlay for each.
 
 Run: python -m experiments.predict --run_dir=runs/cityscape_road photo.jpg folder
      python -m experiments.predict --run_dir=runs/dubai_aerial --tta=flip --tile=2048 city.tif
+     python -m experiments.predict --run_dir=runs/oxford_pets --probabilities=npy --recursive photos
+
+For each photo NAME, the output folder gets NAME_labels.png (class ids: it looks black in a viewer),
+NAME_colours.png and NAME_overlay.png, and a line in shares.jsonl with the share of each class. A TIFF
+file with several pages gives NAME_page_001 and so on. Results of earlier calls stay.
 """
 
 from pathlib import Path
 
 from absl import flags
 
-from core.inference import photos, predict, restore
+from core.inference import photos, predict, probability_files, restore
 from core.runtime import cli
 from experiments import article
 
 
 def define_flags(values):
-    """Which weights, where to, how."""
+    """Define the flags of the trained weights, the images, the results and the computation."""
     restore.define_flags(values)
     flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", flag_values=values)
+    flags.DEFINE_bool(
+        "recursive", False, "Search the subfolders of the given folders too.", flag_values=values
+    )
     flags.DEFINE_enum(
         "size",
         "train",
         ["train", "native"],
-        "The network sees an image as in validation, scaled if images were; or at its own size.",
+        "train: scale a photo as the training did, and the logits back to the photo's size; native: the"
+        " photo's own size. A run that trained on parts of photos uses the own size with both.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "tile",
         1024,
-        "Height and width of the tiles that larger images go in at their own size; memory grows"
+        "Side in pixels of the tiles that larger photos are processed in at their own size; memory grows"
         " with its square.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_enum(
-        "tta", None, ["flip"], "Mean of an image's logits and its mirror image's.", flag_values=values
+        "tta",
+        None,
+        ["flip"],
+        "flip: average the logits of the photo and of its mirror image.",
+        flag_values=values,
+    )
+    flags.DEFINE_enum(
+        "probabilities",
+        "none",
+        ["none", *probability_files.FORMATS],
+        "npy: write NAME_probabilities.npy too, float16 [height, width, classes]; png: write"
+        " NAME_probability_0.png and so on, one for each class id, 16-bit greyscale, 65535 is 1.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "threshold",
+        None,
+        "For two classes: a pixel is of class 1 if its probability is above this; without it, 0.5.",
+        flag_values=values,
+    )
+    flags.register_validator(
+        "threshold",
+        lambda value: value is None or 0 < value < 1,
+        "must be a number between 0 and 1",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "white_level",
+        None,
+        "White in photos with more than 8 bits per sample, such as 4095; 0: detected. Without it, as in"
+        " the training.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
+        flag_values=values,
     )
 
 
 def run(flags, arguments):
-    """Segment the image files, and those in the folders, that arguments name."""
-    paths = photos.find([Path(argument) for argument in arguments])
+    """Segment the image files and folders that arguments name; return the exit code."""
+    sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)
-    return predict.run(
-        trained.experiment,
-        trained.weights,
-        trained.dtype,
-        paths,
-        Path(flags.output_dir),
+    white_level = trained.experiment.dataset.white_level if flags.white_level is None else flags.white_level
+    options = predict.Options(
         resize=trained.experiment.dataset.size if flags.size == "train" else None,
         tile=flags.tile,
         flip=flags.tta == "flip",
+        threshold=flags.threshold,
+        probabilities=None if flags.probabilities == "none" else flags.probabilities,
+        white_level=white_level,
+    )
+    return predict.run(
+        trained.experiment, trained.weights, trained.dtype, sources, Path(flags.output_dir), options
     )
 
 

@@ -11,19 +11,11 @@ import shutil
 
 import tensorflow as tf
 
-from core import metrics
-from core.inference import tiling
+from core.inference import decision, tiling
 from core.lowering import fast_convolution
 from core.runs import run_folder
 from core.runtime import files
 from core.runtime.errors import InputError
-
-
-def probabilities(logits):
-    """float32 [B, H, W, classes], which sum to one; one logit makes two classes."""
-    if logits.shape[-1] == 1:
-        return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
-    return tf.nn.softmax(logits)
 
 
 def save(run, output_dir, *, tflite=False):
@@ -44,7 +36,7 @@ def save(run, output_dir, *, tflite=False):
     )
     def segment(images):
         logits = tf.cast(forward(run.weights, tf.cast(images, dtype)), tf.float32)
-        return {"class_ids": metrics.class_ids(logits), "probabilities": probabilities(logits)}
+        return {"class_ids": decision.class_ids(logits), "probabilities": decision.probabilities(logits)}
 
     module = tf.Module()
     module.weights = list(run.weights.values())

@@ -1,60 +1,84 @@
-"""The files that predict writes for each image, from strips of class ids."""
+"""The files that predict writes for each image, in strips.
 
+    NAME_labels.png    class ids, 8-bit greyscale; ids 0 and 1 both look black in a viewer
+    NAME_colours.png   the class ids in the experiment's palette
+    NAME_overlay.png   the mean of photo and colours
+
+and, on demand, class probabilities: see `core.inference.probability_files`.
+"""
+
+import contextlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from core.inference import png
+from core.inference import png, probability_files
 from core.runtime import files
 from core.runtime.errors import InputError
 
-PARTS = ("labels", "colours", "overlay")
+PICTURES = ("labels", "colours", "overlay")
+RESULT = re.compile(r".*_(labels|colours|overlay|probability_\d+)\.png", re.IGNORECASE)
 
 
-def path(output_dir, name, part):
-    """Absolute path of one of the PARTS of an image's results."""
-    return Path(os.path.abspath(output_dir / f"{name}_{part}.png"))
+def paths(output_dir, name, probabilities, classes):
+    """Absolute paths of the files of an image: the three PICTURES, then the probabilities.
+
+    probabilities: None or one of `probability_files.FORMATS`; classes: their number.
+    """
+    prefix = os.path.abspath(output_dir / name)
+    pictures = [f"{prefix}_{picture}.png" for picture in PICTURES]
+    return [Path(path) for path in [*pictures, *probability_files.paths(prefix, probabilities, classes)]]
 
 
-def refuse_overwriting(names, output_dir):
-    """Raise InputError if a result would replace one of the images. names: path -> output name."""
-    written = {path(output_dir, name, part) for name in names.values() for part in PARTS}
-    for image in names:
+def is_result(path):
+    """True if a file is a picture that predict wrote, by its name and a text in the file."""
+    return bool(RESULT.fullmatch(path.name)) and png.is_ours(path)
+
+
+def refuse_overwriting(images, written):
+    """Raise InputError if one of the paths to be written is one of the images."""
+    written = set(written)
+    for image in images:
         if Path(os.path.abspath(image)) in written:
             raise InputError(f"{image}: a result would be written over it; take another --output_dir.")
 
 
-def write(photo, strips, experiment, output_dir):
-    """Write an image's PNG files and return its record, a dict for shares.jsonl.
+def write(photo, strips, experiment, output_dir, probabilities=None):
+    """Write an image's files and return its record, a dict for `core.inference.records`.
 
-    strips: class ids uint8 [rows, width], from the top. NAME_labels.png holds the class ids,
-    NAME_colours.png the same in the experiment's palette, NAME_overlay.png the mean of photo
-    and colours.
+    strips: lists of arrays from the top: class ids uint8 [rows, width] and, with probabilities,
+    these as `probability_files.encode` returns them, [rows, width, classes].
     """
-    labels, colours, overlay = (path(output_dir, photo.name, part) for part in PARTS)
-    palette, size = np.array(experiment.palette, np.uint8), (photo.width, photo.height)
-    counts, top = np.zeros(256, np.int64), 0
+    palette, classes = np.array(experiment.palette, np.uint8), len(experiment.classes)
+    labels, colours, overlay, *others = paths(output_dir, photo.name, probabilities, classes)
+    size, counts, top = (photo.width, photo.height), np.zeros(256, np.int64), 0
     with files.writing(output_dir):
         labels.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        png.writer(labels, *size, colour=png.GREY) as write_labels,
-        png.writer(colours, *size, colour=png.PALETTE, palette=palette) as write_colours,
-        png.writer(overlay, *size, colour=png.RGB) as write_overlay,
-    ):
-        for strip in strips:
-            write_labels(strip)
-            write_colours(strip)
-            pixels = photo.crop(top, 0, top + len(strip), photo.width)
-            write_overlay(pixels // 2 + palette[strip] // 2)
-            counts += np.bincount(strip.ravel(), minlength=256)
-            top += len(strip)
+    with contextlib.ExitStack() as stack:
+        write_labels = stack.enter_context(png.writer(labels, *size, colour=png.GREY))
+        write_colours = stack.enter_context(png.writer(colours, *size, colour=png.PALETTE, palette=palette))
+        write_overlay = stack.enter_context(png.writer(overlay, *size, colour=png.RGB))
+        if others:
+            write_others = stack.enter_context(probability_files.writer(others, *size, classes))
+        for class_ids, *encoded in strips:
+            write_labels(class_ids)
+            write_colours(class_ids)
+            pixels = photo.crop(top, 0, top + len(class_ids), photo.width)
+            write_overlay(pixels // 2 + palette[class_ids] // 2)
+            if others:
+                write_others(*encoded)
+            counts += np.bincount(class_ids.ravel(), minlength=256)
+            top += len(class_ids)
     return _record(photo, experiment.classes, counts)
 
 
 def _record(photo, classes, counts):
+    path, page = photo.source.key
     return {
-        "image": str(photo.path),
+        "image": path,
+        **({"page": page} if page else {}),
         "name": photo.name,
         "width": photo.width,
         "height": photo.height,

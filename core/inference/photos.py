@@ -1,32 +1,58 @@
-"""The image files to predict: which files, the names of their results, and their pixels."""
+"""The images to predict: which files and pages, the names of their results, and their pixels."""
 
 import collections
 import dataclasses
 import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from core.data import images, listing
+from core.data import images, listing, read_ahead
+from core.inference import outputs
 from core.runtime.errors import InputError
 
 MAX_PIXELS = 2**29  # the most pixels of an image that is decoded whole: 2 GiB of memory
 
 
 @dataclasses.dataclass(frozen=True)
-class Photo:
-    """An image file, open for reading.
+class Source:
+    """An image to segment: a file, or one page of it.
 
-    path:    the image file.
+    path:    the file.
+    page:    index of the page, for `images.read_rgb`.
+    number:  position among the file's pages, from 1; None if the file has one page.
+    """
+
+    path: Path
+    page: int = 0
+    number: int | None = None
+
+    @property
+    def key(self):
+        """(absolute path, number), which identifies the image in `records.Records.names`."""
+        return os.path.abspath(self.path), self.number
+
+    def name(self, folders):
+        """The name of its results: the stem, or the file name below so many parent folders."""
+        parts = os.path.abspath(self.path).split(os.sep)
+        name = "/".join(parts[-folders:]) if folders else self.path.stem
+        return name if self.number is None else f"{name}_page_{self.number:03}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    """An image, open for reading.
+
+    source:  where it comes from.
     name:    the name of its results, from `output_names`.
     height:  of the image, in pixels, as is width.
     crop:    a function (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3].
     pixels:  the network's input, uint8 [h, w, 3]; None if the image is processed in tiles.
     """
 
-    path: os.PathLike
+    source: Source
     name: str
     height: int
     width: int
@@ -39,64 +65,65 @@ class Photo:
         return self.height * self.width
 
 
-def find(arguments):
-    """List the image files among paths of files and folders, each file once.
+def find(arguments, *, recursive=False):
+    """List the `Source`s of paths of files and folders; each file once, each page of a TIFF file.
 
-    Folders contribute the image files directly inside them. A path that does not exist is
-    kept, so that reading it reports the error. Raises InputError if there is no image.
+    Folders contribute the image files directly inside them and, if recursive, inside their visible
+    subfolders. Results that predict wrote are left out. Prints how many were left out and which
+    subfolders were not searched. A path that does not exist is kept, so that reading it reports
+    the error. Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
-        listing.image_files(path) if path.is_dir() else [path] for path in arguments
+        _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
     )
     paths = list({os.path.abspath(path): path for path in found}.values())
-    if not paths:
+    own = [path for path in paths if outputs.is_result(path)]
+    if own:
+        print(f"left out {len(own)} results of earlier predictions, such as {own[0]}")
+    sources = [source for path in paths if path not in own for source in _pages(path)]
+    if not sources:
         raise InputError("no images: name image files, or folders that hold some.")
-    return paths
+    return sources
 
 
-def output_names(paths):
-    """Map each path to the name of its results; the names differ even if letter case is ignored.
+def output_names(sources, earlier=None):
+    """Map each source to the name of its results; names differ even if letter case is ignored.
 
-    The name is the file's stem if no other file has the same stem. Otherwise it is the file
-    name, preceded by as many parent folders as needed to tell it from the other files.
+    The name is the file's stem if no other file has the same stem; otherwise it is the file name,
+    preceded by as many parent folders as needed. earlier: the names of results that are in the
+    output folder, by `Source.key`; the same image keeps its name, another image gets another one.
     """
-    parts = {path: os.path.abspath(path).split(os.sep) for path in paths}
-    depth = dict.fromkeys(paths, 0)
+    earlier = earlier or {}
+    names = {source: earlier[source.key] for source in sources if source.key in earlier}
+    fresh = [source for source in sources if source not in names]
+    used = collections.Counter(name.casefold() for name in earlier.values())
+    depth, most = dict.fromkeys(fresh, 0), {source: source.key[0].count(os.sep) for source in fresh}
     while True:
-        names = {path: "/".join(parts[path][-depth[path] :]) if depth[path] else path.stem for path in paths}
-        counts = collections.Counter(name.casefold() for name in names.values())
-        alike = [path for path, name in names.items() if counts[name.casefold()] > 1]
-        deeper = [path for path in alike if depth[path] < len(parts[path]) - 1]
+        names |= {source: source.name(depth[source]) for source in fresh}
+        counts = used + collections.Counter(names[source].casefold() for source in fresh)
+        alike = [source for source in fresh if counts[names[source].casefold()] > 1]
+        deeper = [source for source in alike if depth[source] < most[source]]
         if not deeper:  # no names are equal, or the whole paths differ only in letter case
-            return names | {path: f"{names[path]}-{n}" for n, path in enumerate(alike, 1)}
-        for path in deeper:
-            depth[path] += 1
+            return names | _numbered(alike, names, set(counts))
+        for source in deeper:
+            depth[source] += 1
 
 
-def area(path):
-    """Width times height from the file's header; 0 if the header cannot be read."""
-    try:
-        if not path.is_file():  # opening a pipe would block
-            return 0
-        with Image.open(path) as image:
-            return image.width * image.height
-    except Exception:  # decoding reports what is wrong with the file
-        return 0
-
-
-def read(path, name, *, resize, resample, tile, white_level=0):
-    """Open an image file as a `Photo`.
+def read(source, name, *, resize, resample, tile, white_level):
+    """Open an image as a `Photo`.
 
     resize: side to which the network's input is scaled, by the filter resample, or None for
     the image's own size. An image of more than tile x tile pixels is then processed in tiles:
-    its file is memory-mapped if it is uncompressed, and decoded whole if not. Raises
-    InputError that names the file if it cannot be decoded. white_level: see `images.read_rgb`.
+    its file is memory-mapped if it is uncompressed, and decoded whole if not. white_level: as for
+    `images.read_rgb`. Raises InputError that names the file if it cannot be decoded.
     """
-    mapped = images.map_rgb(path) if not resize and area(path) > tile**2 else None
+    path = source.path
+    large = not resize and source.page == 0 and read_ahead.pixel_count(path) > tile**2
+    mapped = images.map_rgb(path) if large else None
     if mapped is not None:
-        return Photo(path, name, *mapped.shape[:2], _crop_array(mapped), pixels=None)
+        return Photo(source, name, *mapped.shape[:2], _crop_array(mapped), pixels=None)
     try:
-        image = images.read_rgb(path, max_pixels=MAX_PIXELS, white_level=white_level)
+        image = images.read_rgb(path, max_pixels=MAX_PIXELS, white_level=white_level, page=source.page)
     except MemoryError:
         raise InputError(f"{path}: too large for this machine's memory; scale it down.") from None
     pixels = None
@@ -104,7 +131,40 @@ def read(path, name, *, resize, resample, tile, white_level=0):
         pixels = np.asarray(image.resize((resize, resize), resample))
     elif image.width * image.height <= tile**2:
         pixels = np.asarray(image)
-    return Photo(path, name, image.height, image.width, _crop_image(image), pixels)
+    return Photo(source, name, image.height, image.width, _crop_image(image), pixels)
+
+
+def _in_folder(folder, recursive):
+    """Yield the image files of a folder; print which of its subfolders are not searched."""
+    yield from listing.image_files(folder)
+    below = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),
+        key=listing.natural_order,
+    )
+    if below and not recursive:
+        more = f" and {len(below) - 1} more subfolders" if len(below) > 1 else ""
+        print(f"not searched without --recursive: {below[0]}{more}")
+    for path in below if recursive else ():
+        if not path.is_symlink():  # it may lead back to a folder above
+            yield from _in_folder(path, recursive)
+
+
+def _pages(path):
+    """The `Source`s of a file."""
+    pages = images.pages(path) if path.is_file() else [0]
+    if len(pages) == 1:
+        return [Source(path, pages[0])]
+    return [Source(path, page, number) for number, page in enumerate(pages, 1)]
+
+
+def _numbered(sources, names, used):
+    """New names, with a number, for sources whose names are equal. used: names in lower case."""
+    numbered = {}
+    for source in sources:
+        candidates = (f"{names[source]}-{number}" for number in itertools.count(1))
+        numbered[source] = next(name for name in candidates if name.casefold() not in used)
+        used.add(numbered[source].casefold())
+    return numbered
 
 
 def _crop_array(array):

@@ -1,27 +1,25 @@
-"""PNG files written strip by strip: Pillow writes them from a whole image alone.
-
-ISO/IEC 15948. Colours use filter 1 (difference to the pixel on the left), numbers
-none.
-"""
+"""PNG files (ISO/IEC 15948) written in strips; Pillow can only write a whole image at once."""
 
 import contextlib
 import struct
 import zlib
 
 import numpy as np
+from PIL import Image
 
 from core.runtime import files
 
 GREY, RGB, PALETTE = 0, 2, 3  # the standard's colour types
+SOFTWARE = "raw-unet predict"  # in the text chunk "Software" of every file written here
 
 
 @contextlib.contextmanager
-def writer(path, width, height, *, colour, palette=()):
-    """A function that appends rows, uint8 [h, width] or [h, width, 3], to a PNG at path.
+def writer(path, width, height, *, colour, palette=(), bits=8):
+    """Yield a function that appends rows to a PNG file: [h, width] or, for RGB, [h, width, 3].
 
-    colour: GREY, RGB or PALETTE; palette: RGB of each number, 0..255. The file is
-    there, whole, when the block ends and `height` rows were given. Raises InputError
-    where it cannot be written.
+    colour: GREY, RGB or PALETTE. palette: RGB of each index, 0..255. bits: 8 for uint8 rows; 16,
+    for GREY only, for uint16 rows. The file appears, complete, when the block ends and `height`
+    rows were given. Raises InputError if it cannot be written.
     """
     compressor = zlib.compressobj(1)
     with files.atomic(path) as file:
@@ -31,20 +29,36 @@ def writer(path, width, height, *, colour, palette=()):
             file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum))
 
         def append(rows):
-            rows = rows.reshape(len(rows), -1)
-            filtered = np.empty([len(rows), 1 + rows.shape[1]], np.uint8)
-            filtered[:, 0] = colour == RGB  # the filter of each row stands before it
-            filtered[:, 1:] = rows
-            if colour == RGB:
-                filtered[:, 4:] -= rows[:, :-3]
-            data = compressor.compress(filtered)
+            data = compressor.compress(_filtered(rows, colour, bits))
             if data:
                 chunk(b"IDAT", data)
 
         file.write(b"\x89PNG\r\n\x1a\n")
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+        chunk(b"tEXt", b"Software\0" + SOFTWARE.encode("latin-1"))
         if colour == PALETTE:
             chunk(b"PLTE", np.array(palette, np.uint8).tobytes())
         yield append
         chunk(b"IDAT", compressor.flush())
         chunk(b"IEND", b"")
+
+
+def is_ours(path):
+    """True if a PNG file was written by `writer`."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Software") == SOFTWARE
+    except Exception:  # not a PNG file, or damaged: decoding reports it
+        return False
+
+
+def _filtered(rows, colour, bits):
+    """Rows as bytes uint8 [h, 1 + bytes], each after its filter: for RGB, differences to the left pixel."""
+    data = rows.astype(">u2").view(np.uint8) if bits == 16 else rows
+    data = data.reshape(len(rows), -1)
+    filtered = np.empty([len(data), 1 + data.shape[1]], np.uint8)
+    filtered[:, 0] = colour == RGB  # filter 1, "Sub"; else 0, "None"
+    filtered[:, 1:] = data
+    if colour == RGB:
+        filtered[:, 4:] -= data[:, :-3]
+    return filtered

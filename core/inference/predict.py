@@ -1,4 +1,4 @@
-"""Segment image files: write class ids, colours and an overlay at each image's own size.
+"""Segment images: write class ids, colours and an overlay at each image's own size.
 
 Threads decode and write files while the network runs. A large image goes through the
 network in tiles and is written in strips. Pillow decodes a file whole, at four bytes per
@@ -7,110 +7,150 @@ pixel; uncompressed TIFF and PPM files are memory-mapped instead.
 
 import dataclasses
 import itertools
-import json
 import sys
 import threading
 import time
 from concurrent.futures import CancelledError
 
 import numpy as np
+import tensorflow as tf
 
-from core.data import remarks
-from core.inference import outputs, photos, pipeline, tiling
-from core.inference.evaluate import make_predict
-from core.runtime import files, progress
+from core.data import read_ahead, remarks
+from core.inference import decision, outputs, photos, pipeline, probability_files, records, scaling, tiling
+from core.runtime import progress
 from core.runtime.errors import InputError
 
-STRIP = 512  # rows of class ids that are scaled up at a time
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How images are segmented.
 
-def run(experiment, weights, dtype, paths, output_dir, *, resize, tile, flip):
-    """Segment image files into output_dir; return 0, or 1 if some could not be read.
-
-    resize: side to which images are scaled for the network, whose result is scaled back; None
-    for their own size. With None, an image of more than tile x tile pixels is processed in
-    tiles, which overlap so far that the result equals the whole image's. flip: average the
-    logits with the mirrored image's. `outputs.write` says which files are written for each
-    image; shares.jsonl gets one line for each. Raises InputError if output_dir cannot be
-    written, if a result would replace an image, and if tile is too small.
+    resize:         side to which images are scaled for the network; its logits are scaled back to
+                    the image's size, bilinearly. None: the image's own size.
+    tile:           at its own size, an image of more than tile x tile pixels is processed in tiles,
+                    which overlap so far that the result equals the whole image's.
+    flip:           average the logits with the mirrored image's.
+    threshold:      for two classes, the probability above which a pixel is of class 1; None: 0.5.
+    probabilities:  None, or the format in which they are written: "npy" or "png".
+    white_level:    as for `core.data.images.read_rgb`.
     """
-    names = photos.output_names(paths)
-    outputs.refuse_overwriting(names, output_dir)
-    job = Job(experiment, weights, dtype, names, output_dir, resize=resize, tile=tile, flip=flip)
+
+    resize: int | None = None
+    tile: int = 1024
+    flip: bool = False
+    threshold: float | None = None
+    probabilities: str | None = None
+    white_level: int = 0
+
+
+def run(experiment, weights, dtype, sources, output_dir, options):
+    """Segment `photos.Source`s into output_dir; return 0, or 1 if some could not be read.
+
+    `outputs` says which files are written for each image, `records` what shares.jsonl holds.
+    Results of earlier calls stay, except those of the same images. Raises InputError if
+    output_dir cannot be written, if a result would replace an image, if the tile is too small,
+    and for a threshold with more than two classes.
+    """
+    if options.threshold is not None and len(experiment.classes) != 2:
+        raise InputError(
+            f"--threshold: is for two classes, this run has {len(experiment.classes)}; leave it out."
+        )
     started = time.monotonic()
-    with files.writing(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
-    with open(output_dir / "shares.jsonl", "w") as records, pipeline.threads(job.stopped) as pool:
-        decoded = pipeline.ahead(pool, job.read, paths, photos.area)
-        segmented = job.segment(photo for photo in decoded if photo)
-        for record in pipeline.ahead(pool, job.write, segmented, lambda item: item[0].area):
-            records.write(json.dumps(record) + "\n")
+    with records.opened(output_dir) as log:
+        names = photos.output_names(sources, log.names())
+        job = Job(experiment, weights, dtype, names, output_dir, options)
+        outputs.refuse_overwriting([source.path for source in sources], job.written())
+        with pipeline.threads(job.stopped) as pool:
+            decoded = pipeline.ahead(
+                pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path)
+            )
+            segmented = job.segment(photo for photo in decoded if photo)
+            for record in pipeline.ahead(pool, job.write, segmented, lambda each: each.size):
+                log.add(record)
     job.bar.close()
-    for line in remarks.summary(job.remarks):
-        print(f"warning: {line}", file=sys.stderr)
-    _report(len(paths), job.unreadable, time.monotonic() - started, job.stopwatch, output_dir)
+    job.report(time.monotonic() - started)
     return 1 if job.unreadable else 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Segmented:
+    """A photo and what the network made of it.
+
+    strips:  an iterable of strips, for `outputs.write`.
+    size:    a bound on memory while it waits to be written, in units of 4 bytes.
+    """
+
+    photo: photos.Photo
+    strips: object
+    size: int
+
+
 class Job:
-    """The stages of `run` and what they share: the network, the options, the files not readable.
+    """The stages of `run` and what they share: network, options, names, files not readable.
 
     `read` and `write` run in the pool's threads, `segment` in the main thread. Tiles are
     computed by the thread that writes them.
     """
 
-    def __init__(self, experiment, weights, dtype, names, output_dir, *, resize, tile, flip):
-        self.experiment, self.weights = experiment, weights
-        self.names, self.output_dir = names, output_dir  # names: path -> output name
-        self.resize, self.tile = resize, tile
+    def __init__(self, experiment, weights, dtype, names, output_dir, options):
+        self.experiment, self.weights, self.options = experiment, weights, options
+        self.names, self.output_dir = names, output_dir  # names: source -> output name
         self.multiple = tiling.multiple(experiment.forward, weights)
-        forward = tiling.mirrored(experiment.forward) if flip else experiment.forward
-        any_size = dataclasses.replace(experiment, forward=tiling.padded(forward, self.multiple))
-        self.predict = make_predict(any_size, weights, dtype)
+        self.decide = decider(options)
+        self.compute = make_network(experiment, weights, dtype, self.multiple, options)
         self.radius = None  # of the receptive field, once it is known
         self.in_use, self.stopped = threading.Lock(), threading.Event()
-        self.unreadable = []  # one InputError for each file
-        self.remarks = []  # of `core.data.remarks`
+        self.unreadable, self.remarks = [], []  # InputErrors; see core.data.remarks
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
 
-    def read(self, path):
-        """`photos.Photo` of a file, or None, with the error in `unreadable`."""
+    def written(self):
+        """Yield the paths of all result files."""
+        for name in self.names.values():
+            yield from outputs.paths(
+                self.output_dir, name, self.options.probabilities, len(self.experiment.classes)
+            )
+
+    def read(self, source):
+        """`photos.Photo` of a source, or None, with the error in `unreadable`."""
         with self.stopwatch.add("decode"), remarks.collect() as found:
             try:
                 return photos.read(
-                    path,
-                    self.names[path],
-                    resize=self.resize,
+                    source,
+                    self.names[source],
+                    resize=self.options.resize,
                     resample=self.experiment.dataset.resample,
-                    tile=self.tile,
-                    white_level=self.experiment.dataset.white_level,
+                    tile=self.options.tile,
+                    white_level=self.options.white_level,
                 )
             except InputError as error:
                 self.unreadable.append(error)
             finally:
-                self.remarks += found
+                self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
 
     def network(self, pixels):
-        """Class ids uint8 [B, h, w] of images uint8 [B, h, w, 3], for one thread at a time.
+        """Outputs of the network for images uint8 [B, h, w, 3], for one thread at a time.
 
-        Memory is that of one batch or tile. Raises CancelledError once `stopped` is set.
+        Returns a list of arrays as `make_network` says. Memory is that of one batch or tile.
+        Raises CancelledError once `stopped` is set.
         """
         with self.in_use:
             if self.stopped.is_set():
                 raise CancelledError
             with self.stopwatch.add("network"):
-                return self.predict(pixels).numpy()
+                return [output.numpy() for output in self.compute(pixels)]
 
     def segment(self, decoded):
-        """Yield (photo, strips of class ids uint8 [rows, width]) for each photo."""
-        for batch in pipeline.batches(decoded, self.tile**2):
+        """Yield a `Segmented` for each photo."""
+        for batch in pipeline.batches(decoded, self.options.tile**2):
             if batch[0].pixels is None:
-                yield batch[0], self.tiles(batch[0], self.overlap())
-            else:
-                for photo, class_ids in zip(batch, self.network(np.stack([each.pixels for each in batch]))):
-                    yield photo, _scaled(class_ids, photo.height, photo.width)
-                self.bar.add(len(batch))
+                yield Segmented(batch[0], self.tiles(batch[0], self.overlap()), batch[0].area)
+                continue
+            results = self.network(np.stack([photo.pixels for photo in batch]))
+            for photo, *arrays in zip(batch, *results):
+                size = max(photo.area, sum(array.nbytes for array in arrays) // 4)
+                yield Segmented(photo, self.strips(photo, arrays), size)
+            self.bar.add(len(batch))
 
     def overlap(self):
         """The receptive field's radius. It is computed once, here in the main thread.
@@ -124,42 +164,84 @@ class Job:
                 )
         return self.radius
 
+    def strips(self, photo, arrays):
+        """Yield the strips of a photo that went through the network as a whole."""
+        if not self.options.resize:
+            yield arrays
+            return
+        for logits in scaling.logit_strips(*arrays, photo.height, photo.width):
+            yield [each.numpy() for each in self.decide(logits)]
+
     def tiles(self, photo, overlap):
-        """Yield strips of class ids of a large photo, as high as a row of tiles."""
+        """Yield the strips of a large photo, each as high as a row of tiles."""
 
         def network(pixels):
             with self.stopwatch.add("write", sign=-1):  # the writing thread waits for the network
-                return self.network(pixels)
+                return [output[0] for output in self.network(pixels[None])]
 
-        size = {"tile": self.tile, "overlap": overlap, "multiple": self.multiple}
+        size = {"tile": self.options.tile, "overlap": overlap, "multiple": self.multiple}
         tiles = tiling.tiled(network, photo.crop, photo.height, photo.width, **size)
-        for _, row in itertools.groupby(tiles, key=lambda part: part[0].start):
-            strip = np.concatenate([class_ids for _, _, class_ids in row], axis=1)
-            self.bar.add(len(strip) / photo.height)
-            yield strip
+        for rows, row in itertools.groupby(tiles, key=lambda part: part[0]):
+            yield [np.concatenate(parts, axis=1) for parts in zip(*(arrays for _, _, arrays in row))]
+            self.bar.add((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write a photo's results; return its record. segmented: an item of `segment`."""
+        """Write a photo's results; return its record."""
         with self.stopwatch.add("write"):
-            return outputs.write(*segmented, self.experiment, self.output_dir)
+            return outputs.write(
+                segmented.photo,
+                segmented.strips,
+                self.experiment,
+                self.output_dir,
+                self.options.probabilities,
+            )
+
+    def report(self, seconds):
+        """Print the time, the files written, remarks about images, and which could not be read."""
+        done = len(self.names) - len(self.unreadable)
+        print(
+            f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of that time:"
+            f" {self.stopwatch.shares(seconds)}"
+        )
+        written = [
+            path.name
+            for path in outputs.paths(
+                self.output_dir, "NAME", self.options.probabilities, len(self.experiment.classes)
+            )
+        ]
+        print(f"{self.output_dir}: {', '.join(written)}, shares.jsonl")
+        print("NAME_labels.png holds class ids, so it looks black in a viewer; look at NAME_colours.png")
+        for line in remarks.summary(sorted(self.remarks)):
+            print(f"warning: {line}", file=sys.stderr)
+        for error in sorted(self.unreadable, key=str):
+            print(f"skipped: {error}", file=sys.stderr)
 
 
-def _scaled(class_ids, height, width):
-    """Yield strips uint8 [rows, width] of class ids [h, w] scaled by nearest neighbour."""
-    rows, columns = (
-        ((np.arange(size) + 0.5) * old / size).astype(int)
-        for size, old in zip((height, width), class_ids.shape)
-    )
-    for top in range(0, height, STRIP):
-        yield class_ids[rows[top : top + STRIP, None], columns]
+def decider(options):
+    """Return a function: float32 logits -> list of class ids and, on demand, encoded probabilities."""
+
+    def decide(logits):
+        outputs = [decision.class_ids(logits, options.threshold)]
+        if options.probabilities:
+            encoded = probability_files.encode(decision.probabilities(logits), options.probabilities)
+            outputs.append(encoded)
+        return outputs
+
+    return decide
 
 
-def _report(count, unreadable, seconds, stopwatch, output_dir):
-    done = count - len(unreadable)
-    print(
-        f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of that time:"
-        f" {stopwatch.shares(seconds)}"
-    )
-    print(f"{output_dir}: NAME_labels.png, NAME_colours.png, NAME_overlay.png, shares.jsonl")
-    for error in sorted(unreadable, key=str):
-        print(f"skipped: {error}", file=sys.stderr)
+def make_network(experiment, weights, dtype, multiple, options):
+    """Return a compiled function of images uint8 [B, h, w, 3] of any size, as a list of tensors.
+
+    If images are resized: float32 logits [B, h, w, C], to be decided once they are scaled back.
+    Otherwise what `decider` returns, which takes less memory.
+    """
+    forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
+    forward, decide = tiling.padded(forward, multiple), decider(options)
+
+    @tf.function(autograph=False, reduce_retracing=True)
+    def compute(images):
+        logits = tf.cast(forward(weights, tf.cast(images, dtype)), tf.float32)
+        return [logits] if options.resize else decide(logits)
+
+    return compute

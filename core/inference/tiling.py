@@ -103,9 +103,9 @@ def spans(length, tile, overlap, align=1):
 
 
 def tiled(function, crop, height, width, *, tile, overlap, multiple):
-    """Process an image in tiles: yield (rows, columns, outputs [rows, columns, ...]), row by row.
+    """Process an image in tiles: yield (rows, columns, list of arrays [rows, columns, ...]), row by row.
 
-    function: images uint8 [1, h, w, 3] -> outputs [1, h, w, ...]. crop: (top, left, bottom, right)
+    function: pixels uint8 [h, w, 3] -> list of arrays [h, w, ...]. crop: (top, left, bottom, right)
     -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple, and tile to four
     multiples, at least one of these more than twice the overlap. A tile's first row is a multiple of
     four multiples, so that at each level of the network the windows of Winograd's convolution
@@ -124,12 +124,8 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
             pixels = crop(top, left, min(top + tile, height), min(left + tile, width))
             rows = slice(first_row, min(last_row, height))
             columns = slice(first_column, min(last_column, width))
-            outputs = function(pixels[None])[0]
-            yield (
-                rows,
-                columns,
-                outputs[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left],
-            )
+            kept = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+            yield rows, columns, [output[kept] for output in function(pixels)]
 
 
 def _probe_weight(name, variable):

@@ -12,7 +12,7 @@ import tensorflow as tf
 from conftest import python
 from PIL import Image
 
-from core.inference import export, predict, restore
+from core.inference import decision, export, photos, predict, restore
 from core.runtime.errors import InputError
 from experiments import article
 
@@ -54,7 +54,8 @@ def test_it_needs_nothing_of_ours_and_equals_predict(run, road_run, tmp_path):
         for path, pixels in zip(paths, result["images"]):
             Image.fromarray(pixels).save(path)
         out = tmp_path / "out"
-        predict.run(run.experiment, run.weights, run.dtype, paths, out, resize=None, tile=64, flip=False)
+        sources, options = photos.find(paths), predict.Options(tile=64)
+        predict.run(run.experiment, run.weights, run.dtype, sources, out, options)
         for path, class_ids, shares in zip(paths, result["class_ids"], result["probabilities"]):
             np.testing.assert_array_equal(class_ids, Image.open(out / f"{path.stem}_labels.png"))
             np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-6)
@@ -82,6 +83,6 @@ def test_tflite_equals_the_saved_model(run, tmp_path):
 
 def test_probabilities_of_many_logits_and_of_one():
     logits = tf.constant([[[[1.0, 2.0, 3.0]]]])
-    np.testing.assert_allclose(export.probabilities(logits), tf.nn.softmax(logits))
-    one = export.probabilities(tf.fill([1, 1, 1, 1], 3.0))
+    np.testing.assert_allclose(decision.probabilities(logits), tf.nn.softmax(logits))
+    one = decision.probabilities(tf.fill([1, 1, 1, 1], 3.0))
     np.testing.assert_allclose(one, [[[[0.04742587, 0.95257413]]]], rtol=1e-6)

@@ -1,5 +1,6 @@
-"""Any image in, masks of its own size out; what cannot be read is skipped and named."""
+"""Prediction writes results of each image's own size, and names the images that cannot be read."""
 
+import dataclasses
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from PIL import Image
 
 import experiments
 from core.data import images
-from core.inference import photos, predict, restore
+from core.inference import decision, photos, predict, records, restore, scaling, tiling
 from core.models import road_unet
 from core.runs import checkpoint
 from core.runtime import cli
@@ -32,7 +33,7 @@ PALETTE = np.array([(0, 0, 0), (128, 64, 128)])
 
 @pytest.fixture(scope="module")
 def run(road_run):
-    """The trained run, with an output layer that makes both classes of noise."""
+    """The trained run, with a random last layer, so that noise images get both classes."""
     run = restored(road_run)
     kernel = np.random.RandomState(0).normal(size=run.weights["logit"].shape)
     run.weights["logit"].assign(kernel)
@@ -43,11 +44,10 @@ def restored(folder, name="best", **options):
     return restore.restore(SimpleNamespace(run_dir=str(folder), checkpoint=name), article, **options)
 
 
-def segment(run, paths, output_dir, *, resize=None, tile=1024, flip=False):
+def segment(run, paths, output_dir, **options):
     """The exit code and, by name, the class ids written."""
-    code = predict.run(
-        run.experiment, run.weights, run.dtype, paths, output_dir, resize=resize, tile=tile, flip=flip
-    )
+    sources, options = photos.find(paths), predict.Options(**options)
+    code = predict.run(run.experiment, run.weights, run.dtype, sources, output_dir, options)
     labels = {
         str(path.relative_to(output_dir)).removesuffix("_labels.png"): np.asarray(Image.open(path))
         for path in output_dir.rglob("*_labels.png")
@@ -63,9 +63,15 @@ def photo(path, width, height, **options):
 
 
 def expected(run, path):
-    """Class ids of a whole image whose sides are multiples of 16, by the network alone."""
-    pixels = np.asarray(Image.open(path).convert("RGB"), np.float32)[None]
-    return (road_unet.forward(run.weights, pixels).numpy()[0, ..., 0] > 0).astype(np.uint8)
+    """Class ids of an image whose sides are multiples of 16, from the network's forward pass."""
+    return (logits(run, path)[..., 0] > 0).astype(np.uint8)
+
+
+def logits(run, path, size=None):
+    """Logits [H, W, 1] of an image, scaled to size (height, width) for the network if given."""
+    image = Image.open(path).convert("RGB")
+    image = image.resize(size[::-1], Image.Resampling.BILINEAR) if size else image
+    return road_unet.forward(run.weights, np.asarray(image, np.float32)[None]).numpy()[0]
 
 
 @pytest.mark.parametrize("resize", [None, 32])
@@ -99,18 +105,18 @@ def test_each_image_gets_three_pictures_of_its_own_size_and_a_record(run, tmp_pa
     assert np.abs(overlay - mixed).max() <= 1
 
 
-def test_tiles_make_the_same_picture_as_the_whole(run, tmp_path):
+def test_tiles_give_the_class_ids_of_the_whole_image(run, tmp_path):
     path = photo(tmp_path / "large.png", 411, 357)
     _, whole = segment(run, [path], tmp_path / "whole", tile=512, flip=True)
     _, tiled = segment(run, [path], tmp_path / "tiled", tile=256, flip=True)
     assert (whole["large"] != tiled["large"]).mean() < 1e-4  # a logit may lie within rounding of 0
 
 
-def test_a_file_that_is_read_by_the_tile_gives_the_same(run, tmp_path, monkeypatch):
+def test_a_memory_mapped_file_gives_the_result_of_a_decoded_one(run, tmp_path, monkeypatch):
     path = photo(tmp_path / "plain.png", 411, 357)
     Image.open(path).save(tmp_path / "mapped.tif")
     _, plain = segment(run, [path], tmp_path / "plain", tile=256)
-    monkeypatch.setattr(images, "read_rgb", None)  # nothing decodes the whole
+    monkeypatch.setattr(images, "read_rgb", None)  # the file must not be decoded whole
     _, mapped = segment(run, [tmp_path / "mapped.tif"], tmp_path / "mapped", tile=256)
     np.testing.assert_array_equal(plain["plain"], mapped["mapped"])
     overlays = [Image.open(tmp_path / name / f"{name}_overlay.png") for name in ("plain", "mapped")]
@@ -118,10 +124,10 @@ def test_a_file_that_is_read_by_the_tile_gives_the_same(run, tmp_path, monkeypat
 
 
 class Network:
-    """In the place of the trained one: notes its calls, and how many ran at once."""
+    """Replaces the trained network: counts its calls, and how many ran at the same time."""
 
     def __init__(self, monkeypatch, call=lambda: time.sleep(0.01)):
-        monkeypatch.setattr(predict, "make_predict", lambda *_: self)
+        monkeypatch.setattr(predict, "make_network", lambda *_: self)
         self.call, self.calls, self.now, self.most = call, 0, 0, 0
 
     def __call__(self, pixels):
@@ -129,18 +135,21 @@ class Network:
         self.most = max(self.most, self.now)
         self.call()
         self.now -= 1
-        return tf.zeros(pixels.shape[:3], tf.uint8)
+        return [tf.zeros(pixels.shape[:3], tf.uint8)]
 
 
-def test_memory_is_that_of_one_tile_however_many_images_go_by_the_tile(run, tmp_path, monkeypatch, capsys):
-    network = Network(monkeypatch)
+def test_one_tile_is_computed_at_a_time_and_the_receptive_field_once(run, tmp_path, monkeypatch, capsys):
+    network, probes = Network(monkeypatch), []
+    probe = tiling.receptive_field_radius
+    monkeypatch.setattr(tiling, "receptive_field_radius", lambda *args: probes.append(1) or probe(*args))
     paths = [photo(tmp_path / f"{index}.png", 400, 340) for index in range(6)]
     assert segment(run, paths, tmp_path / "out", tile=256)[0] == 0
     assert network.calls >= 4 * len(paths) and network.most == 1
+    assert len(probes) == 1
     assert 0 < int(re.search(r"network (\d+)%", capsys.readouterr().out)[1]) <= 100
 
 
-def test_ctrl_c_ends_it_within_a_tile(run, tmp_path, monkeypatch):
+def test_ctrl_c_stops_prediction_after_the_current_tile(run, tmp_path, monkeypatch):
     def interrupted():
         if network.calls == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -155,10 +164,10 @@ def test_ctrl_c_ends_it_within_a_tile(run, tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, handler)
     assert network.calls < 5
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["shares.jsonl"]
+    assert {each.name for each in (tmp_path / "out").iterdir()} == {".lock", "shares.jsonl"}
 
 
-def test_flip_gives_mirrored_images_mirrored_masks(run, tmp_path):
+def test_with_flip_a_mirrored_image_gets_the_mirrored_mask(run, tmp_path):
     path = photo(tmp_path / "one.png", 64, 48)
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "two.png")
     _, plain = segment(run, [path], tmp_path / "plain")
@@ -167,8 +176,8 @@ def test_flip_gives_mirrored_images_mirrored_masks(run, tmp_path):
     assert (labels["one"] != plain["one"]).any()
 
 
-def test_bad_images_are_skipped_and_named_and_the_good_ones_done(run, tmp_path, capsys):
-    good = [photo(tmp_path / f"{index}.png", 32, 32) for index in range(40)]  # more than a batch
+def test_unreadable_images_are_named_and_the_others_segmented(run, tmp_path, capsys):
+    good = [photo(tmp_path / f"{index}.png", 32, 32) for index in range(40)]  # more than one batch
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "cut.png").write_bytes(good[0].read_bytes()[:700])
     head = b"IHDR" + (30000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
@@ -186,13 +195,13 @@ def test_bad_images_are_skipped_and_named_and_the_good_ones_done(run, tmp_path, 
         assert sum(line.startswith(f"skipped: {path}: ") for line in errors) == 1
 
 
-def test_an_output_folder_that_cannot_be_made_ends_it(run, tmp_path):
+def test_an_output_folder_that_cannot_be_made_is_refused(run, tmp_path):
     path = photo(tmp_path / "a.png", 16, 16)
     with pytest.raises(InputError, match="a.png.*cannot be written"):
         segment(run, [path], path / "out")
 
 
-def test_names_never_collide(tmp_path):
+def test_output_names_never_collide(tmp_path):
     paths = [
         tmp_path / name
         for name in (
@@ -204,14 +213,94 @@ def test_names_never_collide(tmp_path):
         photo(path, 8, 8)
     folders = [tmp_path, *(path.parent for path in paths)]
     found = photos.find([*folders, tmp_path / "a" / ".." / "a"])
-    assert sorted(map(os.path.abspath, found)) == sorted(map(str, paths))
+    assert sorted(os.path.abspath(source.path) for source in found) == sorted(map(str, paths))
     names = photos.output_names(found)
     assert len({name.casefold() for name in names.values()}) == len(paths)
-    assert names[tmp_path / "2.jpg"] == "2" and names[tmp_path / "B.png"] == "B"
-    assert names[tmp_path / "b/1.png"] == "1.png"
+    assert names[photos.Source(tmp_path / "2.jpg")] == "2" and names[photos.Source(tmp_path / "B.png")] == "B"
+    assert names[photos.Source(tmp_path / "b/1.png")] == "1.png"
     assert not any(name.startswith("/") or ".." in name for name in names.values())
     with pytest.raises(InputError, match="no images"):
         photos.find([])
+
+
+def test_each_page_of_a_tiff_file_is_segmented(run, tmp_path):
+    pages = [Image.open(photo(tmp_path / f"{width}.png", width, 32)) for width in (32, 48, 64)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    photo(tmp_path / "stack_page_002.png", 16, 16)  # a name that the pages' results have too
+    _, labels = segment(run, [tmp_path / "stack.tif", tmp_path / "stack_page_002.png"], tmp_path / "out")
+    for number, width in enumerate((32, 48, 64), 1):
+        name = "stack.tif_page_002" if number == 2 else f"stack_page_{number:03}"
+        np.testing.assert_array_equal(labels.pop(name), expected(run, tmp_path / f"{width}.png"))
+    assert list(labels) == ["stack_page_002.png"]
+
+
+def test_a_second_call_keeps_earlier_results_and_takes_none_as_an_image(run, tmp_path, capsys):
+    first, second = photo(tmp_path / "a/1.png", 48, 32), photo(tmp_path / "b/1.png", 32, 32)
+    segment(run, [tmp_path / "a"], tmp_path / "a")
+    capsys.readouterr()
+    with open(tmp_path / "a/shares.jsonl", "a") as file:
+        file.write('{"image": "cut')  # what a killed process leaves
+    code, labels = segment(run, [tmp_path / "a", tmp_path / "b"], tmp_path / "a")
+    assert code == 0 and "left out 3 results of earlier predictions" in capsys.readouterr().out
+    lines = (tmp_path / "a/shares.jsonl").read_text().splitlines()
+    images = {record["name"]: record["image"] for record in map(json.loads, lines)}
+    assert images == {"1": str(first), "1.png": str(second)} and len(lines) == 2
+    np.testing.assert_array_equal(labels["1"], expected(run, first))
+    np.testing.assert_array_equal(labels["1.png"], expected(run, second))
+
+
+def test_two_processes_cannot_write_into_one_output_folder(run, tmp_path):
+    with records.opened(tmp_path / "out"), pytest.raises(InputError, match="another process writes"):
+        segment(run, [photo(tmp_path / "a.png", 16, 16)], tmp_path / "out")
+
+
+def test_subfolders_are_searched_if_recursive_and_mentioned_if_not(tmp_path, capsys):
+    for name in ("1.png", "x/2.png", "x/y/3.png", "z/4.png", ".hidden/5.png"):
+        photo(tmp_path / name, 8, 8)
+    assert [source.path.name for source in photos.find([tmp_path])] == ["1.png"]
+    message = f"not searched without --recursive: {tmp_path / 'x'} and 1 more subfolders"
+    assert message in capsys.readouterr().out
+    found = photos.find([tmp_path], recursive=True)
+    assert [source.path.name for source in found] == ["1.png", "2.png", "3.png", "4.png"]
+
+
+@pytest.mark.parametrize("strip", [100, 2**22])
+def test_class_ids_are_decided_from_logits_scaled_to_the_images_size(run, tmp_path, monkeypatch, strip):
+    monkeypatch.setattr(scaling, "STRIP_VALUES", strip)
+    path = photo(tmp_path / "a.png", 75, 41)
+    _, labels = segment(run, [path], tmp_path / "out", resize=32, probabilities="png")
+    scaled = tf.image.resize(logits(run, path, (32, 32)), [41, 75]).numpy()
+    decided = np.abs(scaled[..., 0]) > 1e-5
+    np.testing.assert_array_equal(labels["a"][decided], scaled[..., 0][decided] > 0)
+    shares = np.asarray(Image.open(tmp_path / "out/a_probability_1.png")) / 65535
+    np.testing.assert_allclose(shares, tf.sigmoid(scaled[..., 0]), rtol=0, atol=1e-5)
+
+
+def test_probabilities_and_threshold(run, tmp_path):
+    path = photo(tmp_path / "large.png", 411, 357)
+    _, labels = segment(run, [path], tmp_path / "out", tile=256, threshold=0.7, probabilities="npy")
+    shares = np.load(tmp_path / "out/large_probabilities.npy")
+    assert shares.shape == (357, 411, 2) and shares.dtype == np.float16
+    np.testing.assert_allclose(shares.sum(axis=-1, dtype=np.float32), 1, atol=1e-3)
+    pixels = np.pad(np.asarray(Image.open(path), np.float32), ((0, 11), (0, 5), (0, 0)), "edge")
+    whole = road_unet.forward(run.weights, pixels[None]).numpy()[0, :357, :411, 0]
+    np.testing.assert_allclose(shares[..., 1], tf.sigmoid(whole), atol=1e-3)
+    clear = np.abs(whole - np.log(0.7 / 0.3)) > 1e-4
+    np.testing.assert_array_equal(labels["large"][clear], (tf.sigmoid(whole) > 0.7)[clear])
+
+
+def test_a_threshold_applies_to_the_probability_of_class_1():
+    """The probability is 0.4 where the logit, or the difference of two logits, is -0.405."""
+    one, two = [[0.3], [-0.4], [-0.41]], [[0.0, 0.3], [0.2, -0.2], [0.2, -0.21]]
+    for logits in (one, two):
+        np.testing.assert_array_equal(decision.class_ids(tf.constant(logits), 0.4), [1, 1, 0])
+        np.testing.assert_array_equal(decision.class_ids(tf.constant(logits)), [1, 0, 0])
+
+
+def test_a_threshold_needs_two_classes(run, tmp_path):
+    three = dataclasses.replace(run.experiment, classes=("a", "b", "c"))
+    with pytest.raises(InputError, match="--threshold: is for two classes, this run has 3"):
+        segment(dataclasses.replace(run, experiment=three), [tmp_path / "a"], tmp_path / "out", threshold=0.4)
 
 
 def test_every_experiment_is_found_by_its_name():
@@ -234,7 +323,7 @@ def test_a_run_is_restored_without_its_data(road_run, tmp_path):
         restored(moved, data=True)
 
 
-def test_what_is_no_run_is_refused_in_a_sentence(road_run, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(road_run, tmp_path):
     with pytest.raises(InputError, match="--run_dir"):
         restore.restore(SimpleNamespace(run_dir=None), article)
     with pytest.raises(InputError, match="no flags.cfg"):
@@ -259,7 +348,7 @@ def test_what_is_no_run_is_refused_in_a_sentence(road_run, tmp_path):
             restored(changed)
 
 
-def test_command_line(road_run, tmp_path):
+def test_the_command_line_segments_a_folder_and_names_unreadable_files(road_run, tmp_path):
     photo(tmp_path / "in/a.png", 40, 30)
     (tmp_path / "in/b.jpg").write_text("not an image")
     folders = [f"--run_dir={road_run}", f"--output_dir={tmp_path / 'out'}", tmp_path / "in"]
@@ -270,14 +359,13 @@ def test_command_line(road_run, tmp_path):
     assert "1 images in" in done.stdout and "network" in done.stdout
 
 
-def test_train_size_is_the_runs(road_run, tmp_path, monkeypatch):
+def test_the_command_line_passes_the_options_on(road_run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(predict, "run", lambda *arguments, **options: seen.append(options))
+    monkeypatch.setattr(predict, "run", lambda *arguments: seen.append(arguments[-1]))
     path = photo(tmp_path / "a.png", 40, 30)
     for size in ("train", "native"):
-        flags = SimpleNamespace(
-            run_dir=str(road_run), checkpoint="last", output_dir="x", size=size, tile=64, tta="flip"
-        )
+        arguments = ["--checkpoint=last", "--tile=64", "--tta=flip", "--threshold=0.4", "--white_level=4095"]
+        flags = cli.parse(verb.define_flags, [f"--run_dir={road_run}", f"--size={size}", *arguments])
         verb.run(flags, [str(path)])
-    assert [options["resize"] for options in seen] == [32, None]
-    assert seen[0]["flip"] and Path("x").exists() is False
+    options = predict.Options(resize=32, tile=64, flip=True, threshold=0.4, white_level=4095)
+    assert seen == [options, dataclasses.replace(options, resize=None)]

@@ -69,8 +69,8 @@ def compiled(forward, weights, multiple, dtype=tf.float32):
 def in_tiles(function, image, tile, *, overlap, multiple):
     height, width = image.shape[:2]
     joined, parts = None, 0
-    for rows, columns, part in tiling.tiled(
-        function,
+    for rows, columns, (part,) in tiling.tiled(
+        lambda pixels: [function(pixels[None])[0].numpy()],
         lambda top, left, bottom, right: image[top:bottom, left:right],
         height,
         width,

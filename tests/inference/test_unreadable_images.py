@@ -28,7 +28,8 @@ def test_each_unreadable_image_is_named_and_the_others_are_segmented(tmp_path, c
         damage(bad[-1])
     Image.fromarray(PIXELS).save(tmp_path / "good.png")
     paths = [*bad, tmp_path / "good.png"]
-    code = predict.run(experiment, {}, tf.float32, paths, tmp_path / "out", resize=None, tile=64, flip=False)
+    options = predict.Options(tile=64)
+    code = predict.run(experiment, {}, tf.float32, photos.find(paths), tmp_path / "out", options)
     assert code == 1
     reasons = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().err.splitlines())
     assert reasons.keys() == {str(path) for path in bad}
