@@ -116,3 +116,29 @@ def curves(history):
         axes.grid(alpha=0.3)
         axes.legend()
     return figure
+
+
+def compared_curves(histories, metric):
+    """Draw the losses and one metric of several runs; a matplotlib Figure, None without matplotlib.
+
+    histories: label -> list of dicts, one per epoch. metric: the column that the right part shows.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:  # the optional extra `plots`
+        return None
+    figure = Figure(figsize=(12, 5))
+    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.11, top=0.92)
+    left, right = figure.subplots(1, 2)
+    for number, (label, history) in enumerate(histories.items()):
+        epochs, colour = [row["epoch"] for row in history], f"C{number % 10}"
+        left.plot(epochs, [row["train_loss"] for row in history], color=colour, linestyle=":")
+        left.plot(epochs, [row["val_loss"] for row in history], color=colour, label=label)
+        right.plot(epochs, [row[metric] for row in history], color=colour, label=label)
+    left.set_title("val_loss (dotted: train_loss)")
+    right.set_title(metric)
+    for axes in (left, right):
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure

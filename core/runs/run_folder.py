@@ -4,6 +4,7 @@
                                a comment that names the experiment, the last line is "# end"
     code.json                  digests of the code that trained it (`core.runs.code_digest`)
     metrics.csv                one row per epoch
+    val_images.npz             confusion matrix and loss of each validation image after the last epoch
     summary.json               final and best metrics, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors
     curves.png                 if matplotlib is installed
@@ -185,6 +186,24 @@ def write_metrics(folder, history):
     writer.writeheader()
     writer.writerows(history)
     files.write_text(folder / "metrics.csv", text.getvalue())
+
+
+def read_metrics(folder):
+    """Return metrics.csv as a list of dicts of floats, one per epoch.
+
+    Raises InputError if the file is missing, which means that no epoch is finished, or damaged.
+    """
+    path = folder / "metrics.csv"
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no metrics.csv: train this run for an epoch or more.") from None
+    except (TypeError, ValueError):
+        rows = []
+    if not rows:
+        raise InputError(f"{path}: damaged; continue the training, which writes it again.")
+    return rows
 
 
 def write_json(path, value):

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from core.data import augment, batches, cache, membership, resident
 from core.experiment import IGNORE
-from core.inference import render
+from core.inference import per_image, render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device, distribution, precision, progress
@@ -191,6 +191,8 @@ class Training:
                 self.save()
                 print(f"stopped and saved; the same command continues {self.folder}")
                 return 128 + (self.signals or [signal.SIGTERM])[0]  # empty if another worker got the signal
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # for `experiments.compare`
+            per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
 

@@ -1,0 +1,132 @@
+"""Runs side by side: their settings, code and metrics, and the paired results on validation images."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from core.data import cache
+from core.experiment import Experiment
+from core.inference import per_image, restore, uncertainty
+from core.inference.evaluate import make_evaluate
+from core.runs import checkpoint, code_digest, run_folder
+from core.runtime.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run to compare.
+
+    settings: the flags that decide its result, name -> value. code: digests of the code that trained it,
+    empty if unknown. history: one dict per epoch. best: the row of the best checkpoint's epoch.
+    module_of: a function, name of an experiment -> its module.
+    """
+
+    label: str
+    folder: Path
+    module_of: Callable
+    experiment: Experiment
+    settings: dict
+    code: dict
+    history: list
+    best: dict
+
+    @property
+    def final(self):
+        """The row of the last epoch."""
+        return self.history[-1]
+
+
+def load(folder, label, module_of):
+    """Return the `Run` of a folder. Raises InputError if it is not a run with a finished epoch."""
+    module = module_of(run_folder.experiment_name(folder))
+    values = run_folder.read_flags(folder, module.define_flags, without=("data_dir",))
+    history, items = run_folder.read_metrics(folder), code_digest.read(folder)
+    best = folder / "checkpoints" / "best.npz"
+    epoch = checkpoint.load(best)[1]["epoch"] if best.exists() else len(history)
+    return Run(
+        label=label,
+        folder=folder,
+        module_of=module_of,
+        experiment=module.experiment(values),
+        settings=run_folder.result_flags(module.define_flags, values),
+        code=items[-1]["files"] if items else {},
+        history=history,
+        best=history[min(epoch, len(history)) - 1],
+    )
+
+
+def differing_flags(runs):
+    """Return flag -> its value in each run, as text, of the flags that are not equal in all runs."""
+    names = sorted({name for run in runs for name in run.settings})
+    rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def grouped(runs):
+    """Return the groups, lists of runs, of runs with equal experiment, flags and code except --seed."""
+    groups = {}
+    for run in runs:
+        settings = {name: str(value) for name, value in run.settings.items() if name != "seed"}
+        key = run.experiment.name, *settings.items(), code_digest.combined(run.code)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def is_metric(column):
+    """Return whether a column of metrics.csv is a loss or a metric over all classes."""
+    return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
+
+
+def bootstrap(a, b, resamples):
+    """Return (differences as of `uncertainty.paired_bootstrap`, number of images, number of files).
+
+    Raises InputError if the runs have no common validation images, or not the same classes.
+    """
+    if a.experiment.classes != b.experiment.classes:
+        raise InputError("the runs have different classes.")
+    results = [validation_results(run) for run in (a, b)]
+    _, rows_a, rows_b = np.intersect1d(*(each.hashes for each in results), return_indices=True)
+    if not len(rows_a):
+        raise InputError("the runs have no validation image in common, or not at the same size.")
+    confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
+    if (confusions[0].sum(2) != confusions[1].sum(2)).any():
+        raise InputError("the masks of the validation images differ.")
+    classes, count = len(a.experiment.classes), len(rows_a)
+    sums = [
+        np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
+        for each, confusion, rows in zip(results, confusions, (rows_a, rows_b))
+    ]
+
+    def statistic(sums):
+        confusion = sums[:-2].reshape(classes, classes)
+        metrics = a.experiment.metrics(confusion)
+        return {"loss": sums[-2] / sums[-1]} | {
+            name: value for name, value in metrics.items() if is_metric(f"val_{name}")
+        }
+
+    files = results[0].files[rows_a]
+    differences = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
+    return differences, count, len(np.unique(files))
+
+
+def validation_results(run):
+    """Return the `PerImage` of a run's last epoch: as the training saved it, else computed now.
+
+    Raises InputError if it would have to be computed with other code than the training's.
+    """
+    saved = per_image.load(run.folder)
+    if saved and saved.epoch == len(run.history):
+        return saved
+    if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment.name)):
+        raise InputError(
+            f"{run.folder} has no {per_image.NAME} of its last epoch, and it was trained with other code than"
+            " the present code, which would compute something else; train it to its end with its own code."
+        )
+    values = SimpleNamespace(run_dir=str(run.folder), checkpoint="last")
+    restored = restore.restore(values, run.module_of, data=True)
+    examples = cache.load_split(restored.experiment.dataset, restored.flags, "val")
+    evaluate = make_evaluate(restored.experiment, restored.weights, restored.dtype)
+    return per_image.evaluate(evaluate, examples, len(run.history))

@@ -1,0 +1,76 @@
+"""The result of a network on each validation image, kept in the run folder for later comparisons.
+
+A training writes `val_images.npz` after its last epoch, because only then the code that computes the
+result is certainly the code that trained the run: an edited op changes what an older run predicts.
+"""
+
+import dataclasses
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+from core.runtime import files
+from core.runtime.errors import InputError
+
+NAME = "val_images.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class PerImage:
+    """Results on N validation images after an epoch.
+
+    epoch:      int64 [], the epoch, from 1
+    hashes:     int64 [N], `core.data.cache.Examples.checksums`: they identify the images
+    files:      int64 [N], the number of the file that each image comes from; patches share a file
+    confusion:  int64 [N, classes, classes], truth by prediction
+    loss:       float64 [N], the experiment's loss
+    """
+
+    epoch: np.ndarray
+    hashes: np.ndarray
+    files: np.ndarray
+    confusion: np.ndarray
+    loss: np.ndarray
+
+
+def evaluate(evaluate_batches, examples, epoch):
+    """Return the `PerImage` of a split.
+
+    evaluate_batches: a function of `core.inference.evaluate.make_evaluate`, on one replica.
+    examples: `core.data.cache.Examples`. epoch: of the weights, from 1.
+    """
+    results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]
+    return PerImage(
+        epoch=np.array(epoch),
+        hashes=examples.checksums,
+        files=examples.owner[examples.rows],
+        confusion=np.stack([confusion for _, confusion in results]),
+        loss=np.array([means["loss"] for means, _ in results]),
+    )
+
+
+def _batch_of_one(examples, row):
+    images, masks = examples.images[row : row + 1], examples.masks[row : row + 1]
+    return tf.constant(images), tf.constant(masks), tf.constant(1.0)
+
+
+def save(folder, results):
+    """Write a `PerImage` into a run folder."""
+    with files.atomic(folder / NAME) as file:
+        np.savez_compressed(file, **dataclasses.asdict(results))
+
+
+def load(folder):
+    """Return the `PerImage` of a run folder, or None if there is none.
+
+    Raises InputError if the file is damaged.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return PerImage(**{name: archive[name] for name in archive.files})
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None

@@ -1,0 +1,55 @@
+"""How far a difference between two networks, or two groups of runs, may be due to chance."""
+
+import numpy as np
+
+# 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom; 1.96 beyond.
+T_975 = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 2.120
+    2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
+T_975 = [float(quantile) for quantile in T_975.split()]
+
+
+def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
+    """Return the differences between two networks on the same images, with 95 % intervals.
+
+    Images are drawn with replacement, the same images for both networks (Efron and Tibshirani, 1993),
+    and the interval is between the 2.5 % and 97.5 % quantiles of the resampled differences. It covers
+    the choice of images, not the choice of the training seed.
+
+    a, b: float64 [N, K], K sums for each image. clusters: int [N]: images with the same number, such as
+    patches of one photo, are drawn together. statistic: a function (sums [K]) -> name -> value.
+    Returns name -> (b - a, lower end, upper end).
+    """
+    _, cluster = np.unique(clusters, return_inverse=True)
+    count = cluster.max() + 1
+    members = np.eye(count)[:, cluster]  # [clusters, N]
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+    differences = [
+        _subtract(statistic(sums_b), statistic(sums_a))
+        for sums_a, sums_b in zip(draws @ (members @ a), draws @ (members @ b))
+    ]
+    found = _subtract(statistic(b.sum(0)), statistic(a.sum(0)))
+    intervals = {
+        name: np.nanquantile([each[name] for each in differences], [0.025, 0.975])
+        for name, value in found.items()
+        if np.isfinite(value)
+    }
+    return {name: (found[name], *interval) for name, interval in intervals.items()}
+
+
+def welch(a, b):
+    """Return the difference of the means of two samples with its 95 % interval (Welch, 1947).
+
+    a, b: at least two numbers each. Returns (mean of b - mean of a, lower end, upper end).
+    """
+    variances = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
+    difference, total = np.mean(b) - np.mean(a), sum(variances)
+    if not total:
+        return difference, difference, difference
+    degrees = total**2 / (variances[0] ** 2 / (len(a) - 1) + variances[1] ** 2 / (len(b) - 1))
+    quantile = T_975[int(degrees) - 1] if degrees < len(T_975) + 1 else 1.96
+    margin = quantile * total**0.5
+    return difference, difference - margin, difference + margin
+
+
+def _subtract(values, others):
+    return {name: float(value) - float(others[name]) for name, value in values.items()}

@@ -1,0 +1,123 @@
+"""`experiments.compare`: what differs between runs, and by how much more than chance."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from core.inference import comparison, per_image
+from core.runs import run_folder
+from core.runtime import cli
+from core.runtime.errors import InputError
+from core.training import loop
+from experiments import article, cityscape_road, compare
+
+
+@pytest.fixture(scope="module")
+def other_run(road_run):
+    """A run like `road_run` with another learning rate and seed."""
+    flags = cli.parse(
+        cityscape_road.define_flags,
+        [
+            f"--flagfile={road_run / 'flags.cfg'}",
+            f"--run_dir={road_run.parent / 'other'}",
+            "--learning_rate=0.003",
+            "--seed=1",
+        ],
+    )
+    loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+    return road_run.parent / "other"
+
+
+def compared(tmp_path, *arguments):
+    flags = cli.parse(compare.define_flags, [f"--output_dir={tmp_path / 'out'}", *arguments[:-1]])
+    return compare.run(flags, [str(folder) for folder in arguments[-1]])
+
+
+def test_two_runs_are_compared_by_flags_code_metrics_curves_and_images(road_run, other_run, tmp_path, capsys):
+    assert compared(tmp_path, [road_run, other_run]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"run 1: {road_run}, cityscape_road, 2 epochs\nrun 2: {other_run}")
+    (rate,) = [line.split() for line in out.splitlines() if "--learning_rate" in line]
+    assert rate == ["--learning_rate", "0.001", "0.003"]
+    assert "--batch_size" not in out and "--run_dir" not in out
+    assert "code that differs from run 1's: none" in out
+    final = [run_folder.read_metrics(folder)[-1] for folder in (road_run, other_run)]
+    assert f"{final[1]['val_loss']:.4f} (" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("  loss ")]
+    assert f"{final[1]['val_loss'] - final[0]['val_loss']:+.4f}" in line
+    assert "on 5 validation images of 5 files" in out
+    assert (tmp_path / "out/curves.png").stat().st_size > 10_000
+
+
+def test_the_saved_results_of_images_sum_to_the_validation_metrics(road_run):
+    saved, row = per_image.load(road_run), run_folder.read_metrics(road_run)[-1]
+    confusion = saved.confusion.sum(0)
+    assert np.trace(confusion) / confusion.sum() == row["val_accuracy"] and len(saved.loss) == 5
+    assert saved.loss.mean() == pytest.approx(row["val_loss"], rel=1e-6)
+
+
+@pytest.fixture
+def edited_run(road_run, tmp_path):
+    """A copy of `road_run` that was trained with another core/ops.py and has no results of its images."""
+    shutil.copytree(road_run, tmp_path / "edited")
+    (item,) = json.loads((tmp_path / "edited/code.json").read_text())
+    item["files"]["core/ops.py"] = "0123456789abcdef"
+    (tmp_path / "edited/code.json").write_text(json.dumps([item]))
+    (tmp_path / "edited" / per_image.NAME).unlink()
+    return tmp_path / "edited"
+
+
+def test_a_run_trained_with_other_code_is_not_evaluated_with_the_present_code(
+    road_run, edited_run, tmp_path, capsys
+):
+    assert compared(tmp_path, [road_run, edited_run]) == 0
+    out = capsys.readouterr().out
+    assert "run 2: core/ops.py" in out
+    assert f"no bootstrap: {edited_run} has no val_images.npz" in out
+
+
+def test_missing_results_of_images_are_computed_if_the_code_is_the_same(road_run, edited_run):
+    shutil.copy(road_run / "code.json", edited_run)
+    run = comparison.load(edited_run, "1", article)
+    computed, saved = comparison.validation_results(run), per_image.load(road_run)
+    np.testing.assert_array_equal(computed.confusion, saved.confusion)
+    np.testing.assert_array_equal(computed.hashes, saved.hashes)
+
+
+def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp_path, capsys):
+    folders = []
+    for name, source, seed, change in [
+        ("a0", road_run, 0, 0.0),
+        ("a1", road_run, 1, 0.1),
+        ("b0", other_run, 0, 1.0),
+        ("b1", other_run, 1, 1.3),
+        ("b2", other_run, 2, 1.0),
+    ]:
+        shutil.copytree(source, tmp_path / name)
+        flags = (tmp_path / name / "flags.cfg").read_text()
+        old = "--seed=0" if source is road_run else "--seed=1"
+        (tmp_path / name / "flags.cfg").write_text(flags.replace(old, f"--seed={seed}"))
+        rows = run_folder.read_metrics(tmp_path / name)
+        run_folder.write_metrics(tmp_path / name, [{**row, "val_loss": change} for row in rows])
+        folders.append(tmp_path / name)
+    compared(tmp_path, "--group", folders)
+    out = capsys.readouterr().out
+    assert "group 1: runs 1, 2; 2 seeds: 0, 1" in out and "group 2: runs 3, 4, 5; 3 seeds: 0, 1, 2" in out
+    (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_loss"] and "n =" in line]
+    assert "0.0500 +- 0.0707 (n = 2)" in line and "1.1000 +- 0.1732 (n = 3)" in line
+    assert "+1.0500" in line and "differs" in line
+
+
+def test_what_cannot_be_compared_is_said_in_a_sentence(road_run, tmp_path):
+    with pytest.raises(InputError, match="two or more runs"):
+        compared(tmp_path, [road_run])
+    shutil.copytree(road_run, tmp_path / "fresh")
+    (tmp_path / "fresh/metrics.csv").unlink()
+    with pytest.raises(InputError, match="fresh: no metrics.csv"):
+        compared(tmp_path, [road_run, tmp_path / "fresh"])
+    shutil.copytree(road_run, tmp_path / "damaged")
+    (tmp_path / "damaged" / per_image.NAME).write_bytes(b"half")
+    with pytest.raises(InputError, match="val_images.npz: damaged"):
+        per_image.load(tmp_path / "damaged")

@@ -1,0 +1,67 @@
+"""Intervals of differences, against plain NumPy computations on pixels and against simulated truth."""
+
+import numpy as np
+import pytest
+
+from core import metrics
+from core.inference import uncertainty
+
+
+def road_iou(truths, predictions):
+    """IoU of class 1 by counting the pixels of label maps."""
+    hit, either = 0, 0
+    for truth, prediction in zip(truths, predictions):
+        hit += np.sum((truth == 1) & (prediction == 1))
+        either += np.sum((truth == 1) | (prediction == 1))
+    return hit / either
+
+
+@pytest.mark.parametrize("patches", [1, 3], ids=["images", "three patches of each photo"])
+def test_the_paired_bootstrap_equals_resampling_label_maps_one_by_one(patches):
+    rng = np.random.default_rng(1)
+    photos, count, resamples = 12, 12 * patches, 200
+    truths = rng.integers(0, 2, (count, 5, 7))
+    flips = [rng.random(truths.shape) < share for share in (0.3, 0.2)]
+    networks = [np.where(flip, 1 - truths, truths) for flip in flips]
+    clusters = np.repeat(np.arange(photos), patches)
+    sums = [
+        np.array([metrics.confusion_matrix(*pair, 2).numpy().ravel() for pair in zip(truths, predictions)])
+        for predictions in networks
+    ]
+    found = uncertainty.paired_bootstrap(
+        lambda sums: {"iou": metrics.iou(sums.reshape(2, 2))[1]}, *sums, clusters, resamples=resamples, seed=5
+    )
+    differences = []
+    draws = np.random.default_rng(5).multinomial(photos, [1 / photos] * photos, size=resamples)
+    for times in draws:
+        drawn = np.repeat(np.arange(photos), times)
+        rows = [row for photo in drawn for row in np.flatnonzero(clusters == photo)]
+        ious = [road_iou(truths[rows], predictions[rows]) for predictions in networks]
+        differences.append(ious[1] - ious[0])
+    expected = road_iou(truths, networks[1]) - road_iou(truths, networks[0])
+    interval = np.quantile(differences, [0.025, 0.975])
+    np.testing.assert_allclose(found["iou"], [expected, *interval], atol=1e-12)
+
+
+def test_the_bootstrap_of_a_mean_has_the_width_of_the_normal_interval():
+    a, b = np.random.default_rng(0).normal([0, 0.1], [1, 1], (400, 2)).T[..., None]
+    found = uncertainty.paired_bootstrap(lambda sums: {"mean": sums[0] / 400}, a, b, np.arange(400))
+    _, low, high = found["mean"]
+    margin = 1.96 * (b - a).std() / 400**0.5
+    assert low == pytest.approx((b - a).mean() - margin, abs=0.1 * margin)
+    assert high == pytest.approx((b - a).mean() + margin, abs=0.1 * margin)
+
+
+def test_welch_intervals_contain_the_true_difference_in_95_of_100_cases():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(4000):
+        _, low, high = uncertainty.welch(rng.normal(0, 1, 3), rng.normal(0.5, 2, 5))
+        hits += low <= 0.5 <= high
+    assert 0.94 < hits / 4000 < 0.98
+
+
+def test_welch_of_a_textbook_example():
+    """Equal sizes and variances: Student's t with 4 degrees of freedom, 2.776 * sqrt(2 / 3)."""
+    difference, low, high = uncertainty.welch([1, 2, 3], [2, 3, 4])
+    assert difference == 1 and high - 1 == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=1e-3) and low < 0
