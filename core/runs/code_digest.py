@@ -6,13 +6,16 @@ continued with other code has one item. A run of a version without code.json has
 
 The files are the experiment's script and every project file that it imports, directly or through
 others, except files that decide no number (DECIDE_NOTHING). Comments, docstrings and blank lines do
-not count. A function that was replaced at run time, in a notebook for example, is not noticed.
+not count. A function in one of these modules that was replaced at run time, in a notebook for example,
+has a digest of its own under the name FILE:FUNCTION.
 """
 
 import ast
 import hashlib
+import inspect
 import io
 import json
+import sys
 import tokenize
 from pathlib import Path
 
@@ -56,7 +59,9 @@ def current(experiment, root=ROOT):
             continue
         source = path.read_text("utf-8")
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
-        pending += _imported_files(ast.parse(source), path, root)
+        tree = ast.parse(source)
+        pending += _imported_files(tree, path, root)
+        digests |= _replaced_functions(tree, name) if root == ROOT else {}
     return dict(sorted(digests.items()))
 
 
@@ -120,6 +125,24 @@ def record(folder, experiment, *, epoch, step, write):
         )
     if write:
         files.write_text(folder / "code.json", json.dumps([*items, item], indent=2) + "\n")
+
+
+def _replaced_functions(tree, name):
+    """Return NAME:FUNCTION -> digest of a module's functions that are not the ones in its file.
+
+    tree: the parsed file; name: its path, such as core/ops.py. Empty if the module is not imported.
+    """
+    module, found = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
+    for node in tree.body if module else ():
+        function = vars(module).get(getattr(node, "name", None))
+        if not inspect.isfunction(function) or not isinstance(node, ast.FunctionDef):
+            continue
+        if (function.__module__, function.__name__) != (module.__name__, node.name):
+            code = function.__code__
+            constants = [each for each in code.co_consts if not inspect.iscode(each)]
+            text = repr((code.co_code, code.co_names, constants))
+            found[f"{name}:{node.name}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return found
 
 
 def _imported_files(tree, path, root):

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from core import ops
 from core.inference import restore
 from core.runs import code_digest
 from core.runtime import cli
@@ -50,6 +51,17 @@ def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
     line = "from core.models import road_unet"
     edited = project("experiments/cityscape_road.py", line, f"{line}\nfrom core.models import dubai_unet")
     assert "core/models/dubai_unet.py" in code_digest.changed_files(before, edited)  # imported now
+
+
+def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkeypatch):
+    """A notebook's edit is in no file."""
+    before = code_digest.current("cityscape_road")
+    assert not [name for name in before if ":" in name]  # decorated functions are not replaced
+    monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel))
+    linear = code_digest.current("cityscape_road")
+    assert code_digest.changed_files(before, linear) == ["core/ops.py:conv2d_up"]
+    monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel) / 2)
+    assert code_digest.changed_files(linear, code_digest.current("cityscape_road"))
 
 
 @pytest.fixture

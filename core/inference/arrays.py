@@ -1,0 +1,33 @@
+"""Segment images that are NumPy arrays, for notebooks and other programs."""
+
+import numpy as np
+from PIL import Image
+
+from core.inference import decision, scaling, tiling
+from core.inference.predict import Options, make_network
+from core.runtime.errors import InputError
+
+
+def predict(run, images):
+    """Return class ids uint8 [N, H, W] of photos uint8 [N, H, W, 3] (RGB) of any size.
+
+    run: `core.inference.restore.Run`. The result is the result of `experiments.predict` with its default
+    flags: if the run's data set resizes photos, these are resized too, and the logits are scaled back.
+    Raises InputError for arrays of another shape or dtype.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise InputError(f"photos: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
+    experiment, side = run.experiment, run.experiment.dataset.size
+    multiple = tiling.multiple(experiment.forward, run.weights)
+    network = make_network(experiment, run.weights, run.dtype, multiple, Options(resize=side))
+    if not side:
+        return np.concatenate([network(image[None])[0].numpy() for image in images])
+    _, height, width, _ = images.shape
+    results = []
+    for image in images:
+        resized = Image.fromarray(image).resize((side, side), experiment.dataset.resample)
+        logits = network(np.asarray(resized)[None])[0][0].numpy()
+        strips = scaling.logit_strips(logits, height, width)
+        results.append(np.concatenate([decision.class_ids(strip) for strip in strips]))
+    return np.stack(results)
