@@ -85,8 +85,12 @@ def road_flags(run_dir, *arguments):
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """A cache folder for the whole session, so that each generated data set is written once."""
-    return tmp_path_factory.mktemp("cache")
+    """A cache folder for all workers of the session, so that each generated data set is written once."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    (folder / "cache").mkdir(exist_ok=True)
+    return folder / "cache"
 
 
 @pytest.fixture
