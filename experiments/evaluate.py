@@ -1,7 +1,11 @@
-"""All figures of a trained run on its validation images, or on others.
+"""Compute all metrics of a trained run on its validation images or on others.
 
 Run: python -m experiments.evaluate --run_dir=runs/cityscape_road
-     python -m experiments.evaluate --run_dir=runs/cityscape_road --split=train --data_dir=DIR
+     python -m experiments.evaluate --run_dir=runs/cityscape_road --split=all --data_dir=DIR
+
+Each evaluation writes to a folder of its own, runs/cityscape_road/evaluation/val_best for example:
+figures.json with the metrics, data, split, checkpoint, code digest and date; confusion.csv and
+confusion.png; worst.png.
 """
 
 from pathlib import Path
@@ -14,34 +18,43 @@ from experiments import article
 
 
 def define_flags(values):
-    """Which weights, on what, where to."""
+    """Define the flags of the trained weights, the images and the results."""
     restore.define_flags(values)
     flags.DEFINE_string(
-        "data_dir", None, "Folder of a data set, in place of the run's own.", flag_values=values
+        "data_dir",
+        None,
+        "Folder of the data set; without it, the run's. The run's own split is found again in it, also if"
+        " the files have moved.",
+        flag_values=values,
     )
-    flags.DEFINE_enum("split", "val", ["val", "train"], "Which of its images.", flag_values=values)
+    flags.DEFINE_enum(
+        "split",
+        "val",
+        ["val", "train", "all"],
+        "Images to evaluate; all: every image of the data set, for data that the run has not seen.",
+        flag_values=values,
+    )
     flags.DEFINE_integer(
-        "batch_size", None, "Images at once; without it, the run's.", lower_bound=1, flag_values=values
+        "batch_size", None, "Images per batch; without it, the training's.", lower_bound=1, flag_values=values
     )
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Folder for the results; without it, evaluation/ in the run folder.",
+        "Folder for the results; without it, a new one in evaluation/ in the run folder.",
         flag_values=values,
     )
 
 
 def run(flags):
-    """Print the figures and write them with the pictures; 0."""
-    trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir)
-    output_dir = Path(flags.output_dir or Path(flags.run_dir) / "evaluation")
-    figures = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
-    classes = figures.pop("classes")
-    for name, value in figures.items():
-        if "/" not in name:  # a figure of one class: in the table below
+    """Evaluate, print the metrics, return 0."""
+    trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir, limit=flags.split != "all")
+    output_dir = Path(flags.output_dir) if flags.output_dir else None
+    results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
+    for name, value in results.items():
+        if name not in ("classes", "evaluation") and "/" not in name:  # metrics of a class: in the table
             print(f"{name:<30}{value:8.4f}")
     print(f"{'':<30}{'IoU':>8}{'Dice':>10}{'precision':>11}{'recall':>8}{'pixels':>14}")
-    for name, each in classes.items():
+    for name, each in results["classes"].items():
         print(
             f"{name:<30}{each['iou']:8.4f}{each['dice']:10.4f}{each['precision']:11.4f}"
             f"{each['recall']:8.4f}{each['pixels']:14,}"

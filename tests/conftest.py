@@ -141,10 +141,10 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 def road_run(tmp_path_factory):
     """The folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
     folder = tmp_path_factory.mktemp("road")
-    for split, count in (("train", 8), ("val", 5)):
+    for split, count, first in (("train", 8, 0), ("val", 5, 100)):
         (folder / "pairs" / split).mkdir(parents=True)
         for index in range(count):
-            write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=index)
+            write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=first + index)
     folders = [f"--data_dir={folder / 'pairs'}", f"--cache_dir={folder / 'cache'}"]
     values = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
     loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)

@@ -1,83 +1,135 @@
-"""What an evaluation leaves: figures, the confusion matrix, the worst images."""
+"""The results of an evaluation: metrics, the confusion matrix, the worst images.
+
+figures.json    every metric; under "evaluation": data, split, checkpoint, code and date
+confusion.csv   the confusion matrix: a row for each true class; confusion.png draws it
+worst.png       the images with the most wrong pixels
+"""
 
 import csv
 import dataclasses
+import datetime
 import io
+import itertools
+import os
 
 import numpy as np
 
 from core import metrics
-from core.data import batches, cache
+from core.data import batches
 from core.experiment import IGNORE
 from core.inference import render, tiling
+from core.inference import split as splits
 from core.inference.evaluate import make_evaluate, make_predict
-from core.runs import run_folder
+from core.runs import code_digest, run_folder
 from core.runtime import files
+from core.runtime.errors import InputError
 
-WORST = 10
+WORST = 10  # images in worst.png
 
 
-def evaluate(run, split, output_dir, *, batch_size=None):
-    """Evaluate a `restore.Run` on a split, in batches as in training or other; the figures, a dict.
+def evaluate(run, split, output_dir=None, *, batch_size=None):
+    """Evaluate a `restore.Run` on "train", "val" or "all"; return (metrics, folder of the results).
 
-    They are those of the training's validation, by the same names, and `classes`:
-    for each its IoU, Dice, precision, recall and pixels. Written to output_dir:
-    figures.json; confusion.csv, a row for each true class, and confusion.png;
-    worst.png, the images with the most wrong pixels.
+    metrics: those of the training's validation, under the same names; "classes": IoU, Dice,
+    precision, recall and pixel count of each class; "evaluation": what was evaluated, from `_facts`.
+    output_dir: a folder without an evaluation; None for a new one in the run folder. batch_size:
+    None for the training's.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
-    examples = cache.load_split(experiment.dataset, run.flags, split)
-    print(f"{len(examples)} {split} images from {examples.data_dir}")
-
+    output_dir = _new_folder(run, split, output_dir)
+    examples, trained_on = splits.load(run, split)
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
     means, confusion = make_evaluate(any_size, run.weights, run.dtype)(
         batches.evaluation(examples, batch_size)
     )
     predict = make_predict(any_size, run.weights, run.dtype)
-    wrong = [
-        np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
-        for images, masks, _ in batches.evaluation(examples, batch_size)
-    ]
-    worst = examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
-
-    figures = summary(experiment, means, confusion)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(output_dir / "figures.json", figures)
+    worst = _worst(examples, predict, batch_size)
+    results = {
+        "evaluation": _facts(run, split, examples, trained_on),
+        **summary(experiment, means, confusion),
+    }
+    run_folder.write_json(output_dir / "figures.json", results)
     files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
     picture = render.confusion(confusion, experiment.classes)
     run_folder.write_picture(output_dir / "confusion.png", picture)
     panel = render.examples_panel(examples, worst, predict, experiment.palette)
     run_folder.write_picture(output_dir / "worst.png", panel)
-    return figures
+    return results, output_dir
+
+
+def _new_folder(run, split, output_dir):
+    """Make and return the folder of an evaluation. Raises InputError if output_dir holds another one."""
+    if output_dir:
+        if (output_dir / "figures.json").exists():
+            raise InputError(f"{output_dir}: holds the results of an evaluation; take another --output_dir.")
+        with files.writing(output_dir):
+            output_dir.mkdir(parents=True, exist_ok=True)
+        return output_dir
+    name = f"{split}_{run.checkpoint.stem}"
+    for number in itertools.count(1):
+        folder = run.folder / "evaluation" / (name if number == 1 else f"{name}_{number}")
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not any(folder.iterdir()):
+            return folder
+
+
+def _facts(run, split, examples, trained_on):
+    """What was evaluated, for figures.json."""
+    name, trained = run.experiment.name, code_digest.read(run.folder)
+    now = code_digest.current(name)
+    return {
+        "experiment": name,
+        "data": os.path.abspath(examples.data_dir),
+        "split": split,
+        "examples": len(examples),
+        "examples_trained_on": trained_on,
+        "checkpoint": os.path.abspath(run.checkpoint),
+        "epoch": run.epoch,
+        "code": code_digest.combined(now),
+        "code_changed_since_training": code_digest.changed_files(trained[-1]["files"], now)
+        if trained
+        else None,
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _worst(examples, predict, batch_size):
+    """Rows of the examples with the largest share of wrong pixels, worst first."""
+    wrong = [
+        np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
+        for images, masks, _ in batches.evaluation(examples, batch_size)
+    ]
+    return examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
 
 
 def summary(experiment, means, confusion):
-    """All figures of a confusion matrix, under the names that training gives them."""
-    each = {
+    """All metrics of a confusion matrix, under the names that training gives them."""
+    of_classes = {
         "iou": metrics.iou(confusion),
         "dice": metrics.dice(confusion),
         "precision": metrics.precision(confusion),
         "recall": metrics.recall(confusion),
     }
-    figures = {
+    totals = {
         "accuracy": metrics.accuracy(confusion),
-        "mean_iou": np.nanmean(each["iou"]),
+        "mean_iou": np.nanmean(of_classes["iou"]),
         **means,
         **experiment.metrics(confusion),
     }
     classes = {
         name: {
-            **{figure: float(values[index]) for figure, values in each.items()},
+            **{metric: float(values[index]) for metric, values in of_classes.items()},
             "pixels": int(confusion[index].sum()),
         }
         for index, name in enumerate(experiment.classes)
     }
-    return {name: float(value) for name, value in figures.items()} | {"classes": classes}
+    return {name: float(value) for name, value in totals.items()} | {"classes": classes}
 
 
 def table(confusion, classes):
-    """The confusion matrix as CSV: a row for each true class, a column for each predicted."""
+    """The confusion matrix as CSV text: a row for each true class, a column for each predicted class."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["truth / prediction", *classes])

@@ -1,4 +1,4 @@
-"""A run folder -> the experiment it is of, with its flags and trained weights."""
+"""A run folder -> its experiment, flags and trained weights."""
 
 import dataclasses
 from pathlib import Path
@@ -14,34 +14,48 @@ from core.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a run folder holds. dtype is that of its activations."""
+    """A trained run.
+
+    experiment:  as its flags define it.
+    flags:       the flags that it was trained with.
+    weights:     name -> tf.Variable, for `experiment.forward`.
+    dtype:       of its activations.
+    checkpoint:  file of the weights.
+    epoch:       number of epochs that the weights were trained for.
+    """
 
     experiment: Experiment
     flags: flags.FlagValues
     weights: dict
     dtype: tf.DType
     checkpoint: Path
+    epoch: int
+
+    @property
+    def folder(self):
+        """The run folder."""
+        return self.checkpoint.parent.parent
 
 
 def define_flags(values):
-    """Which weights to take: the flags that evaluate, predict and export have in common."""
-    flags.DEFINE_string("run_dir", None, "Folder of a run, as a training made it.", flag_values=values)
+    """Define the flags that choose the trained weights, for evaluate, predict and export."""
+    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", flag_values=values)
     flags.DEFINE_enum(
         "checkpoint",
         "best",
         ["best", "last"],
-        "The epoch with the best figure on the validation images, or where the training stands.",
+        "best: the weights of the epoch with the best validation metric; last: the latest weights.",
         flag_values=values,
     )
 
 
-def restore(values, article, *, data=False, data_dir=None):
-    """`Run` of the parsed flags of `define_flags`.
+def restore(values, article, *, data=False, data_dir=None, limit=True):
+    """Return the `Run` that parsed flags of `define_flags` choose.
 
-    article: a function, name -> the module of that experiment. data: whether the
-    run's data are wanted, which may be gone; data_dir takes their place, without
-    the run's --limit. Raises InputError for a folder without a run or checkpoint,
-    and weights that do not fit.
+    article: a function from an experiment's name to its module. data: True if the run's data are
+    needed; otherwise its folder may be gone. data_dir: a folder to use instead of the run's, without
+    its --limit. limit: False drops the --limit too. Raises InputError for a folder that is not a
+    run's, a missing checkpoint, and weights that do not fit the network.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")
@@ -51,18 +65,16 @@ def restore(values, article, *, data=False, data_dir=None):
         module = article(name)
     except InputError as error:
         raise InputError(f"{folder / 'flags.cfg'}: the first line must name an experiment: {error}") from None
-    run_flags = run_folder.read_flags(
-        folder,
-        module.define_flags,
-        without=("data_dir", "limit") if data_dir or not data else (),
-        extra=[f"--data_dir={data_dir}"] if data_dir else [],
-    )
+    other_data = bool(data_dir) or not data
+    without = ("data_dir", "limit") if other_data else () if limit else ("limit",)
+    extra = [f"--data_dir={data_dir}"] if data_dir else []
+    run_flags = run_folder.read_flags(folder, module.define_flags, without=without, extra=extra)
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
-    arrays, _ = checkpoint.load(path)
+    arrays, state = checkpoint.load(path)
     code_digest.warn_if_changed(folder, name)
     device.set_up(run_flags)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
     checkpoint.restore(weights, checkpoint.prediction_variables(arrays), path)
     dtype = tf.dtypes.as_dtype(run_flags.precision)
-    return Run(experiment, run_flags, weights, dtype, path)
+    return Run(experiment, run_flags, weights, dtype, path, state.get("epoch", 0))

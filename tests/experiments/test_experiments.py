@@ -57,7 +57,7 @@ def use(run, row, tmp_path):
     """Evaluate, predict and export a run, and compare what they say."""
     arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
     assert evaluate.run(cli.parse(evaluate.define_flags, arguments[:1])) == 0
-    figures = json.loads((run / "evaluation" / "figures.json").read_text())
+    figures = json.loads((run / "evaluation/val_best/figures.json").read_text())
     assert figures["accuracy"] == float(row["val_accuracy"])
     pixels = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")

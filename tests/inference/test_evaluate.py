@@ -1,75 +1,140 @@
-"""Evaluating a checkpoint repeats what its training measured, to the last digit."""
+"""Evaluation repeats the training's validation, and names the examples that were trained on."""
 
 import csv
+import dataclasses
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import python
+from conftest import decoded, refused
 from PIL import Image
 
 from core import metrics
-from core.inference import render, report, restore
+from core.data import cache, membership
+from core.inference import render, report, restore, split
 from core.runs import checkpoint
+from core.runtime import cli
 from experiments import article
+from experiments import evaluate as verb
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
-def test_figures_are_those_of_the_training(road_run, tmp_path, name):
+def test_metrics_equal_the_validation_of_the_training(road_run, tmp_path, name):
     flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name)
     restored = restore.restore(flags, article, data=True)
-    figures = report.evaluate(restored, "val", tmp_path / "out")
+    results, folder = report.evaluate(restored, "val", tmp_path / "out")
     row = checkpoint.load(road_run / "checkpoints" / f"{name}.npz")[1]["history"][-1]
     trained = {name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")}
     assert trained.keys() == {"loss", "iou", "accuracy", "precision", "recall"}
-    assert {name: figures[name] for name in trained} == pytest.approx(trained, rel=0, abs=0, nan_ok=True)
+    assert {name: results[name] for name in trained} == pytest.approx(trained, rel=0, abs=0, nan_ok=True)
 
-    one_by_one = report.evaluate(restored, "val", tmp_path / "one by one", batch_size=1)
-    assert one_by_one["classes"] == figures["classes"] and one_by_one["loss"] == pytest.approx(
-        figures["loss"]
+    one_by_one, _ = report.evaluate(restored, "val", tmp_path / "one by one", batch_size=1)
+    assert one_by_one["classes"] == results["classes"] and one_by_one["loss"] == pytest.approx(
+        results["loss"]
     )
 
-    written = json.loads((tmp_path / "out/figures.json").read_text())
-    assert written["loss"] == figures["loss"]
-    with open(tmp_path / "out/confusion.csv") as file:
+    written = json.loads((folder / "figures.json").read_text())
+    assert written["loss"] == results["loss"]
+    facts = written["evaluation"]
+    assert facts["data"] == str(road_run.parent / "pairs") and facts["split"] == "val"
+    assert facts["checkpoint"] == str(road_run / f"checkpoints/{name}.npz") and facts["epoch"] == row["epoch"]
+    assert (facts["examples"], facts["examples_trained_on"]) == (5, 0)
+    assert len(facts["code"]) == 16 and facts["code_changed_since_training"] == [] and facts["date"] > "2020"
+    with open(folder / "confusion.csv") as file:
         header, *rows = csv.reader(file)
     assert header[1:] == [row[0] for row in rows] == ["background", "road"]
     confusion = np.array([row[1:] for row in rows], int)
     assert confusion.sum() == 5 * 32 * 32
-    assert figures["accuracy"] == np.trace(confusion) / confusion.sum()
-    assert figures["classes"]["road"]["pixels"] == confusion[1].sum()
-    assert Image.open(tmp_path / "out/worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
+    assert results["accuracy"] == np.trace(confusion) / confusion.sum()
+    assert results["classes"]["road"]["pixels"] == confusion[1].sum()
+    assert Image.open(folder / "worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
 
 
-def test_per_class_figures_by_hand():
+def test_each_evaluation_has_a_folder_of_its_own(road_run, tmp_path):
+    shutil.copytree(road_run, tmp_path / "run")
+    flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best")
+    restored = restore.restore(flags, article, data=True)
+    folders = [report.evaluate(restored, "train")[1] for _ in range(2)]
+    assert folders == [tmp_path / "run/evaluation" / name for name in ("train_best", "train_best_2")]
+    with refused("take another --output_dir"):
+        report.evaluate(restored, "train", folders[0])
+
+
+@pytest.fixture
+def moved(tmp_path, monkeypatch):
+    """Ten photos, of which 0..3 were trained and 4, 5 validated on; the split is drawn anew: 0, 4, 9."""
+    photos = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 3)).astype(np.uint8)
+    examples = decoded(tmp_path, photos, np.zeros([10, 4, 4], np.uint8), rows=[0, 4, 9])
+    rows = [dataclasses.replace(examples, rows=np.arange(10)[part]) for part in (slice(4), slice(4, 6))]
+    membership.write(tmp_path, *rows)
+    monkeypatch.setattr(cache, "load_split", lambda *_: examples)
+    run = SimpleNamespace(folder=tmp_path, flags=None, experiment=SimpleNamespace(dataset=None))
+    return run, examples
+
+
+def test_moved_data_are_split_as_in_the_training(moved, capsys):
+    run, examples = moved
+    for name, rows, trained_on in (("val", [4, 5], 0), ("train", [0, 1, 2, 3], 4)):
+        found, count = split.load(run, name)
+        assert found.rows.tolist() == rows and count == trained_on
+    assert "4 examples there were neither trained nor validated on" in capsys.readouterr().out
+    found, count = split.load(run, "all")
+    assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows of the (replaced) cache
+    assert "the run was trained on 1 of them" in capsys.readouterr().out
+
+
+def test_missing_examples_and_other_data_are_warned_of(moved, monkeypatch, capsys):
+    run, examples = moved
+    fewer = dataclasses.replace(examples, photo_hashes=np.where(np.arange(10) == 5, 1, examples.photo_hashes))
+    monkeypatch.setattr(cache, "load_split", lambda *_: fewer)
+    assert split.load(run, "val")[0].rows.tolist() == [4]
+    assert "warning: 1 of the run's 2 val examples are not in these data" in capsys.readouterr().out
+    other = dataclasses.replace(examples, photo_hashes=np.arange(10))
+    monkeypatch.setattr(cache, "load_split", lambda *_: other)
+    assert split.load(run, "val")[0].rows.tolist() == [0, 4, 9]
+    assert "holds none of the run's val examples" in capsys.readouterr().out
+    (run.folder / membership.NAME).unlink()
+    assert split.load(run, "val")[1] is None
+    assert "warning: this run has no record of its images" in capsys.readouterr().out
+
+
+def test_metrics_of_each_class_equal_those_computed_by_hand():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     experiment = SimpleNamespace(classes=("a", "b", "c"), metrics=lambda confusion: {"own": 0.5})
-    figures = report.summary(experiment, {"loss": 0.25}, confusion)
-    assert figures["loss"] == 0.25 and figures["own"] == 0.5 and figures["accuracy"] == 0.7
-    assert figures["mean_iou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
-    assert figures["classes"]["a"] == pytest.approx(
+    results = report.summary(experiment, {"loss": 0.25}, confusion)
+    assert results["loss"] == 0.25 and results["own"] == 0.5 and results["accuracy"] == 0.7
+    assert results["mean_iou"] == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert results["classes"]["a"] == pytest.approx(
         {"iou": 3 / 6, "dice": 6 / 9, "precision": 3 / 5, "recall": 3 / 4, "pixels": 4}
     )
     np.testing.assert_allclose(metrics.dice(confusion), [6 / 9, 8 / 11, np.nan])
 
 
-def test_the_picture_of_a_confusion_matrix_is_darkest_where_the_share_is_highest():
+def test_cells_of_the_confusion_picture_are_darker_for_larger_shares():
     picture = render.confusion(np.array([[90, 10], [50, 50]]), ("one", "another"))
     cells = np.asarray(picture, int)[-72:, -72:, 0].reshape(2, 36, 2, 36)[:, 2, :, 2]
     np.testing.assert_allclose(cells, [[26, 230], [128, 128]], atol=1)
 
 
-def test_command_line_prints_every_class(road_run, tmp_path):
-    done = python(
-        "experiments.evaluate",
-        f"--run_dir={road_run}",
-        "--split=train",
-        f"--data_dir={road_run.parent / 'pairs'}",
-        f"--output_dir={tmp_path / 'out'}",
-    )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert "8 train images" in done.stdout
-    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
-    assert lines["road"][-1] == f"{8 * 16 * 32:,}"
-    assert {"loss", "accuracy", "mean_iou", "background"} <= lines.keys()
+def test_the_command_line_prints_every_class_and_finds_moved_data(road_run, tmp_path, capsys):
+    shutil.copytree(road_run.parent / "pairs", tmp_path / "moved")
+    shutil.copy(tmp_path / "moved/train/1.jpg", tmp_path / "moved/val/new.jpg")
+    arguments = [f"--run_dir={road_run}", f"--data_dir={tmp_path / 'moved'}"]
+    for name, line in (
+        ("val", "5 val examples from"),
+        ("train", "8 train examples from"),
+        ("all", "14 all examples from"),
+    ):
+        output_dir = f"--output_dir={tmp_path / name}"
+        flags = cli.parse(verb.define_flags, [*arguments, f"--split={name}", output_dir])
+        assert verb.run(flags) == 0
+        printed = capsys.readouterr().out
+        assert line in printed
+        trained_on = {"val": 0, "train": 8, "all": 9}[name]
+        assert f"the run was trained on {trained_on} of them" in printed
+        lines = {line.split()[0]: line.split() for line in printed.splitlines()}
+        pixels = {"val": 5, "train": 8, "all": 14}[name] * 16 * 32
+        assert lines["road"][-1] == f"{pixels:,}"
+        assert {"loss", "accuracy", "mean_iou", "background"} <= lines.keys()

@@ -39,7 +39,7 @@ def test_averages_are_what_validation_and_every_verb_use(pairs, tmp_path):
     for name, weight in run.weights.items():
         np.testing.assert_array_equal(weight, arrays[f"average/{name}"])
         assert np.abs(arrays[f"average/{name}"] - arrays[name]).max() > 1e-5
-    figures = report.evaluate(run, "val", tmp_path / "out")
+    figures, _ = report.evaluate(run, "val", tmp_path / "out")
     assert figures["loss"] == state["history"][-1]["val_loss"]
     assert json.loads((tmp_path / "run/summary.json").read_text())["final"]["val_loss"] == figures["loss"]
 
