@@ -15,12 +15,12 @@ BAR_WIDTH = 20
 class Progress:
     """The state of a loop of `total` units, `done` of which were finished before it began.
 
-    The rate is measured from the first update on, because the first units may
-    include start-up work such as tracing.
+    keep: False removes the line from a terminal at the end. The rate is measured from the first update
+    on, because the first units may include start-up work such as tracing.
     """
 
-    def __init__(self, total, unit, *, done=0):
-        self.total, self.unit, self.done = total, unit, done
+    def __init__(self, total, unit, *, done=0, keep=True):
+        self.total, self.unit, self.done, self.keep = total, unit, done, keep
         self.first = None  # (time, units done) at the first update
         self.shown = time.monotonic()  # time of the last line
         self.on_terminal = sys.stdout.isatty()
@@ -40,7 +40,8 @@ class Progress:
         self.shown = now
         text = self.line(now, facts)
         if self.on_terminal:
-            print(f"\r{text}\x1b[K", end="\n" if ended else "", flush=True)  # the code clears the rest
+            text, end = (text, "\n" if ended else "") if self.keep or not ended else ("", "")
+            print(f"\r{text}\x1b[K", end=end, flush=True)  # the code clears the rest of the line
         else:
             print(text, flush=True)
 
@@ -62,6 +63,14 @@ class Progress:
         if rate and self.done < self.total:
             parts.append(f"{duration((self.total - self.done) / rate)} left")
         return ", ".join(parts)
+
+
+def track(items, total, unit):
+    """Yield `total` items and show the progress; on a terminal, its line is removed at the end."""
+    bar = Progress(total, unit, keep=False)
+    for item in items:
+        yield item
+        bar.add()
 
 
 def duration(seconds):

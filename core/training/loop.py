@@ -254,6 +254,8 @@ class Training:
     def finish_epoch(self):
         """Validate, and record the epoch in the checkpoint, metrics.csv and a picture."""
         val_batches = self.distributed(batches.evaluation, self.val)
+        count = math.ceil(len(self.val) / self.flags.batch_size)
+        val_batches = progress.track(val_batches, count, "validation step")
         means, confusion = self.evaluate(signals.stop_when(self.must_stop, val_batches))
         row = self.row({**means, **self.experiment.metrics(confusion)})
         if self.is_chief:

@@ -62,6 +62,8 @@ def load(weights, path):
 
 def _read(path):
     """The Keras model of the file, without a classifier or with one, as that is in it."""
+    tf.keras.backend.set_floatx("float32")  # the user's keras.json may say otherwise
+    tf.keras.backend.set_image_data_format("channels_last")
     errors = []
     for classifier in (False, True):
         model = tf.keras.applications.MobileNetV2(include_top=classifier, weights=None)

@@ -203,6 +203,8 @@ def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
 @pytest.mark.parametrize("file", ["new.weights.h5", "model.h5", "published.h5", "topped.weights.h5"])
 def test_weights_come_back_from_each_kind_of_file(file, keras_files, encoder_weights):
     weights = mobilenet_v2.init_weights(seed=9, trainable=False)
+    tf.keras.backend.set_floatx("float16")  # as a user's ~/.keras/keras.json may say
+    tf.keras.backend.set_image_data_format("channels_first")
     pretrained.load(weights, str(keras_files / file))
     for name, variable in weights.items():
         np.testing.assert_array_equal(variable, encoder_weights[name], err_msg=name)

@@ -62,3 +62,11 @@ def test_a_terminal_shows_one_line_that_is_rewritten_and_ended(clock, capsys, mo
     bar.add()
     bar.close()
     assert capsys.readouterr().out == "\rimage 1/4 [=====...............]\x1b[K\n"
+
+
+def test_a_tracked_loop_yields_its_items_and_leaves_no_line_on_a_terminal(clock, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for item in progress.track("abc", 3, "step"):
+        clock.append(clock[-1] + 1)
+    out = capsys.readouterr().out
+    assert item == "c" and out.startswith("\rstep 1/3 [") and out.endswith("\r\x1b[K") and "\n" not in out
