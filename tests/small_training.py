@@ -6,7 +6,6 @@ run(name, run_dir, cache_dir, data_dir, (victim, call))   is killed in that call
 
 import csv
 import dataclasses
-import functools
 import io
 import os
 import signal
@@ -14,28 +13,23 @@ import types
 import zlib
 
 import numpy as np
+from small_networks import small
 
 from core.data import cache
-from core.models import labels_unet, pets_unet, road_unet
+from core.models import dubai_unet, labels_unet, pets_unet, road_unet
 from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.training import loop
 from experiments import article
 
-SMALL = {
-    "cityscape_road": (["--size=16"], functools.partial(road_unet.init_weights, filters=(4, 8))),
-    "oxford_pets": (
-        ["--size=16"],
-        functools.partial(pets_unet.init_weights, filters=(4, 8), classes=3),
-    ),
-    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], None),
-    "cityscapes_labels": (
-        ["--size=16", "--resize=24"],
-        functools.partial(labels_unet.init_weights, filters=(4, 8), classes=34),
-    ),
+SMALL = {  # flags, and the fields of the experiment that a smaller network replaces
+    "cityscape_road": (["--size=16"], small(road_unet)),
+    "oxford_pets": (["--size=16"], small(pets_unet, classes=3)),
+    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], {}),
+    "cityscapes_labels": (["--size=16", "--resize=24"], small(labels_unet, classes=34)),
     "dubai_aerial": (
         ["--patch_size=64", "--split_by=image", "--batch_size=64"],
-        functools.partial(pets_unet.init_weights, filters=(4, 8), classes=6, up_side=2),
+        small(dubai_unet, classes=6),
     ),
 }
 
@@ -43,7 +37,7 @@ SMALL = {
 def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
     """Train an experiment in miniature, with a checkpoint after every step; its exit code."""
     script = article(name)
-    small, init_weights = SMALL[name]
+    arguments_of_small, network = SMALL[name]
     flags = cli.parse(
         script.define_flags,
         [
@@ -51,7 +45,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
             "--batch_size=2",
             "--epochs=3",
             "--checkpoint_every=0",
-            *small,
+            *arguments_of_small,
             f"--run_dir={run_dir}",
             f"--cache_dir={cache_dir}",
             f"--data_dir={data_dir}",
@@ -59,8 +53,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
         ],
     )
     experiment = script.experiment(flags)
-    if init_weights:
-        experiment = dataclasses.replace(experiment, init_weights=init_weights)
+    experiment = dataclasses.replace(experiment, **network)
     loop.LOSS_SYNC_SECONDS, cache.BLOCK = -1, 2
     if death:
         _let_die(*death)

@@ -1,14 +1,11 @@
 """The ops against Keras' layers, and against values that can be computed by hand."""
 
-import contextlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from core import ops
-from core.lowering import fast_convolution
 
 LEAKY = keras.layers.LeakyReLU(negative_slope=0.2)
 
@@ -91,62 +88,13 @@ def test_maxpool_up_repeats_each_pixel_and_sums_its_gradients(size):
     np.testing.assert_allclose(tape.gradient(y, x), 4 * x, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
-def test_the_step_up_in_one_equals_keras_layers_and_their_gradients(size):
-    height, width = size
-    x, skip = random(2, height, width, 6), random(2, 2 * height, 2 * width, 3, seed=1)
-    kernel = random(3, 3, 4, 9, seed=2)
-    layer = keras.layers.Conv2DTranspose(4, 3, padding="same", use_bias=False, activation=LEAKY)
-    layer.build((None, None, None, 9))
-    layer.set_weights([kernel])
-    with tf.GradientTape() as ours, tf.GradientTape() as theirs:
-        ours.watch([x, skip, kernel])
-        theirs.watch([x, skip])
-        y = ops.maxpool_up_conv2d_up(x, skip, kernel)
-        reference = layer(keras.layers.Concatenate()([keras.layers.UpSampling2D()(x), skip]))
-        loss, reference_loss = tf.reduce_sum(y**2), tf.reduce_sum(reference**2)
-    np.testing.assert_allclose(y, reference, atol=2e-5)
-    gradients = theirs.gradient(reference_loss, [x, skip, layer.kernel])
-    for mine, expected in zip(ours.gradient(loss, [x, skip, kernel]), gradients):
-        np.testing.assert_allclose(mine, expected, atol=1e-6 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
-@pytest.mark.parametrize("plain", [False, True])
-def test_two_convolutions_up_in_one_equal_keras_layers_and_their_gradients(size, plain):
-    """Plain, they are two, with the small kernels that a file should have."""
-    height, width = size
-    x, skip = random(2, height, width, 6), random(2, 2 * height, 2 * width, 3, seed=1)
-    up = keras.layers.Conv2DTranspose(5, 2, strides=2)
-    conv = keras.layers.Conv2D(4, 3, padding="same")
-    up.build((None, None, None, 6))
-    conv.build((None, None, None, 8))
-    up.set_weights([random(2, 2, 5, 6, seed=2), random(5, seed=3)])
-    conv.set_weights([random(3, 3, 8, 4, seed=4), random(4, seed=5)])
-    given = [tf.convert_to_tensor(each) for each in (x, skip, *up.weights, *conv.weights)]
-    with tf.GradientTape() as ours, tf.GradientTape() as theirs:
-        ours.watch(given)
-        theirs.watch([x, skip])
-        with fast_convolution.plain() if plain else contextlib.nullcontext():
-            graph = tf.function(ops.conv2d_transpose_conv2d).get_concrete_function(*given)
-        y = graph(*given)
-        reference = conv(keras.layers.Concatenate()([up(x), skip]))
-        loss, reference_loss = tf.reduce_sum(y**2), tf.reduce_sum(reference**2)
-    np.testing.assert_allclose(y, reference, atol=1e-4)
-    gradients = theirs.gradient(reference_loss, [x, skip, *up.weights, *conv.weights])
-    for mine, expected in zip(ours.gradient(loss, given), gradients):
-        np.testing.assert_allclose(mine, expected, atol=1e-5 * np.abs(expected).max())
-    kinds = [op.type for op in graph.graph.get_operations()]
-    assert (kinds.count("Conv2DBackpropInput"), "ConcatV2" in kinds) == ((0, True) if plain else (1, False))
-
-
 def test_shapes_are_derived_when_nothing_but_the_channels_is_known():
     @tf.function(input_signature=[tf.TensorSpec([None, None, None, 3])])
     def network(x):
         skip = ops.conv2d_down(x, random(3, 3, 3, 4))
         x = ops.maxpool_up(ops.maxpool_down(skip))
-        up = random(2, 2, 3, 4), random(3)
-        x = ops.conv2d_transpose_conv2d(ops.maxpool_down(x), skip, *up, random(3, 3, 7, 4), random(4))
+        x = ops.conv2d_transpose(ops.maxpool_down(x), random(2, 2, 3, 4), random(3), stride=2)
+        x = ops.conv2d(tf.concat([x, skip], axis=-1), random(3, 3, 7, 4), random(4))
         x = ops.conv2d_transpose(ops.maxpool_down(x), random(3, 3, 4, 4), stride=2)
         return ops.conv2d_up(x, random(3, 3, 5, 4))
 
@@ -173,18 +121,6 @@ def test_dropout_zeroes_the_share_scales_the_rest_and_follows_the_seed():
     assert (zero[..., 0] & zero[..., 1]).mean() == pytest.approx(0.09, abs=0.01)  # of one draw
     np.testing.assert_allclose(first[~zero], 1 / 0.7, rtol=1e-4)
     assert ops.dropout(x, 0.3, None, 0) is x
-
-
-@pytest.mark.parametrize(
-    "op, last, channels", [(ops.conv2d, 4, 4), (ops.conv2d, 1, 1), (ops.depthwise_conv2d, 1, 6)]
-)
-def test_a_folded_batch_norm_equals_one_by_itself(op, last, channels):
-    x, kernel = random(2, 5, 4, 6), random(3, 3, 6, last, seed=1)
-    gamma, beta, mean = (random(channels, seed=seed) for seed in (2, 3, 4))
-    variance = random(channels, seed=5) ** 2
-    expected = ops.batch_norm(op(x, kernel), gamma, beta, mean, variance, training=False)
-    folded = op(x, *ops.fold_batch_norm(kernel, gamma, beta, mean, variance))
-    np.testing.assert_allclose(folded, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_batch_norm_equals_keras_in_training_and_after():

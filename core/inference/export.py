@@ -11,8 +11,8 @@ import shutil
 
 import tensorflow as tf
 
+from core import lowering
 from core.inference import decision, tiling
-from core.lowering import fast_convolution
 from core.runs import run_folder
 from core.runtime import files
 from core.runtime.errors import InputError
@@ -46,7 +46,7 @@ def save(run, output_dir, *, tflite=False):
         shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         partial.mkdir(parents=True)
         try:
-            with fast_convolution.plain():
+            with lowering.disabled():
                 tf.saved_model.save(module, str(partial / "saved_model"), signatures=segment)
         except tf.errors.OpError as error:  # how TensorFlow says that a disk is full
             raise OSError(error.message) from None

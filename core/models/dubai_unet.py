@@ -1,50 +1,72 @@
-"""The U-Net of the aerial article: small, with dropout inside each pair.
+"""The U-Net of the aerial article: small, with dropout inside each pair of convolutions.
 
-Every level is two 3x3 convolutions with ReLU and dropout between them. Down:
-max-pooling. Up: a 2x2 transposed convolution of stride 2, the skip.
+Each level has two 3x3 convolutions with ReLU, and dropout between the two. Way down:
+max-pooling. Way up: a 2x2 transposed convolution of stride 2 and the skip connection.
 """
 
 import tensorflow as tf
 
 from core import ops
-from core.models import pets_unet
+from core.weights import glorot_uniform, he_normal, zeros
 
-FILTERS = (16, 32, 64, 128, 160)  # the article's; the last is the bottleneck
+FILTERS = (16, 32, 64, 128, 160)  # per level, from the article; the last level is the bottleneck
+DEPTH = len(FILTERS) - 1  # how often the size is halved
 DROPOUT_DOWN = 0.1
-DROPOUT_UP = 0.2  # and in the bottleneck
+DROPOUT_UP = 0.2  # also in the bottleneck
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """As the pets' U-Net, transposed kernels 2x2: 1,421,830 numbers for six classes."""
-    return pets_unet.init_weights(seed=seed, classes=classes, filters=filters, up_side=2)
+    """Kernels and biases, name -> `tf.Variable`, float32: 1,421,830 parameters for six classes.
+
+    He normal in the pairs of convolutions; Glorot uniform, Keras' default, in the last and in
+    the transposed convolutions.
+    """
+    weights = {}
+
+    def layer(name, shape, channels, init):
+        weights[f"{name}/kernel"] = init(f"{name}/kernel", shape, seed=seed)
+        weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
+
+    channels = 3
+    for level, width in enumerate(filters):
+        layer(f"down{level}/conv1", (3, 3, channels, width), width, he_normal)
+        layer(f"down{level}/conv2", (3, 3, width, width), width, he_normal)
+        channels = width
+    for level, width in reversed(list(enumerate(filters[:-1]))):
+        layer(f"up{level}/transpose", (2, 2, width, channels), width, glorot_uniform)
+        layer(f"up{level}/conv1", (3, 3, 2 * width, width), width, he_normal)
+        layer(f"up{level}/conv2", (3, 3, width, width), width, he_normal)
+        channels = width
+    layer("logits", (1, 1, channels, classes), classes, glorot_uniform)
+    return weights
 
 
-def forward(weights, images, *, training=False, seed=None):
+def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
-    are multiples of 16: of 2 ** (levels - 1). seed: int [2], decides the dropout
-    when training; without one, nothing is dropped.
+    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
+    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without one
+    nothing is dropped.
     """
+    seed = seed if training else None
 
-    def kernel_and_bias(name):
-        return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    def conv(name, x):
+        return tf.nn.relu(ops.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"]))
 
     def pair(name, x, rate, layer):
-        """What follows a level's first convolution."""
-        x = ops.dropout(tf.nn.relu(x), rate, seed if training else None, layer)
-        return tf.nn.relu(ops.conv2d(x, *kernel_and_bias(f"{name}/conv2")))
+        x = conv(f"{name}/conv1", x)
+        x = ops.dropout(x, rate, seed, layer)
+        return conv(f"{name}/conv2", x)
 
-    bottleneck = sum(name.endswith("transpose/kernel") for name in weights)
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
-    for level in range(bottleneck + 1):
-        name, rate = f"down{level}", DROPOUT_DOWN if level < bottleneck else DROPOUT_UP
-        if level:
-            x = ops.maxpool_down(x)  # [B, H / 2^level, W / 2^level, F(level - 1)]
-        x = pair(name, ops.conv2d(x, *kernel_and_bias(f"{name}/conv1")), rate, level)
+    for level in range(depth):
+        x = pair(f"down{level}", x, DROPOUT_DOWN, level)
         skips.append(x)
-    for level in reversed(range(bottleneck)):
-        up, conv1 = kernel_and_bias(f"up{level}/transpose"), kernel_and_bias(f"up{level}/conv1")
-        x = ops.conv2d_transpose_conv2d(x, skips[level], *up, *conv1)
-        x = pair(f"up{level}", x, DROPOUT_UP, bottleneck + 1 + level)  # [B, H / 2^level, W / 2^level, F]
-    return ops.conv2d(x, *kernel_and_bias("logits"))
+        x = ops.maxpool_down(x)  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
+    x = pair(f"down{depth}", x, DROPOUT_UP, depth)
+    for level in reversed(range(depth)):
+        up = f"up{level}/transpose"
+        x = ops.conv2d_transpose(x, weights[f"{up}/kernel"], weights[f"{up}/bias"], stride=2)
+        x = tf.concat([x, skips[level]], axis=-1)  # [B, H / 2^level, W / 2^level, 2 F(level)]
+        x = pair(f"up{level}", x, DROPOUT_UP, depth + 1 + level)  # [B, H / 2^level, W / 2^level, F(level)]
+    return ops.conv2d(x, weights["logits/kernel"], weights["logits/bias"])

@@ -1,7 +1,8 @@
-"""The U-Net of the Cityscapes article: batch normalisation after every ReLU.
+"""The U-Net of the 34-class Cityscapes article: batch normalisation after every ReLU.
 
-Every level is two 3x3 convolutions; up is a 2x2 transposed convolution of stride
-2. Each of them is followed by ReLU and then batch normalisation, in this order.
+Each level has two 3x3 convolutions. Way down: max-pooling. Way up: a 2x2 transposed
+convolution of stride 2 and the skip connection. Every convolution but the last is followed by
+ReLU and then by batch normalisation, in this order.
 """
 
 import tensorflow as tf
@@ -9,13 +10,14 @@ import tensorflow as tf
 from core import ops
 from core.weights import batch_norm, glorot_uniform, zeros
 
-FILTERS = (64, 128, 256, 512, 1024)  # the article's; the last is the bottleneck
+FILTERS = (64, 128, 256, 512, 1024)  # per level, from the article; the last level is the bottleneck
+DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Name -> `tf.Variable`: 31,061,282 numbers for 34 classes, moving averages included.
+    """Name -> `tf.Variable`, float32: 31,061,282 parameters for 34 classes, moving averages included.
 
-    Kernels are Glorot uniform.
+    Kernels are Glorot uniform, biases zero.
     """
     weights = {}
 
@@ -41,36 +43,35 @@ def init_weights(*, seed, classes, filters=FILTERS):
     return weights
 
 
-def forward(weights, images, *, training=False, seed=None):
+def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
-    are multiples of 16. Training normalises by the batch and moves the averages;
-    nothing is random, so the seed is not used.
+    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
+    are multiples of 2 ** depth. In training, batch normalisation uses the statistics of the batch
+    and moves the moving averages. Nothing is random, so the seed is not used.
     """
 
-    def kernel_and_bias(name):
-        return weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    def relu_norm(name, x):
+        gamma, beta, mean, variance = (
+            weights[f"{name}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance")
+        )
+        return ops.batch_norm(tf.nn.relu(x), gamma, beta, mean, variance, training=training)
 
-    def normalise(name, x):
-        parts = (weights[f"{name}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance"))
-        return ops.batch_norm(tf.nn.relu(x), *parts, training=training)
+    def conv(name, x):
+        return relu_norm(name, ops.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"]))
 
-    def pair(name, x):
-        for conv in (f"{name}/conv1", f"{name}/conv2"):
-            x = normalise(conv, ops.conv2d(x, *kernel_and_bias(conv)))
-        return x
-
-    bottleneck = sum(name.endswith("transpose/kernel") for name in weights)
     skips, x = [], (images - 127.5) / 127.5  # [B, H, W, 3] in -1..1
-    for level in range(bottleneck + 1):
-        if level:
-            x = ops.maxpool_down(x)  # [B, H / 2^level, W / 2^level, F(level - 1)]
-        x = pair(f"down{level}", x)
+    for level in range(depth):
+        x = conv(f"down{level}/conv1", x)
+        x = conv(f"down{level}/conv2", x)
         skips.append(x)
-    for level in reversed(range(bottleneck)):
-        name = f"up{level}/transpose"
-        x = normalise(name, ops.conv2d_transpose(x, *kernel_and_bias(name), stride=2))
-        x = tf.concat([x, skips[level]], axis=-1)  # [B, H / 2^level, W / 2^level, 2 F(level)]
-        x = pair(f"up{level}", x)
-    return ops.conv2d(x, *kernel_and_bias("logits"))
+        x = ops.maxpool_down(x)  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
+    x = conv(f"down{depth}/conv1", x)
+    x = conv(f"down{depth}/conv2", x)
+    for level in reversed(range(depth)):
+        up = f"up{level}/transpose"
+        x = ops.conv2d_transpose(x, weights[f"{up}/kernel"], weights[f"{up}/bias"], stride=2)
+        x = tf.concat([relu_norm(up, x), skips[level]], axis=-1)  # [B, H / 2^level, W / 2^level, 2 F(level)]
+        x = conv(f"up{level}/conv1", x)
+        x = conv(f"up{level}/conv2", x)  # [B, H / 2^level, W / 2^level, F(level)]
+    return ops.conv2d(x, weights["logits/kernel"], weights["logits/bias"])

@@ -1,7 +1,8 @@
-"""The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 down, pix2pix up.
+"""The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 down, pix2pix blocks up.
 
-Going up a level is a 3x3 transposed convolution of stride 2, batch normalisation,
-ReLU and the encoder's tap of that size; one more makes the logits.
+On the way up, each level is a 3x3 transposed convolution of stride 2, batch normalisation,
+ReLU, and the skip connection from the encoder. One more transposed convolution makes the
+logits.
 """
 
 import tensorflow as tf
@@ -11,15 +12,16 @@ from core.models import mobilenet_v2
 from core.weights import batch_norm, glorot_uniform, normal, zeros
 
 FILTERS = (64, 128, 256, 512)  # of the decoder, the finest level first
-DEVIATION = 0.02  # of its initial kernels, as in pix2pix (Isola et al. 2017)
+DEPTH = len(FILTERS)  # skip connections; the encoder halves the size once more
+DEVIATION = 0.02  # of the decoder's initial kernels, as in pix2pix (Isola et al. 2017)
 ENCODER = "encoder/"
 
 
 def init_weights(*, seed, classes, train_encoder=False):
-    """Name -> `tf.Variable`, float32: 6,504,227 numbers for three classes.
+    """Name -> `tf.Variable`, float32: 6,504,227 parameters for three classes.
 
-    The encoder's 1,841,984 of them train only if train_encoder. Kernels of the
-    last layer are Glorot uniform, Keras' default.
+    1,841,984 of them belong to the encoder, which is trained only if train_encoder. The kernel of
+    the last layer is Glorot uniform, Keras' default.
     """
     encoder = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder)
     weights = {f"{ENCODER}{name}": variable for name, variable in encoder.items()}
@@ -35,7 +37,7 @@ def init_weights(*, seed, classes, train_encoder=False):
 
 
 def encoder(weights):
-    """Those of the weights that are MobileNetV2's, by the names they have there."""
+    """The variables of MobileNetV2 among the weights, by the names that `mobilenet_v2` gives them."""
     return {
         name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }
@@ -44,27 +46,19 @@ def encoder(weights):
 def forward(weights, images, *, training=False, seed=None):
     """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
-    are multiples of 32. Training normalises by the batch and moves the averages,
-    in the encoder only where that trains; nothing is random, so the seed is not used.
+    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
+    are multiples of 32. In training, batch normalisation uses the statistics of the batch and
+    moves the moving averages, in the encoder only where it is trained. Nothing is random, so the
+    seed is not used.
     """
-    images = images / 128 - 1  # [B, H, W, 3] in -1..1
-    *skips, x = mobilenet_v2.forward(encoder(weights), images, training=training)
-    maps = [x]
-    for level in reversed(range(len(FILTERS))):
-        x = _up(maps, weights[f"up{level}/transpose/kernel"])
-        parts = (weights[f"up{level}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance"))
-        x = tf.nn.relu(ops.batch_norm(x, *parts, training=training))
-        maps = [x, skips[level]]  # [B, H/2^(level+1), W/2^(level+1), F or skip]
-    logits = _up(maps, weights["logits/kernel"])
-    return tf.nn.bias_add(logits, tf.cast(weights["logits/bias"], logits.dtype))
-
-
-def _up(maps, kernel):
-    """`ops.conv2d_transpose`, stride 2, of maps [B, H, W, *] side by side, as the sum of one of each.
-
-    Their concatenation would have one gradient, of which the part of the encoder's taps is
-    for nothing while that is frozen: 14 % of a training step in float32.
-    """
-    kernels = tf.split(kernel, [each.shape[-1] for each in maps], axis=-1)
-    return tf.add_n([ops.conv2d_transpose(each, part, stride=2) for each, part in zip(maps, kernels)])
+    variables = encoder(weights)
+    *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1
+    if training and not any(variable.trainable for variable in variables.values()):
+        *skips, x = map(tf.stop_gradient, [*skips, x])
+    for level in reversed(range(DEPTH)):
+        x = ops.conv2d_transpose(x, weights[f"up{level}/transpose/kernel"], stride=2)
+        norm = (weights[f"up{level}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance"))
+        x = ops.batch_norm(x, *norm, training=training)
+        x = tf.nn.relu(x)  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
+        x = tf.concat([x, skips[level]], axis=-1)
+    return ops.conv2d_transpose(x, weights["logits/kernel"], weights["logits/bias"], stride=2)

@@ -1,7 +1,7 @@
-"""MobileNetV2 at width 1.0, as far as a U-Net takes it.
+"""MobileNetV2 at width 1.0 as the encoder of a U-Net: without its last convolution and classifier.
 
-Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks".
-Layers have the names that `tf.keras.applications.MobileNetV2` gives them.
+Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers have the
+names that `tf.keras.applications.MobileNetV2` gives them.
 """
 
 import tensorflow as tf
@@ -9,40 +9,37 @@ import tensorflow as tf
 from core import ops
 from core.weights import batch_norm, glorot_uniform
 
-# (channels, stride) of the blocks 0 to 16: the paper's table 2
+# (output channels, stride) of blocks 0 to 16, from table 2 of the paper
 BLOCKS = (
     *((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
-EXPANSION = 6  # of every block but the first
-TAPS = (1, 3, 6, 13)  # the blocks that halve the size next: what they expand to is a tap
-TAP_CHANNELS = (96, 144, 192, 576, 320)  # of these and of the last projection, the fifth tap
+EXPANSION = 6  # factor by which every block but the first widens its input
+TAPS = (1, 3, 6, 13)  # blocks that halve the size: the skip connections are their expanded inputs
+TAP_CHANNELS = (96, 144, 192, 576, 320)  # of the four skip connections and of the encoder's output
 
 
 def init_weights(*, seed, trainable):
-    """Name -> `tf.Variable`, float32: 1,841,984 numbers, moving averages included.
+    """Name -> `tf.Variable`, float32: 1,841,984 parameters, moving averages included.
 
-    Glorot-uniform kernels, as Keras starts them. Nothing in it trains unless
-    trainable. The last projection has no normalisation: its tap lies before that.
+    Kernels are Glorot uniform, as in Keras. No variable is trained unless trainable. The last
+    projection has no normalisation because the encoder ends before it.
     """
     weights = {}
 
-    def conv(name, shape):
+    def conv(name, shape, norm, channels):
         weights[f"{name}/kernel"] = glorot_uniform(f"{name}/kernel", shape, seed=seed)
+        weights.update(batch_norm(norm, channels) if norm else {})
 
-    conv("Conv1", (3, 3, 3, 32))
-    weights.update(batch_norm("bn_Conv1", 32))
+    conv("Conv1", (3, 3, 3, 32), "bn_Conv1", 32)
     channels = 32
     for block, (width, _) in enumerate(BLOCKS):
-        name, expanded = _name(block), channels * (EXPANSION if block else 1)
+        name, expanded = (f"block_{block}", EXPANSION * channels) if block else ("expanded_conv", channels)
         if block:
-            conv(f"{name}_expand", (1, 1, channels, expanded))
-            weights.update(batch_norm(f"{name}_expand_BN", expanded))
-        conv(f"{name}_depthwise", (3, 3, expanded, 1))
-        weights.update(batch_norm(f"{name}_depthwise_BN", expanded))
-        conv(f"{name}_project", (1, 1, expanded, width))
-        if block < len(BLOCKS) - 1:
-            weights.update(batch_norm(f"{name}_project_BN", width))
+            conv(f"{name}_expand", (1, 1, channels, expanded), f"{name}_expand_BN", expanded)
+        conv(f"{name}_depthwise", (3, 3, expanded, 1), f"{name}_depthwise_BN", expanded)
+        is_last = block == len(BLOCKS) - 1
+        conv(f"{name}_project", (1, 1, expanded, width), None if is_last else f"{name}_project_BN", width)
         channels = width
     if trainable:
         return weights
@@ -50,37 +47,34 @@ def init_weights(*, seed, trainable):
 
 
 def forward(weights, x, *, training=False):
-    """The five taps of images [B, H, W, 3] in -1..1: [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]].
+    """The five taps of images [B, H, W, 3] in -1..1: [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], k = 1..5.
 
-    k is 1 to 5, and sizes are rounded up. SAME pads as Keras' explicit padding
-    does, at even and at odd sizes. Training normalises by the batch and moves the
-    averages; a layer that is not trainable is left as it is even then.
+    Sizes are rounded up, as with Keras' explicit padding. In training, batch normalisation uses the
+    statistics of the batch and moves the averages; a layer that is not trainable uses its averages.
     """
 
-    def normalised(name, x, op=ops.conv2d, stride=1):
-        norm = "bn_Conv1" if name == "Conv1" else f"{name}_BN"
-        gamma, *rest = (weights[f"{norm}/{part}"] for part in ("gamma", "beta", "mean", "variance"))
-        kernel = weights[f"{name}/kernel"]
-        if training and gamma.trainable:
-            x = op(x, kernel, stride=stride)
-            return ops.batch_norm(x, gamma, *rest, training=True, momentum=0.999)
-        return op(x, *ops.fold_batch_norm(kernel, gamma, *rest), stride=stride)
+    def norm(name, x):
+        gamma, *rest = (weights[f"{name}/{part}"] for part in ("gamma", "beta", "mean", "variance"))
+        return ops.batch_norm(x, gamma, *rest, training=training and gamma.trainable, momentum=0.999)
 
     taps = []
-    x = tf.nn.relu6(normalised("Conv1", x, stride=2))  # [B, H/2, W/2, 32]
+    x = ops.conv2d(x, weights["Conv1/kernel"], stride=2)  # [B, H/2, W/2, 32]
+    x = norm("bn_Conv1", x)
+    x = tf.nn.relu6(x)
     for block, (width, stride) in enumerate(BLOCKS):
-        name, residual = _name(block), x
+        name, residual = f"block_{block}" if block else "expanded_conv", x
         if block:
-            x = tf.nn.relu6(normalised(f"{name}_expand", x))
+            x = ops.conv2d(x, weights[f"{name}_expand/kernel"])
+            x = norm(f"{name}_expand_BN", x)
+            x = tf.nn.relu6(x)
         if block in TAPS:
             taps.append(x)
-        x = tf.nn.relu6(normalised(f"{name}_depthwise", x, ops.depthwise_conv2d, stride))
+        x = ops.depthwise_conv2d(x, weights[f"{name}_depthwise/kernel"], stride=stride)
+        x = norm(f"{name}_depthwise_BN", x)
+        x = tf.nn.relu6(x)
+        x = ops.conv2d(x, weights[f"{name}_project/kernel"])  # [B, H/2^k, W/2^k, width]
         if block == len(BLOCKS) - 1:
-            return [*taps, ops.conv2d(x, weights[f"{name}_project/kernel"])]
-        x = normalised(f"{name}_project", x)  # [B, H/2^k, W/2^k, width]
+            return [*taps, x]
+        x = norm(f"{name}_project_BN", x)
         if (stride, width) == (1, residual.shape[-1]):
             x = x + residual
-
-
-def _name(block):
-    return f"block_{block}" if block else "expanded_conv"

@@ -1,18 +1,22 @@
-"""The U-Net of the road article: no biases, leaky ReLU, nearest-neighbour up.
+"""The U-Net of the road article: no biases, leaky ReLU, nearest-neighbour up-sampling.
 
-Every level is two 3x3 convolutions. Going down a level halves the size, going
-up doubles it and concatenates the skip of that level; a 1x1 convolution makes
-the one logit, road against everything else.
+Each level has two 3x3 convolutions. Max-pooling halves the size on the way down. On the way
+up, nearest-neighbour up-sampling doubles it, the skip connection of that level is
+concatenated, and two transposed convolutions follow. A 1x1 convolution makes the one logit:
+road against everything else.
 """
+
+import tensorflow as tf
 
 from core import ops
 from core.weights import glorot_uniform
 
-FILTERS = (16, 32, 64, 128, 256)  # the article's; the last is the bottleneck
+FILTERS = (16, 32, 64, 128, 256)  # per level, from the article; the last level is the bottleneck
+DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 
 def init_weights(*, seed, filters=FILTERS):
-    """Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 numbers."""
+    """Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters."""
     shapes, channels = {}, 3
     for level, width in enumerate(filters):
         shapes[f"down{level}/conv1"] = (3, 3, channels, width)
@@ -26,22 +30,24 @@ def init_weights(*, seed, filters=FILTERS):
     return {name: glorot_uniform(name, shape, seed=seed) for name, shape in shapes.items()}
 
 
-def forward(weights, images, *, training=False, seed=None):
+def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Logits [B, H, W, 1] of images [B, H, W, 3] with values 0..255.
 
-    The images' dtype, float32, bfloat16 or float16, is that of the whole pass. H and W
-    are multiples of 16: of 2 ** (levels - 1). Training changes nothing here:
-    the article has neither dropout nor batch normalisation.
+    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
+    are multiples of 2 ** depth. The article has neither dropout nor batch normalisation, so
+    training and seed change nothing.
     """
-    bottleneck = sum(name.startswith("up") for name in weights) // 2
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
-    for level in range(bottleneck + 1):
-        if level:
-            x = ops.maxpool_down(x)  # [B, H / 2^level, W / 2^level, F(level - 1)]
+    for level in range(depth):
         x = ops.conv2d_down(x, weights[f"down{level}/conv1"])
         x = ops.conv2d_down(x, weights[f"down{level}/conv2"])
         skips.append(x)
-    for level in reversed(range(bottleneck)):
-        x = ops.maxpool_up_conv2d_up(x, skips[level], weights[f"up{level}/conv1"])
+        x = ops.maxpool_down(x)  # [B, H / 2^(level + 1), W / 2^(level + 1), F(level)]
+    x = ops.conv2d_down(x, weights[f"down{depth}/conv1"])
+    x = ops.conv2d_down(x, weights[f"down{depth}/conv2"])
+    for level in reversed(range(depth)):
+        x = ops.maxpool_up(x)  # [B, H / 2^level, W / 2^level, F(level + 1)]
+        x = tf.concat([x, skips[level]], axis=-1)
+        x = ops.conv2d_up(x, weights[f"up{level}/conv1"])
         x = ops.conv2d_up(x, weights[f"up{level}/conv2"])  # [B, H / 2^level, W / 2^level, F(level)]
     return ops.conv2d(x, weights["logit"])

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import weights
-from core.lowering import fast_convolution
+from core import lowering, weights
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
@@ -124,7 +123,7 @@ def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
 
         return flops.gflop(gradients, images)
 
-    with fast_convolution.plain():
+    with lowering.disabled():
         predict = tf.function(lambda images: experiment.forward(ours, images))
         if name != "oxford_pets_mobilenet":  # its encoder has no levels in its names
             by_hand = 2e-9 * counted_by_hand(ours, pixels=2 * 32 * 64)

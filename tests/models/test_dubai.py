@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from small_networks import small
 
 from core import losses, ops, weights
 from core.models import dubai_unet
@@ -63,10 +64,11 @@ def test_initial_values_are_those_of_the_articles_layers():
 
 
 def test_dropout_changes_training_alone_and_follows_the_seed(monkeypatch):
-    made = dubai_unet.init_weights(seed=0, filters=SMALL, classes=6)
+    network = small(dubai_unet, filters=SMALL, classes=6)
+    made, forward = network["init_weights"](seed=0), network["forward"]
     images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
     first, again, other, still, unseeded = (
-        dubai_unet.forward(made, images, training=training, seed=seed).numpy()
+        forward(made, images, training=training, seed=seed).numpy()
         for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]), (True, None))
     )
     np.testing.assert_array_equal(first, again)
@@ -74,15 +76,16 @@ def test_dropout_changes_training_alone_and_follows_the_seed(monkeypatch):
     assert not np.array_equal(first, other) and not np.array_equal(first, still)
     drawn = []
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: drawn.append(layer) or x)
-    dubai_unet.forward(made, images, training=True, seed=[0, 1])
+    forward(made, images, training=True, seed=[0, 1])
     assert len(drawn) == len(set(drawn)) == 5  # each layer draws its own
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_any_multiple_of_the_network_in_either_precision(dtype):
-    made = dubai_unet.init_weights(seed=0, filters=SMALL, classes=6)
+    network = small(dubai_unet, filters=SMALL, classes=6)
+    made, forward = network["init_weights"](seed=0), network["forward"]
     for height, width in ((4, 4), (12, 20)):
-        logits = dubai_unet.forward(made, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
+        logits = forward(made, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
         assert logits.shape == (1, height, width, 6) and logits.dtype == dtype
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from small_networks import small
 
 from core import ops, weights
 from core.models import labels_unet, pets_unet, road_unet
@@ -25,7 +26,8 @@ def both(ours, theirs):
     farther from the truth than ours, and batch normalisation multiplies that.
     """
     module, options, channels = ours
-    made = module.init_weights(seed=1, filters=SMALL, **options)
+    network = small(module, filters=SMALL, **options)
+    made = network["init_weights"](seed=1)
     for index, (name, variable) in enumerate(made.items()):
         noise = tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2)
         kernel = len(variable.shape) == 4  # biases that are not negative keep channels alive
@@ -35,7 +37,7 @@ def both(ours, theirs):
     reference = theirs(SMALL, channels)
     keras.config.set_dtype_policy(before)
     reference.set_weights([variable.numpy() for variable in made.values()])
-    return made, module.forward, reference
+    return made, network["forward"], reference
 
 
 @pytest.mark.parametrize(
@@ -85,10 +87,11 @@ def test_articles_parameter_counts(module, options, variables, numbers):
 @pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_any_multiple_of_the_network_in_either_precision(module, options, channels, dtype):
-    made = module.init_weights(seed=0, filters=SMALL, **options)
+    network = small(module, filters=SMALL, **options)
+    made = network["init_weights"](seed=0)
     for height, width in ((4, 4), (12, 20)):
         images = tf.zeros([1, height, width, 3], dtype)
-        logits = module.forward(made, images, training=True, seed=[0, 0])
+        logits = network["forward"](made, images, training=True, seed=[0, 0])
         assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
 
 
@@ -104,18 +107,20 @@ def test_every_dropout_of_the_pets_network_is_where_keras_has_it(monkeypatch):
 
 
 def test_road_logits_are_linear_and_have_no_bias():
-    made = road_unet.init_weights(seed=0, filters=SMALL)
-    assert not road_unet.forward(made, tf.zeros([1, 8, 8, 3])).numpy().any()
+    network = small(road_unet, filters=SMALL)
+    made, forward = network["init_weights"](seed=0), network["forward"]
+    assert not forward(made, tf.zeros([1, 8, 8, 3])).numpy().any()
     noise = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
-    logits = road_unet.forward(made, noise).numpy()
+    logits = forward(made, noise).numpy()
     assert logits.min() < 0 < logits.max()
 
 
 def test_dropout_changes_training_alone_and_follows_the_seed():
-    made = pets_unet.init_weights(seed=0, filters=SMALL, classes=3)
+    network = small(pets_unet, filters=SMALL, classes=3)
+    made = network["init_weights"](seed=0)
     images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
     first, again, other, still = (
-        pets_unet.forward(made, images, training=training, seed=seed).numpy()
+        network["forward"](made, images, training=training, seed=seed).numpy()
         for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]))
     )
     np.testing.assert_array_equal(first, again)

@@ -1,5 +1,6 @@
 """What makes a training better than its article's: against Keras and NumPy."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import small_training
 import tensorflow as tf
+from small_networks import small
 from test_kill import FORKS, generated
 
 import experiments
@@ -87,8 +89,9 @@ def _compare_with_xla():
 def _trained(dtype, recipe, *, steps):
     """Losses and weights of a small road network after so many steps on one batch."""
     experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
+    experiment = dataclasses.replace(experiment, **small(road_unet))
     images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
-    weights = road_unet.init_weights(seed=0, filters=(4, 8))
+    weights = experiment.init_weights(seed=0)
     slots = init_slots(weights, dtype)
     step = make_train_step(experiment, weights, slots, {}, dtype, recipe)
     losses = [float(step(images, images[..., 0] // 128, 1.0, [0, number])) for number in range(steps)]

@@ -1,6 +1,7 @@
 """Several replicas and several processes: they follow one device, and lose no run with a worker."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 import small_training
 import tensorflow as tf
 from conftest import decoded
+from small_networks import small
 from test_kill import FORKS, generated
 
 from core.data import batches
@@ -165,9 +167,9 @@ def _compare_two_with_one(folder):
 
 def _trained(examples, strategy):
     """Losses, weights and confusion of three epochs in batches of 4; of 13 examples the last has one."""
-    experiment = _experiment("cityscape_road")
+    experiment = dataclasses.replace(_experiment("cityscape_road"), **small(road_unet))
     with strategy.scope():
-        weights = road_unet.init_weights(seed=0, filters=(4, 8))
+        weights = experiment.init_weights(seed=0)
         train_step = step.make_train_step(
             experiment, weights, optimizer.init_slots(weights, tf.float32), {}, tf.float32, step.Recipe(0.1)
         )
@@ -199,9 +201,12 @@ def _compare_statistics():
 
     def statistics(strategy, batch):
         with strategy.scope():
-            weights = labels_unet.init_weights(seed=0, filters=(4, 8), classes=34)
+            experiment = dataclasses.replace(
+                _experiment("cityscapes_labels"), **small(labels_unet, classes=34)
+            )
+            weights = experiment.init_weights(seed=0)
             train_step = step.make_train_step(
-                _experiment("cityscapes_labels"),
+                experiment,
                 weights,
                 optimizer.init_slots(weights, tf.float32),
                 {},

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import fcntl
-import functools
 import importlib.util
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 import tensorflow as tf
 from conftest import write_pair
 from PIL import Image
+from small_networks import small
 from small_training import contents
 
 from core.data import augment, batches, cache
@@ -27,7 +27,8 @@ from core.training import history, loop, optimizer
 from core.training.step import Recipe, make_train_step
 from experiments import cityscape_road
 
-SMALL = functools.partial(road_unet.init_weights, filters=(4, 8))
+ROAD = small(road_unet)
+SMALL, FORWARD = ROAD["init_weights"], ROAD["forward"]
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def start(pairs, tmp_path):
             ],
         )
         experiment = cityscape_road.experiment(flags)
-        experiment = dataclasses.replace(experiment, init_weights=init_weights, **changes)
+        experiment = dataclasses.replace(experiment, **ROAD | {"init_weights": init_weights} | changes)
         return loop.run(experiment, cityscape_road.define_flags, flags)
 
     return start
@@ -99,7 +100,7 @@ def test_validation_figures_are_those_of_numpy_over_the_whole_set(start, pairs, 
     weights = SMALL(seed=0)
     checkpoint.restore(weights, {name: arrays[name] for name in weights}, tmp_path)
     val = cache.prepare(experiment.dataset, pairs, "val", tmp_path / "cache")
-    z = road_unet.forward(weights, tf.cast(val.images, tf.float32)).numpy()[..., 0].astype(np.float64)
+    z = FORWARD(weights, tf.cast(val.images, tf.float32)).numpy()[..., 0].astype(np.float64)
     truth, found = np.asarray(val.masks) > 0, z > 0
     row = state["history"][0]
     loss = np.where(truth, np.log1p(np.exp(-z)), np.log1p(np.exp(z)))
@@ -112,7 +113,9 @@ def test_validation_figures_are_those_of_numpy_over_the_whole_set(start, pairs, 
 
 
 def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
-    experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags, ["--size=16"]))
+    experiment = dataclasses.replace(
+        cityscape_road.experiment(cli.parse(cityscape_road.define_flags, ["--size=16"])), **ROAD
+    )
     measured = evaluate.make_evaluate(experiment, SMALL(seed=3), tf.float32)
     examples = cache.prepare(experiment.dataset, pairs, "train", tmp_path / "cache")
     one, all_at_once = (measured(batches.evaluation(examples, size)) for size in (4, 6))
@@ -131,10 +134,7 @@ def test_two_runs_with_one_seed_are_equal_bit_for_bit(start, tmp_path):
 def pets(**changes):
     """Dropout and flips in the place of the road network, which has neither."""
 
-    def init_weights(*, seed):
-        return pets_unet.init_weights(seed=seed, classes=1, filters=(4, 8))
-
-    return {"init_weights": init_weights, "forward": pets_unet.forward, "augment": (augment.flip,)}
+    return {**small(pets_unet, classes=1), "augment": (augment.flip,)}
 
 
 BETTER = (
@@ -343,12 +343,14 @@ def test_class_ids_outside_the_classes_are_refused(start, pairs):
 
 
 def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
-    experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags, []))
+    experiment = dataclasses.replace(
+        cityscape_road.experiment(cli.parse(cityscape_road.define_flags, [])), **ROAD
+    )
     traces = []
 
     def forward(*args, **options):
         traces.append(1)
-        return road_unet.forward(*args, **options)
+        return FORWARD(*args, **options)
 
     weights = SMALL(seed=0)
     counted = dataclasses.replace(experiment, forward=forward)
@@ -363,7 +365,9 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
 @pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 0.0), (0.01, 20.0)])
 def test_steps_of_training_equal_keras(clip_norm, weight_decay):
     """Loss and weights of five steps, with Keras' loss and optimizer on the same network."""
-    experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags, []))
+    experiment = dataclasses.replace(
+        cityscape_road.experiment(cli.parse(cityscape_road.define_flags, [])), **ROAD
+    )
     ours, keras = SMALL(seed=0), SMALL(seed=0)
     adamw = tf.keras.optimizers.AdamW(1e-3, weight_decay=weight_decay, global_clipnorm=clip_norm or None)
     recipe = Recipe(1e-3, clip_norm, weight_decay)
@@ -372,7 +376,7 @@ def test_steps_of_training_equal_keras(clip_norm, weight_decay):
         images = np.random.RandomState(number).randint(0, 256, (2, 8, 8, 3)).astype(np.uint8)
         masks = np.random.RandomState(9 + number).randint(0, 2, (2, 8, 8)).astype(np.uint8)
         with tf.GradientTape() as tape:
-            logits = road_unet.forward(keras, tf.cast(images, tf.float32))
+            logits = FORWARD(keras, tf.cast(images, tf.float32))
             expected = tf.reduce_mean(
                 tf.keras.losses.binary_crossentropy(masks[..., None], logits, from_logits=True)
             )

@@ -1,0 +1,109 @@
+"""Rules over two or three ops: the ops before a convolution, or the normalisation after it.
+
+Each rule returns the value of the last op, computed from the inputs of the first, or None
+where the pattern does not match. TensorFlow prunes the ops that nothing uses any more. The
+layouts are those of `core.ops`.
+"""
+
+import tensorflow as tf
+
+from core.lowering import graph, policy, products, winograd
+
+
+def nearest_then_skip(x, kernel, strides, padding):
+    """Transposed 3x3 convolution, stride 1, of [nearest-neighbour up-sampling of `a`, skip].
+
+    A convolution of concatenated channels is a sum of two convolutions. The one of up-sampled
+    pixels is a transposed convolution of `a` with stride 2 and a 4x4 kernel: 4 taps per output
+    instead of 9, and neither the up-sampled map nor the concatenation is made.
+    """
+    if (*kernel.shape[:2], strides, padding) != (3, 3, 1, "SAME"):
+        return None
+    parts = graph.concatenated(x) or ()
+    a = graph.nearest_source(parts[0]) if len(parts) == 2 else None
+    if a is None:
+        return None
+    policy.count("nearest_then_skip")
+    skip = parts[1]
+    kernel_of_a, kernel_of_skip = tf.split(kernel, [a.shape[-1], skip.shape[-1]], axis=3)
+    shape = [*tf.unstack(tf.shape(skip))[:3], kernel.shape[2]]
+    kernel_of_a = tf.cast(_kernel_of_blocks([kernel_of_a] * 4), x.dtype)
+    from_a = tf.nn.conv2d_transpose(a, kernel_of_a, shape, 2, "SAME")
+    return from_a + tf.nn.conv2d_transpose(skip, tf.cast(kernel_of_skip, x.dtype), shape, 1, "SAME")
+
+
+def frozen_part_apart(x, kernel, strides, padding):
+    """Transposed convolution of concatenated maps, one of which ends in `tf.stop_gradient`.
+
+    It becomes a sum of one transposed convolution per map, so that no gradient is computed for
+    the frozen map.
+    """
+    parts = graph.concatenated(x) or ()
+    if not any(part.op.type == "StopGradient" for part in parts):
+        return None
+    policy.count("frozen_part_apart")
+    kernels = tf.split(kernel, [part.shape[-1] for part in parts], axis=3)
+    return tf.add_n(
+        [products.conv2d_transpose(part, each, strides, padding) for part, each in zip(parts, kernels)]
+    )
+
+
+def transpose_then_conv(x, kernel, strides, padding):
+    """3x3 convolution of [2x2 transposed convolution of `a` with stride 2, skip].
+
+    Two linear layers in sequence are one: a transposed convolution of `a` with stride 2 and a
+    4x4 kernel, which a product of the two kernels gives. The bias between them becomes a map
+    that is the same for every image and smaller at the edges.
+    """
+    if (*kernel.shape[:2], strides, padding) != (3, 3, 1, "SAME"):
+        return None
+    parts = graph.concatenated(x) or ()
+    up, up_bias = graph.before_bias(parts[0]) if len(parts) == 2 else (None, None)
+    call = graph.call_that_made(up, ["conv2d_transpose"], uses=1) if up_bias is not None else None
+    if not call or (*call.kernel.shape[:2], call.strides) != (2, 2, 2):
+        return None
+    policy.count("transpose_then_conv")
+    skip, up_bias = parts[1], graph.before_cast(up_bias)
+    _, _, between, inputs = call.kernel.shape
+    kernel_of_up, kernel_of_skip = tf.split(kernel, [between, skip.shape[-1]], axis=2)
+    turned = tf.transpose(kernel_of_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, M]
+    merged = tf.tensordot(turned, tf.reshape(call.kernel, [4, between, inputs]), [[3], [1]])
+    merged = tf.cast(_kernel_of_blocks(tf.unstack(merged, axis=3)), x.dtype)  # [4, 4, O, I]
+    batch, height, width, _ = tf.unstack(tf.shape(skip))
+    shape = [batch, height, width, kernel.shape[3]]
+    from_a = tf.nn.conv2d_transpose(call.x, merged, shape, 2, "SAME")
+    ones, kernel_of_ones = (
+        tf.ones([1, height, width, 1], x.dtype),
+        tf.tensordot(kernel_of_up, up_bias, [[2], [0]]),
+    )
+    from_bias = tf.nn.conv2d(ones, tf.cast(kernel_of_ones[:, :, None], x.dtype), 1, "SAME")  # [1, 2H, 2W, O]
+    return from_a + winograd.conv2d(skip, kernel_of_skip, 1, "SAME") + from_bias
+
+
+def frozen_norm(x, gamma, beta, mean, variance, epsilon):
+    """Batch normalisation by moving averages of a convolution's output: a convolution with a bias.
+
+    The normalisation is linear, so the kernel takes its factor and the bias its offset. TensorFlow
+    then fuses convolution, bias and the activation after it.
+    """
+    call = graph.call_that_made(x, ["conv2d", "depthwise_conv2d"], uses=0)
+    if not call:
+        return None
+    policy.count("frozen_norm")
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)  # as in TensorFlow's primitive
+    scale = gamma * tf.math.rsqrt(variance + epsilon)
+    kernel = tf.cast(call.kernel * tf.reshape(scale, [-1, call.kernel.shape[3]]), x.dtype)
+    strides = [1, call.strides, call.strides, 1]
+    convolve = tf.nn.conv2d if call.primitive == "conv2d" else tf.nn.depthwise_conv2d
+    y = convolve(call.x, kernel, strides=strides, padding=call.padding)
+    return tf.nn.bias_add(y, tf.cast(beta - mean * scale, x.dtype))
+
+
+def _kernel_of_blocks(kernels):
+    """The kernel [4, 4, O, I] of a transposed convolution of stride 2, from four [3, 3, O, I] of stride 1.
+
+    The four belong to the pixels, row by row, of the 2x2 block that an input pixel becomes.
+    Each is shifted by its pixel's place in the block, and the sum of the four is returned.
+    """
+    places = [([row, 1 - row], [column, 1 - column]) for row in (0, 1) for column in (0, 1)]
+    return tf.add_n([tf.pad(each, [*place, [0, 0], [0, 0]]) for each, place in zip(kernels, places)])

@@ -1,0 +1,127 @@
+"""Winograd's algorithm for wide 3x3 convolutions: half of the multiplications.
+
+F(4, 3) along the rows of an image (Lavin and Gray 2016, "Fast algorithms for convolutional
+neural networks"). Four output rows depend on six input rows. Each column of these rows is a
+product of two polynomials, and a product is determined by its values at six points: six
+convolutions with a kernel of one row replace four output rows times three kernel rows.
+The transforms to and from the values at the points are constant matrices (Toom and Cook).
+
+The layouts are those of `core.ops`.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from core.lowering import policy
+
+MIN_CHANNEL_PRODUCT = 2**14  # input times output channels from which the transforms are worth their time
+WINDOW = 4  # output rows that one window of six input rows gives
+
+
+def _transforms(points):
+    """The constant matrices of Toom and Cook's construction for five points and infinity, float32.
+
+    Returns [6, 6], six input rows to values at the points; [6, 3], three kernel rows to values;
+    [4, 6], the products of the values to four output rows.
+    """
+    powers = np.vander(points, WINDOW, increasing=True)  # [5, 4]
+    others = [[other for other in points if other != point] for point in points]
+    scales = [[np.prod(point - np.array(rest))] for point, rest in zip(points, others)]
+    input_to_values = [[*np.poly(rest)[::-1], 0] for rest in others] + [np.poly(points)[::-1]]
+    kernel_to_values = np.vstack([powers[:, :3] / scales, [0, 0, 1]])
+    values_to_output = np.vstack([powers, [0, 0, 0, 1]]).T
+    return (np.array(each, np.float32) for each in (input_to_values, kernel_to_values, values_to_output))
+
+
+# The points with the smallest rounding errors in bfloat16 of those tried (BUILD_NOTES.md).
+INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT = _transforms((0, 3 / 4, -3 / 4, 3 / 2, -3 / 2))
+
+
+def conv2d(x, kernel, strides, padding):
+    """`tf.nn.conv2d` of x and a float32 kernel, by Winograd's algorithm where that pays.
+
+    It pays for 3x3 kernels, stride 1, SAME and many channels, in float32 and bfloat16.
+    """
+    height, width, inputs, outputs = kernel.shape
+    fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
+    if not fits or inputs * outputs < MIN_CHANNEL_PRODUCT:
+        return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=strides, padding=padding)
+    policy.count("winograd")
+    return winograd_conv2d(x, kernel)
+
+
+@tf.custom_gradient
+def winograd_conv2d(x, kernel):
+    """`tf.nn.conv2d` of a 3x3 kernel, SAME, stride 1: [B, H, W, I] -> [B, H, W, O].
+
+    kernel: float32 [3, 3, I, O], transformed in float32 whatever x's dtype. The backward pass
+    always computes both gradients. Rounding errors are relative to the largest of the six rows
+    of a window: a row beside one that is 100 times brighter loses most of its accuracy in
+    bfloat16, and two decimal digits in float32.
+    """
+
+    def gradient(upstream):
+        # The control dependencies keep the scheduler from running these parts early, which
+        # would hold transformed copies of x and of the gradient in memory at the same time.
+        with tf.control_dependencies([upstream]):
+            x_again = tf.identity(x)
+        kernel_gradient = _kernel_gradient(x_again, upstream)
+        with tf.control_dependencies([kernel_gradient]):
+            upstream = tf.identity(upstream)
+        return _convolve(upstream, kernel, transposed=True), kernel_gradient
+
+    return _convolve(x, kernel), gradient
+
+
+def _convolve(x, kernel, *, transposed=False):
+    """The convolution [B, H, W, I] -> [B, H, W, O], or the transposed one [B, H, W, O] -> [B, H, W, I]."""
+    batch, height, width, _ = tf.unstack(tf.shape(x))
+    windows, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
+    values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
+    with tf.control_dependencies([x]):  # without it the kernels of all layers are transformed at once
+        rows = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)  # [6, 3, I, O]
+    products = []
+    for value, row in zip(values, tf.split(tf.cast(rows, x.dtype), len(INPUT_TO_VALUES))):  # [1, 3, I, O]
+        if transposed:
+            shape = [*tf.unstack(tf.shape(value))[:3], outputs]
+            product = tf.nn.conv2d_transpose(value, row, shape, strides=1, padding="SAME")
+        else:
+            product = tf.nn.conv2d(value, row, strides=1, padding="SAME")
+        products.append(tf.reshape(product, [batch, windows, 1, width * outputs]))
+    y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), tf.concat(products, axis=2))  # [B, H / 4, 4, W * O]
+    return tf.reshape(y, [batch, WINDOW * windows, width, outputs])[:, :height]
+
+
+def _kernel_gradient(x, upstream):
+    """float32 [3, 3, I, O]: for each point and kernel column one product of matrices.
+
+    A column of zeros before the first one turns all rows into one line, so that a shift by one
+    column is a shift along that line.
+    """
+    values = _values_of_windows(x, INPUT_TO_VALUES, above=1, left=1)
+    upstream_values = _values_of_windows(upstream, VALUES_TO_OUTPUT.T, above=0, left=1)
+    columns = []
+    for value, up in zip(values, upstream_values):
+        value, up = (tf.reshape(each, [-1, each.shape[-1]]) for each in (value, up))
+        for inputs, outputs in ((value[:-1], up[1:]), (value, up), (value[1:], up[:-1])):
+            columns.append(tf.matmul(inputs, outputs, transpose_a=True))  # [I, O]
+    columns = tf.reshape(tf.stack(columns), [len(values), 3, *columns[0].shape])
+    return tf.tensordot(KERNEL_TO_VALUES.T, tf.cast(columns, tf.float32), 1)
+
+
+def _values_of_windows(x, transform, *, above, left=0):
+    """Values of each window of rows at each point: [B, H, W, C] -> P times [B, H / 4, left + W, C].
+
+    transform: [P, R]. Window i has the R rows from row 4 i - above on; rows outside of the image
+    are zeros. left: columns of zeros to add on the left.
+    """
+    batch, height, width, channels = *tf.unstack(tf.shape(x))[:3], x.shape[-1]
+    points, size = transform.shape
+    count = -(-height // WINDOW)
+    starts = WINDOW * tf.range(count)
+    below = WINDOW * (count - 1) + size - above - height
+    rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
+    rows = tf.reshape(rows, [batch, above + height + below, (left + width) * channels])
+    windows = tf.gather(rows, starts[:, None] + tf.range(size), axis=1)  # [B, H / 4, R, (left + W) * C]
+    values = tf.split(tf.matmul(tf.cast(transform, x.dtype), windows), points, axis=2)
+    return [tf.reshape(each, [batch, count, left + width, channels]) for each in values]

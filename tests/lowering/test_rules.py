@@ -1,0 +1,233 @@
+"""Each lowering rule against TensorFlow's plain ops, and patterns that almost match."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from core import lowering, ops
+from core.lowering import winograd
+
+
+def random(*shape, seed=0):
+    return tf.random.stateless_normal(shape, [seed, 1])
+
+
+def traced(function, activations, kernels, dtype=tf.float32):
+    """Outputs and gradients of a graph, float32, and the rules applied in it.
+
+    function: (*activations, *kernels) -> [B, H, W, C]. The graph knows the channels of the
+    activations, which have the given dtype, but not their sizes. Kernels and biases are float32.
+    """
+    signature = [tf.TensorSpec([None, None, None, each.shape[-1]], dtype) for each in activations]
+
+    @tf.function(autograph=False, input_signature=signature)
+    def graph(*activations):
+        given = [*activations, *kernels]
+        with tf.GradientTape() as tape:
+            tape.watch(given)
+            y = tf.cast(function(*given), tf.float32)
+            loss = tf.reduce_mean((y - 0.3) ** 2)
+        return y, tape.gradient(loss, given, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    before = lowering.applied()
+    y, gradients = graph(*(tf.cast(each, dtype) for each in activations))
+    rules = dict(lowering.applied() - before)
+    return [tf.cast(each, tf.float32).numpy() for each in (y, *gradients)], rules
+
+
+def up_and_skip(x, skip, kernel):
+    return ops.conv2d_up(tf.concat([ops.maxpool_up(x), skip], axis=-1), kernel)
+
+
+def frozen_skip(x, skip, kernel):
+    return ops.conv2d_transpose(tf.concat([x, tf.stop_gradient(skip)], axis=-1), kernel, stride=2)
+
+
+def transpose_and_skip(x, skip, up_kernel, up_bias, kernel, bias):
+    up = ops.conv2d_transpose(x, up_kernel, up_bias, stride=2)
+    return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
+
+
+def normalised(op):
+    def layer(x, kernel, gamma, beta, mean, deviation):
+        return ops.batch_norm(op(x, kernel, stride=2), gamma, beta, mean, deviation**2, training=False)
+
+    return layer
+
+
+NORM = [random(4, seed=seed) for seed in (2, 3, 4, 5)]
+CASES = {  # rule -> function, kernels and biases, whether it takes a skip, and at twice the size
+    "nearest_then_skip": (up_and_skip, [random(3, 3, 4, 9, seed=2)], 2),
+    "frozen_part_apart": (frozen_skip, [random(3, 3, 17, 9, seed=2)], 1),
+    "transpose_then_conv": (
+        transpose_and_skip,
+        [random(2, 2, 5, 6, seed=2), random(5, seed=3), random(3, 3, 8, 4, seed=4), random(4, seed=5)],
+        2,
+    ),
+    "frozen_norm": (normalised(ops.conv2d), [random(3, 3, 6, 4, seed=1), *NORM], 0),
+    "winograd": (ops.conv2d, [random(3, 3, 6, 4, seed=1)], 0),
+    "transpose_by_blocks": (
+        lambda x, kernel, bias: ops.conv2d_transpose(x, kernel, bias, stride=2),
+        [random(2, 2, 4, 6, seed=1), random(4)],
+        0,
+    ),
+    "transpose_by_taps": (
+        lambda x, kernel: ops.conv2d_transpose(x, kernel, stride=2),
+        [random(3, 3, 5, 6, seed=1)],
+        0,
+    ),
+    "transpose_kernel_gradient": (
+        lambda x, kernel: ops.conv2d_transpose(x, kernel, stride=2),
+        [random(3, 3, 16, 6, seed=1)],
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [(7, 5), (1, 2)])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("rule", CASES)
+def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
+    """float32: 1e-5 of the largest value. bfloat16: as near to plain float32 as plain bfloat16 is."""
+    if (rule, dtype) == ("transpose_kernel_gradient", tf.float32):
+        pytest.skip("this rule is for bfloat16")
+    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
+    function, kernels, skip_scale = CASES[rule]
+    height, width = size
+    activations = [random(2, height, width, 6)]
+    if skip_scale:
+        activations.append(random(2, skip_scale * height, skip_scale * width, 3, seed=7))
+    found, rules = traced(function, activations, kernels, dtype)
+    assert rules.get(rule) == 1
+    with lowering.disabled():
+        exact, no_rules = traced(function, activations, kernels)
+        plain, _ = traced(function, activations, kernels, dtype)
+    assert not no_rules
+    for lowered, rounded, expected in zip(found, plain, exact, strict=True):
+        scale = max(np.abs(expected).max(), 1e-3)
+        off, allowed = np.abs(lowered - expected).max(), np.abs(rounded - expected).max()
+        assert off <= (1e-5 * scale if dtype == tf.float32 else 4 * allowed + 0.02 * scale)
+
+
+def test_a_depthwise_convolution_takes_the_frozen_normalisation_after_it():
+    given = [random(2, 5, 7, 4)], [random(3, 3, 4, 1, seed=1), *NORM]
+    found, rules = traced(normalised(ops.depthwise_conv2d), *given)
+    assert rules == {"frozen_norm": 1}
+    with lowering.disabled():
+        exact, _ = traced(normalised(ops.depthwise_conv2d), *given)
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
+
+
+# --- patterns that almost match
+
+
+@tf.custom_gradient
+def up_with_its_own_gradient(x):
+    return ops.maxpool_up(x), lambda upstream: 7 * tf.nn.avg_pool2d(upstream, 2, 2, "VALID")
+
+
+def up_used_twice(x, skip, kernel):
+    up = ops.maxpool_up(x)
+    seen = tf.reduce_mean(up)
+    return ops.conv2d_up(tf.concat([up, skip], axis=-1), kernel) + seen
+
+
+def concatenation_used_twice(x, skip, kernel):
+    both = tf.concat([ops.maxpool_up(x), skip], axis=-1)
+    seen = tf.reduce_mean(both)
+    return ops.conv2d_up(both, kernel) + seen
+
+
+def up_by(resize):
+    return lambda x, skip, kernel: ops.conv2d_up(tf.concat([resize(x), skip], axis=-1), kernel)
+
+
+def bilinear(x):
+    return tf.image.resize(x, 2 * tf.shape(x)[1:3])
+
+
+def activated_before_norm(x, kernel, *norm):
+    return ops.batch_norm(tf.nn.relu(ops.conv2d(x, kernel)), *norm, training=False)
+
+
+def bias_before_norm(x, kernel, bias, *norm):
+    return ops.batch_norm(ops.conv2d(x, kernel, bias), *norm, training=False)
+
+
+def convolution_used_twice(x, kernel, *norm):
+    y = ops.conv2d(x, kernel)
+    return tf.nn.relu(y) + ops.batch_norm(y, *norm, training=False)
+
+
+def activated_between(x, skip, up_kernel, up_bias, kernel, bias):
+    up = tf.nn.relu(ops.conv2d_transpose(x, up_kernel, up_bias, stride=2))
+    return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
+
+
+MAP, SKIP = random(2, 4, 6, 6), random(2, 8, 12, 3, seed=1)
+UP = [MAP, SKIP], [random(3, 3, 4, 9, seed=2)]
+POSITIVE_NORM = [*NORM[:3], NORM[3] ** 2]
+NEAR_MISSES = {
+    "bilinear up-sampling": (up_by(bilinear), UP),
+    "a custom gradient around the up-sampling": (up_by(up_with_its_own_gradient), UP),
+    "the up-sampled map is used twice": (up_used_twice, UP),
+    "the concatenation is used twice": (concatenation_used_twice, UP),
+    "a 5x5 kernel": (up_by(ops.maxpool_up), ([MAP, SKIP], [random(5, 5, 4, 9, seed=2)])),
+    "the skip comes first": (
+        lambda x, skip, kernel: ops.conv2d_up(tf.concat([skip, ops.maxpool_up(x)], axis=-1), kernel),
+        UP,
+    ),
+    "concatenated rows": (
+        lambda x, skip, kernel: ops.conv2d_up(tf.concat([ops.maxpool_up(x), skip], axis=1), kernel),
+        ([MAP, random(2, 8, 12, 6, seed=1)], [random(3, 3, 4, 6, seed=2)]),
+    ),
+    "an activation before the normalisation": (
+        activated_before_norm,
+        ([MAP], [random(3, 3, 6, 4, seed=1), *POSITIVE_NORM]),
+    ),
+    "a bias before the normalisation": (
+        bias_before_norm,
+        ([MAP], [random(3, 3, 6, 4, seed=1), random(4), *POSITIVE_NORM]),
+    ),
+    "the convolution is used twice": (
+        convolution_used_twice,
+        ([MAP], [random(3, 3, 6, 4, seed=1), *POSITIVE_NORM]),
+    ),
+    "too few channels for Winograd": (ops.conv2d, ([MAP], [random(3, 3, 6, 4)])),
+}
+
+
+@pytest.mark.parametrize("case", NEAR_MISSES)
+def test_a_pattern_that_almost_matches_is_not_rewritten(case):
+    function, given = NEAR_MISSES[case]
+    found, rules = traced(function, *given)
+    assert not rules
+    with lowering.disabled():
+        exact, _ = traced(function, *given)
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_array_equal(lowered, expected)
+
+
+def test_an_activation_between_the_transposed_and_the_plain_convolution_stays():
+    function, kernels, _ = CASES["transpose_then_conv"]
+    _, rules = traced(activated_between, [MAP, SKIP], kernels)
+    assert rules == {"transpose_by_blocks": 1}
+
+
+@pytest.mark.parametrize("off", ["the mode", "the block", "a GPU", "eager"])
+def test_lowering_is_off(off, monkeypatch):
+    before = lowering.applied()
+    if off == "the mode":
+        lowering.configure("off")
+        traced(up_and_skip, *UP)
+        lowering.configure("auto")
+    elif off == "the block":
+        with lowering.disabled():
+            traced(up_and_skip, *UP)
+    elif off == "a GPU":
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a GPU"])
+        traced(up_and_skip, *UP)
+    else:
+        up_and_skip(MAP, SKIP, *UP[1])
+    assert lowering.applied() == before

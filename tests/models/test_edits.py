@@ -1,0 +1,65 @@
+"""An edit of any op changes every network made of it, alike in training, evaluation and export."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_networks import small
+
+from core import lowering, ops
+from core.lowering import winograd
+from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road_unet
+
+NETWORKS = {
+    "road": (
+        small(road_unet),
+        ["conv2d", "conv2d_transpose", "conv2d_down", "conv2d_up", "maxpool_down", "maxpool_up"],
+    ),
+    "pets": (small(pets_unet, classes=3), ["conv2d", "conv2d_transpose", "maxpool_down", "dropout"]),
+    "labels": (small(labels_unet, classes=3), ["conv2d", "conv2d_transpose", "maxpool_down", "batch_norm"]),
+    "dubai": (small(dubai_unet, classes=3), ["conv2d", "conv2d_transpose", "maxpool_down", "dropout"]),
+    "mobilenet": (
+        {
+            "init_weights": lambda seed: mobilenet_unet.init_weights(seed=seed, classes=3),
+            "forward": mobilenet_unet.forward,
+        },
+        ["conv2d", "conv2d_transpose", "depthwise_conv2d", "batch_norm"],
+    ),
+}
+EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in names]
+
+
+@pytest.mark.parametrize("network, op", EDITS)
+def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, op, monkeypatch):
+    """The edit is a non-linear function of the op's output; Winograd is used at every width."""
+    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1)
+    fields, _ = NETWORKS[network]
+    weights, forward = fields["init_weights"](seed=0), fields["forward"]
+    images = tf.random.stateless_uniform([1, 32, 32, 3], [1, 2], 0, 255)
+
+    def outputs(call):
+        for name, value in weights.items():
+            if name.endswith("/mean"):  # training moves the averages
+                value.assign(tf.zeros_like(value))
+            elif name.endswith(("/variance", "/gamma")):  # a gain of 3: no signal fades
+                value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
+        training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
+        evaluation = call(lambda x: forward(weights, x))
+        with lowering.disabled():
+            return [training, evaluation, call(lambda x: forward(weights, x))]
+
+    def traced(function):
+        return tf.function(function, autograph=False)(images).numpy()
+
+    before = outputs(traced)
+    original = getattr(ops, op)
+
+    def edited(*args, **options):
+        y = original(*args, **options)
+        return y + 0.1 * tf.sin(3 * y)
+
+    monkeypatch.setattr(ops, op, edited)
+    after, eager = outputs(traced), outputs(lambda function: function(images).numpy())
+    for mode, old, new, expected in zip(("training", "evaluation", "export"), before, after, eager):
+        scale = np.abs(old).max()
+        assert np.abs(new - old).max() > 1e-3 * scale, mode
+        np.testing.assert_allclose(new, expected, atol=2e-5 * np.abs(expected).max(), err_msg=mode)
