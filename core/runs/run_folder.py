@@ -30,11 +30,19 @@ NAMED = "# python -m experiments."  # the first line of flags.cfg begins with th
 END = "# end"  # the last line of flags.cfg, so that a file that was cut is noticed
 
 # Flags that may differ when a run is continued, because they change no result.
-RESUMABLE = {"data_dir", "run_dir", "cache_dir", "checkpoint_every", "tensorboard"}  # data have a checksum
+RESUMABLE = {
+    "data_dir",  # the images have a checksum
+    "run_dir",
+    "cache_dir",
+    "data_on_device",
+    "lowering",
+    "checkpoint_every",
+    "tensorboard",
+}
 
 
-# Flags whose value may be a path, besides all flags that end in _dir.
-PATH_FLAGS = {"encoder_weights", "init_from", "classes", "class_weights"}
+# Flags whose value may be a path, besides --init_from and all flags that end in _dir.
+PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
@@ -106,21 +114,30 @@ def _check_settings(folder, experiment, define_flags, values):
             f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
         )
     begun = read_flags(folder, define_flags, without=("data_dir",))  # the data may have moved
-    differing = [
-        f"--{name} (begun with {begun[name].value}, now {value})"
+    differing = {
+        name: f"--{name} (begun with {begun[name].value}, now {value})"
         for name, value in result_flags(define_flags, values).items()
         if _absolute(name, begun[name].value) != value
-    ]
+    }
+    constant = "schedule" not in begun or begun["schedule"].value == "constant"
+    if constant:  # no step depends on the number of epochs
+        differing.pop("epochs", None)
+    elif differing.keys() == {"epochs"}:
+        raise InputError(
+            f"{folder}: {differing['epochs']}: with --schedule={begun['schedule'].value}, the learning rate"
+            " of each step depends on the number of epochs, so this would be another training; begin a new"
+            f" --run_dir with --init_from={folder}."
+        )
     if differing:
         raise InputError(
-            f"{folder} was begun with other settings: {', '.join(differing)};"
+            f"{folder} was begun with other settings: {', '.join(differing.values())};"
             f" take another --run_dir, or continue it with --flagfile={folder / 'flags.cfg'}."
         )
 
 
 def _absolute(name, value):
     """Return a flag's value, as an absolute path if it is one."""
-    is_path = name.endswith("_dir") or (name in PATH_FLAGS and value and os.path.exists(value))
+    is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.exists(value))
     return os.path.abspath(value) if value and is_path else value
 
 
@@ -164,6 +181,14 @@ def recorded_flag(folder, name):
         return None
     values = [line.partition("=")[2] for line in _flags_cfg(folder) if line.startswith(f"--{name}=")]
     return values[-1] if values else None
+
+
+def record_flag(folder, name, value):
+    """Write a flag's new value to flags.cfg if it differs, for a setting that a continued run may change."""
+    lines, flag = _flags_cfg(folder), f"--{name}="
+    changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]
+    if changed != lines:
+        files.write_text(folder / "flags.cfg", "".join(f"{line}\n" for line in changed))
 
 
 def _flags_cfg(folder):

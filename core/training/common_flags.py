@@ -67,6 +67,9 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
         lambda names: set(names) <= set(augment.BY_NAME),
         f"must be some of {known}, with commas between",
     )
+    folder("init_from", None, "Folder of a run with the same network, whose weights this run begins with.")
+    which = "With --init_from: take its epoch with the best validation metric, or its last epoch."
+    flags.DEFINE_enum("init_checkpoint", "best", ["best", "last"], which, **own)
     integer("seed", 0, "Decides initial weights, order and every random choice.", 0, 2**63 - 1)
 
     # --- data and folders

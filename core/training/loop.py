@@ -9,6 +9,7 @@ stopped.
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import time
 import zlib
@@ -18,18 +19,20 @@ import numpy as np
 import tensorflow as tf
 
 from core.data import augment, batches, cache, membership, resident
-from core.experiment import IGNORE
 from core.inference import per_image, render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device, distribution, precision, progress
-from core.runtime.errors import InputError
-from core.training import history, optimizer, signals, state, tensorboard
+from core.runtime.errors import InputError, warn_on_failure
+from core.training import checks, history, optimizer, signals, tensorboard, warm_start
+from core.training.state import State, state_from_json
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
 LOSS_SYNC_SECONDS = 0.5  # how often the losses are fetched from the device
+MIN_LOSS = -0.001  # a smaller loss ends the run; a loss is at least 0, but for rounding
 MAX_LOSS = 100.0  # a larger loss, in nats per pixel, ends the run; chance level of 34 classes is 3.5
+SPLITS = ("train", "val")
 PICTURES = 6  # validation images in the picture of each epoch
 
 
@@ -56,11 +59,6 @@ def run(experiment, define_flags, flags):
             result_flags = repr(run_folder.result_flags(define_flags, flags))
             distribution.check_alike([zlib.crc32(result_flags.encode())])
             training = Training(experiment, flags, folder, device_name)
-            if training.is_finished():
-                print("this run is finished; another --run_dir begins a new one")
-                training.report()
-                return 0
-            training.check_data()
             return training.run()
 
 
@@ -98,59 +96,71 @@ class Training:
         self.dtype = tf.dtypes.as_dtype(flags.precision)
         self.pending, self.signals, self.writer = [], [], None
         self.init_variables()
-        self.keep_best()  # the process may have died after a save and before this
+        self.check_settings()
         self.load_data()
         self.started = time.monotonic() - self.state.seconds
         self.make_functions()
 
     def init_variables(self):
         """Make the variables and the state: of the last checkpoint, or of a new run."""
-        self.weights = self.experiment.init_weights(seed=self.flags.seed)
+        experiment, flags = self.experiment, self.flags
+        self.weights = experiment.init_weights(seed=flags.seed)
+        self.state = State()
+        logits = checks.check_experiment(experiment, self.weights)
         saved = checkpoint.load_latest(self.folder / "checkpoints", mend=self.is_chief)
-        if not saved:
-            self.experiment.load_weights(self.weights)
+        if not saved and flags.init_from:
+            self.state.initial = warm_start.load(
+                self.weights, flags.init_from, flags.init_checkpoint, logits=logits
+            )
+        elif not saved:
+            experiment.load_weights(self.weights)
         self.slots = optimizer.init_slots(self.weights, self.dtype)
-        self.averages = optimizer.init_averages(self.weights) if self.flags.ema_decay else {}
+        self.averages = optimizer.init_averages(self.weights) if flags.ema_decay else {}
         self.variables = self.weights | self.slots | self.averages
-        self.state = state.State()
         if saved:
             checkpoint.restore(self.variables, saved[0], self.folder)
-            self.state = state.from_json(saved[1], self.folder)
-        parameters = f"{count(self.weights):,} parameters"
+            self.state = state_from_json(saved[1], self.folder)
         print(
-            f"{self.experiment.name}: {parameters}, {self.flags.precision} on {self.device_name}", flush=True
+            f"{experiment.name}: {count(self.weights):,} parameters, {flags.precision} on {self.device_name}"
         )
+
+    def check_settings(self):
+        """Raise InputError if --epochs or the image files do not fit the state; decodes no image."""
+        if self.flags.epochs < self.state.epoch:
+            raise InputError(
+                f"--epochs={self.flags.epochs}: {self.folder} has been trained for {self.state.epoch} epochs;"
+                " give at least as many, or begin a new --run_dir."
+            )
+        if self.is_chief:
+            run_folder.record_flag(self.folder, "epochs", self.flags.epochs)
+        files = checks.image_files(self.experiment.dataset, self.flags)
+        if self.state.image_files not in ([], files):
+            counts = " and ".join(f"{number} {split}" for (number, _), split in zip(files, SPLITS))
+            raise self.other_images(f"the {counts} files in {self.flags.data_dir or 'the generated set'}")
+        self.state.image_files = files
 
     def load_data(self):
         """Load both splits. Raises InputError if they are not the images that the run began with."""
         dataset = self.experiment.dataset
-        self.train, self.val = (cache.load_split(dataset, self.flags, split) for split in ("train", "val"))
+        self.train, self.val = (cache.load_split(dataset, self.flags, split) for split in SPLITS)
         self.steps = math.ceil(len(self.train) / self.flags.batch_size)  # of an epoch
         checksums = [self.train.checksum, self.val.checksum]
         distribution.check_alike([self.state.epoch, self.state.step, *checksums])
         if self.state.data not in ([], checksums):
-            raise InputError(
-                f"{self.train.data_dir}: files, or the code that reads them, changed since {self.folder}"
-                " was begun; begin a new --run_dir."
-            )
-        self.state.data = checksums
+            raise self.other_images(f"the images in {self.train.data_dir}, or the code that reads them,")
+        self.state.data, self.state.data_dir = checksums, os.path.abspath(self.train.data_dir)
         if self.is_chief:
             membership.write(self.folder, self.train, self.val)
 
-    def check_data(self):
-        """Raise InputError if the masks do not fit the experiment; print the size of the data."""
-        classes = len(self.experiment.classes)
-        for examples in (self.train, self.val):
-            found = np.flatnonzero(examples.class_pixels).tolist()
-            beyond = [index for index in found if index >= classes]
-            if beyond and not (self.experiment.ignore and beyond == [IGNORE]):
-                raise InputError(
-                    f"{examples.data_dir}: the masks hold class ids {beyond}, but {self.experiment.name}"
-                    f" has the classes 0 to {classes - 1}; correct the reader, or the list of classes."
-                )
-        self.experiment.dataset.check(self.train.class_pixels, self.train.files)
-        sizes = f"{len(self.train)} training and {len(self.val)} validation images"
-        print(f"{sizes} from {self.train.data_dir}", flush=True)
+    def other_images(self, found):
+        """The InputError for data that differ from the data that the run was trained on."""
+        numbers = [number for number, _ in self.state.image_files]
+        counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
+        place = f" in {self.state.data_dir}" if self.state.data_dir else ""
+        return InputError(
+            f"{self.folder} was trained on {counts}{place}; {found} differ from these. Continue with the same"
+            " images, or begin a new --run_dir."
+        )
 
     def make_functions(self):
         """Make the functions of a step, a validation and a picture; each is traced when first called."""
@@ -170,19 +180,24 @@ class Training:
 
     def run(self):
         """Train to the end of the run, or until a signal; return the exit code."""
+        checks.check_masks(self.experiment, self.train, self.val)
+        self.best_metric = checks.best_metric(self.experiment, self.val)
         if self.flags.tensorboard and self.is_chief:
             self.writer = tensorboard.writer(self.folder)
+        self.repeat_interrupted_writes()
+        if self.is_finished():
+            print("this run is finished; more --epochs continue it, another --run_dir begins a new one")
+            self.report()
+            return 0
+        print(f"{len(self.train)} training and {len(self.val)} validation images from {self.train.data_dir}")
         self.make_batches = self.batches_maker()
-        if self.state.history or self.state.step:
-            print(f"continuing after {self.state.epoch} epochs and {self.state.step} steps", flush=True)
+        state = self.state
+        if state.history or state.step:
+            print(f"continuing after {state.epoch} epochs and {state.step} steps")
         code_digest.record(
-            self.folder,
-            self.experiment.name,
-            epoch=self.state.epoch,
-            step=self.state.step,
-            write=self.is_chief,
+            self.folder, self.experiment.name, epoch=state.epoch, step=state.step, write=self.is_chief
         )
-        with signals.catch_signals() as self.signals:  # not earlier: a killed preparation goes on anyway
+        with signals.catch_signals() as self.signals:  # not earlier: a killed preparation continues anyway
             try:
                 while not self.is_finished():
                     self.train_epoch()
@@ -195,6 +210,13 @@ class Training:
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
+
+    def repeat_interrupted_writes(self):
+        """Write the best checkpoint and the picture of the last epoch if the process died before it did."""
+        if self.is_chief and self.state.history and self.state.step == 0:
+            self.keep_best()
+            if not self.picture_path(self.state.epoch).exists():
+                self.draw(self.state.history[-1])
 
     def batches_maker(self):
         """Return a function (epoch, first_step) -> the batches of an epoch from a step on."""
@@ -216,8 +238,15 @@ class Training:
         )
 
     def train_epoch(self):
-        """Make the steps that are left of the current epoch."""
+        """Train for the rest of the current epoch, and show the progress."""
         bar = progress.Progress(self.steps, "step", done=self.state.step)
+        try:
+            self.make_steps(bar)
+        finally:
+            bar.close()
+
+    def make_steps(self, bar):
+        """Make the steps that are left of the current epoch; show the progress and save now and then."""
         saved = synced = time.monotonic()
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
             seed = tf.constant([self.flags.seed, self.state.epoch * self.steps + self.state.step], tf.int64)
@@ -241,12 +270,19 @@ class Training:
         """Wait for the losses of the last steps and add them to the state; raise if one is absurd."""
         for examples, loss in self.pending:
             value = float(loss)
+            if value < MIN_LOSS:
+                raise InputError(
+                    f"the loss is {value:.3g} at or before step {self.state.step} of epoch"
+                    f" {self.state.epoch + 1}, but a loss must not be below 0: correct the loss, or the masks"
+                    " that it gets. Checkpoints are from before."
+                )
             if not value < MAX_LOSS:  # also if it is NaN
                 raise self.diverged(f"the loss ({value:.3g})")
             self.state.loss_sum += value * examples
         self.pending.clear()
 
     def show_progress(self, bar):
+        """Show the finished steps with the mean loss and throughput of the epoch."""
         seen = min(self.state.step * self.flags.batch_size, len(self.train))
         rate = seen / self.state.step_seconds
         bar.update(self.state.step, [("loss", self.state.loss_sum / seen), ("images/s", rate)])
@@ -258,16 +294,15 @@ class Training:
         val_batches = progress.track(val_batches, count, "validation step")
         means, confusion = self.evaluate(signals.stop_when(self.must_stop, val_batches))
         row = self.row({**means, **self.experiment.metrics(confusion)})
-        if self.is_chief:
-            self.draw(row)
         self.state.history.append(row)
         self.state.epoch, self.state.step = row["epoch"], 0
         self.state.loss_sum = self.state.step_seconds = 0.0
         self.save()
-        self.keep_best()
         if self.is_chief:
+            self.keep_best()
             run_folder.write_metrics(self.folder, self.state.history)
-        print(f"epoch {row['epoch']}/{self.flags.epochs}: {history.line(row)}", flush=True)
+            self.draw(row)
+        print(f"epoch {row['epoch']}/{self.flags.epochs}: {history.line(row)}")
 
     def row(self, metrics):
         """The history's row of the epoch that has just been validated."""
@@ -281,12 +316,20 @@ class Training:
         }
 
     def draw(self, row):
-        """Write the picture of an epoch's predictions, and its row to TensorBoard."""
-        shown = self.val.rows[np.unique(np.linspace(0, len(self.val) - 1, PICTURES).astype(int))]
-        panel = render.examples_panel(self.val, shown, self.predict, self.experiment.palette)
-        run_folder.write_picture(self.folder / "predictions" / f"epoch_{row['epoch']:03}.png", panel)
-        if self.writer:
-            tensorboard.write(self.writer, row, panel)
+        """Write an epoch's row to TensorBoard, and the picture of its predictions.
+
+        A failure is a warning: the epoch is saved already.
+        """
+        path = self.picture_path(row["epoch"])
+        with warn_on_failure(f"the picture {path}"):
+            shown = self.val.rows[np.unique(np.linspace(0, len(self.val) - 1, PICTURES).astype(int))]
+            panel = render.examples_panel(self.val, shown, self.predict, self.experiment.palette)
+            if self.writer:
+                tensorboard.write(self.writer, row, panel)
+            run_folder.write_picture(path, panel)
+
+    def picture_path(self, epoch):
+        return self.folder / "predictions" / f"epoch_{epoch:03}.png"
 
     def save(self):
         """Write a checkpoint of all variables and the state. Raises InputError if one is not finite."""
@@ -300,8 +343,7 @@ class Training:
 
     def keep_best(self):
         """Keep the last checkpoint as the best one if its epoch is the best so far."""
-        fresh = self.is_chief and self.state.history and self.state.step == 0
-        if fresh and history.best(self.state.history, self.experiment.best) is self.state.history[-1]:
+        if history.best(self.state.history, self.best_metric) is self.state.history[-1]:
             checkpoint.keep(self.folder / "checkpoints", "best")
 
     def diverged(self, what):
@@ -315,6 +357,16 @@ class Training:
     def report(self):
         """Write metrics.csv, summary.json and the curves, and print the result."""
         if self.is_chief:
-            parameters = count(self.weights)
-            facts = {"seconds": self.state.seconds, "parameters": parameters, "device": self.device_name}
-            history.report(self.state.history, self.folder, self.experiment, **facts)
+            facts = {
+                "seconds": self.state.seconds,
+                "parameters": count(self.weights),
+                "device": self.device_name,
+                **({"initial_weights": self.state.initial} if self.state.initial else {}),
+            }
+            history.report(
+                self.state.history,
+                self.folder,
+                self.experiment.name,
+                best_metric=self.best_metric,
+                **facts,
+            )

@@ -1,33 +1,41 @@
-"""A clean end on SIGINT and SIGTERM: between two steps of a loop, never within one."""
+"""SIGINT and SIGTERM end a training between two steps, after its state was saved."""
 
 import contextlib
 import signal
+import threading
 
 
 class Stopped(Exception):
-    """SIGINT or SIGTERM asked for an end."""
+    """Raised in place of the next item after SIGINT or SIGTERM was received."""
 
 
 @contextlib.contextmanager
 def catch_signals():
-    """A list that gets the first SIGINT or SIGTERM; a second one ends the process at once."""
+    """Give a list that receives the first SIGINT or SIGTERM; a second one ends the process at once.
+
+    Python delivers signals to the main thread only. In another thread, as in Streamlit or a
+    notebook's executor, the list stays empty and the handlers stay as they are.
+    """
     received = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
-    def note(number, frame):
+    def receive(number, frame):
         received.append(number)
-        for either in before:
-            signal.signal(either, signal.SIG_DFL)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
 
-    before = {either: signal.signal(either, note) for either in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
-        for either, handler in before.items():
-            signal.signal(either, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop_when(asked, items):
-    """The items one by one; raises Stopped in the place of the next as soon as asked() is true."""
+    """Yield the items; raise `Stopped` in place of the next one as soon as asked() is true."""
     for item in items:
         if asked():
             raise Stopped

@@ -4,6 +4,8 @@ import dataclasses
 
 from core.runtime.errors import InputError
 
+NEW = {"data_dir", "image_files", "initial"}  # fields that checkpoints of earlier versions do not have
+
 
 @dataclasses.dataclass
 class State:
@@ -16,12 +18,18 @@ class State:
     seconds: float = 0.0  # time since the start of the run, without the pauses between processes
     data: list = dataclasses.field(default_factory=list)  # checksums of training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
+    data_dir: str = ""  # folder of the images
+    image_files: list = dataclasses.field(default_factory=list)  # see `checks.image_files`
+    initial: dict = dataclasses.field(
+        default_factory=dict
+    )  # the run of the initial weights, see `warm_start`
 
 
-def from_json(saved, folder):
+def state_from_json(saved, folder):
     """Return the `State` in a checkpoint's JSON values. Raises InputError if they are something else."""
     kinds = {field.name: field.type for field in dataclasses.fields(State)}
-    fits = kinds.keys() == saved.keys() and all(isinstance(saved[name], kinds[name]) for name in kinds)
+    fits = saved.keys() <= kinds.keys() and kinds.keys() - saved.keys() <= NEW
+    fits = fits and all(isinstance(saved[name], kinds[name]) for name in saved)
     if not (fits and saved["step"] >= 0 and saved["epoch"] == len(saved["history"])):
         raise InputError(
             f"{folder / 'checkpoints'}: not from a training of this version; restore a copy or begin"

@@ -1,4 +1,4 @@
-"""Scalars and pictures for TensorBoard, where the extra of that name is installed."""
+"""Metrics and pictures for TensorBoard, if the project's extra `tensorboard` is installed."""
 
 import importlib.util
 
@@ -9,14 +9,14 @@ from core.runtime.errors import InputError
 
 
 def writer(folder):
-    """A summary writer into `folder/tensorboard`. Raises InputError without the extra."""
+    """Return a summary writer for `folder/tensorboard`. Raises InputError without the extra."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs an extra: pip install -e '.[tensorboard]'.")
     return tf.summary.create_file_writer(str(folder / "tensorboard"))
 
 
 def write(writer, row, panel):
-    """The figures of an epoch (name -> number) and its picture (PIL image)."""
+    """Write the metrics of an epoch (name -> number) and the picture of its predictions (PIL image)."""
     with writer.as_default(step=row["epoch"]):
         for name, value in row.items():
             tf.summary.scalar(name, value)

@@ -6,8 +6,10 @@ import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -18,12 +20,12 @@ from small_networks import small
 from small_training import contents
 
 from core.data import augment, batches, cache
-from core.inference import evaluate
+from core.inference import evaluate, render
 from core.models import pets_unet, road_unet
 from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import history, loop, optimizer
+from core.training import history, loop, optimizer, tensorboard
 from core.training.step import Recipe, make_train_step
 from experiments import cityscape_road
 
@@ -215,6 +217,23 @@ def test_other_settings_on_the_same_folder_are_named_and_refused(start, tmp_path
     assert start("run", "--checkpoint_every=1") == 0  # changes no result
 
 
+def test_more_epochs_equal_a_run_begun_with_them_bit_for_bit(start, tmp_path):
+    start("unbroken", "--epochs=3")
+    start("longer", "--epochs=1")
+    assert start("longer", "--epochs=3", "--data_on_device") == 0
+    assert contents(tmp_path / "unbroken") == contents(tmp_path / "longer")
+    assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
+    with pytest.raises(InputError, match="--epochs=2: .* has been trained for 3 epochs"):
+        start("longer", "--epochs=2")
+    assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
+
+
+def test_more_epochs_are_refused_where_the_learning_rate_falls(start, tmp_path):
+    start("run", "--epochs=1", "--schedule=cosine")
+    with pytest.raises(InputError, match="learning rate of each step depends .* --init_from="):
+        start("run", "--epochs=2", "--schedule=cosine")
+
+
 def test_a_data_set_may_move(start, pairs, tmp_path, monkeypatch):
     stop_at_first_step(monkeypatch)
     assert start("run") == 143
@@ -314,18 +333,24 @@ def stop_at_first_step(monkeypatch):
     monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: interrupted)
 
 
-def test_a_run_does_not_go_on_with_other_images(start, pairs, monkeypatch):
+def test_another_set_of_files_is_refused_before_decoding(start, pairs, monkeypatch, capsys):
     stop_at_first_step(monkeypatch)
     assert start("run") == 143
-    write_pair(pairs / "train" / "7.jpg", seed=9)
-    with pytest.raises(InputError, match="changed since"):
-        start("run")
+    other = shutil.copytree(pairs, pairs.with_name("other"))
+    write_pair(other / "train" / "7.jpg", seed=9)
+    capsys.readouterr()
+    message = (
+        "trained on 6 training and 3 validation files in .*/pairs; the 7 train and 3 val files in .*/other"
+    )
+    with pytest.raises(InputError, match=message):
+        start("run", f"--data_dir={other}")
+    assert "decoding" not in capsys.readouterr().out
 
 
-def test_a_finished_run_does_not_answer_for_other_images(start, pairs):
+def test_a_finished_run_refuses_a_changed_image(start, pairs):
     start("run", "--epochs=1")
     write_pair(pairs / "val" / "1.jpg", seed=9)
-    with pytest.raises(InputError, match="changed since"):
+    with pytest.raises(InputError, match="the images in .* differ from these"):
         start("run", "--epochs=1")
 
 
@@ -410,6 +435,28 @@ def test_tensorboard_writes_or_says_how_to_install_it(start, tmp_path, monkeypat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
         start("other", "--tensorboard", "--epochs=1")
+
+
+@pytest.mark.parametrize(
+    "module, failing", [(render, "examples_panel"), (render, "curves"), (tensorboard, "write")]
+)
+def test_a_picture_that_fails_is_a_warning_and_costs_no_epoch(
+    start, tmp_path, monkeypatch, capsys, module, failing
+):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, failing, fail)
+    assert start("run", "--epochs=1", "--tensorboard") == 0
+    assert "could not be made (OSError: [Errno 28] No space left on device)" in capsys.readouterr().out
+    assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 1
+    assert column(tmp_path / "run", "epoch") == ["1"] and (tmp_path / "run/summary.json").exists()
+
+
+def test_a_run_can_be_trained_in_a_thread(start):
+    """Python lets only the main thread handle signals; Streamlit and some notebooks train in another."""
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(start, "run", "--epochs=1").result() == 0
 
 
 def test_curves_are_left_out_without_matplotlib(start, tmp_path, monkeypatch):

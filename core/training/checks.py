@@ -1,0 +1,114 @@
+"""Checks before a training: classes, palette, logits, metrics, masks and images must fit together.
+
+Each raises InputError with one sentence. A mismatch would otherwise train to the end and
+report wrong numbers.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from core.data import cache, remarks
+from core.experiment import IGNORE
+from core.runtime.errors import InputError
+
+SIDES = (32, 64, 128, 256, 512)  # of images that the network is tried on
+
+
+def check_experiment(experiment, weights):
+    """Raise InputError unless classes, palette, logits and metrics fit; return the number of logits."""
+    name, classes = experiment.name, len(experiment.classes)
+    if not 2 <= classes <= IGNORE:
+        raise InputError(f"{name}: has {classes} classes; 2 to {IGNORE} are possible.")
+    if len(set(experiment.classes)) < classes:
+        raise InputError(f"{name}: two of its classes have one name; give each class its own.")
+    if len(experiment.palette) != classes:
+        raise InputError(
+            f"{name}: has {classes} classes and {len(experiment.palette)} colours in its palette; give each"
+            " class one colour."
+        )
+    logits = _logits(experiment, weights)
+    if logits != classes and (logits, classes) != (1, 2):
+        raise InputError(
+            f"{name}: has {classes} classes, but its network makes {logits} logits per pixel; give the"
+            " network one logit for each class (or one logit for two classes)."
+        )
+    measured = {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
+    if experiment.best not in measured:
+        raise InputError(
+            f"{name}: best={experiment.best!r} is none of its metrics; take one of"
+            f" {', '.join(sorted(measured))}."
+        )
+    return logits
+
+
+def _logits(experiment, weights):
+    """The number of logits per pixel, from the smallest image that the network accepts."""
+    for side in SIDES:
+        try:
+            return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
+        except (ValueError, tf.errors.InvalidArgumentError):  # the side is not a multiple that fits
+            if side == SIDES[-1]:
+                raise
+
+
+def check_masks(experiment, train, val):
+    """Raise InputError if masks hold unknown class ids; print the classes without any pixel.
+
+    train, val: `core.data.cache.Examples`.
+    """
+    classes = len(experiment.classes)
+    for examples in (train, val):
+        beyond = [index for index in np.flatnonzero(examples.class_pixels).tolist() if index >= classes]
+        if beyond and not (experiment.ignore and beyond == [IGNORE]):
+            raise InputError(
+                f"{examples.data_dir}: the masks hold class ids {beyond}, but {experiment.name} has the"
+                f" classes 0 to {classes - 1}; correct the reader, or the list of classes."
+            )
+    experiment.dataset.check(train.class_pixels, train.files)
+    for split, examples in (("training", train), ("validation", val)):
+        pixels = class_pixels(examples)[:classes]
+        absent = [name for name, count in zip(experiment.classes, pixels) if not count]
+        if absent:
+            print(f"warning: classes without a pixel in the {split} masks: {', '.join(absent)}.")
+
+
+def class_pixels(examples):
+    """Return the pixels of each class id in the masks of a split, int64 [256]."""
+    if len(examples) == len(examples.masks):
+        return examples.class_pixels
+    counts = (np.bincount(examples.masks[row].ravel(), minlength=256) for row in examples.rows)
+    return np.sum(list(counts), axis=0)
+
+
+def best_metric(experiment, val):
+    """Return the name of the metric that chooses the best epoch.
+
+    This is `experiment.best`, or "loss" if the metric is undefined for the validation masks
+    because a class has no pixel in them. Then a worse epoch could have a defined value, and
+    a better one NaN.
+    """
+    classes = len(experiment.classes)
+    all_correct = np.diag(class_pixels(val)[:classes])
+    if np.isfinite(experiment.metrics(all_correct).get(experiment.best, 0)):
+        return experiment.best
+    print(
+        f"warning: {experiment.best} is undefined for these validation masks; the smallest validation loss"
+        " chooses the best epoch."
+    )
+    return "loss"
+
+
+def image_files(dataset, flags):
+    """Return [number, CRC-32 of the relative paths] of the files of both splits; decodes nothing."""
+    data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
+    splits = []
+    for split in ("train", "val"):
+        with remarks.collect():  # they are printed when the files are decoded
+            files = list(dataset.find(data_dir, split))[: flags.limit or None]
+        names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
+        splits.append([len(files), zlib.crc32("\n".join(names).encode())])
+    return splits

@@ -1,0 +1,101 @@
+"""A training refuses an experiment whose parts do not fit, and chooses its best epoch by a defined metric."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+from conftest import decoded, refused, road_flags, write_pair
+
+from core import losses, metrics
+from core.models import pets_unet, road_unet
+from core.training import checks, history, loop
+from experiments import cityscape_road
+
+SMALL = functools.partial(road_unet.init_weights, filters=(4, 8))
+
+
+def road(**changes):
+    """The road experiment with a small network and changed parts."""
+    experiment = cityscape_road.experiment(road_flags("unused"))
+    return dataclasses.replace(experiment, **{"init_weights": SMALL, **changes})
+
+
+THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 64, 128), (70, 130, 180))}
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        (THREE, "3 classes, but its network makes 1 logits"),
+        ({"classes": THREE["classes"]}, "3 classes and 2 colours"),
+        ({"palette": THREE["palette"]}, "2 classes and 3 colours"),
+        ({"classes": ("road", "road")}, "two of its classes have one name"),
+        ({"classes": ("road",), "palette": ((0, 0, 0),)}, "has 1 classes"),
+        ({"best": "mean_iou"}, "best='mean_iou'"),
+        ({"metrics": metrics.multiclass(THREE["classes"])}, "3 names for 2 classes"),
+        (
+            {
+                **THREE,
+                "forward": pets_unet.forward,
+                "init_weights": functools.partial(pets_unet.init_weights, filters=(4, 8), classes=3),
+            },
+            "metrics.binary is for two classes",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parts_of_an_experiment_that_do_not_fit_are_refused(changes, named):
+    experiment = road(**changes)
+    with refused(named):
+        checks.check_experiment(experiment, experiment.init_weights(seed=0))
+
+
+def test_a_third_class_is_refused_before_anything_is_decoded(pairs, tmp_path, capsys):
+    flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
+    with refused("3 classes, but its network makes 1 logits"):
+        loop.run(road(**THREE), cityscape_road.define_flags, flags)
+    assert "decoding" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [-np.inf, -5.0])
+def test_a_loss_below_zero_ends_the_training(pairs, tmp_path, value):
+    def falling(logits, masks):
+        return losses.binary_cross_entropy(logits, masks) + value
+
+    flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
+    with refused("a loss must not be below 0"):
+        loop.run(road(loss=falling), cityscape_road.define_flags, flags)
+
+
+def test_without_road_in_the_validation_masks_the_loss_chooses_the_best_epoch(pairs, tmp_path, capsys):
+    for path in (pairs / "val").iterdir():
+        write_pair(path, road=(0, 0, 0))
+    flags = road_flags(
+        tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}", "--epochs=3"
+    )
+    loop.run(road(), cityscape_road.define_flags, flags)
+    told = capsys.readouterr().out
+    assert "without a pixel in the validation masks: road." in told
+    assert "iou is undefined for these validation masks; the smallest validation loss chooses" in told
+
+
+def test_the_best_epoch_is_the_first_with_the_best_defined_value():
+    rows = [
+        {"val_iou": iou, "val_loss": loss} for iou, loss in ((np.nan, 3), (-0.5, 2), (-0.5, np.nan), (0, 2.5))
+    ]
+    assert history.best(rows[:1], "iou") is rows[0]
+    assert history.best(rows[:3], "iou") is rows[1] and history.best(rows, "iou") is rows[3]
+    assert history.best(rows, "loss") is rows[1] and history.best(rows[::-1], "loss") is rows[1]
+
+
+def test_the_best_metric_must_be_defined_for_the_validation_masks(tmp_path):
+    images, masks = np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8)
+    masks[0] = 1
+    examples = decoded(tmp_path, images, masks)
+    for rows, expected in (([0], "iou"), ([1], "loss"), ([0, 1], "iou")):
+        split = dataclasses.replace(
+            examples, rows=np.array(rows), class_pixels=np.bincount(masks.ravel(), minlength=256)
+        )
+        assert checks.best_metric(road(), split) == expected
+        assert checks.class_pixels(split).sum() == 16 * len(rows)
