@@ -34,12 +34,14 @@ COMMANDS = {
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("script", COMMANDS, ids=lambda script: script.__name__.partition(".")[2])
-def test_one_epoch_and_each_verb_without_any_data(script, precision, shared_cache, tmp_path):
+def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predicted_and_exported(
+    script, precision, shared_cache, tmp_path
+):
     folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
     arguments = [*COMMANDS[script], *folders, "--epochs=1", f"--precision={precision}"]
     flags = cli.parse(script.define_flags, arguments)
     experiment = script.experiment(flags)
-    if precision == "bfloat16":  # the articles' widths once are enough
+    if precision == "bfloat16":  # the articles' widths are tested once, in float32
         narrow = SMALL[experiment.name][1] or experiment.init_weights
         experiment = dataclasses.replace(experiment, init_weights=narrow)
     assert loop.run(experiment, script.define_flags, flags) == 0
@@ -54,7 +56,7 @@ def test_one_epoch_and_each_verb_without_any_data(script, precision, shared_cach
 
 
 def use(run, row, tmp_path):
-    """Evaluate, predict and export a run, and compare what they say."""
+    """Evaluate, predict and export a run, and compare the results with each other."""
     arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
     assert evaluate.run(cli.parse(evaluate.define_flags, arguments[:1])) == 0
     figures = json.loads((run / "evaluation/val_best/figures.json").read_text())

@@ -1,4 +1,4 @@
-"""Checkpoints are whole and checked; damage is named and the one before is taken."""
+"""Checkpoints are complete and checked; if one is damaged, it is named and the previous one is loaded."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ ARRAYS = {"down0/conv1": np.arange(6, dtype=np.float32).reshape(2, 3), "adam/ite
 STATE = {"epoch": 3, "history": [{"val_iou": float("nan")}]}
 
 
-def test_what_is_saved_is_what_is_loaded(tmp_path):
+def test_a_saved_checkpoint_loads_unchanged(tmp_path):
     checkpoint.save(tmp_path, ARRAYS, STATE)
     arrays, state = checkpoint.load(tmp_path / "last.npz")
     assert arrays.keys() == ARRAYS.keys() and state["epoch"] == 3
@@ -26,7 +26,7 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("links", [True, False], ids=["hard links", "no hard links"])
-def test_what_is_kept_stays_when_the_last_moves_on(tmp_path, monkeypatch, links):
+def test_a_kept_checkpoint_does_not_change_when_later_ones_are_saved(tmp_path, monkeypatch, links):
     if not links:
         monkeypatch.setattr(os, "link", lambda *paths: (_ for _ in ()).throw(OSError("not here")))
     checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
@@ -38,7 +38,7 @@ def test_what_is_kept_stays_when_the_last_moves_on(tmp_path, monkeypatch, links)
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_no_bit_flip_and_no_cut_goes_unnoticed(tmp_path):
+def test_every_flipped_bit_and_every_truncation_is_noticed_or_harmless(tmp_path):
     checkpoint.save(tmp_path, ARRAYS, STATE)
     path = tmp_path / "last.npz"
     whole = path.read_bytes()
@@ -50,7 +50,7 @@ def test_no_bit_flip_and_no_cut_goes_unnoticed(tmp_path):
             arrays, state = checkpoint.load(path)
         except InputError as error:
             assert "last.npz" in str(error)
-        else:  # a bit that carries nothing, such as a time stamp
+        else:  # a bit without meaning, such as one of a time stamp
             assert state["epoch"] == 3 and arrays.keys() == ARRAYS.keys()
             assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
     for length in range(0, len(whole), 7):
@@ -59,7 +59,7 @@ def test_no_bit_flip_and_no_cut_goes_unnoticed(tmp_path):
             checkpoint.load(path)
 
 
-def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
+def test_the_previous_checkpoint_is_loaded_if_the_last_is_damaged(tmp_path, capsys):
     assert checkpoint.load_latest(tmp_path) is None
     for epoch in (1, 2, 3):
         checkpoint.save(tmp_path, ARRAYS, {"epoch": epoch})
@@ -67,7 +67,7 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
     (tmp_path / "last.npz").write_bytes(b"half a file")
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
     assert "last.npz" in capsys.readouterr().out
-    assert checkpoint.load(tmp_path / "last.npz")[1] == {"epoch": 2}  # so that nothing damaged is kept
+    assert checkpoint.load(tmp_path / "last.npz")[1] == {"epoch": 2}  # the damaged file has been replaced
     (tmp_path / "last.npz").unlink()
     assert checkpoint.load_latest(tmp_path)[1] == checkpoint.load(tmp_path / "last.npz")[1] == {"epoch": 2}
     for name in ("last", "previous"):
@@ -77,7 +77,7 @@ def test_the_one_before_is_taken_when_the_last_is_damaged(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("reader", [(np, "load"), (zipfile, "ZipFile")])
-def test_a_fault_of_the_disk_costs_no_checkpoint(tmp_path, monkeypatch, reader):
+def test_an_error_of_the_disk_damages_no_checkpoint(tmp_path, monkeypatch, reader):
     def fail(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 
@@ -90,14 +90,14 @@ def test_a_fault_of_the_disk_costs_no_checkpoint(tmp_path, monkeypatch, reader):
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 2}
 
 
-def test_keeping_what_is_kept_already_leaves_no_stray_file(tmp_path):
+def test_keeping_a_checkpoint_twice_leaves_no_other_file(tmp_path):
     checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
     for _ in range(2):
         checkpoint.keep(tmp_path, "best")
         assert {path.name for path in tmp_path.iterdir()} == {"last.npz", "best.npz"}
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, ARRAYS, {"epoch": 1})
 
     def fail(file, **arrays):
@@ -111,7 +111,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
     assert checkpoint.load_latest(tmp_path)[1] == {"epoch": 1}
 
 
-def test_a_checkpoint_of_another_network_names_what_differs(tmp_path):
+def test_a_checkpoint_of_another_network_names_the_differing_variables(tmp_path):
     variables = {"down0/conv1": tf.Variable(tf.zeros([2, 4])), "up0/conv1": tf.Variable(0.0)}
     with pytest.raises(InputError, match="adam/iteration, down0/conv1, up0/conv1"):
         checkpoint.restore(variables, ARRAYS, tmp_path)
