@@ -6,6 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
+from core import lowering
 from core.experiment import Experiment
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device
@@ -47,6 +48,13 @@ def define_flags(values):
         "best: the weights of the epoch with the best validation metric; last: the latest weights.",
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "lowering",
+        "auto",
+        lowering.MODES,
+        "auto: exact rewrites of convolutions that need less work on CPUs; off: every operation as written.",
+        flag_values=values,
+    )
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):
@@ -73,6 +81,7 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     arrays, state = checkpoint.load(path)
     code_digest.warn_if_changed(folder, name)
     device.set_up(run_flags)
+    lowering.configure(values.lowering)
     experiment = module.experiment(run_flags)
     weights = experiment.init_weights(seed=run_flags.seed)
     checkpoint.restore(weights, checkpoint.prediction_variables(arrays), path)

@@ -17,16 +17,18 @@ One limit: the gradient with respect to an intermediate tensor that a rule has b
 None. Use --lowering=off, or `disabled()`, to study such gradients.
 """
 
-from core.lowering.policy import applied, configure, disabled, enabled
+from core.lowering.policy import MODES, applied, configure, described, disabled, enabled
 from core.lowering.primitives import batch_norm_inference, conv2d, conv2d_transpose, depthwise_conv2d
 
 __all__ = [
+    "MODES",
     "applied",
     "batch_norm_inference",
     "configure",
     "conv2d",
     "conv2d_transpose",
     "depthwise_conv2d",
+    "described",
     "disabled",
     "enabled",
 ]

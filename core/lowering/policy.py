@@ -53,3 +53,9 @@ def applied():
     copies tells which rules the graphs traced in between use.
     """
     return _applied.copy()
+
+
+def described(counts):
+    """Counts of rules as text: "4 x nearest_then_skip, 13 x winograd", or "no rule applied"."""
+    rules = ", ".join(f"{count} x {rule}" for rule, count in sorted(counts.items()))
+    return rules or "no rule applied"

@@ -35,7 +35,7 @@ RESUMABLE = {
     "run_dir",
     "cache_dir",
     "data_on_device",
-    "lowering",
+    "lowering",  # changes results by rounding alone
     "checkpoint_every",
     "tensorboard",
 }
@@ -229,6 +229,14 @@ def read_metrics(folder):
     if not rows:
         raise InputError(f"{path}: damaged; continue the training, which writes it again.")
     return rows
+
+
+def read_summary(folder):
+    """Return summary.json as a dict, which is empty if the file is missing or damaged."""
+    try:
+        return json.loads((folder / "summary.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def write_json(path, value):

@@ -6,6 +6,7 @@ import re
 
 from absl import flags
 
+from core import lowering
 from core.data import augment
 from core.runtime import distribution, precision
 from core.training import optimizer
@@ -101,6 +102,11 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
         " the faster of float32 and bfloat16 on this machine, measured for a second when a run begins."
     )
     flags.DEFINE_enum("precision", "float32", dtypes, dtype, **own)
+    rewrites = (
+        "auto: on CPUs, traced graphs replace some convolutions by exact rewrites that need less work. off:"
+        " graphs compute every operation as it is written."
+    )
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, rewrites, **own)
     flags.DEFINE_bool("xla", False, "Compile a training step with XLA.", **own)
     devices = "One device, all GPUs of this machine, or those of all machines in TF_CONFIG."
     flags.DEFINE_enum("strategy", "single", distribution.STRATEGIES, devices, **own)

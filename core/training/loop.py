@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from core import lowering
 from core.data import augment, batches, cache, membership, resident
 from core.inference import per_image, render
 from core.inference.evaluate import make_evaluate, make_predict
@@ -44,6 +45,7 @@ def run(experiment, define_flags, flags):
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
+    lowering.configure(flags.lowering)
     with distribution.strategy(flags.strategy).scope(), distribution.lost_workers_named():
         if distribution.workers() > 1:
             device_name = f"{distribution.workers()} workers with {device_name}"
@@ -95,6 +97,7 @@ class Training:
         self.is_chief = distribution.is_chief()
         self.dtype = tf.dtypes.as_dtype(flags.precision)
         self.pending, self.signals, self.writer = [], [], None
+        self.lowered = None  # lowering rules in the graph of a step: rule -> count, once it is traced
         self.init_variables()
         self.check_settings()
         self.load_data()
@@ -194,6 +197,7 @@ class Training:
         state = self.state
         if state.history or state.step:
             print(f"continuing after {state.epoch} epochs and {state.step} steps")
+            self.warn_of_other_lowering()
         code_digest.record(
             self.folder, self.experiment.name, epoch=state.epoch, step=state.step, write=self.is_chief
         )
@@ -217,6 +221,16 @@ class Training:
             self.keep_best()
             if not self.picture_path(self.state.epoch).exists():
                 self.draw(self.state.history[-1])
+
+    def warn_of_other_lowering(self):
+        """Print a line if the run began with another --lowering: it continues with other rounding."""
+        begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
+        if begun != self.flags.lowering:
+            print(
+                f"warning: this run began with --lowering={begun}: from here on it is no longer equal bit for"
+                " bit to a run that was never interrupted.",
+                flush=True,
+            )
 
     def batches_maker(self):
         """Return a function (epoch, first_step) -> the batches of an epoch from a step on."""
@@ -251,7 +265,7 @@ class Training:
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
             seed = tf.constant([self.flags.seed, self.state.epoch * self.steps + self.state.step], tf.int64)
             examples = min(self.flags.batch_size, len(self.train) - self.state.step * self.flags.batch_size)
-            self.pending.append((examples, self.train_step(*batch, seed)))
+            self.pending.append((examples, self.make_step(*batch, seed)))
             self.state.step += 1
             if time.monotonic() - synced > LOSS_SYNC_SECONDS or self.state.step == self.steps:
                 self.add_losses()
@@ -261,6 +275,15 @@ class Training:
                     self.save()
                     saved = time.monotonic()
                 synced = time.monotonic()
+
+    def make_step(self, *batch):
+        """Make one step and return its loss; the first time, print which lowering rules its graph has."""
+        before = lowering.applied()
+        loss = self.train_step(*batch)
+        if self.lowered is None:
+            self.lowered = dict(lowering.applied() - before)
+            print(f"lowering: {lowering.described(self.lowered)}", flush=True)
+        return loss
 
     def must_stop(self):
         """True if a worker received a signal; all workers then stop at the same step."""
@@ -361,6 +384,7 @@ class Training:
                 "seconds": self.state.seconds,
                 "parameters": count(self.weights),
                 "device": self.device_name,
+                "lowering": self.lowered or run_folder.read_summary(self.folder).get("lowering", {}),
                 **({"initial_weights": self.state.initial} if self.state.initial else {}),
             }
             history.report(

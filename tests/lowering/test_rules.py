@@ -231,3 +231,9 @@ def test_lowering_is_off(off, monkeypatch):
     else:
         up_and_skip(MAP, SKIP, *UP[1])
     assert lowering.applied() == before
+
+
+def test_counts_of_rules_as_text():
+    counts = {"winograd": 13, "nearest_then_skip": 4}
+    assert lowering.described(counts) == "4 x nearest_then_skip, 13 x winograd"
+    assert lowering.described({}) == "no rule applied"

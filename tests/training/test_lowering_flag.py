@@ -1,0 +1,57 @@
+"""--lowering: what a run prints and records, and that it changes results by rounding alone."""
+
+import dataclasses
+import json
+
+import pytest
+from small_networks import small
+
+from core import lowering
+from core.models import road_unet
+from core.runs import run_folder
+from core.runtime import cli
+from core.training import loop
+from experiments import cityscape_road
+
+
+@pytest.fixture(autouse=True)
+def the_default_mode_afterwards():
+    yield
+    lowering.configure("auto")
+
+
+def train(pairs, folder, *arguments):
+    """Train a small road network for some epochs of two steps; return the rows of metrics.csv."""
+    common = [f"--data_dir={pairs}", f"--run_dir={folder}", f"--cache_dir={pairs.parent / 'cache'}"]
+    flags = cli.parse(
+        cityscape_road.define_flags, [*common, "--size=16", "--batch_size=4", "--epochs=2", *arguments]
+    )
+    experiment = dataclasses.replace(cityscape_road.experiment(flags), **small(road_unet))
+    assert loop.run(experiment, cityscape_road.define_flags, flags) == 0
+    return run_folder.read_metrics(folder)
+
+
+def test_a_run_prints_and_records_the_rules_and_rounds_alike_without_them(pairs, tmp_path, capsys):
+    lowered = train(pairs, tmp_path / "auto")
+    assert "lowering: 1 x nearest_then_skip\n" in capsys.readouterr().out
+    plain = train(pairs, tmp_path / "off", "--lowering=off")
+    assert "lowering: no rule applied\n" in capsys.readouterr().out
+    for with_rules, without in zip(lowered, plain, strict=True):
+        assert with_rules["train_loss"] == pytest.approx(without["train_loss"], rel=1e-5)
+    for name, rules in (("auto", {"nearest_then_skip": 1}), ("off", {})):
+        assert json.loads((tmp_path / name / "summary.json").read_text())["lowering"] == rules
+    train(pairs, tmp_path / "auto")  # the run is finished: nothing is traced, the record stays
+    summary = json.loads((tmp_path / "auto" / "summary.json").read_text())
+    assert summary["lowering"] == {"nearest_then_skip": 1}
+
+
+def test_another_lowering_may_continue_a_run_and_says_that_it_is_not_bit_identical(
+    pairs, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(loop.Training, "is_finished", lambda self: self.state.epoch == 1)
+        train(pairs, tmp_path / "run")
+    capsys.readouterr()
+    rows = train(pairs, tmp_path / "run", "--lowering=off")
+    out = capsys.readouterr().out
+    assert len(rows) == 2 and "warning: this run began with --lowering=auto" in out and "bit for bit" in out
