@@ -13,43 +13,70 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 
-# For each article: experiment, figure, its column, the article's own value, and the groups for our two
-# columns. The first group of a tuple that has files is shown.
+
+@dataclasses.dataclass(frozen=True)
+class Article:
+    """A line of README's table.
+
+    link: title and author, in Markdown. column: of the result files. published: the article's own value.
+    groups, better: names of groups with the article's settings and with better ones; the first that has
+    files is shown.
+    """
+
+    experiment: str
+    link: str
+    figure: str
+    column: str
+    published: str
+    groups: tuple
+    better: tuple
+
+
 ARTICLES = (
-    (
+    Article(
         "cityscape_road",
+        "S. Panchal, 2019, [Cityscape Image Segmentation With TensorFlow 2.0]"
+        "(https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf)",
         "road IoU",
         "val_iou",
         "none given",
         ("road_article", "road_250_article"),
         ("road_best", "road_250_best"),
     ),
-    (
+    Article(
         "oxford_pets",
+        "L. Kapoor, [Semantic image segmentation using UNet]"
+        "(https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e)"
+        " ([code](https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet))",
         "validation loss",
         "val_loss",
-        "0.394 (read from its plot)",
+        "0.394, read from its plot",
         ("pets_article", "pets_303_clipped"),
         ("pets_best", "pets_303_best"),
     ),
-    (
+    Article(
         "oxford_pets_mobilenet",
+        "TensorFlow tutorial [Image segmentation](https://www.tensorflow.org/tutorials/images/segmentation)",
         "accuracy",
         "val_accuracy",
-        "0.8772 (on 704 of the 3669 photos)",
-        ("mobilenet_article", "mobilenet_303_article"),
-        ("mobilenet_best", "mobilenet_303_best"),
+        "0.8772, on 704 of the 3669 photos",
+        ("mobilenet_article",),
+        ("mobilenet_best",),
     ),
-    (
+    Article(
         "cityscapes_labels",
+        "Bend, blog post of 2021-02-19, U-Net on Cityscapes; no public address known",
         "mean IoU of the official 19 classes",
         "val_mean_iou_19",
         "none given",
-        ("labels_article", "labels_400_64px_article"),
+        ("labels_article",),
         ("labels_best", "labels_2975_best"),
     ),
-    (
+    Article(
         "dubai_aerial",
+        "A. J. Davies, 2022, [Semantic Segmentation of Aerial Imagery using U-Net in Python]"
+        "(https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514)"
+        " ([code](https://github.com/ad-1/u-net-aerial-imagery-segmentation))",
         "accuracy",
         "val_accuracy",
         "0.8616",
@@ -105,14 +132,24 @@ def groups(folder=FOLDER):
 def articles_table(found):
     """Return README's table: one figure of each article, its value there and ours after the last epoch."""
     lines = [
-        "| experiment | figure | the article | our data | ours, its settings | ours, better settings |",
-        "|---|---|---|---|---|---|",
+        _row(
+            "experiment",
+            "article",
+            "figure",
+            "article",
+            "our data",
+            "ours, its settings",
+            "ours, better settings",
+        ),
+        "|---" * 7 + "|",
     ]
-    for experiment, figure, column, published, *choices in ARTICLES:
-        article, better = (next((found[name] for name in names if name in found), []) for names in choices)
-        data = article[0].header["data"] if article else ""
-        cells = [_ours(results, column, data) for results in (article, better)]
-        lines.append(_row(f"`{experiment}`", figure, published, data, *cells))
+    for each in ARTICLES:
+        article, better = (
+            next((found[name] for name in names if name in found), []) for names in (each.groups, each.better)
+        )
+        data = next((results[0].header["data"] for results in (article, better) if results), "")
+        ours = [_ours(results, each.column, data) for results in (article, better)]
+        lines.append(_row(f"`{each.experiment}`", each.link, each.figure, each.published, data, *ours))
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,157 @@
+"""Draw an experiment's network as an SVG diagram, from the graph that its forward pass makes.
+
+Run: python -m experiments.draw_network --experiment=cityscape_road --output=road_unet.svg
+
+Each box is a feature map. Its width grows with the number of channels, which stands above it; its row shows
+the height and width in pixels. Everything is read from the graph, nothing about the network is typed here.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import tensorflow as tf
+from absl import flags
+
+from core import lowering
+from core.runtime import cli, files
+from experiments import article
+
+STEP, MARGIN = 22, 74  # pixels between boxes, and left of the first one
+COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
+ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
+
+
+@dataclasses.dataclass
+class Map:
+    """A feature map, and where it stands in the diagram, in pixels."""
+
+    kind: str  # how it was made
+    side: tuple  # height and width
+    channels: int
+    sources: list  # the maps it was made from
+    left: float = 0
+    width: float = 0
+    bottom: float = 0
+    middle: float = 0
+
+
+def feature_maps(forward, weights, size):
+    """Return the `Map`s of a forward pass for one image of size x size pixels, in the order of computation.
+
+    Convolutions, concatenations of different maps, pooling and up-sampling make maps; activations, biases and
+    normalisation belong to the map before them.
+    """
+    with lowering.disabled():
+        function = tf.function(lambda images: forward(weights, images), autograph=False)
+        graph = function.get_concrete_function(tf.TensorSpec([1, size, size, 3])).graph
+    maps = {}
+    for op in graph.get_operations():
+        kind = _kind(op)
+        if kind and len(op.outputs[0].shape) == 4:
+            _, height, width, channels = op.outputs[0].shape
+            maps[op.name] = Map(kind, (height, width), channels, _sources(op, maps))
+    return list(maps.values())
+
+
+def _kind(op):
+    """Return what to call the map that a graph op makes, or None for an op that makes no new map."""
+    if op.type in ("Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative"):
+        height, width = op.inputs[1].shape[:2]
+        name = {"Conv2D": "", "Conv2DBackpropInput": "transposed ", "DepthwiseConv2dNative": "depthwise "}
+        return f"{height}x{width} {name[op.type]}convolution"
+    if op.type == "ConcatV2":
+        *parts, _ = (each.name for each in op.inputs)
+        return "concatenation" if len(set(parts)) > 1 else None  # copies of one map are up-sampling
+    return {
+        "Placeholder": "input",
+        "MaxPool": "max-pooling",
+        "DepthToSpace": "up-sampling",
+        "ResizeNearestNeighbor": "up-sampling",
+    }.get(op.type)
+
+
+def _sources(op, maps):
+    """Return the nearest earlier maps that an op's inputs come from."""
+    found = []
+    for tensor in op.inputs:
+        nearest = [maps[tensor.op.name]] if tensor.op.name in maps else _sources(tensor.op, maps)
+        found += [each for each in nearest if not any(each is other for other in found)]
+    return found
+
+
+def svg(maps):
+    """Return the diagram as SVG text."""
+    boxes = [each for each in maps if each.kind not in ARROWS]
+    sides = sorted({each.side for each in boxes}, reverse=True)
+    heights = {side: 30 + 74 * (side[0] / sides[0][0]) ** 0.6 for side in sides}
+    bottoms = {
+        side: sum(list(heights.values())[: row + 1]) + 34 * (row + 1) for row, side in enumerate(sides)
+    }
+    colours = dict(zip(dict.fromkeys(each.kind for each in boxes), COLOURS))
+    right = MARGIN
+    for each in boxes:
+        each.left, each.width, each.bottom = right, 6 + each.channels // 12, bottoms[each.side]
+        each.middle = each.bottom - heights[each.side] / 2
+        right += each.width + STEP
+    parts = [_text(MARGIN / 2, bottoms[side] - heights[side] / 2, f"{side[0]}x{side[1]}") for side in sides]
+    parts += [_arrow(source, each) for each in boxes for source in each.sources]
+    for each in boxes:
+        top = 2 * each.middle - each.bottom
+        parts.append(_rectangle(each.left, top, each.width, each.bottom - top, colours[each.kind]))
+        parts.append(_text(each.left + each.width / 2, top - 4, each.channels))
+    line = max(bottoms.values()) + 30
+    used = {each.kind for each in maps} | {"skip connection"}
+    arrows = {kind: colour for kind, colour in ARROWS.items() if kind in used}
+    for index, (kind, colour) in enumerate((colours | arrows).items()):
+        x, y = MARGIN + 210 * (index % 4), line + 20 * (index // 4)
+        thickness = 3 if kind in ARROWS else 12
+        parts.append(_rectangle(x, y - 4 - thickness / 2, 12, thickness, colour))
+        parts.append(_text(x + 18, y, kind, "start"))
+    size = f'viewBox="0 0 {right} {line + 36:.0f}" font-family="sans-serif" font-size="11"'
+    background = '<rect width="100%" height="100%" fill="white"/>'
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', background, *parts, "</svg>"]
+    return "".join(f"{each}\n" for each in lines)
+
+
+def _arrow(source, each):
+    """Return the line from one map to the next; pooling, up-sampling and skips have a colour of their own."""
+    kind = source.kind if source.kind in ARROWS else None
+    if kind:
+        (source,) = source.sources
+    x1, x2, y1, y2 = source.left + source.width, each.left, source.middle, each.middle
+    if not kind and y1 == y2 and x2 - x1 > STEP:
+        kind, y1, y2 = "skip connection", y1 - 12, y2 - 12
+    colour = ARROWS.get(kind, "#999999")
+    return f'<path d="M{x1:.0f} {y1:.0f}L{x2:.0f} {y2:.0f}" stroke="{colour}" stroke-width="1.5"/>'
+
+
+def _rectangle(x, y, width, height, colour):
+    return f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" fill="{colour}"/>'
+
+
+def _text(x, y, text, anchor="middle"):
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}">{text}</text>'
+
+
+def define_flags(values):
+    """Define the flags of this command."""
+    flags.DEFINE_string(
+        "experiment", "cityscape_road", "Name of the experiment whose network to draw.", flag_values=values
+    )
+    flags.DEFINE_string("output", "network.svg", "SVG file to write.", flag_values=values)
+
+
+def run(flags):
+    """Write the diagram; returns 0. Raises InputError for an unknown experiment."""
+    script = article(flags.experiment)
+    settings = cli.parse(script.define_flags)
+    experiment = script.experiment(settings)
+    size = settings.size if "size" in settings else settings.patch_size
+    maps = feature_maps(experiment.forward, experiment.init_weights(seed=0), size)
+    files.write_text(Path(flags.output), svg(maps))
+    print(flags.output)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(define_flags, run)

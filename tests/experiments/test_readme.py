@@ -1,0 +1,59 @@
+"""README.md and BUILD_NOTES.md agree with the code, the result files and the network."""
+
+import importlib
+import inspect
+import re
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+from core.models import road_unet
+from experiments import draw_network
+from experiments.results import tables
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+NOTES = (ROOT / "BUILD_NOTES.md").read_text(encoding="utf-8")
+
+
+def between(text, start, end):
+    return text.partition(start)[2].partition(end)[0]
+
+
+def test_the_results_tables_are_the_ones_that_the_result_files_give():
+    found = tables.groups()
+    for text, table in ((README, tables.articles_table(found)), (NOTES, tables.groups_table(found))):
+        assert between(text, "<!-- results -->\n", "<!-- end of results -->") == table, (
+            "run: python -m experiments.results --write"
+        )
+
+
+QUOTES = re.findall(r"<!-- quoted from (\S+)\.(\w+) -->\n```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("module, function, quote", QUOTES, ids=[quote[1] for quote in QUOTES])
+def test_quoted_code_is_the_code(module, function, quote):
+    source = inspect.getsource(getattr(importlib.import_module(module), function))
+    assert any(textwrap.indent(quote, " " * depth) in source for depth in (0, 4, 8))
+
+
+def test_the_forward_pass_and_the_training_step_are_quoted():
+    assert {quote[1] for quote in QUOTES} == {"forward", "make_train_step"}
+
+
+def test_the_diagram_is_the_one_that_the_network_gives():
+    maps = draw_network.feature_maps(road_unet.forward, road_unet.init_weights(seed=0), 128)
+    assert draw_network.svg(maps) == (ROOT / "experiments/pictures/road_unet.svg").read_text()
+
+
+@pytest.mark.parametrize("text", [README, NOTES], ids=["README", "BUILD_NOTES"])
+def test_files_and_commands_that_are_named_exist(text):
+    links = re.findall(r"\]\(((?!http|#)[^)]+)\)", text)
+    for path in links + re.findall(r"`((?:core|tests|experiments)/[\w/]+\.\w+)`", text):
+        assert (ROOT / path.replace("/NAME", "/road_unet")).exists(), path
+    for module in re.findall(r"python -m (experiments\.\w+)", text):
+        assert importlib.util.find_spec(module.replace("NAME", "cityscape_road")), module
+
+
+def test_lengths_stay_within_bounds():
+    assert len(README.splitlines()) <= 180 and len(NOTES.splitlines()) <= 350
