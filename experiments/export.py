@@ -1,4 +1,4 @@
-"""A trained run as a SavedModel to deploy: loads without this project.
+"""Export a trained run as a SavedModel, which loads without this project.
 
 Run: python -m experiments.export --run_dir=runs/cityscape_road --output_dir=exported
 """
@@ -14,21 +14,30 @@ from experiments import article
 
 
 def define_flags(values):
-    """Which weights, where to."""
+    """Define the flags of the trained weights, the folder and the form of the export."""
     restore.define_flags(values)
     flags.DEFINE_string(
-        "output_dir", None, "Folder to make: saved_model/ and model.json.", flag_values=values
+        "output_dir", None, "Folder to make, with saved_model/ and model.json.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "scaling",
+        "train",
+        export.SCALINGS,
+        "train: the model scales images as the training did and its logits back, like predict; none: it"
+        " takes images at their own size. A run that trained on parts of photos has no scaling.",
+        flag_values=values,
     )
     flags.DEFINE_bool("tflite", False, "Write model.tflite too.", flag_values=values)
 
 
 def run(flags):
-    """Export; 0. Raises InputError for no --output_dir, or one that holds something."""
+    """Export; return 0. Raises InputError without --output_dir, and if that folder is not empty."""
     if not flags.output_dir:
         raise InputError("--output_dir: name the folder to make.")
-    logging.set_verbosity(logging.WARNING)  # TensorFlow's remarks on saving
-    export.save(restore.restore(flags, article), Path(flags.output_dir), tflite=flags.tflite)
-    print(f"{flags.output_dir}: {', '.join(sorted(path.name for path in Path(flags.output_dir).iterdir()))}")
+    output_dir = Path(flags.output_dir)
+    logging.set_verbosity(logging.WARNING)  # hides TensorFlow's remarks on saving
+    export.save(restore.restore(flags, article), output_dir, scale=flags.scaling, tflite=flags.tflite)
+    print(f"{output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}")
     return 0
 
 

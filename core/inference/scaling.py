@@ -1,6 +1,10 @@
 """Scaling between an image's size and the size that a network was trained at."""
 
 import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from core.runtime.errors import InputError
 
 STRIP_VALUES = 2**22  # float32 values of a strip of logits: 16 MiB
 
@@ -21,6 +25,38 @@ def logit_strips(logits, height, width):
         source = _between(source[:, left], source[:, right], across[:, None])
         above, below = source[upper[part] - first], source[lower[part] - first]
         yield _between(above, below, down[part, None, None])
+
+
+def resize_images(images, side, resample):
+    """Scale images float32 [B, H, W, 3] of integer values to [B, side, side, 3], in a graph.
+
+    resample: Pillow's NEAREST or BILINEAR. The values are those of Pillow's `resize`, but for
+    rounding errors of one level where a mean lies halfway between two. Only operations that
+    TensorFlow Lite has. Raises InputError for other filters.
+    """
+    _, height, width, _ = tf.unstack(tf.shape(images))
+    if resample == Image.Resampling.NEAREST:
+        rows, columns = (((2 * tf.range(side) + 1) * old) // (2 * side) for old in (height, width))
+        return tf.gather(tf.gather(images, rows, axis=1), columns, axis=2)
+    if resample != Image.Resampling.BILINEAR:
+        raise InputError(
+            f"--scaling=train: the filter {resample.name} is not available in exports; take --scaling=none."
+        )
+    x = tf.floor(tf.tensordot(_triangle_filter(width, side), images, [[1], [2]]) + 0.5)  # [side, B, H, 3]
+    x = tf.floor(tf.tensordot(_triangle_filter(height, side), x, [[1], [2]]) + 0.5)  # [side, side, B, 3]
+    return tf.transpose(x, [2, 0, 1, 3])
+
+
+def _triangle_filter(old, new):
+    """float32 [new, old]: the weights of the old positions in each new one.
+
+    Scaling down, the triangle is widened by the scale, as Pillow does to avoid aliasing.
+    """
+    scale = tf.cast(old, tf.float32) / new
+    centres = (tf.range(new, dtype=tf.float32)[:, None] + 0.5) * scale
+    distance = tf.abs(tf.cast(tf.range(old), tf.float32) + 0.5 - centres) / tf.maximum(scale, 1)
+    weights = tf.nn.relu(1 - distance)
+    return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
 
 def _neighbours(size, old):

@@ -67,7 +67,7 @@ def use(run, row, tmp_path):
     assert predict.run(flags, [str(tmp_path / "photo.png")]) == 0
     predicted = np.asarray(Image.open(tmp_path / "out" / "photo_labels.png"))
     arguments[1] = f"--output_dir={tmp_path / 'exported'}"
-    assert export.run(cli.parse(export.define_flags, arguments)) == 0
+    assert export.run(cli.parse(export.define_flags, [*arguments, "--scaling=none"])) == 0
     loaded = tf.saved_model.load(str(tmp_path / "exported" / "saved_model"))
     outputs = loaded.signatures["serving_default"](tf.constant(pixels[None]))
     np.testing.assert_array_equal(outputs["class_ids"][0], predicted)
