@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from core import lowering
+from core.lowering import winograd
 from core.runtime.errors import InputError
 
 LARGEST_PROBE = 8192  # pixels along a side; a receptive field of half of that excludes tiles
-WINDOW_ROWS = 4  # output rows of a Winograd window: see `tiled`
 
 
 def multiple(forward, weights):
@@ -112,7 +112,7 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     (`core.lowering`) are the whole image's: other windows would round differently. Raises
     InputError if the overlap leaves nothing of a tile.
     """
-    align = WINDOW_ROWS * multiple
+    align = winograd.WINDOW * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
     if tile <= 2 * overlap:
         raise InputError(
