@@ -8,7 +8,7 @@ an edited op or model line either still matches, with the edit in it, or runs as
 
     primitives.py     the drop-ins and which rules they try
     winograd.py       wide 3x3 convolutions with half of the multiplications
-    products.py       transposed convolutions as products of matrices
+    transposed.py     transposed convolutions whose kernel gradient is products of matrices
     merged.py         rules over two or three ops: up-sampling, concatenation, normalisation
     graph.py          what produced a tensor
     policy.py         on or off, and how often each rule was applied

@@ -7,7 +7,7 @@ layouts are those of `core.ops`.
 
 import tensorflow as tf
 
-from core.lowering import graph, policy, products, winograd
+from core.lowering import graph, policy, transposed, winograd
 
 
 def nearest_then_skip(x, kernel, strides, padding):
@@ -44,7 +44,7 @@ def frozen_part_apart(x, kernel, strides, padding):
     policy.count("frozen_part_apart")
     kernels = tf.split(kernel, [part.shape[-1] for part in parts], axis=3)
     return tf.add_n(
-        [products.conv2d_transpose(part, each, strides, padding) for part, each in zip(parts, kernels)]
+        [transposed.conv2d_transpose(part, each, strides, padding) for part, each in zip(parts, kernels)]
     )
 
 
@@ -55,7 +55,8 @@ def transpose_then_conv(x, kernel, strides, padding):
     4x4 kernel, which a product of the two kernels gives. The bias between them becomes a map
     that is the same for every image and smaller at the edges.
     """
-    if (*kernel.shape[:2], strides, padding) != (3, 3, 1, "SAME"):
+    fits = (*kernel.shape[:2], strides, padding) == (3, 3, 1, "SAME")
+    if not fits or policy.direct_convolutions_are_faster(x.dtype):
         return None
     parts = graph.concatenated(x) or ()
     up, up_bias = graph.before_bias(parts[0]) if len(parts) == 2 else (None, None)

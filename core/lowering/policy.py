@@ -3,6 +3,8 @@
 import collections
 import contextlib
 import contextvars
+import functools
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -39,6 +41,20 @@ def disabled():
 def enabled():
     """True on a machine without a GPU, in mode "auto" and outside of `disabled`."""
     return _mode == "auto" and not _disabled.get() and not tf.config.list_physical_devices("GPU")
+
+
+def direct_convolutions_are_faster(dtype):
+    """True for bfloat16 on a processor with AMX: rules that trade products for memory traffic do not pay."""
+    return dtype == tf.bfloat16 and _has_amx()
+
+
+@functools.cache
+def _has_amx():
+    """True if /proc/cpuinfo, which only Linux has, lists AMX for bfloat16."""
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def count(rule):

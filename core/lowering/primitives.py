@@ -7,7 +7,7 @@ original: no rule knows them.
 
 import tensorflow as tf
 
-from core.lowering import graph, merged, policy, products, winograd
+from core.lowering import graph, merged, policy, transposed, winograd
 
 
 def conv2d(x, kernel, strides, padding, **options):
@@ -24,13 +24,13 @@ def conv2d(x, kernel, strides, padding, **options):
 def conv2d_transpose(x, kernel, strides, padding):
     """`tf.nn.conv2d_transpose`: [B, H, W, I], [h, w, O, I] -> [B, sH, sW, O] for SAME. strides: int."""
     if not _may_be_lowered(x):
-        return products.plain_conv2d_transpose(x, kernel, strides, padding)
+        return transposed.plain_conv2d_transpose(x, kernel, strides, padding)
     kernel = graph.before_cast(kernel)
     y = merged.nearest_then_skip(x, kernel, strides, padding)
     if y is None:
         y = merged.frozen_part_apart(x, kernel, strides, padding)
     if y is None:
-        y = products.conv2d_transpose(x, kernel, strides, padding)
+        y = transposed.conv2d_transpose(x, kernel, strides, padding)
     return graph.remember(y, graph.Call("conv2d_transpose", x, kernel, strides, padding))
 
 

@@ -40,11 +40,13 @@ INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT = _transforms((0, 3 / 4, -3 
 def conv2d(x, kernel, strides, padding):
     """`tf.nn.conv2d` of x and a float32 kernel, by Winograd's algorithm where that pays.
 
-    It pays for 3x3 kernels, stride 1, SAME and many channels, in float32 and bfloat16.
+    It pays for 3x3 kernels, stride 1, SAME and many channels, in float32 and, on processors without
+    AMX, in bfloat16.
     """
     height, width, inputs, outputs = kernel.shape
     fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
-    if not fits or inputs * outputs < MIN_CHANNEL_PRODUCT:
+    wide = inputs * outputs >= MIN_CHANNEL_PRODUCT
+    if not fits or not wide or policy.direct_convolutions_are_faster(x.dtype):
         return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=strides, padding=padding)
     policy.count("winograd")
     return winograd_conv2d(x, kernel)

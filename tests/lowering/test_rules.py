@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from core import lowering, ops
-from core.lowering import winograd
+from core.lowering import policy, winograd
 
 
 def random(*shape, seed=0):
@@ -66,16 +66,6 @@ CASES = {  # rule -> function, kernels and biases, whether it takes a skip, and 
     ),
     "frozen_norm": (normalised(ops.conv2d), [random(3, 3, 6, 4, seed=1), *NORM], 0),
     "winograd": (ops.conv2d, [random(3, 3, 6, 4, seed=1)], 0),
-    "transpose_by_blocks": (
-        lambda x, kernel, bias: ops.conv2d_transpose(x, kernel, bias, stride=2),
-        [random(2, 2, 4, 6, seed=1), random(4)],
-        0,
-    ),
-    "transpose_by_taps": (
-        lambda x, kernel: ops.conv2d_transpose(x, kernel, stride=2),
-        [random(3, 3, 5, 6, seed=1)],
-        0,
-    ),
     "transpose_kernel_gradient": (
         lambda x, kernel: ops.conv2d_transpose(x, kernel, stride=2),
         [random(3, 3, 16, 6, seed=1)],
@@ -92,6 +82,7 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
     if (rule, dtype) == ("transpose_kernel_gradient", tf.float32):
         pytest.skip("this rule is for bfloat16")
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
+    monkeypatch.setattr(policy, "_has_amx", lambda: False)
     function, kernels, skip_scale = CASES[rule]
     height, width = size
     activations = [random(2, height, width, 6)]
@@ -212,7 +203,7 @@ def test_a_pattern_that_almost_matches_is_not_rewritten(case):
 def test_an_activation_between_the_transposed_and_the_plain_convolution_stays():
     function, kernels, _ = CASES["transpose_then_conv"]
     _, rules = traced(activated_between, [MAP, SKIP], kernels)
-    assert rules == {"transpose_by_blocks": 1}
+    assert not rules
 
 
 @pytest.mark.parametrize("off", ["the mode", "the block", "a GPU", "eager"])
@@ -231,6 +222,17 @@ def test_lowering_is_off(off, monkeypatch):
     else:
         up_and_skip(MAP, SKIP, *UP[1])
     assert lowering.applied() == before
+
+
+@pytest.mark.parametrize("rule", ["winograd", "transpose_then_conv"])
+@pytest.mark.parametrize("dtype, applied", [(tf.float32, True), (tf.bfloat16, False)])
+def test_on_processors_with_amx_convolutions_in_bfloat16_are_direct(rule, dtype, applied, monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
+    monkeypatch.setattr(policy, "_has_amx", lambda: True)
+    function, kernels, skip_scale = CASES[rule]
+    activations = [MAP, SKIP] if skip_scale else [MAP]
+    _, rules = traced(function, activations, kernels, dtype)
+    assert (rule in rules) == applied
 
 
 def test_counts_of_rules_as_text():

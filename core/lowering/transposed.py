@@ -1,0 +1,59 @@
+"""Transposed convolutions with another gradient of the kernel.
+
+The layouts are those of `core.ops`: kernels of transposed convolutions are [h, w, O, I].
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from core.lowering import policy
+
+
+def conv2d_transpose(x, kernel, strides, padding):
+    """`plain_conv2d_transpose` of x and a float32 kernel, with a faster gradient where one is known.
+
+    It is known for 3x3 kernels of stride 2, SAME, in bfloat16.
+    """
+    kernel = tf.cast(kernel, x.dtype)
+    if (*kernel.shape[:2], strides, padding, x.dtype) != (3, 3, 2, "SAME", tf.bfloat16):
+        return plain_conv2d_transpose(x, kernel, strides, padding)
+    policy.count("transpose_kernel_gradient")
+    return _with_kernel_gradient_by_products(x, kernel)
+
+
+def plain_conv2d_transpose(x, kernel, strides, padding):
+    """`tf.nn.conv2d_transpose` with the usual output size: s times x's, for VALID h - s more (if h > s)."""
+    size = tf.shape(x)
+    beyond = [max(side - strides, 0) if padding == "VALID" else 0 for side in kernel.shape[:2]]
+    output_shape = [size[0], strides * size[1] + beyond[0], strides * size[2] + beyond[1], kernel.shape[2]]
+    return tf.nn.conv2d_transpose(x, kernel, output_shape, strides=strides, padding=padding)
+
+
+@tf.custom_gradient
+def _with_kernel_gradient_by_products(x, kernel):
+    """[B, H, W, I] -> [B, 2H, 2W, O]: nine products of matrices make the gradient of the kernel."""
+
+    def gradient(upstream):
+        x_gradient = tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME")
+        return x_gradient, _kernel_gradient(x, upstream, kernel.shape)
+
+    return plain_conv2d_transpose(x, kernel, 2, "SAME"), gradient
+
+
+def _kernel_gradient(x, upstream, shape):
+    """[3, 3, O, I]: one product of matrices per tap, with the pixels of a 2x2 output block as channels.
+
+    A tap contributes to one of the four pixels of a block: the block of its input pixel, or the block
+    below or right of it.
+    """
+    _, height, width, _ = tf.unstack(tf.shape(x))
+    _, _, outputs, inputs = shape
+    blocks = tf.pad(tf.nn.space_to_depth(upstream, 2), [[0, 0], [0, 1], [0, 1], [0, 0]])
+    pixels = tf.split(blocks, 4, axis=3)
+    taps = []
+    for row, column in np.ndindex(3, 3):
+        pixel, below, right = 2 * (row % 2) + column % 2, row // 2, column // 2
+        seen = pixels[pixel][:, below : below + height, right : right + width]
+        seen, source = tf.reshape(seen, [-1, outputs]), tf.reshape(x, [-1, inputs])
+        taps.append(tf.matmul(seen, source, transpose_a=True))
+    return tf.reshape(tf.stack(taps), shape)
