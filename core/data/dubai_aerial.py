@@ -58,7 +58,7 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
         settings=settings,
         generate=generate,
         check=lambda pixels, files: _check(pixels, files, patch_size, colour_tolerance),
-        select=lambda owner, split: select(owner, split, split_by, HELD_OUT, split_seed),
+        select=lambda owner, split: patches.select(owner, split, split_by, HELD_OUT, split_seed),
         white_level=white_level,
     )
 
@@ -81,23 +81,6 @@ def find(data_dir, split):
         f"{data_dir}: no folders 'Tile 1', 'Tile 2', .. with images/ and masks/ here or one level"
         " down; pass the folder that holds them as --data_dir."
     )
-
-
-def select(owner, split, split_by, share, seed):
-    """The indices of a split's examples. owner: int64 [N], the photo of each example.
-
-    share: of the examples (split_by "patch") or photos ("image") in the validation split.
-    Raises InputError if there is only one of them.
-    """
-    groups = owner if split_by == "image" else np.arange(len(owner))
-    count = groups[-1] + 1
-    if count < 2:
-        raise InputError(
-            f"one {split_by} cannot be split into training and validation: add images, or take"
-            " --split_by=patch with a smaller --patch_size."
-        )
-    validates = np.isin(groups, patches.held_out(count, share, seed))
-    return np.flatnonzero(validates if split == "val" else ~validates)
 
 
 def generate(folder):

@@ -72,7 +72,12 @@ def read_class_ids(path):
     Greyscale of 2 to 16 bits and palette indices are taken as numbers, without scaling.
     Raises InputError that names the file: as `read_rgb`, for colours, and for ids above 255.
     """
-    return _read(path, MAX_PIXELS, _class_ids, page=0)
+    return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
+
+
+def read_wide_class_ids(path):
+    """int32 [H, W]: as `read_class_ids`, with ids up to 65535; a file of 1 bit holds 0 and 255."""
+    return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1), page=0))
 
 
 def pages(path):
@@ -115,22 +120,22 @@ def _rgb(image, deep, *, path, white_level, page):
     return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
-def _class_ids(image, deep):
+def _class_ids(image, deep, *, largest):
     ImageOps.exif_transpose(image, in_place=True)
-    depth = {"I": 16, "I;16": 16, "L": 8, "P": 8}.get(image.mode)  # older Pillow: "I" for 16 bits
-    if image.format != "PNG" or depth is None:  # other formats blend ids or store colours
+    modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
+    if image.format != "PNG" or image.mode not in modes:  # other formats blend ids or store colours
         raise ValueError(
             "a mask of class ids is a PNG file with one number per pixel, this file is"
             f" {image.format} {image.mode}"
         )
-    ids = np.asarray(image)
-    if ids.max(initial=0) > 255:
-        raise ValueError(f"class ids up to {ids.max()}, at most 255 are possible")
+    ids = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if ids.max(initial=0) > largest:
+        raise ValueError(f"class ids up to {ids.max()}, at most {largest} are possible")
     if image.mode == "L":
         with open(image.filename, "rb") as file:
             bits = file.read(25)[-1]
         ids = ids // (255 // (2**bits - 1))  # Pillow scales 2-bit and 4-bit values to 0..255
-    return Image.fromarray(ids.astype(np.uint8))
+    return Image.fromarray(ids.astype(np.uint8) if largest == 255 else ids.astype(np.int32))
 
 
 def _open(path, page):

@@ -81,6 +81,21 @@ def find_by_stem(folder, stem, suffix):
     return found[0] if found else usual
 
 
+def lines(path):
+    """[(line number, text)] of the lines of a text file that are neither empty nor comments.
+
+    Raises InputError if the file is missing or not UTF-8 text.
+    """
+    try:
+        if not os.path.isfile(path):  # reading a pipe would block
+            raise OSError("no such file")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable text file ({error}); correct or restore it.") from None
+    numbered = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    return [(number, line) for number, line in numbered if line and line[0] != "#"]
+
+
 def natural_order(path):
     """Sort key that compares runs of digits in a file name as numbers."""
     parts = re.split(r"(\d+)", path.name)

@@ -31,3 +31,20 @@ def held_out(count, share, seed):
     """
     order = np.random.RandomState(seed).permutation(count)
     return order[: math.ceil(round(share * count, 9))]
+
+
+def select(owner, split, split_by, share, seed):
+    """The indices of a split's examples. owner: int64 [N], the photo of each example.
+
+    share: of the examples (split_by "patch") or photos ("image") in the validation split.
+    Raises InputError if there is only one of them.
+    """
+    groups = owner if split_by == "image" else np.arange(len(owner))
+    count = groups[-1] + 1
+    if count < 2:
+        raise InputError(
+            f"one {split_by} cannot be split into training and validation: add images, or cut smaller"
+            " patches and split by patch."
+        )
+    validates = np.isin(groups, held_out(count, share, seed))
+    return np.flatnonzero(validates if split == "val" else ~validates)

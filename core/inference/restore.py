@@ -77,6 +77,7 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     without = ("data_dir", "limit") if other_data else () if limit else ("limit",)
     extra = [f"--data_dir={data_dir}"] if data_dir else []
     run_flags = run_folder.read_flags(folder, module.define_flags, without=without, extra=extra)
+    run_flags.run_dir = str(folder)  # the folder may have moved
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, state = checkpoint.load(path)
     code_digest.warn_if_changed(folder, name)

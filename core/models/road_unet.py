@@ -15,8 +15,11 @@ FILTERS = (16, 32, 64, 128, 256)  # per level, from the article; the last level 
 DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 
-def init_weights(*, seed, filters=FILTERS):
-    """Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters."""
+def init_weights(*, seed, filters=FILTERS, logits=1):
+    """Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters.
+
+    logits: 1 for two classes, as in the article, or the number of classes.
+    """
     shapes, channels = {}, 3
     for level, width in enumerate(filters):
         shapes[f"down{level}/conv1"] = (3, 3, channels, width)
@@ -26,7 +29,7 @@ def init_weights(*, seed, filters=FILTERS):
         shapes[f"up{level}/conv1"] = (3, 3, width, channels + width)
         shapes[f"up{level}/conv2"] = (3, 3, width, width)
         channels = width
-    shapes["logit"] = (1, 1, channels, 1)
+    shapes["logit"] = (1, 1, channels, logits)
     return {name: glorot_uniform(name, shape, seed=seed) for name, shape in shapes.items()}
 
 

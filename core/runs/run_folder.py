@@ -9,6 +9,7 @@
     predictions/epoch_NNN.png  photo, truth, prediction, errors
     curves.png                 if matplotlib is installed
     checkpoints/               last, previous and best, `.npz`
+    classes.txt, class_weights.txt   of a run on own images
     data_split.npz             which photos were trained and validated on, see core.data.membership
 
 Nothing here is ever deleted. Everything except the pictures can be rebuilt from the checkpoint.
@@ -74,10 +75,34 @@ def claim(folder, experiment, define_flags, values):
                 raise InputError(
                     f"{folder}: another process trains here; wait for it or take another --run_dir."
                 ) from None
-        if not any((folder / "checkpoints").glob("*.npz")):  # nothing has been trained with other settings
+        if not is_begun(folder):  # nothing has been trained with other settings
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
         yield
+
+
+def is_begun(folder):
+    """True if the run folder holds a checkpoint."""
+    return any((folder / "checkpoints").glob("*.npz"))
+
+
+def keep_text(path, text):
+    """Write a text file of a run that has no checkpoint yet.
+
+    Raises InputError if another process trains in the folder and the file differs.
+    """
+    with files.writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.lock(path.parent / ".setup.lock", wait=True):  # the workers of a run come here together
+            if path.is_file() and path.read_bytes() == text.encode():
+                return
+            try:
+                with files.lock(path.parent / ".lock", wait=False):
+                    files.write_text(path, text)
+            except BlockingIOError:
+                raise InputError(
+                    f"{path.parent}: another process trains here; wait for it or take another --run_dir."
+                ) from None
 
 
 def _check_name(experiment, define_flags):

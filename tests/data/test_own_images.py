@@ -1,0 +1,208 @@
+"""Own photos and masks: pairing, splits, kinds of masks, and the classes found in them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from core.data import cache, class_list, own_images
+from core.runtime.errors import InputError
+
+IDS = class_list.ClassList(("a", "b", "c"), ((0,), (7,), (300,)), False)
+VALUES = np.array([[0, 7], [7, 0]], np.uint8).repeat(4, axis=0).repeat(4, axis=1)  # 8x8
+
+
+def write_photo(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (8, 8, 3)).astype(np.uint8)).save(path)
+
+
+def write_mask(path, values=VALUES, palette=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values)
+    if palette:
+        image = image.convert("P")
+        image.putpalette(palette)
+    image.save(path)
+
+
+def write_pairs(folder, names, values=VALUES):
+    for seed, name in enumerate(names):
+        write_photo(folder / "images" / f"{name}.png", seed)
+        write_mask(folder / "masks" / f"{name}.png", values)
+
+
+def dataset(folder=None, classes=IDS, **options):
+    sizes = {} if "patch_size" in options else {"size": 8}
+    preparation = own_images.Preparation(classes, **sizes, **options)
+    return own_images.dataset(preparation, val_share=0.25, split_seed=1, data_dir=folder)
+
+
+def names(folder, split):
+    return [photo.relative_to(folder).as_posix() for photo, _ in own_images.find(folder, split)]
+
+
+# --- pairs and splits
+
+
+def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
+    write_pairs(tmp_path / "set", ["10", "2", "deep/er/1"])
+    (tmp_path / "set/images/2.png").rename(tmp_path / "set/images/2.PNG")
+    Image.open(tmp_path / "set/images/10.png").save(tmp_path / "set/images/10.bmp")
+    (tmp_path / "set/images/10.png").unlink()
+    for folder in (tmp_path / "set", tmp_path):
+        found = own_images.find(folder, "train")
+        assert [photo.name for photo, _ in found] == ["2.PNG", "10.bmp", "1.png"]
+        assert [mask.name for _, mask in found] == ["2.png", "10.png", "1.png"]
+
+
+def test_a_random_split_by_photo_is_disjoint_and_keeps_patches_together(tmp_path):
+    write_pairs(tmp_path, "abcdefgh")
+    made = dataset(tmp_path, patch_size=4)
+    splits = {split: cache.prepare(made, tmp_path, split, tmp_path / "cache") for split in ("train", "val")}
+    owners = {split: set(examples.owner[examples.rows]) for split, examples in splits.items()}
+    assert len(splits["train"]) == 24 and len(splits["val"]) == 8
+    assert not owners["train"] & owners["val"] and len(owners["val"]) == 2
+
+
+@pytest.mark.parametrize("place", ["{split}/images", "images/{split}"])
+def test_folders_define_the_splits(tmp_path, place):
+    for split, count in (("train", 3), ("val", 2)):
+        for index in range(count):
+            photos = place.format(split=split)
+            write_photo(tmp_path / photos / f"{index}.png")
+            write_mask(tmp_path / photos.replace("images", "masks") / f"{index}.png")
+    for split, count in (("train", 3), ("val", 2)):
+        assert len(own_images.find(tmp_path, split)) == count
+        assert dataset(tmp_path).select(np.arange(count), split).tolist() == list(range(count))
+
+
+def test_lists_define_the_splits(tmp_path, capsys):
+    write_pairs(tmp_path, ["a", "b", "sub/c", "d"])
+    (tmp_path / "train.txt").write_text("b\n# a comment\nimages/sub/c.png\n")
+    with pytest.raises(InputError, match="val.txt: not a readable text file"):
+        own_images.find(tmp_path, "train")
+    (tmp_path / "val.txt").write_text("a.png\n")
+    assert names(tmp_path, "train") == ["images/b.png", "images/sub/c.png"]
+    assert names(tmp_path, "val") == ["images/a.png"]
+    cache.prepare(dataset(tmp_path), tmp_path, "train", tmp_path / "cache")
+    assert "1 photos are in neither train.txt nor val.txt" in capsys.readouterr().out
+    (tmp_path / "val.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match="val.txt: b.png is in train.txt too"):
+        own_images.find(tmp_path, "val")
+    (tmp_path / "val.txt").write_text("e\n")
+    with pytest.raises(InputError, match="val.txt: line 1, 'e': there is no such photo"):
+        own_images.find(tmp_path, "val")
+
+
+def test_missing_folders_photos_and_masks_are_named(tmp_path):
+    with pytest.raises(InputError, match="no folders images/ and masks/"):
+        own_images.find(tmp_path, "train")
+    write_pairs(tmp_path, ["a", "b"])
+    (tmp_path / "masks/b.png").unlink()
+    with pytest.raises(InputError, match="images/b.png: no mask .*masks/b.png"):
+        own_images.find(tmp_path, "train")
+    write_mask(tmp_path / "masks/b.png")
+    write_photo(tmp_path / "images/a.bmp")
+    with pytest.raises(InputError, match="has the same stem"):
+        own_images.find(tmp_path, "train")
+
+
+# --- masks
+
+
+def read(folder, **options):
+    return dataset(folder, **options).read(own_images.find(folder, "train")[0], "train")
+
+
+def test_ids_of_8_and_16_bits_and_palettes_become_class_ids(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    expected = (VALUES == 7).astype(np.uint8)
+    np.testing.assert_array_equal(read(tmp_path)[1][0], expected)
+    write_mask(tmp_path / "masks/a.png", palette=[9, 9, 9] * 256)
+    np.testing.assert_array_equal(read(tmp_path)[1][0], expected)
+    write_mask(tmp_path / "masks/a.png", np.where(VALUES == 7, 300, 0).astype(np.uint16))
+    np.testing.assert_array_equal(read(tmp_path)[1][0], 2 * expected)
+
+
+def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    preparation = own_images.Preparation(IDS, size=6)
+    made = own_images.dataset(preparation, val_share=0.5, split_seed=0, data_dir=tmp_path)
+    photo, mask = made.read(own_images.find(tmp_path, "train")[0], "train")
+    expected = Image.open(tmp_path / "images/a.png").resize((6, 6), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(photo[0], expected)
+    assert mask.shape == (1, 6, 6) and set(np.unique(mask)) == {0, 1}
+
+
+def test_values_of_no_class_are_refused_or_ignored(tmp_path):
+    write_pairs(tmp_path, ["a"], np.where(VALUES == 7, 255, 0).astype(np.uint8))
+    with pytest.raises(InputError, match=r"a.png: 50.00% .* of no class, most often 255; .*--ignore=255"):
+        read(tmp_path)
+    assert set(np.unique(read(tmp_path, ignore=(255,))[1])) == {0, 255}
+
+
+def test_colours_become_class_ids_exactly_or_within_a_tolerance(tmp_path):
+    red_and_blue = class_list.ClassList(("red", "blue"), ((0xFF0000, 0x800000), (0x0000FF,)), True)
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[:4], colours[4:6], colours[6:] = (255, 0, 0), (128, 0, 0), (0, 3, 250)
+    write_pairs(tmp_path, ["a"], colours)
+    with pytest.raises(InputError, match="most often #0003fa; .*--colour_tolerance"):
+        read(tmp_path, classes=red_and_blue)
+    _, mask = read(tmp_path, classes=red_and_blue, colour_tolerance=5)
+    np.testing.assert_array_equal(mask[0, :, 0], [0, 0, 0, 0, 0, 0, 1, 1])
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    write_mask(tmp_path / "masks/a.png", VALUES[:4])
+    with pytest.raises(InputError, match="a.png: 8x4 pixels, but its photo has 8x8"):
+        read(tmp_path)
+
+
+# --- classes found in the masks
+
+
+def test_classes_are_found_in_all_masks_and_counted(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    write_mask(tmp_path / "masks/b.png", np.full((8, 8), 40000, np.uint16))
+    found, counts = own_images.find_classes(tmp_path)
+    assert found.names == ("class 0", "class 7", "class 40000") and not found.coloured
+    assert counts == {0: 32, 7: 32, 40000: 64}
+
+
+def test_masks_of_0_and_255_are_two_classes(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    for image in (Image.fromarray(VALUES > 0), Image.fromarray((VALUES > 0).astype(np.uint8) * 255)):
+        image.save(tmp_path / "masks/a.png")
+        assert own_images.find_classes(tmp_path)[0].values == ((0,), (255,))
+
+
+def test_one_mask_of_colours_makes_all_classes_colours(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    write_mask(tmp_path / "masks/b.png", np.full((8, 8, 3), (1, 2, 3), np.uint8))
+    found, _ = own_images.find_classes(tmp_path)
+    assert found.coloured and found.names == ("colour #000000", "colour #010203", "colour #070707")
+
+
+def test_too_many_values_and_a_single_value_are_refused(tmp_path):
+    write_pairs(tmp_path, ["a"], np.zeros((8, 8), np.uint8))
+    with pytest.raises(InputError, match="one value"):
+        own_images.find_classes(tmp_path)
+    noise = np.random.RandomState(0).randint(0, 256, (40, 8, 3)).astype(np.uint8)
+    write_mask(tmp_path / "masks/a.png", noise)
+    with pytest.raises(InputError, match="more than 255 different colours, as after JPEG.*--classes"):
+        own_images.find_classes(tmp_path)
+
+
+def test_check_warns_of_absent_classes_and_refuses_masks_without_any(tmp_path, capsys):
+    write_pairs(tmp_path, ["a"])
+    files = own_images.find(tmp_path, "train")
+    pixels = np.zeros(256, np.int64)
+    pixels[[0, 1, 255]] = 30, 10, 5
+    dataset(tmp_path).check(pixels, files)
+    printed = capsys.readouterr().out
+    assert (
+        "no pixel of the training masks is c" in printed and "40 mask pixels, 5 more are ignored" in printed
+    )
+    with pytest.raises(InputError, match="all pixels of the masks are ignored"):
+        dataset(tmp_path).check(np.bincount([255], minlength=256), files)
