@@ -1,4 +1,4 @@
-"""Figures of a network over a whole split, each example counted once."""
+"""Losses, measures and the confusion matrix of a network over a whole split."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,13 +8,12 @@ from core.runtime import distribution
 
 
 def make_evaluate(experiment, weights, dtype):
-    """A function (batches) -> (means, confusion int64 [classes, classes]).
+    """Return a function: batches -> (means, confusion matrix int64 [classes, classes]).
 
-    batches: as those of `core.data.batches`. means: the loss and the experiment's
-    measures, name -> mean over the examples, whatever the sizes of the batches (but
-    for a measure that looks beyond its example, as Dubai's `soft_jaccard` does);
-    summed over the replicas, if there are several. Compiled once: it sees the
-    weights' values of the moment it is called.
+    batches: from `core.data.batches.evaluation`. means: name -> mean over the examples, for the loss
+    and the experiment's measures. Each example counts once, whatever the batch sizes, but a measure
+    such as Dubai's `soft_jaccard` is itself computed over a batch. Sums run over all replicas. The
+    function is compiled once and uses the weights' values at the time of the call.
     """
     classes = len(experiment.classes)
     measures = {"loss": experiment.loss, **experiment.measures}
@@ -26,9 +25,9 @@ def make_evaluate(experiment, weights, dtype):
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
-        own = share > 0  # else these examples are another replica's
+        own = share > 0  # otherwise these examples belong to another replica
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
-        results = sums, tf.cast(counts, tf.float64)  # of one dtype, to be reduced; exact to 2**53
+        results = sums, tf.cast(counts, tf.float64)  # all float64, for all_reduce; exact up to 2**53
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
 
@@ -50,7 +49,7 @@ def make_evaluate(experiment, weights, dtype):
 
 
 def make_predict(experiment, weights, dtype):
-    """A function (images [B, H, W, 3] 0..255) -> class ids uint8 [B, H, W]."""
+    """Return a compiled function: images [B, H, W, 3] with values 0..255 -> class ids uint8 [B, H, W]."""
 
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(images):

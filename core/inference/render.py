@@ -1,4 +1,4 @@
-"""Pictures of what a network does: panels of photo, truth, prediction and errors."""
+"""Pictures for people: panels of photo, truth, prediction and errors; confusion matrices; curves."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,24 +11,24 @@ IGNORED = (128, 128, 128)  # colour of pixels whose class id is IGNORE
 
 
 def colours(class_ids, palette):
-    """Class ids uint8 [H, W] -> RGB uint8 [H, W, 3]; ignored pixels become IGNORED."""
+    """Convert class ids uint8 [H, W] to RGB uint8 [H, W, 3]; ignored pixels become IGNORED."""
     table = np.zeros([256, 3], np.uint8)
     table[: len(palette)], table[IGNORE] = palette, IGNORED
     return table[class_ids]
 
 
 def errors(photo, truth, prediction):
-    """The photo, grey, tinted red where the prediction is wrong: uint8 [H, W, 3]."""
+    """Return the photo in grey, tinted red where the prediction is wrong: uint8 [H, W, 3]."""
     grey = photo.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     wrong = ((truth != prediction) & (truth != IGNORE))[..., None]
     return np.where(wrong, 0.3 * grey + 0.7 * np.array(WRONG), grey).astype(np.uint8)
 
 
 def panel(photos, truths, predictions, palette, captions):
-    """One PIL image, a row for each example: photo, truth, prediction, errors.
+    """Draw a PIL image with a row per example: photo, truth, prediction, errors.
 
-    photos: uint8 [N, H, W, 3]; truths, predictions: class ids uint8 [N, H, W];
-    captions: N texts, put before the titles of the columns.
+    photos: uint8 [N, H, W, 3]. truths, predictions: class ids uint8 [N, H, W]. palette: RGB of each
+    class. captions: N texts, shown above the photos.
     """
     height, width = truths.shape[1:]
     sheet = Image.new("RGB", (4 * width, len(photos) * (height + CAPTION)), "white")
@@ -46,14 +46,16 @@ def panel(photos, truths, predictions, palette, captions):
         )
         for column, (title, picture) in enumerate(zip(titles, pictures)):
             left = column * width
-            draw.rectangle((left, top, left + width, top + CAPTION), "white")  # over a long title
+            draw.rectangle(
+                (left, top, left + width, top + CAPTION), "white"
+            )  # covers the end of a long title
             draw.text((left + 3, top + 2), title, "black", font)
             sheet.paste(Image.fromarray(picture), (left, top + CAPTION))
     return sheet
 
 
 def examples_panel(examples, rows, predict, palette):
-    """`panel` of some rows of a `core.data.cache.Examples`, captioned by their files.
+    """Draw `panel` for some rows of a `core.data.cache.Examples`, with file names as captions.
 
     predict: images uint8 [1, H, W, 3] -> class ids uint8 [1, H, W].
     """
@@ -67,16 +69,16 @@ def examples_panel(examples, rows, predict, palette):
 
 
 def confusion(confusion, classes):
-    """A PIL image of a confusion matrix: a row for each true class, shares of it in percent.
+    """Draw a confusion matrix as a PIL image: each cell is the share of a true class, in percent.
 
-    confusion: int [classes, classes], truth by prediction; classes: their names.
+    confusion: int [classes, classes]; rows are true classes, columns predicted ones. classes: names.
     """
     font, cell = ImageFont.load_default(12), 36
     margin = 12 + int(max(font.getlength(name) for name in classes))
     side = margin + cell * len(classes)
     sheet = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(sheet)
-    upright = Image.new("RGB", (margin, side - margin), "white")  # the names of the columns
+    upright = Image.new("RGB", (margin, side - margin), "white")  # column names, rotated below
     for row, name in enumerate(classes):
         middle = cell * (row + 0.5)
         draw.text((margin - 6, margin + middle), name, "black", font, anchor="rm")
@@ -94,9 +96,9 @@ def confusion(confusion, classes):
 
 
 def curves(history):
-    """Loss and figures over the epochs, a matplotlib Figure; None without matplotlib.
+    """Draw losses and metrics over the epochs: a matplotlib Figure, or None without matplotlib.
 
-    history: a list of dicts with the same keys, one for each epoch.
+    history: a list of dicts with the same keys, one per epoch.
     """
     try:
         from matplotlib.figure import Figure

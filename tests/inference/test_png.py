@@ -1,4 +1,4 @@
-"""PNG files written by the strip, read back by Pillow."""
+"""PNG files written in strips are read by Pillow."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from core.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("strip", [1, 7, 40])
-def test_pillow_reads_what_was_written_by_the_strip(tmp_path, strip):
+def test_pillow_reads_the_pixels_that_were_written_in_strips(tmp_path, strip):
     rng = np.random.RandomState(0)
     numbers, colours = (rng.randint(0, 256, shape).astype(np.uint8) for shape in ((40, 33), (40, 33, 3)))
     palette = rng.randint(0, 256, (256, 3)).astype(np.uint8)
@@ -23,13 +23,24 @@ def test_pillow_reads_what_was_written_by_the_strip(tmp_path, strip):
             for top in range(0, 40, strip):
                 append(pixels[top : top + strip])
         image = Image.open(path)
+        assert png.is_ours(path)
         np.testing.assert_array_equal(image, pixels, name)
         if kind == png.PALETTE:
             np.testing.assert_array_equal(image.convert("RGB"), palette[pixels])
 
 
-def test_a_picture_that_was_not_finished_is_not_there(tmp_path):
+def test_an_unfinished_picture_leaves_no_file(tmp_path):
     with pytest.raises(InputError), png.writer(tmp_path / "a.png", 4, 4, colour=png.GREY) as append:
         append(np.zeros([2, 4], np.uint8))
         raise OSError(28, "No space left on device")
     assert not list(tmp_path.iterdir())
+
+
+def test_16_bit_greyscale(tmp_path):
+    values = np.random.RandomState(0).randint(0, 2**16, (9, 5)).astype(np.uint16)
+    with png.writer(tmp_path / "a.png", 5, 9, colour=png.GREY, bits=16) as append:
+        append(values[:4])
+        append(values[4:])
+    np.testing.assert_array_equal(Image.open(tmp_path / "a.png"), values)
+    Image.fromarray(values).save(tmp_path / "other.png")
+    assert png.is_ours(tmp_path / "a.png") and not png.is_ours(tmp_path / "other.png")

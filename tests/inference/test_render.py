@@ -1,4 +1,4 @@
-"""Panels, pixel by pixel where that can be said."""
+"""Panels and confusion pictures, checked pixel by pixel where their values are defined."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def test_a_panel_shows_photo_truth_prediction_and_errors():
     truth[1, :10] = 1
     prediction[1, 5:10] = 1
     sheet = np.asarray(render.panel(photo, truth, prediction, PALETTE, ["a", "b"]))
-    top = 20 + 2 * render.CAPTION  # of the second row's pictures
+    top = 20 + 2 * render.CAPTION  # top of the second row's pictures
     second = [sheet[top : top + 20, 60 * column : 60 * (column + 1)] for column in range(4)]
     np.testing.assert_array_equal(second[0], photo[1])
     np.testing.assert_array_equal(second[1], np.array(PALETTE)[truth[1]])
@@ -33,8 +33,8 @@ def test_a_long_caption_ends_at_its_column():
     assert (short[:, :60] != long[:, :60]).any()
 
 
-def test_the_confusion_picture_has_a_cell_for_each_pair():
+def test_the_confusion_picture_has_a_cell_for_each_pair_of_classes():
     picture = render.confusion(np.array([[90, 10], [0, 5]]), ("background", "road"))
     assert picture.width == picture.height > 2 * 36
-    corners = np.asarray(picture, int)[-70::36, -70::36, 0]  # of the cells, where no number stands
+    corners = np.asarray(picture, int)[-70::36, -70::36, 0]  # of the cells, away from the numbers
     np.testing.assert_allclose(corners, [[26, 230], [255, 0]], atol=1)
