@@ -4,7 +4,8 @@ Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
 Two runs: the difference of their metrics on the validation images after the last epoch, with a 95 %
-interval from a paired bootstrap over the images. The interval does not cover the choice of the seed.
+interval from a paired bootstrap over the images. The interval does not cover the choice of the seed:
+to learn whether an edit made a difference, train several seeds of each version and use --group.
 --group: runs that differ in nothing but --seed are one group. Mean and standard deviation of each
 group, and for two groups the difference of the means with Welch's 95 % interval.
 Curves of all runs go to curves.png in --output_dir, if matplotlib is installed.
@@ -115,7 +116,10 @@ def print_difference(a, b, *, resamples):
     print(f"\nrun {b.label} - run {a.label} on {images} validation images of {clusters} files, 95 % interval")
     for name, (difference, low, high) in differences.items():
         print(f"  {name:<14}{difference:+.4f}  [{low:+.4f}, {high:+.4f}]  {verdict(low, high)}")
-    print("  The interval covers the choice of images. For the choice of the seed, compare groups: --group.")
+    print(
+        "  The interval covers the choice of images. Another seed alone also makes two runs differ: to learn\n"
+        "  whether flags or code did, train several seeds of each and compare them with --group."
+    )
 
 
 def print_groups(groups):
@@ -124,7 +128,7 @@ def print_groups(groups):
     for number, group in enumerate(groups, 1):
         seeds = ", ".join(str(run.settings["seed"]) for run in group)
         labels = ", ".join(run.label for run in group)
-        print(f"  group {number}: runs {labels}; {len(group)} seeds: {seeds}")
+        print(f"  group {number}: runs {labels}; n = {len(group)}, seeds {seeds}")
     for name in [name for name in groups[0][0].final if is_metric(name)]:
         samples = [[run.final[name] for run in group if name in run.final] for group in groups]
         cells = [summary(sample) for sample in samples]

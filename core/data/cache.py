@@ -316,11 +316,11 @@ def _key(dataset, files):
         digest.update(Path(source).read_bytes())
     digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
-        status = path.stat()
-        if not filesystem.is_utf8(path.absolute()):
-            raise InputError(f"{path.absolute()}: not in UTF-8; change the name.")
+        status, name = path.stat(), os.path.abspath(path)
+        if not filesystem.is_utf8(name):
+            raise InputError(f"{name}: not in UTF-8; change the name.")
         readable = os.access(path, os.R_OK)
-        entry = f"{path.absolute()}\n{status.st_size} {status.st_mtime_ns} {readable}\n"
+        entry = f"{name}\n{status.st_size} {status.st_mtime_ns} {readable}\n"
         digest.update(entry.encode())
     return digest.hexdigest()[:16]
 

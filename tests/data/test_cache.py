@@ -45,13 +45,14 @@ def test_examples_are_the_readers_arrays_in_the_order_of_the_files(pairs, tmp_pa
 def test_files_are_decoded_again_only_after_a_change_of_settings_or_content(pairs, tmp_path):
     dataset, read = counting(road())
 
-    def prepare(dataset):
+    def prepare(dataset, pairs=pairs):
         read.clear()
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
         return len(read)
 
     assert prepare(dataset) == 6
     assert prepare(dataset) == 0
+    assert prepare(dataset, pairs / ".." / pairs.name) == 0  # the same files by another path
     assert prepare(dataclasses.replace(dataset, settings={"size": 8})) == 6
     (pairs / "train" / "3.jpg").chmod(0o640)
     os.link(pairs / "train" / "3.jpg", tmp_path / "another name")

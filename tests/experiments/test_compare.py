@@ -104,7 +104,8 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
         folders.append(tmp_path / name)
     compared(tmp_path, "--group", folders)
     out = capsys.readouterr().out
-    assert "group 1: runs 1, 2; 2 seeds: 0, 1" in out and "group 2: runs 3, 4, 5; 3 seeds: 0, 1, 2" in out
+    assert "group 1: runs 1, 2; n = 2, seeds 0, 1" in out
+    assert "group 2: runs 3, 4, 5; n = 3, seeds 0, 1, 2" in out
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_loss"] and "n =" in line]
     assert "0.0500 +- 0.0707 (n = 2)" in line and "1.1000 +- 0.1732 (n = 3)" in line
     assert "+1.0500" in line and "differs" in line
