@@ -117,8 +117,8 @@ def print_difference(a, b, *, resamples):
     for name, (difference, low, high) in differences.items():
         print(f"  {name:<14}{difference:+.4f}  [{low:+.4f}, {high:+.4f}]  {verdict(low, high)}")
     print(
-        "  The interval covers the choice of images. Another seed alone also makes two runs differ: to learn\n"
-        "  whether flags or code did, train several seeds of each and compare them with --group."
+        "  The interval covers the choice of images. Another seed alone also makes two runs differ; to\n"
+        "  learn whether flags or code did, train several seeds of each and compare them with --group."
     )
 
 

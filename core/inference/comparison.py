@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from core.experiment import Experiment
 from core.inference import per_image, restore, uncertainty
 from core.inference.evaluate import make_evaluate
 from core.runs import checkpoint, code_digest, run_folder
+from core.runtime import cli
 from core.runtime.errors import InputError
 
 
@@ -125,7 +125,7 @@ def validation_results(run):
             f"{run.folder} has no {per_image.NAME} of its last epoch, and it was trained with other code than"
             " the present code, which would compute something else; train it to its end with its own code."
         )
-    values = SimpleNamespace(run_dir=str(run.folder), checkpoint="last")
+    values = cli.parse(restore.define_flags, [f"--run_dir={run.folder}", "--checkpoint=last"])
     restored = restore.restore(values, run.module_of, data=True)
     examples = cache.load_split(restored.experiment.dataset, restored.flags, "val")
     evaluate = make_evaluate(restored.experiment, restored.weights, restored.dtype)
