@@ -33,8 +33,8 @@ def check_experiment(experiment, weights):
     logits = _logits(experiment, weights)
     if logits != classes and (logits, classes) != (1, 2):
         raise InputError(
-            f"{name}: has {classes} classes, but its network makes {logits} logits per pixel; give the"
-            " network one logit for each class (or one logit for two classes)."
+            f"{name}: has {classes} classes, but its network's logits have {logits} channels; give"
+            " the network one channel for each class (or one channel for two classes)."
         )
     measured = {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
     if experiment.best not in measured:

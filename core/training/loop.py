@@ -138,8 +138,8 @@ class Training:
             run_folder.record_flag(self.folder, "epochs", self.flags.epochs)
         files = checks.image_files(self.experiment.dataset, self.flags)
         if self.state.image_files not in ([], files):
-            counts = " and ".join(f"{number} {split}" for (number, _), split in zip(files, SPLITS))
-            raise self.other_images(f"the {counts} files in {self.flags.data_dir or 'the generated set'}")
+            place = self.flags.data_dir or "the generated data set"
+            raise self.other_images(f"{place} has other files ({files[0][0]} and {files[1][0]})")
         self.state.image_files = files
 
     def load_data(self):
@@ -150,19 +150,21 @@ class Training:
         checksums = [self.train.checksum, self.val.checksum]
         distribution.check_alike([self.state.epoch, self.state.step, *checksums])
         if self.state.data not in ([], checksums):
-            raise self.other_images(f"the images in {self.train.data_dir}, or the code that reads them,")
+            raise self.other_images(
+                f"the images in {self.train.data_dir}, or the code that reads them, differ"
+            )
         self.state.data, self.state.data_dir = checksums, os.path.abspath(self.train.data_dir)
         if self.is_chief:
             membership.write(self.folder, self.train, self.val)
 
     def other_images(self, found):
-        """The InputError for data that differ from the data that the run was trained on."""
+        """The InputError for data that the run was not trained on. found: a clause about these data."""
         numbers = [number for number, _ in self.state.image_files]
         counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
         place = f" in {self.state.data_dir}" if self.state.data_dir else ""
         return InputError(
-            f"{self.folder} was trained on {counts}{place}; {found} differ from these. Continue with the same"
-            " images, or begin a new --run_dir."
+            f"{self.folder} was trained on {counts}{place}, but {found}; continue with the same images, or"
+            " begin a new --run_dir."
         )
 
     def make_functions(self):

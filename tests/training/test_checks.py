@@ -27,7 +27,7 @@ THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 
 @pytest.mark.parametrize(
     "changes, named",
     [
-        (THREE, "3 classes, but its network makes 1 logits"),
+        (THREE, "3 classes, but its network's logits have 1 channels"),
         ({"classes": THREE["classes"]}, "3 classes and 2 colours"),
         ({"palette": THREE["palette"]}, "2 classes and 3 colours"),
         ({"classes": ("road", "road")}, "two of its classes have one name"),
@@ -53,7 +53,7 @@ def test_parts_of_an_experiment_that_do_not_fit_are_refused(changes, named):
 
 def test_a_third_class_is_refused_before_anything_is_decoded(pairs, tmp_path, capsys):
     flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
-    with refused("3 classes, but its network makes 1 logits"):
+    with refused("3 classes, but its network's logits have 1 channels"):
         loop.run(road(**THREE), cityscape_road.define_flags, flags)
     assert "decoding" not in capsys.readouterr().out
 
