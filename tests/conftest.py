@@ -1,6 +1,7 @@
 """Helpers, small data sets and a finished run that several tests share."""
 
 import contextlib
+import dataclasses
 import os
 import resource
 import signal
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
+from small_networks import small
 
 import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
 from core.data.cache import Examples, photo_hash
+from core.models import road_unet
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
@@ -149,3 +152,20 @@ def road_run(tmp_path_factory):
     values = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
     loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
     return folder / "run"
+
+
+@pytest.fixture
+def start(pairs, tmp_path):
+    """A function that trains a small road network on `pairs` in tmp_path / NAME; returns the exit code.
+
+    arguments: further flags. changes: other fields of the experiment.
+    """
+
+    def start(name, *arguments, **changes):
+        folders = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}"]
+        sizes = ["--size=16", "--batch_size=4", "--epochs=3"]
+        values = road_flags(tmp_path / name, *folders, *sizes, *arguments)
+        experiment = dataclasses.replace(cityscape_road.experiment(values), **small(road_unet) | changes)
+        return loop.run(experiment, cityscape_road.define_flags, values)
+
+    return start

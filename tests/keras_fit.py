@@ -1,11 +1,11 @@
-"""An experiment trained by Keras' `fit` instead of ours: figures to hold ours against.
+"""Train an experiment with Keras' `fit`, as a reference for this project's training.
 
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
-The flags are the experiment's, without the better settings' other than --augment. The
-network is its twin in Keras with Keras' initial weights, dropout, loss and Adam; the
-images, their order and flips, and the figures of each epoch are those of `python -m
-experiments.NAME`. Not part of the suite.
+The flags are the experiment's, without --schedule, --ema_decay and other settings that Keras' `fit`
+lacks. The network is the Keras model of the same architecture, with Keras' initial weights,
+dropout, loss and Adam. Images, their order, augmentation and the metrics of each epoch come from
+this project. Not part of the test suite.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def main(name, *arguments):
     device.set_up(flags)
     keras.utils.set_random_seed(flags.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if flags.precision == "bfloat16" else "float32")
-    model = twin(experiment, flags)
+    model = keras_model(experiment, flags)
     binary = len(experiment.classes) == 2
     loss = keras.losses.BinaryCrossentropy if binary else keras.losses.SparseCategoricalCrossentropy
     model.compile(
@@ -53,16 +53,16 @@ def main(name, *arguments):
         changes = [*experiment.augment, *(augment.BY_NAME[each] for each in flags.augment)]
         data = batches.training(train, flags.batch_size, seed=flags.seed, epoch=epoch, changes=changes)
         data = data.map(lambda images, masks, share: (images, masks[..., None]))
-        fitted = model.fit(data, shuffle=False, verbose=0)  # they come in our order
+        fitted = model.fit(data, shuffle=False, verbose=0)  # the data set is shuffled already
         means, confusion = evaluate(batches.evaluation(val, flags.batch_size))
-        figures = {**means, **experiment.metrics(confusion)}
-        line = ", ".join(f"val_{name} {value:.4f}" for name, value in figures.items() if "/" not in name)
+        metrics = {**means, **experiment.metrics(confusion)}
+        line = ", ".join(f"val_{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         train_loss = fitted.history["loss"][0]
         print(f"epoch {epoch + 1}/{flags.epochs}: train_loss {train_loss:.4f}, {line}", flush=True)
 
 
-def twin(experiment, flags):
-    """The Keras model of an experiment's network; its encoder trains where the flags say so."""
+def keras_model(experiment, flags):
+    """Return the Keras model of an experiment's network; the encoder trains if the flags say so."""
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
     channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)

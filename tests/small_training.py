@@ -1,7 +1,7 @@
-"""The five experiments in miniature, as processes that die at a chosen moment.
+"""Small trainings of the five experiments, which can kill their process at a chosen moment.
 
-run(name, run_dir, cache_dir, data_dir)                   trains one to its end
-run(name, run_dir, cache_dir, data_dir, (victim, call))   is killed in that call of the victim
+run(name, run_dir, cache_dir, data_dir)                   trains to the end
+run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of the victim
 """
 
 import csv
@@ -35,7 +35,7 @@ SMALL = {  # flags, and the fields of the experiment that a smaller network repl
 
 
 def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
-    """Train an experiment in miniature, with a checkpoint after every step; its exit code."""
+    """Train a small network with a checkpoint after every step; return the exit code."""
     script = article(name)
     arguments_of_small, network = SMALL[name]
     flags = cli.parse(
@@ -61,7 +61,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
 
 
 def contents(folder):
-    """All of a run that must not depend on interruptions: variables, rows, pictures."""
+    """Return everything in a run folder that must not depend on interruptions."""
     arrays, state = checkpoint.load(folder / "checkpoints" / "last.npz")
     best, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
     with open(folder / "metrics.csv") as file:
@@ -72,7 +72,7 @@ def contents(folder):
         "last": {name: array.tobytes() for name, array in arrays.items()},
         "best": {name: array.tobytes() for name, array in best.items()},
         "data": state["data"],
-        "history": str(  # as text, in which one NaN is like another
+        "history": str(  # as text, because NaN differs from NaN
             [{name: value for name, value in row.items() if "second" not in name} for row in state["history"]]
         ),
         "table": table,
@@ -81,7 +81,7 @@ def contents(folder):
 
 
 def _let_die(victim, call):
-    """Make one call of the victim, counted from 1, the last thing that this process does."""
+    """Let this process die in the given call of the victim, counted from 1."""
     calls = []
 
     def die():

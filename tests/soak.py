@@ -1,12 +1,11 @@
-"""A soak: trainings that are killed again and again, against twins that are left alone.
+"""Soak test: compare trainings that are killed again and again with undisturbed ones.
 
     python tests/soak.py --minutes=60
 
-The five experiments take turns, each with its own network on few and small
-generated images: one run without interruption, then the same with SIGKILL after
-every random 5 to 60 seconds, till it ends too. After each kill the checkpoint
-has to be whole and not behind an earlier one; in the end weights, metrics.csv
-and pictures of the two have to be equal, bit for bit. Not part of the suite.
+The five experiments take turns, on small generated images. Each is trained once without
+interruption and once with a SIGKILL after random times of 5 to 60 seconds. After each kill the
+checkpoint must be undamaged and not older than before; at the end weights, metrics.csv and
+pictures of both runs must be equal, bit for bit. Not part of the test suite.
 """
 
 import random
@@ -23,7 +22,7 @@ from small_training import contents
 
 from core.runs import checkpoint
 
-MINUTES = flags.DEFINE_float("minutes", 60, "No further pair of runs is begun after so many.")
+MINUTES = flags.DEFINE_float("minutes", 60, "Begin no further pair of runs after this many minutes.")
 COMMANDS = {
     "cityscape_road": "--size=64 --epochs=20",
     "oxford_pets_mobilenet": "--size=64 --batch_size=16 --epochs=15 --encoder_weights=none --train_encoder",
@@ -37,13 +36,13 @@ def main(_):
     folder, seed = Path(tempfile.mkdtemp(prefix="soak-")), time.time_ns() % 2**32
     print(f"seed {seed}, {folder}", flush=True)
     random.seed(seed)
-    started, counts, turn = time.monotonic(), Counter(), 0
+    started, counts, number = time.monotonic(), Counter(), 0
     while time.monotonic() - started < 60 * MINUTES.value:
-        name = list(COMMANDS)[turn % len(COMMANDS)]
-        runs = folder / f"{turn}_{name}"
+        name = list(COMMANDS)[number % len(COMMANDS)]
+        runs = folder / f"{number}_{name}"
         command = [
             *(sys.executable, "-m", f"experiments.{name}", *COMMANDS[name].split()),
-            *(f"--seed={turn}", f"--cache_dir={folder / 'cache'}", "--checkpoint_every=0.05"),
+            *(f"--seed={number}", f"--cache_dir={folder / 'cache'}", "--checkpoint_every=0.05"),
         ]
         subprocess.run([*command, f"--run_dir={runs / 'unbroken'}"], stdout=subprocess.DEVNULL, check=True)
         kills = killed_till_done([*command, f"--run_dir={runs / 'killed'}"], runs / "killed")
@@ -51,17 +50,17 @@ def main(_):
         differing = [part for part in whole if whole[part] != killed[part]]
         counts.update(pairs=1, kills=kills, differing=bool(differing))
         minutes = (time.monotonic() - started) / 60
-        found = f"{kills} kills, differing: {', '.join(differing) or 'nothing'}"
-        print(f"{minutes:5.1f} min, {name}: {found}; in all {dict(counts)}", flush=True)
+        result = f"{kills} kills, differing: {', '.join(differing) or 'nothing'}"
+        print(f"{minutes:5.1f} min, {name}: {result}; total {dict(counts)}", flush=True)
         if differing:
             sys.exit(f"look at {runs}")
         shutil.rmtree(runs)
-        turn += 1
+        number += 1
     shutil.rmtree(folder)
 
 
 def killed_till_done(command, run):
-    """Run a command till it ends by itself, killing it now and then; how often it was killed."""
+    """Repeat a command, killing it at random times, until it ends by itself; return the number of kills."""
     kills, reached = 0, (0, 0)
     while True:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

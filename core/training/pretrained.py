@@ -1,4 +1,4 @@
-"""Published weights of MobileNetV2: Keras' own files -> our variables."""
+"""Reads the published weights of MobileNetV2 from Keras' files."""
 
 import contextlib
 import socket
@@ -15,22 +15,23 @@ URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
     "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{}_no_top.h5"
 )
-SIZES = (96, 128, 160, 192, 224)  # there is a file for each size that it was trained at
-PATIENCE = 5  # seconds that a server may be silent
+SIZES = (96, 128, 160, 192, 224)  # image sides for which Keras publishes weights
+SOCKET_TIMEOUT = 5  # seconds without data after which the download fails
 
 
 def download(size):
-    """Path of the ImageNet weights that were trained at size x size, or else at 224x224.
+    """Return the path of ImageNet weights trained at size x size; download them if they are not cached.
 
-    As `tf.keras.applications.MobileNetV2` does: the same file, in the same cache,
-    with the same progress bar. Raises InputError if it is neither there nor to be had.
+    If there are none for this size, the weights for 224x224 are taken. File, cache folder and
+    progress bar are the ones of `tf.keras.applications.MobileNetV2`. Raises InputError if the
+    download fails.
     """
     url = URL.format(size if size in SIZES else 224)
     try:
-        with _socket_timeout(PATIENCE):
+        with _socket_timeout(SOCKET_TIMEOUT):
             return tf.keras.utils.get_file(origin=url, cache_subdir="models")
-    except Exception as error:  # Keras raises nothing narrower
-        reason = str(error).rpartition(" -- ")[2]  # Keras puts the address before it
+    except Exception as error:  # Keras raises no narrower class
+        reason = str(error).rpartition(" -- ")[2]  # the text before it is the address
         raise InputError(
             f"--encoder_weights=imagenet cannot be downloaded ({reason}); fetch {url} elsewhere and"
             " pass its path as --encoder_weights, or start from scratch with --encoder_weights=none."
@@ -38,30 +39,30 @@ def download(size):
 
 
 def load(weights, path):
-    """Assign the values in a Keras `.h5` or `.weights.h5` file of the whole MobileNetV2.
+    """Assign the values of a Keras file of MobileNetV2, `.h5` or `.weights.h5`, to variables.
 
-    weights: of `models.mobilenet_v2`. Keras reads the file, with a classifier in it
-    or without; an `.h5` by the order of its layers, whose names Keras has changed since.
-    Raises InputError for a file that is missing, damaged, or of another network.
+    weights: the variables of `models.mobilenet_v2`, by name. The file may contain a classifier.
+    Keras reads it; an `.h5` file is read by the order of its layers, because Keras has renamed
+    layers since. Raises InputError if the file is missing, damaged, or of another network.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; see --encoder_weights.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of another network Keras says so dozens of times
+            warnings.simplefilter("ignore")  # dozens for a file of another network
             model = _read(path)
-    except Exception as error:  # HDF5 and Keras each have several for damage
+    except Exception as error:  # HDF5 and Keras raise several classes for damaged files
         raise InputError(
             f"{path}: damaged, or not weights of Keras' MobileNetV2 at width 1.0"
-            f" ({textwrap.shorten(str(error), 300)}); if a download left it, delete it and try again,"
-            " else take another file."
+            f" ({textwrap.shorten(str(error), 300)}); delete it if a download was interrupted and try"
+            " again, otherwise name another file."
         ) from None
     values = {variable.path.replace("moving_", ""): variable.numpy() for variable in model.variables}
     checkpoint.restore(weights, {name: values[name] for name in values if name in weights}, path)
 
 
 def _read(path):
-    """The Keras model of the file, without a classifier or with one, as that is in it."""
+    """Return a Keras model with the file's values; it has a classifier if the file has one."""
     tf.keras.backend.set_floatx("float32")  # the user's keras.json may say otherwise
     tf.keras.backend.set_image_data_format("channels_last")
     errors = []
@@ -77,6 +78,7 @@ def _read(path):
 
 @contextlib.contextmanager
 def _socket_timeout(seconds):
+    """A block in which new sockets have a timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -261,7 +261,7 @@ def test_imagenet_from_a_silent_server_ends_soon(empty_cache, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{{}}.h5"
         monkeypatch.setattr(pretrained, "URL", url)
-        monkeypatch.setattr(pretrained, "PATIENCE", 0.2)
+        monkeypatch.setattr(pretrained, "SOCKET_TIMEOUT", 0.2)
         with pytest.raises(InputError, match="timed out"):
             pretrained.download(128)
     assert socket.getdefaulttimeout() is None

@@ -1,6 +1,7 @@
 """Run folders: the name of the experiment, paths, and runs of other versions."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -68,3 +69,11 @@ def test_a_run_of_another_version_is_called_so(tmp_path):
     path.write_text(whole.replace("--epochs", "--passes"))
     with pytest.raises(InputError, match="flags.cfg: .*'passes'.* of another version"):
         run_folder.read_flags(tmp_path, cityscape_road.define_flags)
+
+
+def test_json_writes_nan_and_infinity_as_null(tmp_path):
+    metrics = {"final": {"val_loss": float("inf"), "val_iou": float("nan"), "epoch": 1}}
+    run_folder.write_json(tmp_path / "figures.json", metrics)
+    assert json.loads((tmp_path / "figures.json").read_text()) == {
+        "final": {"val_loss": None, "val_iou": None, "epoch": 1}
+    }

@@ -1,4 +1,4 @@
-"""Flags that make no sense are refused when they are parsed, in words."""
+"""Bad flag values are refused when they are parsed; the defaults are the articles' settings."""
 
 import pytest
 
@@ -26,12 +26,12 @@ from experiments import cityscape_road, cityscapes_labels
         ("--flagfile=/no/such.cfg", "no/such.cfg"),
     ],
 )
-def test_senseless_flags(argument, expected):
+def test_a_bad_flag_value_is_refused_and_named(argument, expected):
     with pytest.raises(InputError, match=expected):
         cli.parse(cityscape_road.define_flags, [argument])
 
 
-def test_flags_that_contradict_each_other():
+def test_contradictory_flags_are_refused():
     with pytest.raises(InputError, match="--resize must not be below --size"):
         cli.parse(cityscapes_labels.define_flags, ["--size=288"])
 
@@ -43,6 +43,6 @@ def test_flags_that_contradict_each_other():
         (cityscapes_labels.define_flags, (60, 32, 256, 1e-3)),
     ],
 )
-def test_defaults_are_the_articles(define_flags, expected):
+def test_defaults_equal_the_articles_settings(define_flags, expected):
     flags = cli.parse(define_flags)
     assert (flags.epochs, flags.batch_size, flags.size, flags.learning_rate) == expected

@@ -1,4 +1,4 @@
-"""Training processes killed with SIGKILL: what they leave goes on as if nothing had happened."""
+"""Training processes killed with SIGKILL can be continued, and equal unbroken ones bit for bit."""
 
 import functools
 import multiprocessing
@@ -20,8 +20,8 @@ from experiments import article
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["small_training"])  # TensorFlow is imported once
 
-# Where each experiment is killed: in which call of what, or after some random seconds.
-# It is one loop, so that the moments are shared out among the five.
+# When each experiment is killed: in a call of a function (see `small_training.run`), or after a random
+# time (None). All experiments share one loop, so each tests some of the moments.
 DEATHS = {
     "cityscape_road": [("preparation", 7), ("checkpoint", 2)],
     "oxford_pets": [("step", 2), None],
@@ -32,7 +32,7 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_a_killed_training_ends_as_if_it_had_never_been(name, shared_cache, tmp_path):
+def test_a_killed_training_equals_an_unbroken_one(name, shared_cache, tmp_path):
     begin = functools.partial(start, name, generated(name, shared_cache), tmp_path)
     unbroken = begin("unbroken")
     for death in DEATHS[name]:
@@ -50,8 +50,8 @@ def test_a_killed_training_ends_as_if_it_had_never_been(name, shared_cache, tmp_
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_disk_that_is_full_costs_nothing_that_was_saved(shared_cache, tmp_path):
-    """A limit on the size of files stands for it: a write fails in its middle."""
+def test_a_full_disk_loses_no_checkpoint(shared_cache, tmp_path):
+    """A limit on file sizes lets a write fail in its middle, as a full disk does."""
     begin = functools.partial(start, "cityscape_road", generated("cityscape_road", shared_cache), tmp_path)
     unbroken = begin("unbroken")
     for death, limit, exit_code in ((("step", 4), None, -signal.SIGKILL), (None, 2000, 1), (None, None, 0)):
@@ -80,7 +80,7 @@ def start(name, data, folder, run, death=None, limit=None):
 
 
 def generated(name, cache_dir):
-    """The folder of an experiment's generated data set."""
+    """Return the folder of an experiment's generated data set."""
     script = article(name)
     flags = cli.parse(script.define_flags, small_training.SMALL[name][0])
     return cache.generated(script.experiment(flags).dataset, cache_dir)

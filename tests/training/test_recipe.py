@@ -1,4 +1,4 @@
-"""What makes a training better than its article's: against Keras and NumPy."""
+"""Settings beyond the articles': averaged weights, half precision, XLA, the flagfiles in experiments/best."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from experiments import article, cityscape_road
 BEST = sorted(Path(experiments.__file__).parent.glob("best/*.cfg"))
 
 
-def test_averages_are_what_validation_and_every_verb_use(pairs, tmp_path):
+def test_validation_and_restored_runs_use_the_averaged_weights(pairs, tmp_path):
     flags = cli.parse(
         cityscape_road.define_flags,
         [
@@ -47,7 +47,7 @@ def test_averages_are_what_validation_and_every_verb_use(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])
-def test_the_better_settings_of_an_experiment_train(path, shared_cache, tmp_path):
+def test_the_best_settings_of_an_experiment_train(path, shared_cache, tmp_path):
     data, flagfile = generated(path.stem, shared_cache), f"--flagfile={path}"
     ours = [flagfile, "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
     training = path.stem, tmp_path / "run", shared_cache, data, None, ours
@@ -63,15 +63,15 @@ def test_the_better_settings_of_an_experiment_train(path, shared_cache, tmp_path
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_half_precision_follows_float32(dtype):
-    """Twenty steps on one batch: the same fall of the loss, within what 8 bits of mantissa do to it."""
+    """The loss falls alike over twenty steps on one batch, up to the rounding of an 8-bit mantissa."""
     expected, _ = _trained(tf.float32, Recipe(0.01), steps=20)
     found, _ = _trained(dtype, Recipe(0.01), steps=20)
     assert expected[-1] < 0.7 * expected[0]
     np.testing.assert_allclose(found, expected, rtol=0.1)
 
 
-def test_a_step_compiled_with_xla_is_the_same(tmp_path):
-    """In a process of its own: the suite's ops are deterministic, which XLA's max-pooling is not."""
+def test_a_step_compiled_with_xla_equals_a_plain_one(tmp_path):
+    """It runs in its own process: the suite enables deterministic ops, and XLA's max-pooling has none."""
     child = FORKS.Process(target=_compare_with_xla)
     child.start()
     child.join()
@@ -87,7 +87,7 @@ def _compare_with_xla():
 
 
 def _trained(dtype, recipe, *, steps):
-    """Losses and weights of a small road network after so many steps on one batch."""
+    """Return the loss of each step on one batch, and the weights after them, of a small road network."""
     experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
     experiment = dataclasses.replace(experiment, **small(road_unet))
     images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Several replicas and several processes: they follow one device, and lose no run with a worker."""
+"""Several replicas or processes train like one device; a run survives the loss of a worker."""
 
 import contextlib
 import dataclasses
@@ -27,12 +27,12 @@ from core.runtime.errors import InputError
 from core.training import optimizer, step
 from experiments import article
 
-NOTICED = 90  # seconds: so long at most till the others end after a worker's death; 15 are usual
+NOTICED = 90  # seconds within which the other workers must end after one died; 15 are usual
 
 
 @pytest.mark.parametrize("replicas, processes", [(1, 1), (2, 1), (4, 2), (3, 3)])
 @pytest.mark.parametrize("count", [24, 25, 29, 35, 5])
-def test_the_replicas_parts_are_the_batches_of_one(tmp_path, replicas, processes, count):
+def test_the_parts_of_all_replicas_make_up_the_batches_of_one_device(tmp_path, replicas, processes, count):
     examples, size = numbered(tmp_path, count), 12
     here = replicas // processes
     streams = []  # of each replica
@@ -51,7 +51,7 @@ def test_the_replicas_parts_are_the_batches_of_one(tmp_path, replicas, processes
             assert float(share) == pytest.approx(len(part) / len(images) if share else 0)
 
 
-def test_two_replicas_follow_one_device(tmp_path):
+def test_two_replicas_train_like_one_device(tmp_path):
     child = FORKS.Process(target=_compare_two_with_one, args=[tmp_path])
     child.start()
     assert ended([child]) == [0]
@@ -69,7 +69,7 @@ def test_each_replica_draws_its_own_dropout():
     assert ended([child]) == [0]
 
 
-def test_runs_of_three_workers_and_of_two_replicas_follow_one_device(shared_cache, tmp_path):
+def test_runs_with_three_workers_or_two_replicas_train_like_one_device(shared_cache, tmp_path):
     data = generated("cityscape_road", shared_cache)
     start = functools.partial(worker, data, tmp_path)
     arguments = ["--batch_size=6", "--limit=20"]  # the last batch has 2: nothing for the third
@@ -89,7 +89,7 @@ def test_runs_of_three_workers_and_of_two_replicas_follow_one_device(shared_cach
             assert several[name] == pytest.approx(one[name], rel=0.01), name
 
 
-def test_a_run_that_lost_a_worker_goes_on_as_if_it_had_not(shared_cache, tmp_path):
+def test_a_run_continued_after_the_loss_of_a_worker_equals_an_unbroken_one(shared_cache, tmp_path):
     start = functools.partial(worker, generated("cityscape_road", shared_cache), tmp_path)
     assert ended(start_all(start, 2, "unbroken")) == [0, 0]
     for victim, call in ((1, 4), (0, 2)):  # dies in this step
@@ -105,7 +105,7 @@ def test_a_run_that_lost_a_worker_goes_on_as_if_it_had_not(shared_cache, tmp_pat
     assert small_training.contents(tmp_path / "unbroken") == small_training.contents(tmp_path / "broken")
 
 
-def test_workers_that_were_told_different_things_end(shared_cache, tmp_path):
+def test_workers_with_different_flags_are_refused(shared_cache, tmp_path):
     start = functools.partial(worker, generated("cityscape_road", shared_cache), tmp_path)
     cluster = addresses(2)
     children = [start(cluster, index, "run", [f"--seed={index}"]) for index in range(2)]
@@ -116,7 +116,7 @@ def test_workers_that_were_told_different_things_end(shared_cache, tmp_path):
 
 
 def worker(data, folder, cluster, index, run, arguments, death=None):
-    """Start one of the workers of a cluster, a list of addresses; what it says goes to `RUN.INDEX`."""
+    """Start a worker of a cluster (a list of addresses); its stderr goes to the file `RUN.INDEX`."""
     config = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}
     arguments = ["--strategy=multi_worker", *arguments]
     training = data, folder / run, folder / "cache", death, arguments
@@ -126,7 +126,7 @@ def worker(data, folder, cluster, index, run, arguments, death=None):
 
 
 def addresses(workers):
-    """As many free ones on this machine."""
+    """Return free addresses on this machine, one per worker."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:
@@ -135,7 +135,7 @@ def addresses(workers):
 
 
 def start_all(start, workers, run, *arguments, death=(None, None)):
-    """Start a cluster's workers; death: which of them dies, and when."""
+    """Start the workers of a cluster. death: (index of a worker, when it dies)."""
     cluster = addresses(workers)
     return [
         start(cluster, index, run, arguments, death[1] if index == death[0] else None)
@@ -144,7 +144,7 @@ def start_all(start, workers, run, *arguments, death=(None, None)):
 
 
 def ended(children):
-    """Their exit codes."""
+    """Wait for processes and return their exit codes."""
     for child in children:
         child.join(2 * NOTICED)
         child.kill()
@@ -152,7 +152,7 @@ def ended(children):
 
 
 def _compare_two_with_one(folder):
-    """Under plain descent: Adam would turn the rounding of tiny gradients into whole steps."""
+    """Plain gradient descent is used: Adam would turn rounding errors of tiny gradients into full steps."""
     _split_the_cpu()
     optimizer.adam = _descend
     examples = numbered(folder, 13, size=16)
@@ -166,7 +166,7 @@ def _compare_two_with_one(folder):
 
 
 def _trained(examples, strategy):
-    """Losses, weights and confusion of three epochs in batches of 4; of 13 examples the last has one."""
+    """Losses, weights and confusion matrix of three epochs; of 13 examples in batches of 4, one is left."""
     experiment = dataclasses.replace(_experiment("cityscape_road"), **small(road_unet))
     with strategy.scope():
         weights = experiment.init_weights(seed=0)
@@ -228,7 +228,7 @@ def _compare_statistics():
 
 
 def _compare_seeds():
-    """The loss is the mean of the replicas' seeds."""
+    """The forward pass adds its seed to the logits, so the loss is the mean of the replicas' seeds."""
     _split_the_cpu()
 
     def forward(weights, images, *, training, seed):
@@ -266,14 +266,14 @@ def _experiment(name):
 
 
 def numbered(folder, count, size=2):
-    """Examples whose photos begin with their own number; the rest of them is noise."""
+    """Return examples of noise; the first value of each photo is the example's number."""
     images = np.random.RandomState(0).randint(0, 256, (count, size, size, 3)).astype(np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
     return decoded(folder, images, images[..., 0] // 128)
 
 
 def _work(config, index, training):
-    """What a worker's process does; all but the first may not write to the run folder."""
+    """Train as a worker. Workers other than the first must not write to the run folder."""
     os.environ["TF_CONFIG"] = config
     data, run_dir, cache_dir, death, arguments = training
     atomic = files.atomic
@@ -289,7 +289,7 @@ def _work(config, index, training):
 
 
 def _train(data, run_dir, cache_dir, death, arguments):
-    """A training as a process; mirrored, on a CPU in two."""
+    """Train as a process; with --strategy=mirrored, the CPU is split into two devices."""
     if "--strategy=mirrored" in arguments:
         _split_the_cpu()
     try:

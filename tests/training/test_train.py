@@ -1,13 +1,9 @@
-"""The loop: figures that NumPy confirms, equal runs, exact resumption, clean stops."""
+"""The training loop: metrics against NumPy, steps against Keras, run folders, failures."""
 
 import csv
 import dataclasses
-import fcntl
 import importlib.util
 import json
-import os
-import shutil
-import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,12 +13,11 @@ import tensorflow as tf
 from conftest import write_pair
 from PIL import Image
 from small_networks import small
-from small_training import contents
 
-from core.data import augment, batches, cache
+from core.data import batches, cache
 from core.inference import evaluate, render
-from core.models import pets_unet, road_unet
-from core.runs import checkpoint, run_folder
+from core.models import road_unet
+from core.runs import checkpoint
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import history, loop, optimizer, tensorboard
@@ -33,31 +28,7 @@ ROAD = small(road_unet)
 SMALL, FORWARD = ROAD["init_weights"], ROAD["forward"]
 
 
-@pytest.fixture
-def start(pairs, tmp_path):
-    """A function that trains the road experiment, small, in a run folder by name."""
-
-    def start(name, *arguments, init_weights=SMALL, **changes):
-        flags = cli.parse(
-            cityscape_road.define_flags,
-            [
-                f"--data_dir={pairs}",
-                f"--run_dir={tmp_path / name}",
-                f"--cache_dir={tmp_path / 'cache'}",
-                "--size=16",
-                "--batch_size=4",
-                "--epochs=3",
-                *arguments,
-            ],
-        )
-        experiment = cityscape_road.experiment(flags)
-        experiment = dataclasses.replace(experiment, **ROAD | {"init_weights": init_weights} | changes)
-        return loop.run(experiment, cityscape_road.define_flags, flags)
-
-    return start
-
-
-def test_a_run_folder_holds_what_it_promises(start, tmp_path, capsys):
+def test_a_run_folder_holds_metrics_summary_pictures_and_flags(start, tmp_path, capsys):
     assert start("run") == 0
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
@@ -80,20 +51,12 @@ def test_a_run_folder_holds_what_it_promises(start, tmp_path, capsys):
     assert (repeated.size, repeated.batch_size, repeated.epochs) == (16, 4, 3)
 
 
-def test_json_has_no_word_for_what_is_not_finite(tmp_path):
-    figures = {"final": {"val_loss": float("inf"), "val_iou": float("nan"), "epoch": 1}}
-    run_folder.write_json(tmp_path / "figures.json", figures)
-    assert json.loads((tmp_path / "figures.json").read_text()) == {
-        "final": {"val_loss": None, "val_iou": None, "epoch": 1}
-    }
-
-
 def column(run, name):
     with open(run / "metrics.csv") as file:
         return [row[name] for row in csv.DictReader(file)]
 
 
-def test_validation_figures_are_those_of_numpy_over_the_whole_set(start, pairs, tmp_path):
+def test_validation_metrics_equal_numpy_over_the_whole_set(start, pairs, tmp_path):
     """Three images in batches of two: the last batch is partial."""
     start("run", "--batch_size=2", "--epochs=1", "--learning_rate=0.03")
     flags = cli.parse(cityscape_road.define_flags, ["--size=16"])
@@ -126,131 +89,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
     assert one[1].sum() == 6 * 16 * 16
 
 
-def test_two_runs_with_one_seed_are_equal_bit_for_bit(start, tmp_path):
-    for name, *arguments in (("a",), ("b",), ("c", "--seed=1")):
-        start(name, *arguments)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert contents(tmp_path / "a")["last"] != contents(tmp_path / "c")["last"]
-
-
-def pets(**changes):
-    """Dropout and flips in the place of the road network, which has neither."""
-
-    return {**small(pets_unet, classes=1), "augment": (augment.flip,)}
-
-
-BETTER = (
-    "--schedule=cosine",
-    "--warmup_steps=2",
-    "--weight_decay=0.01",
-    "--dice=0.5",
-    "--ema_decay=0.9",
-    "--augment=flip,dihedral,zoom,colour",
-)
-
-
-@pytest.mark.parametrize(
-    "network, flags, own",
-    [(dict, (), ()), (pets, (), ()), (dict, BETTER, ()), (dict, BETTER, ("--data_on_device",))],
-    ids=["road", "dropout and flips", "the better settings", "the data on the device"],
-)
-def test_a_run_stopped_at_any_step_goes_on_as_if_it_never_had(
-    start, tmp_path, network, flags, own, monkeypatch
-):
-    start("unbroken", *flags, **network())
-    calls = []
-
-    def make_interrupted_step(*args, **options):
-        step = make_train_step(*args, **options)
-
-        def interrupted(*batch):
-            calls.append(1)
-            if len(calls) in (1, 4):  # in the first step, and in the middle of epoch 2
-                os.kill(os.getpid(), signal.SIGTERM)
-            return step(*batch)
-
-        return interrupted
-
-    monkeypatch.setattr(loop, "make_train_step", make_interrupted_step)
-    codes = [start("broken", *flags, *own, **network()) for _ in range(3)]
-    assert codes == [143, 143, 0]
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
-
-
-def test_a_stop_during_validation_is_as_clean(start, tmp_path, monkeypatch):
-    start("unbroken")
-    make_evaluate = evaluate.make_evaluate
-    calls = []
-
-    def make_interrupted(*args):
-        measured = make_evaluate(*args)
-
-        def interrupted(val_batches):
-            calls.append(1)
-            if len(calls) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-            return measured(val_batches)
-
-        return interrupted
-
-    monkeypatch.setattr(loop, "make_evaluate", make_interrupted)
-    assert [start("broken"), start("broken")] == [130, 0]
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
-
-
-def test_a_finished_run_is_shown_and_left_alone(start, tmp_path, capsys):
-    start("run")
-    before = contents(tmp_path / "run")
-    capsys.readouterr()
-    assert start("run") == 0
-    shown = capsys.readouterr().out
-    assert "finished" in shown and "val_iou" in shown
-    assert contents(tmp_path / "run") == before
-
-
-def test_other_settings_on_the_same_folder_are_named_and_refused(start, tmp_path):
-    start("run")
-    before = contents(tmp_path / "run")
-    with pytest.raises(InputError, match=r"--batch_size .*--road_tolerance"):
-        start("run", "--batch_size=3", "--road_tolerance=20")
-    assert contents(tmp_path / "run") == before
-    assert start("run", "--checkpoint_every=1") == 0  # changes no result
-
-
-def test_more_epochs_equal_a_run_begun_with_them_bit_for_bit(start, tmp_path):
-    start("unbroken", "--epochs=3")
-    start("longer", "--epochs=1")
-    assert start("longer", "--epochs=3", "--data_on_device") == 0
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "longer")
-    assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
-    with pytest.raises(InputError, match="--epochs=2: .* has been trained for 3 epochs"):
-        start("longer", "--epochs=2")
-    assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
-
-
-def test_more_epochs_are_refused_where_the_learning_rate_falls(start, tmp_path):
-    start("run", "--epochs=1", "--schedule=cosine")
-    with pytest.raises(InputError, match="learning rate of each step depends .* --init_from="):
-        start("run", "--epochs=2", "--schedule=cosine")
-
-
-def test_a_data_set_may_move(start, pairs, tmp_path, monkeypatch):
-    stop_at_first_step(monkeypatch)
-    assert start("run") == 143
-    monkeypatch.undo()
-    moved = pairs.rename(tmp_path / "moved")
-    assert start("run", f"--data_dir={moved}") == 0
-
-
-def test_a_run_folder_is_for_one_process_at_a_time(start, tmp_path):
-    start("run")
-    with open(tmp_path / "run" / ".lock", "wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="another process"):
-            start("run")
-
-
-def test_a_loss_that_explodes_stops_the_run(start):
+def test_an_exploding_loss_ends_the_run(start):
     with pytest.raises(InputError, match="the loss .* step . of epoch 1: the training diverged"):
         start("run", "--learning_rate=1e6", "--clip_norm=0", "--epochs=50")
 
@@ -263,7 +102,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
         def poisoned(*batch):
             loss = step(*batch)
             calls.append(1)
-            if len(calls) == 4:  # the last step of epoch 2: its loss is that from before
+            if len(calls) == 4:  # the last step of epoch 2; its loss is still finite
                 weights["logit"].assign(np.nan * weights["logit"])
             return loss
 
@@ -276,7 +115,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
     assert state["epoch"] == 1 and all(np.isfinite(array).all() for array in arrays.values())
 
 
-def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, capsys):
+def test_early_stopping_ends_a_run_without_smaller_validation_loss(start, tmp_path, capsys):
     row = [{"val_loss": loss} for loss in (5, 4, 4.5, 4)]
     assert [history.stalled(row[:n], 2) for n in range(5)] == [False, False, False, False, True]
     assert not history.stalled(row, 0) and not history.stalled(row, 3)
@@ -291,65 +130,6 @@ def test_a_run_ends_early_when_validation_no_longer_improves(start, tmp_path, ca
     capsys.readouterr()
     assert start("longer", "--epochs=9", *still) == 0
     assert "finished" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "victim, epochs", [("savez", 3), ("fsync", 3), ("write_metrics", 3), ("keep", 3), ("keep", 1)]
-)
-def test_a_run_killed_around_a_save_goes_on_as_if_it_never_had(start, tmp_path, monkeypatch, victim, epochs):
-    """Dies at the third call: in the archive, before its rename, after it. Saves at every step.
-
-    The third that is kept, after two that were the last, is the best; of one epoch, in a finished run.
-    """
-    start("unbroken", f"--epochs={epochs}")
-    monkeypatch.setattr(loop, "LOSS_SYNC_SECONDS", -1)
-
-    class Killed(BaseException):
-        pass
-
-    module = {"savez": np, "fsync": os, "write_metrics": run_folder, "keep": checkpoint}[victim]
-    whole, calls = getattr(module, victim), []
-
-    def dying(*args, **options):
-        calls.append(1)
-        if len(calls) == 3:
-            raise Killed
-        return whole(*args, **options)
-
-    monkeypatch.setattr(module, victim, dying)
-    with pytest.raises(Killed):
-        start("broken", "--checkpoint_every=0", f"--epochs={epochs}")
-    assert start("broken", "--checkpoint_every=0", f"--epochs={epochs}") == 0
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
-    best = [checkpoint.load(tmp_path / name / "checkpoints/best.npz")[1] for name in ("unbroken", "broken")]
-    assert best[0]["epoch"] == best[1]["epoch"]
-
-
-def stop_at_first_step(monkeypatch):
-    def interrupted(*batch):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return 1.0
-
-    monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: interrupted)
-
-
-def test_another_set_of_files_is_refused_before_decoding(start, pairs, monkeypatch, capsys):
-    stop_at_first_step(monkeypatch)
-    assert start("run") == 143
-    other = shutil.copytree(pairs, pairs.with_name("other"))
-    write_pair(other / "train" / "7.jpg", seed=9)
-    capsys.readouterr()
-    message = "trained on 6 training and 3 validation files in .*/pairs, but .*/other has other files"
-    with pytest.raises(InputError, match=message):
-        start("run", f"--data_dir={other}")
-    assert "decoding" not in capsys.readouterr().out
-
-
-def test_a_finished_run_refuses_a_changed_image(start, pairs):
-    start("run", "--epochs=1")
-    write_pair(pairs / "val" / "1.jpg", seed=9)
-    with pytest.raises(InputError, match="but the images in .* differ;"):
-        start("run", "--epochs=1")
 
 
 def test_class_ids_outside_the_classes_are_refused(start, pairs):
@@ -386,7 +166,7 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 0.0), (0.01, 20.0)])
-def test_steps_of_training_equal_keras(clip_norm, weight_decay):
+def test_training_steps_equal_keras(clip_norm, weight_decay):
     """Loss and weights of five steps, with Keras' loss and optimizer on the same network."""
     experiment = dataclasses.replace(
         cityscape_road.experiment(cli.parse(cityscape_road.define_flags, [])), **ROAD
@@ -421,13 +201,13 @@ def test_steps_of_training_equal_keras(clip_norm, weight_decay):
     ],
     ids=["empty file", "no colours", "no files", "no road"],
 )
-def test_bad_data_is_named_with_its_cure(start, pairs, damage, expected):
+def test_unusable_data_are_named_with_the_cure(start, pairs, damage, expected):
     damage(pairs / "train")
     with pytest.raises(InputError, match=expected):
         start("run")
 
 
-def test_tensorboard_writes_or_says_how_to_install_it(start, tmp_path, monkeypatch):
+def test_tensorboard_writes_events_or_is_refused_without_its_package(start, tmp_path, monkeypatch):
     start("run", "--tensorboard", "--epochs=1")
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
