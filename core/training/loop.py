@@ -9,7 +9,6 @@ stopped.
 import contextlib
 import dataclasses
 import math
-import os
 import signal
 import time
 import zlib
@@ -19,21 +18,19 @@ import numpy as np
 import tensorflow as tf
 
 from core import lowering
-from core.data import augment, batches, cache, membership, resident
+from core.data import augment, batches, membership, resident
 from core.inference import per_image, render
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import device, distribution, precision, progress
 from core.runtime.errors import InputError, warn_on_failure
-from core.training import checks, history, optimizer, signals, tensorboard, warm_start
-from core.training.state import State, state_from_json
+from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
 LOSS_SYNC_SECONDS = 0.5  # how often the losses are fetched from the device
 MIN_LOSS = -0.001  # a smaller loss ends the run; a loss is at least 0, but for rounding
 MAX_LOSS = 100.0  # a larger loss, in nats per pixel, ends the run; chance level of 34 classes is 3.5
-SPLITS = ("train", "val")
 PICTURES = 6  # validation images in the picture of each epoch
 
 
@@ -55,30 +52,13 @@ def run(experiment, define_flags, flags):
                 f"--batch_size={flags.batch_size}: must be a multiple of the {replicas} replicas."
             )
         if flags.precision == precision.AUTO:
-            flags.precision = _choose_precision(folder)
+            flags.precision = setup.choose_precision(folder)
         claim = run_folder.claim(folder, experiment.name, define_flags, flags)
         with claim if distribution.is_chief() else contextlib.nullcontext():
             result_flags = repr(run_folder.result_flags(define_flags, flags))
             distribution.check_alike([zlib.crc32(result_flags.encode())])
             training = Training(experiment, flags, folder, device_name)
             return training.run()
-
-
-def _choose_precision(folder):
-    """Return the precision that --precision=auto stands for: a begun run's own, else the faster one.
-
-    The run folder records the choice. All workers take the choice of the first.
-    """
-    recorded = run_folder.recorded_flag(folder, "precision")
-    if recorded:
-        print(f"--precision=auto: {recorded}, as this run began")
-        return recorded
-    seconds = precision.step_seconds()
-    fastest = precision.CANDIDATES.index(min(seconds, key=seconds.get))
-    chosen = precision.CANDIDATES[distribution.gathered([fastest])[0, 0]]
-    steps = ", ".join(f"{1000 * each:.1f} ms in {name}" for name, each in seconds.items())
-    print(f"--precision=auto: {chosen}; a test step took {steps}")
-    return chosen
 
 
 class Training:
@@ -91,81 +71,27 @@ class Training:
     """
 
     def __init__(self, experiment, flags, folder, device_name):
-        """Make the variables, from the last checkpoint where there is one, and load the data."""
+        """Make the variables, from the last checkpoint if there is one, and load the images.
+
+        Raises InputError if experiment, checkpoint, images and flags do not fit.
+        """
         self.experiment, self.flags, self.folder = experiment, flags, folder
         self.device_name = device_name
         self.is_chief = distribution.is_chief()
         self.dtype = tf.dtypes.as_dtype(flags.precision)
         self.pending, self.signals, self.writer = [], [], None
         self.lowered = None  # lowering rules in the graph of a step: rule -> count, once it is traced
-        self.init_variables()
-        self.check_settings()
-        self.load_data()
-        self.started = time.monotonic() - self.state.seconds
-        self.make_functions()
-
-    def init_variables(self):
-        """Make the variables and the state: of the last checkpoint, or of a new run."""
-        experiment, flags = self.experiment, self.flags
-        self.weights = experiment.init_weights(seed=flags.seed)
-        self.state = State()
-        logits = checks.check_experiment(experiment, self.weights)
-        saved = checkpoint.load_latest(self.folder / "checkpoints", mend=self.is_chief)
-        if not saved and flags.init_from:
-            self.state.initial = warm_start.load(
-                self.weights, flags.init_from, flags.init_checkpoint, logits=logits
-            )
-        elif not saved:
-            experiment.load_weights(self.weights)
-        self.slots = optimizer.init_slots(self.weights, self.dtype)
-        self.averages = optimizer.init_averages(self.weights) if flags.ema_decay else {}
+        self.weights, self.slots, self.averages, self.state = setup.make_variables(experiment, flags, folder)
         self.variables = self.weights | self.slots | self.averages
-        if saved:
-            checkpoint.restore(self.variables, saved[0], self.folder)
-            self.state = state_from_json(saved[1], self.folder)
         print(
             f"{experiment.name}: {count(self.weights):,} parameters, {flags.precision} on {self.device_name}"
         )
-
-    def check_settings(self):
-        """Raise InputError if --epochs or the image files do not fit the state; decodes no image."""
-        if self.flags.epochs < self.state.epoch:
-            raise InputError(
-                f"--epochs={self.flags.epochs}: {self.folder} has been trained for {self.state.epoch} epochs;"
-                " give at least as many, or begin a new --run_dir."
-            )
-        if self.is_chief:
-            run_folder.record_flag(self.folder, "epochs", self.flags.epochs)
-        files = checks.image_files(self.experiment.dataset, self.flags)
-        if self.state.image_files not in ([], files):
-            place = self.flags.data_dir or "the generated data set"
-            raise self.other_images(f"{place} has other files ({files[0][0]} and {files[1][0]})")
-        self.state.image_files = files
-
-    def load_data(self):
-        """Load both splits. Raises InputError if they are not the images that the run began with."""
-        dataset = self.experiment.dataset
-        self.train, self.val = (cache.load_split(dataset, self.flags, split) for split in SPLITS)
-        self.steps = math.ceil(len(self.train) / self.flags.batch_size)  # of an epoch
-        checksums = [self.train.checksum, self.val.checksum]
-        distribution.check_alike([self.state.epoch, self.state.step, *checksums])
-        if self.state.data not in ([], checksums):
-            raise self.other_images(
-                f"the images in {self.train.data_dir}, or the code that reads them, differ"
-            )
-        self.state.data, self.state.data_dir = checksums, os.path.abspath(self.train.data_dir)
-        if self.is_chief:
-            membership.write(self.folder, self.train, self.val)
-
-    def other_images(self, found):
-        """The InputError for data that the run was not trained on. found: a clause about these data."""
-        numbers = [number for number, _ in self.state.image_files]
-        counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
-        place = f" in {self.state.data_dir}" if self.state.data_dir else ""
-        return InputError(
-            f"{self.folder} was trained on {counts}{place}, but {found}; continue with the same images, or"
-            " begin a new --run_dir."
-        )
+        self.train, self.val = setup.load_images(experiment.dataset, flags, folder, self.state)
+        self.steps = math.ceil(len(self.train) / flags.batch_size)  # of an epoch
+        checks.check_masks(experiment, self.train, self.val)
+        self.best_metric = checks.best_metric(experiment, self.val)
+        self.started = time.monotonic() - self.state.seconds
+        self.make_functions()
 
     def make_functions(self):
         """Make the functions of a step, a validation and a picture; each is traced when first called."""
@@ -184,9 +110,9 @@ class Training:
         return self.state.epoch == self.flags.epochs or history.stalled(self.state.history, patience)
 
     def run(self):
-        """Train to the end of the run, or until a signal; return the exit code."""
-        checks.check_masks(self.experiment, self.train, self.val)
-        self.best_metric = checks.best_metric(self.experiment, self.val)
+        """Train to the end of the run, or until a signal, and write its results; return the exit code."""
+        if self.is_chief:
+            membership.write(self.folder, self.train, self.val)
         if self.flags.tensorboard and self.is_chief:
             self.writer = tensorboard.writer(self.folder)
         self.repeat_interrupted_writes()
@@ -230,8 +156,7 @@ class Training:
         if begun != self.flags.lowering:
             print(
                 f"warning: this run began with --lowering={begun}: from here on it is no longer equal bit for"
-                " bit to a run that was never interrupted.",
-                flush=True,
+                " bit to a run that was never interrupted."
             )
 
     def batches_maker(self):
@@ -284,7 +209,7 @@ class Training:
         loss = self.train_step(*batch)
         if self.lowered is None:
             self.lowered = dict(lowering.applied() - before)
-            print(f"lowering: {lowering.described(self.lowered)}", flush=True)
+            print(f"lowering: {lowering.described(self.lowered)}")
         return loss
 
     def must_stop(self):

@@ -1,0 +1,89 @@
+"""Everything that a training needs before its first step: precision, variables, progress and images."""
+
+import os
+
+import tensorflow as tf
+
+from core.data import cache
+from core.runs import checkpoint, run_folder
+from core.runtime import distribution, precision
+from core.runtime.errors import InputError
+from core.training import checks, optimizer, warm_start
+from core.training.state import State, state_from_json
+
+
+def choose_precision(folder):
+    """Return the precision that --precision=auto stands for: a begun run's own, else the faster one.
+
+    The run folder records the choice. All workers take the choice of the first.
+    """
+    recorded = run_folder.recorded_flag(folder, "precision")
+    if recorded:
+        print(f"--precision=auto: {recorded}, as this run began")
+        return recorded
+    seconds = precision.step_seconds()
+    fastest = precision.CANDIDATES.index(min(seconds, key=seconds.get))
+    chosen = precision.CANDIDATES[distribution.gathered([fastest])[0, 0]]
+    steps = ", ".join(f"{1000 * each:.1f} ms in {name}" for name, each in seconds.items())
+    print(f"--precision=auto: {chosen}; a test step took {steps}")
+    return chosen
+
+
+def make_variables(experiment, flags, folder):
+    """Return (weights, slots, averages, state) of the last checkpoint, or of a new run.
+
+    The first three are dicts of `tf.Variable` by name; averages is empty without --ema_decay. A new
+    run begins with the weights of --init_from, or else with initial and published weights. Raises
+    InputError if the experiment's parts or the checkpoint do not fit.
+    """
+    weights = experiment.init_weights(seed=flags.seed)
+    logits = checks.check_experiment(experiment, weights)
+    saved = checkpoint.load_latest(folder / "checkpoints", mend=distribution.is_chief())
+    state = State()
+    if not saved and flags.init_from:
+        state.initial = warm_start.load(weights, flags.init_from, flags.init_checkpoint, logits=logits)
+    elif not saved:
+        experiment.load_weights(weights)
+    slots = optimizer.init_slots(weights, tf.dtypes.as_dtype(flags.precision))
+    averages = optimizer.init_averages(weights) if flags.ema_decay else {}
+    if saved:
+        checkpoint.restore(weights | slots | averages, saved[0], folder)
+        state = state_from_json(saved[1], folder)
+    if flags.epochs < state.epoch:
+        raise InputError(
+            f"--epochs={flags.epochs}: {folder} has been trained for {state.epoch} epochs; give at least as"
+            " many, or begin a new --run_dir."
+        )
+    if distribution.is_chief():
+        run_folder.record_flag(folder, "epochs", flags.epochs)
+    return weights, slots, averages, state
+
+
+def load_images(dataset, flags, folder, state):
+    """Return the `core.data.cache.Examples` of both splits, and record in the state which images they are.
+
+    Raises InputError if the run was trained on other images; before decoding, if their file names differ.
+    """
+    files = checks.image_files(dataset, flags)
+    if state.image_files not in ([], files):
+        place = flags.data_dir or "the generated data set"
+        raise _other_images(folder, state, f"{place} has other files ({files[0][0]} and {files[1][0]})")
+    train, val = (cache.load_split(dataset, flags, split) for split in ("train", "val"))
+    checksums = [train.checksum, val.checksum]
+    distribution.check_alike([state.epoch, state.step, *checksums])
+    if state.data not in ([], checksums):
+        found = f"the images in {train.data_dir}, or the code that reads them, differ"
+        raise _other_images(folder, state, found)
+    state.image_files, state.data, state.data_dir = files, checksums, os.path.abspath(train.data_dir)
+    return train, val
+
+
+def _other_images(folder, state, found):
+    """The InputError for data that a run was not trained on. found: a clause about these data."""
+    numbers = [number for number, _ in state.image_files]
+    counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
+    place = f" in {state.data_dir}" if state.data_dir else ""
+    return InputError(
+        f"{folder} was trained on {counts}{place}, but {found}; continue with the same images, or begin a"
+        " new --run_dir."
+    )
