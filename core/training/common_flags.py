@@ -1,4 +1,4 @@
-"""The flags that every experiment has, and reading flags outside the command line."""
+"""The flags that every experiment has."""
 
 import math
 import os
@@ -15,111 +15,135 @@ from core.training import optimizer
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
     """Define the common flags in a `flags.FlagValues`, with an article's defaults.
 
-    multiple: what the network's input height and width are a multiple of. Where
-    size is None there is no flag --size: the article does not resize its images.
+    name: the experiment's name. size: default height and width of the images; None if the article does
+    not resize images, and there is no flag --size then. multiple: height and width must be multiples
+    of it.
     """
-    own = {"flag_values": values}
+    new = _Definer(values)
+    new.integer("epochs", epochs, "Passes over the training images.", 1)
+    new.integer("batch_size", batch_size, "Images per training step, over all devices.", 1)
+    new.number("learning_rate", learning_rate, "Learning rate of Adam.")
+    new.must("learning_rate", lambda rate: rate > 0, "must be above 0")
+    new.number(
+        "clip_norm", clip_norm, "Scale gradients down to this global norm if theirs is larger; 0: never."
+    )
+    if size is not None:
+        new.integer("size", size, "Height and width in pixels to which images are resized.", 1, 2**14)
+        halved = f"must be a multiple of {multiple}, because the network halves the size repeatedly"
+        new.must("size", lambda size: size % multiple == 0, halved)
+    _define_recipe(new)
+    _define_data(new, name)
+    _define_device(new)
 
-    def integer(flag, default, help, lower_bound=0, upper_bound=10**9):
-        flags.DEFINE_integer(flag, default, help, lower_bound, upper_bound, **own)
 
-    def number(flag, default, help, upper_bound=1e9):
-        flags.DEFINE_float(flag, default, help, 0, upper_bound, **own)
-        must(flag, math.isfinite, "must be a number")
+class _Definer:
+    """Short ways to define flags of a `flags.FlagValues`."""
 
-    def folder(flag, default, help):
-        flags.DEFINE_string(flag, default, help, **own)
-        must(flag, lambda name: name is None or re.fullmatch(r"[^\0\r\n]+", name), "must name a folder")
+    def __init__(self, values):
+        self.own = {"flag_values": values}
 
-    def must(flag, holds, message):
-        flags.register_validator(flag, holds, message, **own)
+    def integer(self, flag, default, help, lower_bound=0, upper_bound=10**9):
+        flags.DEFINE_integer(flag, default, help, lower_bound, upper_bound, **self.own)
 
-    def needs(flag, other, allowed, message):
-        """Where flag is given, the other must have one of the values allowed."""
+    def number(self, flag, default, help, upper_bound=1e9):
+        flags.DEFINE_float(flag, default, help, 0, upper_bound, **self.own)
+        self.must(flag, math.isfinite, "must be a number")
+
+    def switch(self, flag, default, help):
+        flags.DEFINE_bool(flag, default, help, **self.own)
+
+    def choice(self, flag, default, choices, help):
+        flags.DEFINE_enum(flag, default, choices, help, **self.own)
+
+    def folder(self, flag, default, help):
+        flags.DEFINE_string(flag, default, help, **self.own)
+        self.must(flag, lambda name: name is None or re.fullmatch(r"[^\0\r\n]+", name), "must name a folder")
+
+    def must(self, flag, holds, message):
+        flags.register_validator(flag, holds, message, **self.own)
+
+    def needs(self, flag, other, allowed, message):
+        """Refuse `flag` unless the other flag has one of the allowed values."""
         flags.register_multi_flags_validator(
-            [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **own
+            [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **self.own
         )
 
-    # --- the training
-    integer("epochs", epochs, "Passes over the training images.", 1)
-    integer("batch_size", batch_size, "Images in a training step, of all devices together.", 1)
-    patience = "End after so many epochs in a row without a smaller validation loss; 0: never."
-    integer("early_stopping_patience", 0, patience)
-    number("learning_rate", learning_rate, "Step size of Adam.")
-    must("learning_rate", lambda rate: rate > 0, "must be above 0")
-    number("clip_norm", clip_norm, "Largest global norm of a gradient; 0: no clipping.")
-    decay = "Share of the kernels' weights, times the learning rate, taken off at each step (AdamW)."
-    number("weight_decay", 0, decay)
-    rate = "The learning rate after the warm-up: the same, or falling to 0 at the end."
-    flags.DEFINE_enum("schedule", "constant", optimizer.SCHEDULES, rate, **own)
-    integer("warmup_steps", 0, "Steps over which the learning rate grows to its value.")
-    dice = "Weight of the Dice loss, added to the article's in training; val_loss is without it."
-    number("dice", 0, dice, upper_bound=10)
-    average = (
-        "Validate and predict with a moving average of the weights that keeps so much of itself at each"
-        " step, such as 0.999; 0: with the weights."
-    )
-    number("ema_decay", 0, average, upper_bound=0.999999)
-    known = ", ".join(augment.BY_NAME)
-    changes = f"Random changes of what a training sees, beside the article's: some of {known}."
-    flags.DEFINE_list("augment", [], changes, **own)
-    must(
-        "augment",
-        lambda names: set(names) <= set(augment.BY_NAME),
-        f"must be some of {known}, with commas between",
-    )
-    folder("init_from", None, "Folder of a run with the same network, whose weights this run begins with.")
-    which = "With --init_from: take its epoch with the best validation metric, or its last epoch."
-    flags.DEFINE_enum("init_checkpoint", "best", ["best", "last"], which, **own)
-    integer("seed", 0, "Decides initial weights, order and every random choice.", 0, 2**63 - 1)
 
-    # --- data and folders
-    if size is not None:
-        integer("size", size, "Height and width, in pixels, that images are resized to.", 1, 2**14)
-        halved = f"must be a multiple of {multiple}: the network halves it again and again"
-        must("size", lambda size: size % multiple == 0, halved)
-    integer("limit", 0, "Use only the first so many files of each list; 0: all.")
-    bad = "Leave out files that cannot be read, and name them, in place of stopping at the first."
-    flags.DEFINE_bool("skip_bad_images", False, bad, **own)
-    share = "With --skip_bad_images: stop nevertheless if more than this share of the files is bad."
-    number("max_bad_share", 0.05, share, upper_bound=0.99)
+def _define_recipe(new):
+    """Flags that change the training, with defaults that leave it as in the articles."""
+    patience = "Stop after this many epochs in a row without a smaller validation loss; 0: never."
+    new.integer("early_stopping_patience", 0, patience)
+    decay = "Weight decay of kernels (AdamW): each step subtracts this times learning rate times weight."
+    new.number("weight_decay", 0, decay)
+    rate = "Learning rate after the warm-up: constant, or falling along a cosine to 0 after the last epoch."
+    new.choice("schedule", "constant", optimizer.SCHEDULES, rate)
+    new.integer("warmup_steps", 0, "Steps over which the learning rate grows from 0 to --learning_rate.")
+    dice = "Factor of a Dice loss that is added to the training loss; val_loss does not include it."
+    new.number("dice", 0, dice, upper_bound=10)
+    average = (
+        "Decay of an exponential moving average of the weights, such as 0.999; validation and prediction"
+        " then use the average. 0: no average."
+    )
+    new.number("ema_decay", 0, average, upper_bound=0.999999)
+    known = ", ".join(augment.BY_NAME)
+    changes = f"Random augmentations besides the article's, separated by commas: some of {known}."
+    flags.DEFINE_list("augment", [], changes, **new.own)
+    some = f"must be some of {known}, with commas between"
+    new.must("augment", lambda names: set(names) <= set(augment.BY_NAME), some)
+    origin = "Folder of a run with the same network, whose weights this run begins with."
+    new.folder("init_from", None, origin)
+    which = "With --init_from: take its epoch with the best validation metric, or its last epoch."
+    new.choice("init_checkpoint", "best", ["best", "last"], which)
+    seed = "Seed of the initial weights, the order of the images and all other random choices."
+    new.integer("seed", 0, seed, 0, 2**63 - 1)
+
+
+def _define_data(new, name):
+    """Flags of images, folders and files. name: the experiment's."""
+    new.integer("limit", 0, "Use only this many files of each split, the first ones; 0: all.")
+    bad = "Leave out unreadable files with a warning each, instead of ending at the first."
+    new.switch("skip_bad_images", False, bad)
+    share = "With --skip_bad_images: end nevertheless if a larger share of the files is unreadable."
+    new.number("max_bad_share", 0.05, share, upper_bound=0.99)
     white = (
         "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected per"
         " file, with a warning."
     )
-    integer("white_level", 0, white, 0, 2**16 - 1)
-    folder("data_dir", None, "Folder of the data set; without it, images are generated.")
-    must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
-    folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
-    folder("cache_dir", "cache", "Folder for decoded and generated images.")
-    number("checkpoint_every", 5, "Minutes between checkpoints within an epoch.")
-    flags.DEFINE_bool("tensorboard", False, "Write scalars and pictures for TensorBoard.", **own)
+    new.integer("white_level", 0, white, 0, 2**16 - 1)
+    new.folder("data_dir", None, "Folder of the data set; by default, images are generated.")
+    new.must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
+    new.folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
+    new.folder("cache_dir", "cache", "Folder for decoded and for generated images.")
+    minutes = "Minutes between checkpoints within an epoch; each epoch ends with one."
+    new.number("checkpoint_every", 5, minutes)
+    new.switch("tensorboard", False, "Write metrics and pictures for TensorBoard.")
 
-    # --- the device
+
+def _define_device(new):
+    """Flags of the computation: precision, compilation and devices."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
-        "Dtype of activations. float16, with loss scaling, is for GPUs that are too old for bfloat16. auto:"
-        " the faster of float32 and bfloat16 on this machine, measured for a second when a run begins."
+        "Dtype of the activations. float16 uses loss scaling, for GPUs too old for bfloat16. auto: the"
+        " faster of float32 and bfloat16 on this machine, measured for a second when a run begins."
     )
-    flags.DEFINE_enum("precision", "float32", dtypes, dtype, **own)
+    new.choice("precision", "float32", dtypes, dtype)
     rewrites = (
         "auto: on CPUs, traced graphs replace some convolutions by exact rewrites that need less work. off:"
         " graphs compute every operation as it is written."
     )
-    flags.DEFINE_enum("lowering", "auto", lowering.MODES, rewrites, **own)
-    flags.DEFINE_bool("xla", False, "Compile a training step with XLA.", **own)
-    devices = "One device, all GPUs of this machine, or those of all machines in TF_CONFIG."
-    flags.DEFINE_enum("strategy", "single", distribution.STRATEGIES, devices, **own)
-    resident = (
-        "Keep all decoded training images in the device's memory: for a GPU that outruns the processor."
-    )
-    flags.DEFINE_bool("data_on_device", False, resident, **own)
+    new.choice("lowering", "auto", lowering.MODES, rewrites)
+    new.switch("xla", False, "Compile the training step with XLA.")
+    devices = "One device, all GPUs of this machine, or all machines in the environment variable TF_CONFIG."
+    new.choice("strategy", "single", distribution.STRATEGIES, devices)
+    resident = "Keep all decoded training images in the device's memory, for a GPU that waits for the CPU."
+    new.switch("data_on_device", False, resident)
     same = (
-        "Same seed, same weights, bit for bit. Default: yes on a CPU without --xla, where it is free; on a"
-        " GPU some ops are slower for it."
+        "Use deterministic ops: runs with the same seed are equal bit for bit. By default on CPUs without"
+        " --xla, where it costs nothing; on GPUs some ops are slower with it."
     )
-    flags.DEFINE_bool("deterministic", None, same, **own)
-    no_gradient = "--xla has no deterministic gradient of max-pooling: leave one of them out"
-    needs("xla", "deterministic", [None, False], no_gradient)
+    new.switch("deterministic", None, same)
+    gradient = "with --xla, max-pooling has no deterministic gradient: use only one of these flags"
+    new.needs("xla", "deterministic", [None, False], gradient)
     for flag in ("xla", "data_on_device"):
-        needs(flag, "strategy", ["single"], f"--{flag} is for one device: leave it or --strategy out")
+        one_device = f"--{flag} works on one device only: use it without --strategy"
+        new.needs(flag, "strategy", ["single"], one_device)
