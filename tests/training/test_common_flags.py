@@ -32,7 +32,7 @@ def test_a_bad_flag_value_is_refused_and_named(argument, expected):
 
 
 def test_contradictory_flags_are_refused():
-    with pytest.raises(InputError, match="--resize must not be below --size"):
+    with pytest.raises(InputError, match="--resize must be at least --size"):
         cli.parse(cityscapes_labels.define_flags, ["--size=288"])
 
 
