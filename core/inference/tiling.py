@@ -35,13 +35,11 @@ def multiple(forward, weights):
 def receptive_field_radius(forward, weights, multiple):
     """Return the largest distance, in pixels along an axis, of an input that an output depends on.
 
-    The probe uses weights of the network's names and shapes that let no layer block it: positive
-    kernels; zeros where the name ends in bias, beta or mean, so that a black image stays black;
-    ones elsewhere. One row, then one column, of a black image is made bright, at each position
-    within a multiple, and the farthest output that changes is measured. Raises InputError if the
-    radius has no bound or no output changes.
+    One row, then one column, of a black image is made bright, at each position within a multiple, and
+    the farthest output that changes is measured, with `probe_weights`. Raises InputError if the radius
+    has no bound or no output changes.
     """
-    probe = {name: _probe_weight(name, variable) for name, variable in weights.items()}
+    probe = probe_weights(weights)
     width = 16 * multiple
     while width <= LARGEST_PROBE:
         distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the bright line
@@ -126,6 +124,15 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
             columns = slice(first_column, min(last_column, width))
             kept = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
             yield rows, columns, [output[kept] for output in function(pixels)]
+
+
+def probe_weights(weights):
+    """Return weights of the same names and shapes that let no layer block a bright pixel.
+
+    Kernels are positive. Weights whose names end in bias, beta or mean are zero, so that a black image
+    stays black; all others are one.
+    """
+    return {name: _probe_weight(name, variable) for name, variable in weights.items()}
 
 
 def _probe_weight(name, variable):

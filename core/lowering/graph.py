@@ -5,6 +5,7 @@ stands a gradient that a rewrite would lose.
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -80,3 +81,24 @@ def before_cast(x):
 def _uses(x):
     """How many ops take x's values so far; asking for its shape is no use."""
     return sum(op.type != "Shape" for op in set(x.consumers()))
+
+
+def custom_gradient(function):
+    """`tf.custom_gradient` that gives the gradient's ops the name scope of the call, as TensorFlow does.
+
+    Profiles and graph views then show which call a backward op belongs to.
+    """
+
+    @tf.custom_gradient
+    @functools.wraps(function)
+    def scoped(*args):
+        scope = "/".join(filter(None, ["gradient_tape", tf.get_current_name_scope()]))
+        result, gradient = function(*args)
+
+        def scoped_gradient(upstream):
+            with tf.name_scope(f"{scope}/"):
+                return gradient(upstream)
+
+        return result, scoped_gradient
+
+    return scoped

@@ -6,7 +6,7 @@ The layouts are those of `core.ops`: kernels of transposed convolutions are [h, 
 import numpy as np
 import tensorflow as tf
 
-from core.lowering import policy
+from core.lowering import graph, policy
 
 
 def conv2d_transpose(x, kernel, strides, padding):
@@ -29,7 +29,7 @@ def plain_conv2d_transpose(x, kernel, strides, padding):
     return tf.nn.conv2d_transpose(x, kernel, output_shape, strides=strides, padding=padding)
 
 
-@tf.custom_gradient
+@graph.custom_gradient
 def _with_kernel_gradient_by_products(x, kernel):
     """[B, H, W, I] -> [B, 2H, 2W, O]: nine products of matrices make the gradient of the kernel."""
 

@@ -12,7 +12,7 @@ The layouts are those of `core.ops`.
 import numpy as np
 import tensorflow as tf
 
-from core.lowering import policy
+from core.lowering import graph, policy
 
 MIN_CHANNEL_PRODUCT = 2**14  # input times output channels from which the transforms are worth their time
 WINDOW = 4  # output rows that one window of six input rows gives
@@ -52,7 +52,7 @@ def conv2d(x, kernel, strides, padding):
     return winograd_conv2d(x, kernel)
 
 
-@tf.custom_gradient
+@graph.custom_gradient
 def winograd_conv2d(x, kernel):
     """`tf.nn.conv2d` of a 3x3 kernel, SAME, stride 1: [B, H, W, I] -> [B, H, W, O].
 

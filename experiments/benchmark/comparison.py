@@ -32,6 +32,7 @@ from pathlib import Path
 
 from absl import flags
 
+from core import lowering
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
@@ -58,6 +59,7 @@ def define_flags(values):
     """Define the flags of the benchmark."""
     own = {"flag_values": values}
     peers = f"Baselines that run the same network: any of {', '.join(PEERS)}, separated by commas."
+    rewrites = "Exact rewrites of this code's convolutions on CPUs: auto, or off."
     torch_python = "The Python interpreter that has PyTorch."
     openvino_python = "The Python interpreter that has OpenVINO and PyTorch; default: --torch_python."
     flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
@@ -66,6 +68,7 @@ def define_flags(values):
     )
     flags.DEFINE_integer("batch_size", 16, "Images per step.", lower_bound=1, **own)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", **own)
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, rewrites, **own)
     flags.DEFINE_list("peers", [], peers, **own)
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
@@ -97,7 +100,9 @@ def run(flags):
                     f"--peers: {name} has another number of parameters for {settings['network']}, so it"
                     " is another network; correct its baseline, or leave it out."
                 )
-    asked = {name: flags[name].value for name in ("experiment", "mode", "precision", "batch_size")}
+    asked = {
+        name: flags[name].value for name in ("experiment", "mode", "precision", "batch_size", "lowering")
+    }
     metrics = asked | table.summarise(measurements)
     print(json.dumps(metrics) if flags.json else table.render(metrics))
     return 0
@@ -134,7 +139,8 @@ def can_import(python, packages):
 def _settings(flags):
     """The settings of every measurement, as JSON values. Fills the cache of images."""
     module = article(flags.experiment)
-    arguments = [f"--{name}={flags[name].value}" for name in ("batch_size", "precision", "cache_dir")]
+    passed = ("batch_size", "precision", "lowering", "cache_dir")
+    arguments = [f"--{name}={flags[name].value}" for name in passed]
     article_flags = cli.parse(module.define_flags, arguments)
     experiment = module.experiment(article_flags)
     with contextlib.redirect_stdout(sys.stderr):

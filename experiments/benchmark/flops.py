@@ -51,10 +51,15 @@ def multiply_adds(ops):
 
 def needed_ops(graph):
     """The set of ops that a function graph's results depend on. TensorFlow runs only these."""
-    needed, found = set(), [*(output.op for output in graph.outputs), *graph.control_outputs]
-    while found:
-        op = found.pop()
-        if op not in needed:
-            needed.add(op)
-            found += [*(each.op for each in op.inputs), *op.control_inputs]
-    return needed
+    return ancestors([*(output.op for output in graph.outputs), *graph.control_outputs])
+
+
+def ancestors(ops):
+    """The set of some graph ops and all ops that they depend on."""
+    found, waiting = set(), list(ops)
+    while waiting:
+        op = waiting.pop()
+        if op not in found:
+            found.add(op)
+            waiting += [*(each.op for each in op.inputs), *op.control_inputs]
+    return found

@@ -1,5 +1,7 @@
 """What the benchmark prints: the fastest measurement of each implementation, and ratios."""
 
+from core import lowering
+
 COLUMNS = {  # heading -> metric and format
     "images/s": ("images_per_second", ".1f"),
     "step s": ("step_seconds", ".4f"),
@@ -29,6 +31,7 @@ def summarise(measurements):
     gflops = gflop * metrics["images_per_second"]
     versions = [each[0]["versions"] for each in measurements.values()]
     return metrics | {
+        "rules": ours[0]["rules"],
         "gflop_per_image": gflop,
         "gflops": gflops,
         "share_of_limit": gflops / limit,
@@ -56,6 +59,7 @@ def render(metrics):
         "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),
         "             {memory_gb_per_s:.1f} GB/s in memory".format(**metrics),
         "the network: {gflop_per_image:.3f} GFLOP per image".format(**metrics),
+        f"lowering: {lowering.described(metrics['rules'])}",
         f"{'':<14}" + "".join(f"{heading:>13}" for heading in COLUMNS),
     ]
     for name, each in {"this code": metrics, **metrics["peers"]}.items():

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import tensorflow as tf
 
+from core import lowering
 from core.data import batches, cache
 from core.inference.evaluate import make_predict
 from core.runtime import cli, device
@@ -23,20 +24,25 @@ def measure(spec):
     """Metrics of a step of training, of prediction, or of the training input pipeline alone.
 
     spec.module: the experiment's module; spec.flags: its arguments; spec.mode: one of MODES.
-    Adds to `measurement.metrics`: GFLOP per image, the numbers of parameters [trained, all],
-    the device's name and the versions.
+    Adds to `measurement.metrics`: how often each rule of lowering was applied, GFLOP per image, the
+    numbers of parameters [trained, all], the device's name and the versions.
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
     experiment = module.experiment(flags)
     device_name = device.set_up(flags)
+    lowering.configure(flags.lowering)
     weights = experiment.init_weights(seed=flags.seed)
     examples = feed(experiment, flags, spec.mode)
     batch = [tf.TensorSpec(each.shape, each.dtype) for each in next(examples)]
     step, gflop = _step(spec.mode, experiment, weights, flags, examples)
     trained = {name: variable for name, variable in weights.items() if variable.trainable}
+    before = lowering.applied()
+    metrics = measurement.measure_steps(step, flags.batch_size, spec.seconds)
+    rules = dict(lowering.applied() - before)
     return {
-        **measurement.measure_steps(step, flags.batch_size, spec.seconds),
+        **metrics,
+        "rules": rules,
         "gflop_per_image": gflop(*batch) / flags.batch_size,
         "parameters": [count(trained), count(weights)],
         "device": device_name,

@@ -104,7 +104,7 @@ def counted_by_hand(weights, pixels):
     return total
 
 
-@pytest.mark.parametrize("name", ["oxford_pets", "cityscapes_labels", "dubai_aerial"])
+@pytest.mark.parametrize("name", ARTICLES)
 def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
     experiment, ours, settings = network_of(name)
     model = keras_baselines.NETWORKS[settings["network"]](settings["filters"], settings["channels"])
@@ -200,6 +200,7 @@ def test_our_measurement_uses_every_image_in_full_batches(mode, images, pairs, t
     assert 0.5 * passes * plain <= metrics["gflop_per_image"] <= passes * plain  # lowering may need fewer
     assert metrics["images_per_second"] == 4 / metrics["step_seconds"] > 0
     assert metrics["parameters"] == [1_961_152, 1_961_152]
+    assert ("nearest_then_skip" in metrics["rules"]) == (mode != "input")
     module = article("cityscape_road")
     flags = cli.parse(module.define_flags, arguments)
     feed = this_code.feed(module.experiment(flags), flags, mode)
@@ -219,7 +220,12 @@ def metrics_of(rate, **metrics):
 
 
 def test_ratios_and_shares_use_the_fastest_measurements():
-    ours = {"gflop_per_image": 2.0, "device": "1 CPU cores", "versions": {"numpy": "2"}}
+    ours = {
+        "gflop_per_image": 2.0,
+        "device": "1 CPU cores",
+        "versions": {"numpy": "2"},
+        "rules": {"winograd": 3},
+    }
     measurements = {
         "machine": [
             {"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}},
@@ -277,7 +283,7 @@ def programs():
     step = metrics_of(8.0, first_step_at=time.time(), parameters=[2, 3])
     return {
         "machine": program({"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}}),
-        "ours": program({**step, "gflop_per_image": 1.0, "device": "no device"}),
+        "ours": program({**step, "gflop_per_image": 1.0, "device": "no device", "rules": {}}),
         "keras": program(step),
     }
 

@@ -1,0 +1,144 @@
+"""The operations of a network, read from its traced graph.
+
+An operation is a call of a public function of `core.ops` together with the TensorFlow ops that
+follow it in the model, such as an activation or a concatenation. Ops before the first call,
+such as the scaling of the images, are an operation of their own.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import re
+
+import tensorflow as tf
+
+from core import ops
+from experiments.benchmark import flops
+
+SCOPE = "operation"  # the calls' name scopes: operation0, operation1, ...
+PASSIVE = ("Cast", "Identity", "StopGradient")  # TensorFlow ops that an operation's name leaves out
+
+
+@dataclasses.dataclass
+class Operation:
+    """One line of a summary.
+
+    index: the number of the call of `core.ops`, from 0; -1 for the ops before the first call.
+    name: of the function called, and the types of the ops that follow; weights: names of the
+    variables it reads; parameters: their elements; output: its last tensor [B, H, W, C].
+    """
+
+    index: int
+    name: str
+    weights: tuple[str, ...]
+    parameters: int
+    multiply_adds: int
+    output: tf.Tensor
+
+
+@contextlib.contextmanager
+def scopes():
+    """A block in which each call of a public function of `core.ops` opens a name scope of its own.
+
+    Yields the list of the names of the functions called so far. A call within a call opens none.
+    TensorFlow repeats the scope in the names of the ops that compute the gradient.
+    """
+    public = {
+        name: value for name, value in vars(ops).items() if inspect.isfunction(value) and name[0] != "_"
+    }
+    calls, inside = [], False
+
+    def scoped(name, function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            nonlocal inside
+            if inside:
+                return function(*args, **kwargs)
+            calls.append(name)
+            inside = True
+            try:
+                with tf.name_scope(f"{SCOPE}{len(calls) - 1}"):
+                    return function(*args, **kwargs)
+            finally:
+                inside = False
+
+        return call
+
+    try:
+        for name, function in public.items():
+            setattr(ops, name, scoped(name, function))
+        yield calls
+    finally:
+        for name, function in public.items():
+            setattr(ops, name, function)
+
+
+def index_of(op_name):
+    """The number of the call that made an op, from the op's name; None for an op of the model."""
+    match = re.search(rf"{SCOPE}(\d+)", op_name)
+    return int(match[1]) if match else None
+
+
+def by_call(images, logits):
+    """Number of the call -> the ops between images and logits that it made, in order of creation.
+
+    images, logits: symbolic tensors of a graph in which the forward pass was traced within `scopes`.
+    An op of the model belongs to the call before it.
+    """
+    needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
+    for op in logits.graph.get_operations():  # in order of creation, so inputs come first
+        index = index_of(op.name)
+        current = current if index is None else index
+        is_value = op.outputs and op.outputs[0].dtype.is_floating
+        if is_value and any(each.op in depending for each in op.inputs):
+            depending.add(op)
+            if op in needed:
+                groups.setdefault(current, []).append(op)
+    return groups
+
+
+def of_network(forward, weights, shape, *, training=False):
+    """The list of `Operation`s of a forward pass for float32 images of a shape [B, H, W, 3].
+
+    forward: as in `core.experiment.Experiment`; weights: name -> `tf.Variable`.
+    """
+    with scopes() as calls:
+        function = tf.function(
+            lambda images: forward(weights, images, training=training, seed=tf.constant([0, 0], tf.int64)),
+            autograph=False,
+        )
+        graph = function.get_concrete_function(tf.TensorSpec(shape)).graph
+    names = {id(variable.handle): name for name, variable in weights.items()}
+    variables = {inner.op: names[id(outer)] for outer, inner in graph.captures if id(outer) in names}
+    groups = by_call(graph.inputs[0], graph.outputs[0])
+    depending = {op for group in groups.values() for op in group}
+    operations = []
+    for index, group in sorted(groups.items()):
+        read = _variables(group, depending, variables)
+        types = [op.type for op in group if index_of(op.name) is None]
+        types = [each for each in types if each not in PASSIVE]
+        operations.append(
+            Operation(
+                index=index,
+                name=", ".join([*calls[max(index, 0) : index + 1], *types]),
+                weights=tuple(read),
+                parameters=sum(weights[name].shape.num_elements() for name in read),
+                multiply_adds=flops.multiply_adds(group),
+                output=group[-1].outputs[0],
+            )
+        )
+    return operations
+
+
+def _variables(group, depending, variables):
+    """The names of the variables that ops read, directly or through ops that do not see the images."""
+    names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
+    while waiting:
+        op = waiting.pop(0)
+        if op not in seen and op not in depending:
+            seen.add(op)
+            if op in variables:
+                names[variables[op]] = None
+            waiting += [each.op for each in op.inputs]
+    return list(names)

@@ -1,0 +1,71 @@
+"""The receptive field of every operation of a network, found by probing it with bright lines."""
+
+import numpy as np
+import tensorflow as tf
+
+from core import lowering
+from core.inference import tiling
+from experiments.benchmark import operations
+
+LARGEST_PROBE = 2048  # pixels along a side
+
+
+def sides(forward, weights):
+    """Number of the call -> the side of the receptive field of its output, in pixels of the image.
+
+    A side is the larger of height and width. It is None where the receptive field has no bound
+    below about LARGEST_PROBE, and where the output is no feature map. The probe's weights are
+    `tiling.probe_weights`: black images, except for one bright row or column at each position
+    within the network's multiple; the changed outputs tell which inputs they depend on.
+    """
+    probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
+    length = 16 * multiple
+    while True:
+        by_axis = [_sides(forward, probe, multiple, length, axis) for axis in (1, 2)]
+        found = {index: _larger(*(each[index] for each in by_axis)) for index in by_axis[0]}
+        if None not in found.values() or 2 * length > LARGEST_PROBE:
+            return found
+        length *= 2
+
+
+def _larger(first, second):
+    return None if None in (first, second) else max(first, second)
+
+
+def _sides(forward, probe, multiple, length, axis):
+    """Number of the call -> side along an axis (1: height, 2: width), from images of that length."""
+    bright = length // 2 + np.arange(multiple)  # one bright line per image; the last image has none
+    images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
+    images[np.arange(multiple), :, bright] = 1000
+    images = images if axis == 2 else images.swapaxes(1, 2)
+
+    @tf.function(autograph=False)
+    def changed(images):
+        with operations.scopes():
+            logits = forward(probe, images)
+        outputs = {call: ops[-1].outputs[0] for call, ops in operations.by_call(images, logits).items()}
+        return {
+            call: tf.reduce_any(y[:-1] != y[-1:], axis=[3 - axis, 3]) if y.shape.rank == 4 else None
+            for call, y in outputs.items()
+        }
+
+    with lowering.disabled():
+        masks = changed.get_concrete_function(tf.TensorSpec(images.shape))(images)
+    return {
+        call: None if mask is None else _side(mask.numpy(), bright, length) for call, mask in masks.items()
+    }
+
+
+def _side(changed, bright, length):
+    """The side of the largest receptive field, or None if it may reach over the image's border.
+
+    changed: bool [multiple, places]: the outputs along the axis that each bright line changes.
+    Outputs a multiple apart have receptive fields of the same size.
+    """
+    if changed[:, [0, -1]].any() or not changed.any():
+        return None
+    multiple, places = changed.shape
+    stride = length / places
+    line, place = np.nonzero(changed)
+    offset, kind = bright[line] - place * stride, place % round(multiple / stride)
+    return max(int(np.ptp(offset[kind == each])) + 1 for each in np.unique(kind))

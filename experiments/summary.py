@@ -1,0 +1,151 @@
+"""Print a network's operations: shapes, parameters, GFLOP, receptive fields and, with --time, their cost.
+
+All of it is read from the traced graph of the network as its code stands, so an edited op or
+model shows at once. A line is one call of a function of `core.ops` with the TensorFlow ops that
+follow it. GFLOP are 10^9 operations per image in prediction, a multiply-add counts as two. The
+receptive field is the side, in pixels, of the largest area of the image that one output depends
+on; a dash stands for no bound.
+
+--time profiles training steps on this machine's CPU, with --lowering=off and with auto: for each
+line the milliseconds and the MiB that its ops allocate, in the forward and in the backward pass.
+A line that lowering merged into another costs nothing.
+
+Run: python -m experiments.summary --experiment=cityscape_road
+     python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
+"""
+
+from pathlib import Path
+
+import tensorflow as tf
+from absl import flags
+
+from core import lowering
+from core.inference import tiling
+from core.runs import run_folder
+from core.runtime import cli, device
+from core.runtime.errors import InputError
+from core.weights import count
+from experiments import article
+from experiments.benchmark import op_times, operations, receptive_fields
+
+
+def define_flags(values):
+    """Define the flags of the command."""
+    own = {"flag_values": values}
+    precision = "Dtype of activations with --time; default: the experiment's or the run's."
+    flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
+    flags.DEFINE_string("run_dir", None, "Folder of a run, instead of --experiment.", **own)
+    flags.DEFINE_integer("size", None, "Side of the images; default: the experiment's.", 1, 2**14, **own)
+    flags.DEFINE_bool("time", False, "Measure the cost of every line in training steps.", **own)
+    flags.DEFINE_integer("batch_size", 16, "Images per step with --time.", 1, **own)
+    flags.DEFINE_integer("steps", 5, "Profiled steps with --time.", 1, **own)
+    flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], precision, **own)
+
+
+def run(flags):
+    """Print the summary; returns 0. Raises InputError if no experiment or run is named."""
+    experiment, own_flags = _experiment(flags)
+    side = flags.size or _side(experiment, own_flags)
+    weights = experiment.init_weights(seed=own_flags.seed)
+    multiple = tiling.multiple(experiment.forward, weights)
+    if side % multiple:
+        raise InputError(f"--size={side}: must be a multiple of {multiple} for this network.")
+    with lowering.disabled():
+        found = operations.of_network(experiment.forward, weights, [1, side, side, 3])
+    fields = receptive_fields.sides(experiment.forward, weights)
+    print(f"{experiment.name}, images of {side}x{side} pixels")
+    print("\n".join(table(found, fields, count(weights))))
+    if flags.time:
+        precision = flags.precision or own_flags.precision
+        print(f"\nper step of {flags.batch_size} images, {precision} on {device.set_up(own_flags)}")
+        images = 255 * tf.random.stateless_uniform([flags.batch_size, side, side, 3], [0, 0])
+        costs, rules = op_times.measure(experiment, weights, tf.cast(images, precision), steps=flags.steps)
+        with lowering.disabled():
+            trained = operations.of_network(experiment.forward, weights, images.shape, training=True)
+        print("\n".join(cost_table(trained, costs)))
+        print(f"lowering: {lowering.described(rules)}")
+    return 0
+
+
+def _experiment(flags):
+    """The experiment that the flags name, and its own flags or the flags of its run."""
+    if bool(flags.experiment) == bool(flags.run_dir):
+        raise InputError("--experiment, --run_dir: give one of them, such as --experiment=cityscape_road.")
+    if flags.time and tf.config.list_physical_devices("GPU"):
+        raise InputError("--time: measures CPUs only; hide the GPUs with CUDA_VISIBLE_DEVICES=-1.")
+    if flags.experiment:
+        module = article(flags.experiment)
+        own_flags = cli.parse(module.define_flags)
+    else:
+        module = article(run_folder.experiment_name(Path(flags.run_dir)))
+        own_flags = run_folder.read_flags(Path(flags.run_dir), module.define_flags, without=("data_dir",))
+    return module.experiment(own_flags), own_flags
+
+
+def _side(experiment, own_flags):
+    """The side of an experiment's images in pixels: the size that they are resized to, or the patches'."""
+    side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
+    if not side:
+        raise InputError("--size: give the side of the images; the experiment's flags do not say it.")
+    return side
+
+
+def table(found, fields, parameters):
+    """The lines of text for a list of `Operation`s; fields: number of the call -> receptive field."""
+    head = ("operation", "weights", "output", "parameters", "GFLOP", "receptive field")
+    rows = [
+        (
+            each.name,
+            _common_name(each.weights),
+            " x ".join(str(size) for size in each.output.shape[1:]),
+            f"{each.parameters:,}" if each.parameters else "",
+            f"{2e-9 * each.multiply_adds:.4f}" if each.multiply_adds else "",
+            str(fields.get(each.index) or "-"),
+        )
+        for each in found
+    ]
+    gflop = 2e-9 * sum(each.multiply_adds for each in found)
+    return _aligned([head, *rows, ("total", "", "", f"{parameters:,}", f"{gflop:.4f}", "")], left=2)
+
+
+def _common_name(names):
+    """The names of an operation's variables, shortened to the layer's name if all share it."""
+    layers = {name.rpartition("/")[0] for name in names}
+    return layers.pop() if len(names) > 1 and len(layers) == 1 else ", ".join(names)
+
+
+def cost_table(found, costs):
+    """The lines of text for the costs of the `Operation`s of a training step, by mode of lowering."""
+    columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
+    titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
+    top = ("", "", *[cell for title in titles for cell in (title, *[""] * (len(costs) - 1))])
+    rows = [top, ("operation", "weights", *[mode for _, mode in 2 * columns])]
+
+    def add_row(name, weights, calls):
+        cells = [[costs[mode][direction, call] for call in calls] for direction, mode in columns]
+        milliseconds = [sum(cost.milliseconds for cost in cell) for cell in cells]
+        mebibytes = [sum(cost.allocated for cost in cell) / 2**20 for cell in cells]
+        numbers = (f"{each:.1f}" if each else "" for each in (*milliseconds, *mebibytes))
+        rows.append((name, weights, *numbers))
+
+    for each in found:
+        add_row(each.name, _common_name(each.weights), [each.index])
+    add_row("loss and rest", "", [op_times.REST])
+    add_row("total", "", [*(each.index for each in found), op_times.REST])
+    return _aligned(rows, left=2)
+
+
+def _aligned(rows, *, left):
+    """Rows of cells as lines with aligned columns, the first `left` of them to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(
+            f"{cell:<{width}}" if index < left else f"{cell:>{width}}"
+            for index, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    cli.main(define_flags, run)
