@@ -22,7 +22,7 @@ from experiments import evaluate as verb
 
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_metrics_equal_the_validation_of_the_training(road_run, tmp_path, name):
-    flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name)
+    flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name, lowering="auto")
     restored = restore.restore(flags, article, data=True)
     results, folder = report.evaluate(restored, "val", tmp_path / "out")
     row = checkpoint.load(road_run / "checkpoints" / f"{name}.npz")[1]["history"][-1]
@@ -54,7 +54,7 @@ def test_metrics_equal_the_validation_of_the_training(road_run, tmp_path, name):
 
 def test_each_evaluation_has_a_folder_of_its_own(road_run, tmp_path):
     shutil.copytree(road_run, tmp_path / "run")
-    flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best")
+    flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best", lowering="auto")
     restored = restore.restore(flags, article, data=True)
     folders = [report.evaluate(restored, "train")[1] for _ in range(2)]
     assert folders == [tmp_path / "run/evaluation" / name for name in ("train_best", "train_best_2")]

@@ -34,7 +34,9 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("core", "expe
 
 @pytest.fixture(scope="module")
 def run(road_run):
-    return restore.restore(SimpleNamespace(run_dir=str(road_run), checkpoint="best"), article)
+    return restore.restore(
+        SimpleNamespace(run_dir=str(road_run), checkpoint="best", lowering="auto"), article
+    )
 
 
 def test_an_export_loads_without_this_project_and_equals_predict(run, road_run, tmp_path):

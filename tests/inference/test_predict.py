@@ -41,7 +41,9 @@ def run(road_run):
 
 
 def restored(folder, name="best", **options):
-    return restore.restore(SimpleNamespace(run_dir=str(folder), checkpoint=name), article, **options)
+    return restore.restore(
+        SimpleNamespace(run_dir=str(folder), checkpoint=name, lowering="auto"), article, **options
+    )
 
 
 def segment(run, paths, output_dir, **options):

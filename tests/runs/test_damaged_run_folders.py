@@ -26,7 +26,7 @@ def claim(run_dir, *arguments):
 
 def load(run_dir):
     """Restore the run as evaluate, predict and export do."""
-    restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last"), article)
+    restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last", lowering="auto"), article)
 
 
 both_uses = pytest.mark.parametrize("use", [claim, load])
