@@ -99,12 +99,19 @@ def shared_cache(tmp_path_factory):
 @pytest.fixture
 def pairs(tmp_path):
     """A folder of six training and three validation pairs, 64x32, with road in the lower half."""
-    for split, count in (("train", 6), ("val", 3)):
-        folder = tmp_path / "pairs" / split
-        folder.mkdir(parents=True)
+    return write_pairs(tmp_path / "pairs", train=6, val=3)
+
+
+def write_pairs(folder, **counts):
+    """Write `write_pair` files SPLIT/1.jpg and so on, all different; return the folder.
+
+    counts: split -> number of files.
+    """
+    for position, (split, count) in enumerate(counts.items()):
+        (folder / split).mkdir(parents=True)
         for index in range(count):
-            write_pair(folder / f"{index + 1}.jpg", seed=index)
-    return tmp_path / "pairs"
+            write_pair(folder / split / f"{index + 1}.jpg", seed=100 * position + index)
+    return folder
 
 
 def decoded(folder, images, masks, rows=None):
@@ -144,11 +151,8 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 def road_run(tmp_path_factory):
     """The folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
     folder = tmp_path_factory.mktemp("road")
-    for split, count, first in (("train", 8, 0), ("val", 5, 100)):
-        (folder / "pairs" / split).mkdir(parents=True)
-        for index in range(count):
-            write_pair(folder / "pairs" / split / f"{index + 1}.jpg", seed=first + index)
-    folders = [f"--data_dir={folder / 'pairs'}", f"--cache_dir={folder / 'cache'}"]
+    pairs = write_pairs(folder / "pairs", train=8, val=5)
+    folders = [f"--data_dir={pairs}", f"--cache_dir={folder / 'cache'}"]
     values = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
     loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
     return folder / "run"

@@ -52,23 +52,3 @@ def test_photos_with_other_suffixes_and_folders_of_any_letter_case_are_found(pet
     (pets / "Images/a_1.png").touch()
     with pytest.raises(InputError, match="has the same name"):
         DATASET.find(pets, "train")
-
-
-@pytest.mark.parametrize(
-    "damage, expected",
-    [
-        (lambda pets: (pets / "annotations/trainval.txt").unlink(), "trainval.txt"),
-        (lambda pets: (pets / "annotations/trainval.txt").write_text("\n\n"), "no names"),
-        (lambda pets: (pets / "annotations/trainval.txt").write_bytes(b"\xff\xfe\x00"), "trainval.txt"),
-        (lambda pets: (pets / "annotations/trainval.txt").write_text("../../etc/x 1"), "is a path"),
-        (lambda pets: (pets / "images/a_1.jpg").unlink(), "a_1.jpg: missing"),
-        (lambda pets: (pets / "annotations/trimaps/c_3.png").unlink(), "c_3.png: missing"),
-        (lambda pets: Image.new("L", (40, 24), 1).save(pets / "annotations/trimaps/a_1.png"), "40x24"),
-        (lambda pets: Image.new("L", (24, 40), 4).save(pets / "annotations/trimaps/a_1.png"), "1, 2 and 3"),
-        (lambda pets: Image.new("RGB", (24, 40)).save(pets / "annotations/trimaps/a_1.png"), "RGB"),
-    ],
-)
-def test_wrong_lists_and_files_are_named(pets, damage, expected):
-    damage(pets)
-    with pytest.raises(InputError, match=expected):
-        DATASET.read(DATASET.find(pets, "train")[0], "train")

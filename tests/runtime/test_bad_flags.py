@@ -27,7 +27,7 @@ BAD_ARGUMENTS = """
     --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
     --flagfile --flagfile=/no/such.cfg --flagfile=/
 """.split()
-BAD_ARGUMENTS.append("--data_dir=" + "x" * 5000)
+BAD_ARGUMENTS += ["--data_dir=" + "x" * 5000, "--cache_dir=two\nlines"]
 
 
 @pytest.mark.parametrize("name", NUMERIC)
@@ -50,6 +50,11 @@ def test_bad_arguments_are_refused(argument):
 def test_flags_that_exclude_each_other_are_refused(arguments):
     with refused(arguments.split()[0]):
         cli.parse(cityscape_road.define_flags, arguments.split())
+
+
+def test_a_bad_flag_ends_a_command_with_one_line(exit_message, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["test", "--no_such_flag=1"])
+    assert_one_sentence(exit_message(print), "no_such_flag")
 
 
 def test_arguments_that_are_not_utf_8_are_refused(tmp_path):

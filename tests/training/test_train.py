@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import write_pair
 from PIL import Image
 from small_networks import small
 
@@ -189,22 +188,6 @@ def test_training_steps_equal_keras(clip_norm, weight_decay):
         assert float(step(images, masks, 1.0, [0, number])) == pytest.approx(float(expected), rel=1e-5)
     for name in ours:
         np.testing.assert_allclose(ours[name], keras[name], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "damage, expected",
-    [
-        (lambda train: (train / "4.jpg").write_bytes(b""), "4.jpg: not a readable image"),
-        (lambda train: Image.new("RGB", (64, 64)).save(train / "4.jpg"), "64x64 is not a pair"),
-        (lambda train: [path.unlink() for path in train.iterdir()], "no pairs"),
-        (lambda train: [write_pair(path, road=(128, 128, 0)) for path in train.iterdir()], "--road_rgb"),
-    ],
-    ids=["empty file", "no colours", "no files", "no road"],
-)
-def test_unusable_data_are_named_with_the_cure(start, pairs, damage, expected):
-    damage(pairs / "train")
-    with pytest.raises(InputError, match=expected):
-        start("run")
 
 
 def test_tensorboard_writes_events_or_is_refused_without_its_package(start, tmp_path, monkeypatch):
