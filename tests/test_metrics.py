@@ -17,7 +17,7 @@ def test_confusion_matrix_counts_truth_in_rows():
     np.testing.assert_array_equal(metrics.confusion_matrix(truth, prediction, 4), expected)
 
 
-def test_class_ids_of_one_logit_and_of_many():
+def test_class_ids_from_one_logit_and_from_many():
     one = tf.constant([[[[-0.1], [0.1], [0.0]]]])
     np.testing.assert_array_equal(metrics.class_ids(one), [[[0, 1, 0]]])
     many = tf.constant([[[[3.0, 1.0, 2.0], [0.0, 5.0, 9.0]]]])
@@ -51,7 +51,7 @@ def test_iou_is_not_dice():
     assert metrics.iou(np.array([[6, 1], [1, 2]]))[1] == 2 / 4  # Dice would be 4 / 6
 
 
-def test_binary_metrics_are_of_class_one():
+def test_binary_metrics_describe_class_1():
     found = metrics.binary(np.array([[6, 1], [3, 2]]))
     assert found == {"iou": 2 / 6, "accuracy": 8 / 12, "precision": 2 / 3, "recall": 2 / 5}
 
@@ -134,7 +134,7 @@ def test_cross_entropy_with_ignored_pixels_and_class_weights_by_hand(classes, we
 
 
 @pytest.mark.parametrize("classes", [1, 4])
-def test_ignored_pixels_have_no_gradient_and_the_loss_is_keras(classes):
+def test_ignored_pixels_have_no_gradient_and_the_loss_equals_keras(classes):
     logits, masks, _ = ignored_example(classes)
     logits = tf.constant(logits)
     loss = losses.binary_cross_entropy if classes == 1 else losses.categorical_cross_entropy

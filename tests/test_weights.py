@@ -1,4 +1,4 @@
-"""Initial values: bounds, spread, and that they follow from seed and name alone."""
+"""Initial values have the range and deviation of their distribution and depend only on seed and name."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from core import weights
 SHAPE = (3, 3, 20, 40)
 
 
-def test_glorot_uniform_fills_its_bounds():
+def test_glorot_uniform_fills_its_range_with_the_right_deviation():
     limit = np.sqrt(6 / (9 * (20 + 40)))
     value = weights.glorot_uniform("conv", SHAPE, seed=0).numpy()
     assert np.abs(value).max() <= limit
@@ -17,7 +17,7 @@ def test_glorot_uniform_fills_its_bounds():
     assert value.std() == pytest.approx(limit / np.sqrt(3), rel=0.02)
 
 
-def test_he_normal_has_the_spread_and_the_cut_of_keras():
+def test_he_normal_has_the_deviation_and_truncation_of_keras():
     value = weights.he_normal("conv", SHAPE, seed=0).numpy()
     reference = keras.initializers.HeNormal(seed=0)(SHAPE).numpy()
     assert value.std() == pytest.approx(np.sqrt(2 / 180), rel=0.02)
@@ -25,7 +25,7 @@ def test_he_normal_has_the_spread_and_the_cut_of_keras():
     assert np.abs(value).max() == pytest.approx(np.abs(reference).max(), rel=0.02)
 
 
-def test_a_value_follows_from_seed_and_name_alone():
+def test_initial_values_depend_only_on_seed_and_name():
     def value(name, seed):
         return weights.glorot_uniform(name, SHAPE, seed=seed).numpy()
 
@@ -34,7 +34,7 @@ def test_a_value_follows_from_seed_and_name_alone():
     assert not np.array_equal(value("a", 1), value("a", 2))
 
 
-def test_count_counts_every_scalar():
-    made = weights.batch_norm("norm", 5) | {"bias": weights.zeros("bias", 3)}
-    assert weights.count(made) == 23
-    assert [variable.trainable for variable in made.values()] == [True, True, False, False, True]
+def test_count_is_the_number_of_scalars():
+    variables = weights.batch_norm("norm", 5) | {"bias": weights.zeros("bias", 3)}
+    assert weights.count(variables) == 23
+    assert [variable.trainable for variable in variables.values()] == [True, True, False, False, True]
