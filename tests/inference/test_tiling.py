@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from core import ops
+from core import lowering, ops
 from core.inference import tiling
+from core.lowering import policy
 from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road_unet
 from core.runtime.errors import InputError
 
@@ -46,14 +47,17 @@ def test_tiles_give_the_logits_of_the_whole_image(name):
         assert np.abs(tiles(overlap=multiple) - whole).max() > 1e-3
 
 
-def test_tiles_give_the_logits_of_the_whole_image_in_bfloat16():
+def test_tiles_give_the_logits_of_the_whole_image_in_bfloat16(monkeypatch):
     """Fails if windows of Winograd's convolution begin at other rows than in the whole image."""
+    monkeypatch.setattr(policy, "_has_amx", lambda: False)  # where it is, the rule is off in bfloat16
+    before = lowering.applied()["winograd"]
     weights = pets_unet.init_weights(seed=0, filters=(16, 16, 16, 16, 128), classes=3)
     function = compiled(pets_unet.forward, weights, 16, tf.bfloat16)
     image = noise(416, 300)
     whole = function(image[None])[0].numpy()
     tiles = in_tiles(function, image, 320, overlap=122, multiple=16)
     assert (tiles != whole).mean() < 1e-3
+    assert lowering.applied()["winograd"] > before
 
 
 def compiled(forward, weights, multiple, dtype=tf.float32):
