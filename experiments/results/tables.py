@@ -136,7 +136,7 @@ def articles_table(found):
             "experiment",
             "article",
             "figure",
-            "its value",
+            "article's value",
             "our data",
             "ours, its settings",
             "ours, better settings",
