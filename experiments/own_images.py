@@ -1,4 +1,4 @@
-"""Own photos and masks: any of the five networks, with classes from a file or from the masks.
+"""Your own photos and masks: any of the five networks, with classes from a file or the masks.
 
 DIR holds images/ and masks/, where a mask has the path and stem of its photo. Splits: lists
 train.txt and val.txt, folders train/ and val/, or a random share of the photos. Masks: PNG
@@ -70,9 +70,10 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """The experiment of parsed flags, with the classes and class weights of the run folder.
+    """Return the experiment for parsed flags.
 
-    A run that has no checkpoint yet gets them from the flags and the masks.
+    Classes and class weights come from the run folder; if the run has no checkpoint yet, they
+    come from the flags and the masks, and are written to the run folder. Raises InputError.
     """
     network, multiple = NETWORKS[flags.network]
     size = None if flags.patch_size else flags.size or SIZE
@@ -128,7 +129,7 @@ def _load_encoder(weights, network, source, side):
 
 
 def _run_classes(flags, is_begun):
-    """The `ClassList` in classes.txt of the run folder, which a run without checkpoint writes first."""
+    """Return the `ClassList` of classes.txt in the run folder; a new run writes that file first."""
     path = Path(flags.run_dir) / "classes.txt"
     if is_begun:
         return class_list.read(path)
@@ -141,7 +142,7 @@ def _run_classes(flags, is_begun):
 
 
 def _found_classes(flags):
-    """(`ClassList` of all mask values except ignored ones, a line for each with its pixels), printed."""
+    """Return the `ClassList` of all mask values that are not ignored, and lines that count their pixels."""
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)
     ignored = set(_ignored_values(flags, found.coloured))
@@ -158,7 +159,7 @@ def _found_classes(flags):
 
 
 def _ignored_values(flags, coloured):
-    """The values of --ignore. Raises InputError for ids where the masks hold colours, or the reverse."""
+    """Yield the values of --ignore. Raises InputError for ids if the masks hold colours, and vice versa."""
     for text in flags.ignore:
         try:
             value, is_colour = class_list.parse_value(text.strip())
@@ -171,7 +172,7 @@ def _ignored_values(flags, coloured):
 
 
 def _run_class_weights(flags, dataset, names, is_begun):
-    """The class weights, or None; kept in class_weights.txt of the run folder."""
+    """Return the class weights, or None. The run folder keeps them in class_weights.txt."""
     if flags.class_weights == "none":
         return None
     path = Path(flags.run_dir) / "class_weights.txt"

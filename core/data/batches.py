@@ -94,7 +94,7 @@ def _reader(examples):
 
 
 def _copied(array, row):
-    """array[row] of a memory-mapped array, read from the file so that no mapped pages stay in memory."""
+    """Return array[row] of a memory-mapped array, read from its file: mapped pages would stay in memory."""
     shape = array.shape[1:]
     size = math.prod(shape)
     return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)

@@ -32,7 +32,7 @@ from core.runtime.errors import InputError
 
 BLOCK = 256  # files between two writes of the index
 LAYOUT = 2  # changes when the meaning of index.json does
-READING = (colours, image_reading, patches, samples)  # modules that decide pixels, beside the reader's
+READING = (colours, image_reading, patches, samples)  # modules that decide pixels, besides the reader's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def generated(dataset, cache_dir):
 
 
 def load_split(dataset, flags, split):
-    """`prepare` with the arguments from the flags that all experiments have."""
+    """Call `prepare` with the arguments from the flags that all experiments have."""
     return prepare(
         dataset,
         flags.data_dir,
@@ -165,7 +165,7 @@ def _find(dataset, data_dir, split):
 
 
 def _load(folder):
-    """(index, images, masks) of a complete cache."""
+    """Return (index, images, masks) of a complete cache."""
     with _damage_named(folder):
         index = _Index.load(folder / "index.json")
         shape = (sum(index.examples), *index.size)
@@ -200,7 +200,7 @@ def _refuse(bad, total, bad_share):
 
 
 def _decode(dataset, files, split, folder, bad_share):
-    """Fill and rename the partial folder, from where an earlier process left it."""
+    """Decode the files into the partial folder, continuing an earlier process, and rename the folder."""
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
@@ -226,7 +226,7 @@ def _decode(dataset, files, split, folder, bad_share):
 
 
 def _load_partial(partial):
-    """(index, sizes of the two array files in bytes) of a preparation that was begun or not."""
+    """Return the index of a partial folder, empty at first, and the bytes that each array file must have."""
     index = _Index()
     with _damage_named(partial):
         if (partial / "index.json").exists():
@@ -240,7 +240,7 @@ def _load_partial(partial):
 
 
 def _read(dataset, split, files):
-    """((photos, masks), remarks) of some files, or the sentence that says why they are unreadable."""
+    """Read one item: return ((photos, masks), remarks), or the sentence that says why it is unreadable."""
     with remarks.collect() as collected:
         try:
             return dataset.read(files, "val" if split == "all" else split), collected
@@ -267,7 +267,7 @@ def _append(index, result, path, images, masks):
 
 
 def photo_hash(photo):
-    """int, 64 bits with sign, from the pixels of a photo, uint8 [H, W, 3] (BLAKE2b)."""
+    """Return a 64-bit hash (BLAKE2b), a signed int, of the pixels of a photo, uint8 [H, W, 3]."""
     digest = hashlib.blake2b(photo.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
@@ -284,7 +284,7 @@ def _check_arrays(photos, masks, size, path):
 
 
 def _appendable(path, size):
-    """A file open for appending after its first `size` bytes; bytes after these are cut off."""
+    """Open a file for appending, after cutting it to its first `size` bytes."""
     file = open(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
@@ -326,7 +326,7 @@ def _key(dataset, files):
 
 
 def _source_file(function):
-    """The file of a function's source code; for a partial or a callable object, of what it calls."""
+    """Return the path of a function's source file; partials and callable objects are looked through."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -336,7 +336,7 @@ def _source_file(function):
 
 
 def _arguments(function):
-    """The bound arguments of a `functools.partial` as text; of other functions, an empty text."""
+    """Return the bound arguments of a `functools.partial` as text, and "" for other functions."""
     if not isinstance(function, functools.partial):
         return ""
     bound = [_arguments(function.func), function.args, function.keywords]

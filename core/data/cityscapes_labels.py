@@ -83,7 +83,7 @@ def dataset(*, train_size, val_size, white_level=0):
 
 
 def find(data_dir, split):
-    """(photo, label ids) of each photo of a split, matched by name, city after city.
+    """Return the (photo, label ids) files of a split, matched by name, sorted by city.
 
     Photos may have any readable format. A remark counts images outside of the city folders.
     Raises InputError if there is no photo, and for a photo without label ids.
@@ -109,7 +109,7 @@ def find(data_dir, split):
 
 
 def scores(confusion):
-    """`metrics.multiclass`, and the mean IoU over the 19 classes of the official benchmark.
+    """Return the values of `metrics.multiclass` and the mean IoU over the benchmark's 19 classes.
 
     confusion: int64 [34, 34]. The benchmark ignores pixels whose true id is not one of the 19.
     """

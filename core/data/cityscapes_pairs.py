@@ -2,7 +2,7 @@
 
 The set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
 `train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. JPEG
-compression changed the colours too, so a class is a neighbourhood of its colour.
+compression changed the colours too, so a class is every colour near its own.
 Own pairs may have any readable format.
 """
 
@@ -51,7 +51,7 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 
 
 def find(data_dir, split):
-    """The pairs in `data_dir/split`, or in the same folder one level down.
+    """Return the files of the pairs in `data_dir/split`, or in that folder one level down.
 
     Raises InputError unless the folders of both splits exist and this one holds pairs.
     """
@@ -69,7 +69,7 @@ def find(data_dir, split):
 
 
 def split_pair(path, white_level=0):
-    """(photo, colours): the two square halves of a pair, as PIL images.
+    """Return (photo, colours), the two square halves of a pair, as PIL images.
 
     Raises InputError if the file is damaged or not twice as wide as high.
     """

@@ -1,11 +1,11 @@
-"""The classes of own masks: names, and the mask values (ids or colours) of each, as a text file.
+"""Text files that list the classes of masks: a name and mask values (ids or colours) for each.
 
     # a comment
     road: 7
     building: 70,70,70
     vegetation: #6b8e23
 
-A line per class: its name and one value. The order of the names is the order of the class ids.
+Each line has the name of a class and one value. The order of the names is the order of the class ids.
 Several lines with one name give a class several values. A file holds ids or colours, not both.
 """
 
@@ -27,7 +27,7 @@ class ClassList:
 
     names:    one for each class
     values:   for each class, a tuple of its mask values: ids 0..65535, or packed colours
-    coloured: whether the values are colours
+    coloured: True if the values are colours
     """
 
     names: tuple
@@ -43,9 +43,10 @@ class ClassList:
 
 
 def parse_value(text):
-    """(value, whether it is a colour) of an id such as 7, or a colour such as 70,70,70 or #464646.
+    """Return (value, True if it is a colour) for a text: an id such as 7, or a colour.
 
-    Raises ValueError for other texts and for numbers out of range.
+    A colour is written 70,70,70 or #464646, and returned as a packed colour. Raises ValueError
+    for other texts and for numbers out of range.
     """
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if text.startswith("#"):
@@ -56,12 +57,12 @@ def parse_value(text):
 
 
 def value_text(value, coloured):
-    """A value as text that `parse_value` reads."""
+    """Return a value as text that `parse_value` reads."""
     return "#{:02x}{:02x}{:02x}".format(*colours.unpack(value)) if coloured else str(value)
 
 
 def read(path):
-    """The `ClassList` in a text file. Raises InputError that names the file and the line."""
+    """Return the `ClassList` in a text file. Raises InputError that names the file and the line."""
     values, kinds = {}, set()
     for number, line in listing.lines(path):
         found = LINE.fullmatch(line)
@@ -83,7 +84,7 @@ def read(path):
 
 
 def to_text(class_list, comments=()):
-    """The text of a file that `read` reads, with comment lines at its top."""
+    """Return the text of a file that `read` reads, with comment lines at its top."""
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):
         lines += [f"{name}: {value_text(value, class_list.coloured)}" for value in values]
@@ -91,7 +92,10 @@ def to_text(class_list, comments=()):
 
 
 def read_weights(path, names):
-    """The weights of the named classes, floats, from lines NAME: WEIGHT. Raises InputError."""
+    """Return the weights, floats, of the named classes from a file of lines NAME: WEIGHT.
+
+    Raises InputError for other lines, and unless each class is named.
+    """
     weights = {}
     for number, line in listing.lines(path):
         name, _, weight = line.rpartition(":")
@@ -110,12 +114,12 @@ def read_weights(path, names):
 
 
 def weights_to_text(names, weights):
-    """The text of a file that `read_weights` reads."""
+    """Return the text of a file that `read_weights` reads."""
     return "".join(f"{name}: {weight!r}\n" for name, weight in zip(names, weights))
 
 
 def voc_colour(index):
-    """RGB of a class id in the colour map of PASCAL VOC: distinct for 0..255, 0 is black."""
+    """Return the RGB of a class id in the colour map of PASCAL VOC: distinct for 0..255, black for 0."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

@@ -7,20 +7,20 @@ NEAR = 32  # a colour at most this far from a class colour suggests lossy compre
 
 
 def pack(colours):
-    """uint8 [..., 3] -> int32 [...]: red, green and blue in one number."""
+    """Pack colours uint8 [..., 3] into int32 [...]: red, green and blue in one number."""
     return np.asarray(colours, np.uint8).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
 def unpack(colour):
-    """(red, green, blue) of a packed colour."""
+    """Return (red, green, blue) of a packed colour."""
     return int(colour) >> 16, int(colour) >> 8 & 255, int(colour) & 255
 
 
 def class_ids(packed, palette, tolerance=0):
-    """uint8 [...]: for each packed colour, the index of its colour in the palette, else OTHER.
+    """Return, for each packed colour, the index of its colour in the palette, or OTHER: uint8 [...].
 
-    tolerance: the largest difference in any channel, 0..255; the nearest colour is taken, the
-    first of equally near ones.
+    tolerance: the largest allowed difference in any channel, 0..255. The nearest palette colour
+    decides; among equally near ones, the first.
     """
     ids = np.full(packed.shape, OTHER, np.uint8)
     for class_id, colour in reversed(list(enumerate(pack(palette)))):
@@ -34,7 +34,7 @@ def class_ids(packed, palette, tolerance=0):
 
 
 def nearest_colours(colours, palette):
-    """(index of the nearest palette colour, largest channel difference to it) of packed colours [N]."""
+    """Return the index of the nearest palette colour and the largest channel difference to it, each [N]."""
     rgb = np.array([unpack(colour) for colour in colours], np.int16).reshape(-1, 1, 3)
     distances = np.abs(rgb - np.array(palette, np.int16)).max(axis=-1)  # [N, colours of the palette]
     return distances.argmin(axis=1), distances.min(axis=1)

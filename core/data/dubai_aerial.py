@@ -5,7 +5,8 @@
 
 A photo and its mask have the same stem. The photos of a tile have one size, from
 509x544 to 2149x1479; all are cut into square patches. The classes.json of the set
-names colours that do not occur in the masks; `COLOURS` holds those that do.
+names colours that do not occur in the masks; `COLOURS` holds the
+colours that do.
 
 Own photos in the same layout may have any readable format, and folder names any
 letter case.
@@ -64,7 +65,7 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
 
 
 def find(data_dir, split):
-    """(photo, mask) of every photo of every tile, the same for both splits.
+    """Return the (photo, mask) files of every tile, the same for both splits.
 
     The tiles, sorted by number, are in data_dir or in a folder just below it. A remark counts
     folders with images/ and another name, and masks without a photo. Raises InputError if

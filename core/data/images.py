@@ -1,4 +1,4 @@
-"""Image files -> upright 8-bit RGB or class ids, or one sentence that says what is wrong.
+"""Read image files as upright 8-bit RGB or class ids, or say in one sentence what is wrong.
 
 Formats, EXIF orientation, bit depths and damage are handled here, once for training,
 evaluation and prediction.
@@ -26,7 +26,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not n
 
 
 def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
-    """PIL image, mode RGB, fully decoded and turned upright by its EXIF orientation.
+    """Return a PIL image, mode RGB, fully decoded and turned upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
     white_level: the sample value of white in files with more than 8 bits per sample; 0:
@@ -42,7 +42,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
 
 
 def map_rgb(path):
-    """uint8 [H, W, 3], memory-mapped, of a file of uncompressed upright 8-bit RGB; else None.
+    """Memory-map a file of uncompressed upright 8-bit RGB: uint8 [H, W, 3]; None for other files.
 
     Uncompressed TIFF and binary PPM files qualify if their rows are stored in order from the
     top. Never raises: `read_rgb` reports what is wrong with a file.
@@ -67,7 +67,7 @@ def map_rgb(path):
 
 
 def read_class_ids(path):
-    """PIL image, mode L: the class ids stored in a PNG file, upright by its EXIF orientation.
+    """Return a PIL image, mode L, of the class ids in a PNG file, upright by its EXIF orientation.
 
     Greyscale of 2 to 16 bits and palette indices are taken as numbers, without scaling.
     Raises InputError that names the file: as `read_rgb`, for colours, and for ids above 255.
@@ -76,12 +76,15 @@ def read_class_ids(path):
 
 
 def read_wide_class_ids(path):
-    """int32 [H, W]: as `read_class_ids`, with ids up to 65535; a file of 1 bit holds 0 and 255."""
+    """Return the class ids of a PNG file, int32 [H, W], like `read_class_ids` but up to 65535.
+
+    In a file with 1 bit per pixel the ids are 0 and 255.
+    """
     return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1), page=0))
 
 
 def pages(path):
-    """Indices of the full pictures in a TIFF file, for `read_rgb`; [0] for other files.
+    """Return the indices of the full pictures in a TIFF file, for `read_rgb`; [0] for other files.
 
     Reduced copies and transparency masks, as GeoTIFF files hold them, are left out. Never
     raises: a damaged file has the pages that could be found.
@@ -184,14 +187,14 @@ def _remark_pages(path, image, page):
 
 
 def _reason(path, error):
-    """What is wrong with a file, without its path, from the exception of its reader."""
+    """Return what is wrong with a file, without its path, from the exception of its reader."""
     if isinstance(error, Image.UnidentifiedImageError):
         return _unusual_tiff(path) or f"none of {', '.join(FORMATS)}"
     return str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
 
 
 def _unusual_tiff(path):
-    """The layout of the first page of a TIFF file that Pillow does not know; None for other files."""
+    """Describe the layout of a TIFF file that Pillow cannot read; None for files that are no TIFF."""
     try:
         with open(path, "rb") as file:
             directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))

@@ -10,13 +10,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def here_and_below(folder):
-    """The folder and its visible subfolders: archives often wrap a data set in one more folder."""
+    """Return the folder and its visible subfolders: archives often wrap a data set in a folder."""
     below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     return [folder, *sorted(below)]
 
 
 def subfolder(folder, name):
-    """The subfolder of that name, in any letter case if no subfolder has exactly this name.
+    """Return the subfolder of that name, in another letter case if none has exactly this name.
 
     Returns `folder / name` if there is none. Raises InputError if the choice is ambiguous.
     """
@@ -30,7 +30,7 @@ def subfolder(folder, name):
 
 
 def image_files(folder, suffixes=SUFFIXES):
-    """The visible files of a folder that have one of the suffixes, in natural order.
+    """Return the visible files of a folder that have one of the suffixes, in natural order.
 
     Natural order: 2.jpg before 10.jpg. Letter case of suffixes is ignored. A remark counts
     the visible files with other suffixes. Raises InputError if the folder cannot be listed,
@@ -66,7 +66,7 @@ def by_stem(paths):
 
 
 def find_by_stem(folder, stem, suffix):
-    """The image file of that stem: with this suffix if it exists, else with another image suffix.
+    """Return the image file of that stem, with this suffix or else with another image suffix.
 
     Returns `folder / (stem + suffix)` if there is none. Raises InputError if there are several
     with other suffixes.
@@ -82,7 +82,7 @@ def find_by_stem(folder, stem, suffix):
 
 
 def lines(path):
-    """[(line number, text)] of the lines of a text file that are neither empty nor comments.
+    """Return [(line number, text)] of a text file, without empty lines and comments.
 
     Raises InputError if the file is missing or not UTF-8 text.
     """

@@ -15,13 +15,13 @@ NAME = "data_split.npz"
 
 
 def write(folder, train, val):
-    """Record two `core.data.cache.Examples` in a run folder."""
+    """Write the record of a run from the `core.data.cache.Examples` of its two splits."""
     with files.atomic(folder / NAME) as file:
         np.savez(file, train=train.checksums, val=val.checksums)
 
 
 def read(folder):
-    """{"train": int64 [N], "val": int64 [K]}, or None for a run that has no record.
+    """Return {"train": int64 [N], "val": int64 [K]}, or None for a run without a record.
 
     Raises InputError if the record is damaged.
     """

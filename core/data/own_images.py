@@ -1,13 +1,13 @@
-"""Own photos and masks in folders, with classes that a file lists or that the masks show.
+"""The user's photos and masks in folders, with classes from a file or found in the masks.
 
     images/...            photos of any readable format, nested or not
     masks/...             a mask of the same path and stem for each photo
 
-The validation split is, in this order of precedence, what the lists train.txt and val.txt
-say (a photo's path or stem per line), the parts train/ and val/ (beside or below images/
-and masks/), or a random share of the photos.
+Three things can define the splits; the first that exists is used: the lists train.txt and
+val.txt (one path or stem of a photo per line); folders train/ and val/, which hold images/
+and masks/ or are in both of them; else a random share of the photos validates.
 
-A mask is a PNG of class ids (8 or 16 bits, a palette, or 0 and 255), or holds colours.
+Masks are PNG files of class ids (8 or 16 bits, a palette, or 0 and 255), or hold colours.
 """
 
 import dataclasses
@@ -50,10 +50,10 @@ class Preparation:
 
 
 def dataset(preparation, *, val_share, split_seed, data_dir=None):
-    """The photos of data_dir, or generated ones.
+    """Return the data set of the photos in data_dir, or of generated ones.
 
-    val_share: share of the photos, 0 to 1, in the validation split where the folder defines
-    none; split_seed: see `patches.held_out`.
+    val_share: share of the photos, 0 to 1, in the validation split if data_dir defines no
+    splits; split_seed: see `patches.held_out`.
     """
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
@@ -81,7 +81,7 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
 
 
 def find(data_dir, split):
-    """(photo, mask) of the photos of a split, in natural order; of all where the split is random.
+    """Return the (photo, mask) files of a split, in natural order; all files if the split is random.
 
     Raises InputError without images/ and masks/, for a photo without a mask, for a line of a
     list that names no photo, and if one of two splits is missing.
@@ -98,7 +98,7 @@ def find(data_dir, split):
 
 
 def find_classes(data_dir):
-    """(`class_list.ClassList` of all values in all masks, Counter: value -> number of pixels).
+    """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
 
     If all masks are PNG files of ids, the classes are the ids, else the colours. Raises
     InputError if there are fewer than 2 or more than 255 values.
@@ -125,7 +125,7 @@ def find_classes(data_dir):
 
 
 def generated(cache_dir):
-    """The folder of the generated photos and masks; written at the first call."""
+    """Return the folder of generated photos and masks; generate them at the first call."""
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 
@@ -145,7 +145,7 @@ def generate(folder):
 
 
 def _root(data_dir):
-    """data_dir or the folder below it that holds images/ and masks/, or train/ and val/."""
+    """Return data_dir or the folder just below it that holds images/ and masks/, or train/ and val/."""
     for folder in listing.here_and_below(data_dir):
         has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
         parts = [listing.subfolder(folder, split) for split in SPLITS]
@@ -173,7 +173,7 @@ def _folder(parent, name):
 
 
 def _pairs(images_folder, masks_folder):
-    """[(photo, mask)] of all photos in a folder and its subfolders, in natural order."""
+    """Return [(photo, mask)] of all photos in a folder and its subfolders, in natural order."""
     masks = _by_key(masks_folder)
     pairs = []
     for key, photo in _by_key(images_folder).items():
@@ -193,7 +193,7 @@ def _pairs(images_folder, masks_folder):
 
 
 def _by_key(folder):
-    """Path without suffix, relative to the folder -> image file, for it and its visible subfolders."""
+    """Map relative paths without suffix to the image files in a folder and its visible subfolders."""
     found, folders = {}, [folder]
     while folders:
         current = folders.pop(0)
@@ -210,7 +210,7 @@ def _by_key(folder):
 
 
 def _listed_split(root, split):
-    """The pairs of a split by the lists train.txt and val.txt, which must not overlap."""
+    """Return the pairs that a split's list names. Raises InputError if train.txt and val.txt overlap."""
     pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
     listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}
     both = set(listed["train"]) & set(listed["val"])
@@ -226,7 +226,7 @@ def _listed_split(root, split):
 
 
 def _listed(pairs, path, root):
-    """The pairs whose photos a list names, in its order."""
+    """Return the pairs whose photos a list names, in its order."""
     known = {}
     for photo, mask in pairs:
         for name in {photo.stem, photo.name, *_names_below(photo, root)}:
@@ -244,7 +244,7 @@ def _listed(pairs, path, root):
 
 
 def _names_below(photo, root):
-    """A photo's paths from the root and from images/, with and without the suffix."""
+    """Return a photo's paths from the root and from images/, with and without the suffix."""
     from_root = photo.relative_to(root)
     below = Path(*from_root.parts[1:])
     return {each.as_posix() for path in (from_root, below) for each in (path, path.with_suffix(""))}
@@ -262,7 +262,7 @@ def _holds_ids(mask_file):
 
 
 def _mask_values(mask_file, coloured):
-    """int32 [H, W]: packed colours, or ids."""
+    """Return the packed colours or the ids of a mask: int32 [H, W]."""
     if coloured:
         return colours.pack(images.read_rgb(mask_file))
     return images.read_wide_class_ids(mask_file)
@@ -285,7 +285,7 @@ def _read(photo_file, mask_file, preparation):
 
 
 def _class_ids(mask_file, preparation):
-    """uint8 [H, W]: index of the class, IGNORE for ignored values. Raises InputError for others."""
+    """Return the class index of each pixel, or IGNORE: uint8 [H, W]. Raises InputError for other values."""
     classes = preparation.classes
     values = _mask_values(mask_file, classes.coloured)
     known = [(value, index) for index, values in enumerate(classes.values) for value in values]

@@ -45,7 +45,7 @@ def dataset(*, size, white_level=0):
 
 
 def find(data_dir, split):
-    """(photo, trimap) of each name in the split's official list, in the list's order.
+    """Return the (photo, trimap) files of the names in the split's official list, in its order.
 
     Raises InputError for a missing or empty list, for a name that is a path, and
     for the first name whose photo or trimap is missing.

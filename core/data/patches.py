@@ -8,7 +8,7 @@ from core.runtime.errors import InputError
 
 
 def cut(pixels, size):
-    """[H, W, ...] -> [K, size, size, ...]: row by row from the top left; the remainder is dropped."""
+    """Cut [H, W, ...] into patches [K, size, size, ...], row by row; the remainder is dropped."""
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     grid = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, *pixels.shape[2:])
     return grid.swapaxes(1, 2).reshape(rows * columns, size, size, *pixels.shape[2:])
@@ -24,19 +24,19 @@ def require_one(photo, photo_file, size):
 
 
 def held_out(count, share, seed):
-    """Indices, int64, of a random share (0 to 1, rounded up) of `count` things.
+    """Draw a random share (0 to 1, rounded up) of the indices 0 .. count - 1: int64.
 
-    They are those of scikit-learn's train_test_split(test_size=share, random_state=seed):
-    NumPy guarantees that the numbers of RandomState never change.
+    The result equals scikit-learn's train_test_split(test_size=share, random_state=seed), and
+    never changes, because NumPy guarantees the numbers of RandomState.
     """
     order = np.random.RandomState(seed).permutation(count)
     return order[: math.ceil(round(share * count, 9))]
 
 
 def select(owner, split, split_by, share, seed):
-    """The indices of a split's examples. owner: int64 [N], the photo of each example.
+    """Return the indices of a split's examples. owner: int64 [N], the photo of each example.
 
-    share: of the examples (split_by "patch") or photos ("image") in the validation split.
+    share: the share of the examples (split_by "patch") or of the photos ("image") that validate.
     Raises InputError if there is only one of them.
     """
     groups = owner if split_by == "image" else np.arange(len(owner))

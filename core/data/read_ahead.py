@@ -1,4 +1,4 @@
-"""Reading ahead in threads, with a bound on the pixels that wait in memory."""
+"""Read image files in threads ahead of their use, with a bound on the pixels in memory."""
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +9,9 @@ PIXELS_AHEAD = 2**26  # decoded or being decoded: 256 MiB in Pillow; a larger it
 
 
 def read_ahead(read, items):
-    """Yield read(item) for each item (a tuple of image files), in order, read in threads.
+    """Yield read(item) for each item, a tuple of image files, in order.
 
-    At most PIXELS_AHEAD pixels, by the files' headers, are read or waiting at a time.
+    Threads read ahead as long as the images in memory have at most PIXELS_AHEAD pixels.
     """
     with ThreadPoolExecutor() as pool:
         waiting, ahead = collections.deque(), 0
@@ -28,7 +28,7 @@ def read_ahead(read, items):
 
 
 def pixel_count(path):
-    """Width times height from the file's header; 0 if the header cannot be read."""
+    """Return width times height from the file's header; 0 if the header cannot be read."""
     try:
         if not path.is_file():  # opening a pipe would block
             return 0

@@ -1,4 +1,6 @@
-"""Remarks about files that can be read, but not as plainly as their owner may expect.
+"""Remarks about files that are read in a way that their owner may not expect.
+
+Examples: a photo turned by its EXIF tag, a white level that was detected, unused files.
 
 A reader calls `add`; whoever called the reader collects the remarks and prints them. The
 remarks travel beside the pixels, so that readers keep their simple signature and a cache
@@ -30,7 +32,7 @@ def collect():
 
 
 def summary(remarks):
-    """One line for each kind: the first sentence, and the number of files if there are more."""
+    """Return a line for each kind: its first sentence, and the number of files if there are more."""
     first, counts = {}, {}
     for kind, sentence in remarks:
         first.setdefault(kind, sentence)

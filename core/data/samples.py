@@ -1,4 +1,4 @@
-"""Pixels with more than 8 bits per sample -> 8 bits, by the sensor's white level."""
+"""Conversion of pixels with more than 8 bits per sample to 8 bits, by the sensor's white level."""
 
 import sys
 
@@ -19,7 +19,7 @@ def is_deep(image):
 
 
 def to_8_bits(path, open_image, white_level):
-    """PIL image, mode L or RGB, upright: the samples scaled so that white_level becomes 255, and rounded.
+    """Return an upright PIL image, mode L or RGB, of the samples scaled so that white is 255, and rounded.
 
     open_image: a function without arguments that opens the file. white_level: int above 0, or
     0 to detect it: the smallest 2**bits - 1 that no sample exceeds, with a remark unless all 16
@@ -58,7 +58,10 @@ def _detect_white_level(path, samples):
 
 
 def _samples(open_image):
-    """(samples [H, W] or [H, W, 3], whether 0 is white, the format's white level or 0, EXIF orientation)."""
+    """Return (samples [H, W] or [H, W, 3], True if 0 is white, white level or 0, EXIF orientation).
+
+    The white level is 0 unless the file format defines it.
+    """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
         inverted, planar = tags.get(PHOTOMETRIC) == MIN_IS_WHITE, tags.get(PLANAR) == SEPARATE_PLANES
@@ -82,7 +85,7 @@ def _samples(open_image):
 
 
 def _other_byte(tile):
-    """The decoder arguments of a tile, changed to take the other byte of each 16-bit sample."""
+    """Return the decoder arguments of a tile, changed to take the other byte of each 16-bit sample."""
     order = _raw_mode(tile)[-1]
     if order == "N":  # the byte order of this machine
         order = "L" if sys.byteorder == "little" else "B"
@@ -91,6 +94,6 @@ def _other_byte(tile):
 
 
 def _raw_mode(tile):
-    """Pillow's name for the layout of the samples in the file, such as RGB;16L."""
+    """Return Pillow's name for the layout of the samples in the file, such as RGB;16L."""
     raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
     return raw_mode if isinstance(raw_mode, str) else ""
