@@ -32,7 +32,7 @@ def test_convolutions_equal_keras_at_any_size(size):
 def test_convolutions_have_the_outputs_and_gradients_of_tensorflow(
     side, stride, transposed, outside, dtype, tolerance
 ):
-    """What is rounded to bfloat16 here is not there: hence the tolerance."""
+    """The reference computes in float32, so bfloat16 needs a larger tolerance."""
     x, kernel = tf.cast(random(2, 8, 6, 3), dtype), random(side, side, 3, outside, seed=1)
     if transposed:
         kernel = tf.transpose(kernel, [0, 1, 3, 2])
@@ -108,7 +108,7 @@ def test_kernels_are_cast_to_the_dtype_of_the_activations():
     assert ops.conv2d_up(ops.maxpool_up(x), random(3, 3, 2, 3)).dtype == tf.bfloat16
 
 
-def test_dropout_zeroes_the_share_scales_the_rest_and_follows_the_seed():
+def test_dropout_zeroes_its_rate_scales_the_rest_and_depends_on_the_seed():
     x = tf.ones([1, 100, 100, 3])
     first, again, other_layer, other_step = (
         ops.dropout(x, 0.3, seed, layer).numpy()
@@ -118,7 +118,9 @@ def test_dropout_zeroes_the_share_scales_the_rest_and_follows_the_seed():
     assert (first != other_layer).any() and (first != other_step).any()
     zero = first == 0
     assert zero.mean() == pytest.approx(0.3, abs=0.01)
-    assert (zero[..., 0] & zero[..., 1]).mean() == pytest.approx(0.09, abs=0.01)  # of one draw
+    assert (zero[..., 0] & zero[..., 1]).mean() == pytest.approx(
+        0.09, abs=0.01
+    )  # channels are dropped independently
     np.testing.assert_allclose(first[~zero], 1 / 0.7, rtol=1e-4)
     assert ops.dropout(x, 0.3, None, 0) is x
 

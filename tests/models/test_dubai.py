@@ -22,20 +22,20 @@ SMALL = (4, 6, 8)
 
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_and_gradients_equal_keras(training, monkeypatch):
-    """Whole network; for training, what both do in the place of dropout is a scaling by its rate."""
+    """Compare the whole network; in training, both replace dropout by a multiplication with 1 - rate."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: x if seed is None else x * (1 - rate))
     if training:
         monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 - rate))
-    made = dubai_unet.init_weights(seed=1, classes=6)
-    for index, (name, variable) in enumerate(made.items()):
+    variables = dubai_unet.init_weights(seed=1, classes=6)
+    for index, (name, variable) in enumerate(variables.items()):
         if name.endswith("bias"):
             variable.assign(tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2))
     reference = keras_baselines.dubai_unet(dubai_unet.FILTERS, 6)
-    reference.set_weights([variable.numpy() for variable in made.values()])
+    reference.set_weights([variable.numpy() for variable in variables.values()])
     images = tf.random.stateless_uniform([2, 32, 48, 3], [3, 4], 0, 255)
     masks = tf.random.stateless_uniform([2, 32, 48], [5, 6], 0, 6, tf.int32)
     with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
-        logits = dubai_unet.forward(made, images, training=training, seed=[0, 0])
+        logits = dubai_unet.forward(variables, images, training=training, seed=[0, 0])
         expected = reference(images, training=False)
         loss = tf.reduce_mean(losses.categorical_cross_entropy(logits, masks))
         reference_loss = tf.reduce_mean(
@@ -43,32 +43,32 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
         )
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert float(loss) == pytest.approx(float(reference_loss), abs=1e-4)
-    gradients = tape.gradient(loss, list(made.values()))
+    gradients = tape.gradient(loss, list(variables.values()))
     expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
-    for name, gradient, expected in zip(made, gradients, expected_gradients, strict=True):
+    for name, gradient, expected in zip(variables, gradients, expected_gradients, strict=True):
         scale = np.abs(expected).max()  # some gradients are all below 1e-4
         np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
-def test_the_articles_parameter_count():
-    made = dubai_unet.init_weights(seed=0, classes=6)
-    assert (len(made), weights.count(made)) == (46, 1_421_830)
+def test_the_parameter_count_is_the_articles():
+    variables = dubai_unet.init_weights(seed=0, classes=6)
+    assert (len(variables), weights.count(variables)) == (46, 1_421_830)
 
 
-def test_initial_values_are_those_of_the_articles_layers():
-    made = dubai_unet.init_weights(seed=0, classes=6)
-    he, glorot = made["down4/conv2/kernel"].numpy(), made["up3/transpose/kernel"].numpy()
+def test_initial_values_have_the_deviation_and_range_of_keras_defaults():
+    variables = dubai_unet.init_weights(seed=0, classes=6)
+    he, glorot = variables["down4/conv2/kernel"].numpy(), variables["up3/transpose/kernel"].numpy()
     assert he.std() == pytest.approx(np.sqrt(2 / (9 * 160)), rel=0.02)
     assert np.abs(glorot).max() == pytest.approx(np.sqrt(6 / (4 * (160 + 128))), rel=0.01)
-    assert not any(value.numpy().any() for name, value in made.items() if name.endswith("bias"))
+    assert not any(value.numpy().any() for name, value in variables.items() if name.endswith("bias"))
 
 
-def test_dropout_changes_training_alone_and_follows_the_seed(monkeypatch):
+def test_dropout_acts_only_in_training_and_depends_on_the_seed(monkeypatch):
     network = small(dubai_unet, filters=SMALL, classes=6)
-    made, forward = network["init_weights"](seed=0), network["forward"]
+    variables, forward = network["init_weights"](seed=0), network["forward"]
     images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
     first, again, other, still, unseeded = (
-        forward(made, images, training=training, seed=seed).numpy()
+        forward(variables, images, training=training, seed=seed).numpy()
         for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]), (True, None))
     )
     np.testing.assert_array_equal(first, again)
@@ -76,23 +76,23 @@ def test_dropout_changes_training_alone_and_follows_the_seed(monkeypatch):
     assert not np.array_equal(first, other) and not np.array_equal(first, still)
     drawn = []
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: drawn.append(layer) or x)
-    forward(made, images, training=True, seed=[0, 1])
-    assert len(drawn) == len(set(drawn)) == 5  # each layer draws its own
+    forward(variables, images, training=True, seed=[0, 1])
+    assert len(drawn) == len(set(drawn)) == 5  # each layer has a number of its own
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_any_multiple_of_the_network_in_either_precision(dtype):
+def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(dtype):
     network = small(dubai_unet, filters=SMALL, classes=6)
-    made, forward = network["init_weights"](seed=0), network["forward"]
+    variables, forward = network["init_weights"](seed=0), network["forward"]
     for height, width in ((4, 4), (12, 20)):
-        logits = forward(made, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
+        logits = forward(variables, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
         assert logits.shape == (1, height, width, 6) and logits.dtype == dtype
 
 
-# --- figures
+# --- soft metrics
 
 
-def test_soft_figures_are_the_articles_formulas():
+def test_soft_metrics_follow_the_articles_formulas():
     rng = np.random.RandomState(0)
     logits, masks = rng.normal(size=(3, 4, 5, 6)).astype(np.float32), rng.randint(0, 6, (3, 4, 5))
     prediction = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
@@ -108,9 +108,9 @@ def test_soft_figures_are_the_articles_formulas():
         np.testing.assert_allclose(graph(article.soft_iou)(logits, masks), each, rtol=1e-5)
 
 
-def test_soft_figures_of_certain_logits_are_those_of_decided_classes():
+def test_soft_metrics_of_saturated_logits_equal_metrics_of_class_ids():
     masks = np.array([[[0, 1], [2, 3]], [[4, 5], [0, 0]]])
-    wrong = np.array([[[0, 1], [2, 3]], [[4, 5], [1, 1]]])  # 6 of 8 pixels right
+    wrong = np.array([[[0, 1], [2, 3]], [[4, 5], [1, 1]]])  # 6 of 8 pixels are right
     logits = 100 * np.eye(6, dtype=np.float32)[wrong]
     np.testing.assert_allclose(article.soft_jaccard(logits, masks), [7 / 11, 7 / 11], rtol=1e-6)
     np.testing.assert_allclose(article.soft_iou(logits, masks), [1, 3 / 7], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""MobileNetV2 and the U-Net on it, against Keras' own and an independent Keras build."""
+"""MobileNetV2 against Keras' model, and the U-Net on it against the tutorial's Keras code."""
 
 import functools
 import socket
@@ -22,14 +22,14 @@ from experiments.benchmark import keras_baselines
 
 
 def keras_encoder(height, width, weights):
-    """Keras' MobileNetV2 with our weights in it, and the model of its five taps."""
+    """Return Keras' MobileNetV2 with our weights, and a Keras model of its five outputs for the decoder."""
     whole, taps = keras_baselines.encoder(height, width)
     assign(whole, weights)
     return whole, taps
 
 
 def assign(model, weights):
-    """Put our weights into a Keras model that holds layers of MobileNetV2."""
+    """Assign our weights to a Keras model that contains layers of MobileNetV2."""
     for variable in model.variables:
         value = weights.get(variable.path.replace("moving_", ""))
         if value is not None:
@@ -37,7 +37,7 @@ def assign(model, weights):
 
 
 def randomise(weights):
-    """Give every variable of a normalisation a value of its own."""
+    """Add noise to all scales, offsets and statistics of batch normalisation, so that none is 0 or 1."""
     for index, (name, variable) in enumerate(weights.items()):
         if variable.shape.rank == 1:
             noise = tf.random.stateless_uniform(variable.shape, [index, 7], -0.4, 0.4)
@@ -56,7 +56,7 @@ def encoder_weights():
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory, encoder_weights):
-    """The same values in the kinds of file that Keras writes and has published."""
+    """A folder of weight files in each format that Keras writes or published, all with encoder_weights."""
     folder = tmp_path_factory.mktemp("keras")
     whole, _ = keras_encoder(64, 64, encoder_weights)
     whole.save_weights(folder / "new.weights.h5")
@@ -70,7 +70,7 @@ def keras_files(tmp_path_factory, encoder_weights):
 
 
 def write_published(model_file, path):
-    """Weights alone, under layer names that Keras has since changed, as in the published files."""
+    """Write only the weights, with other layer names, like the published files of older Keras versions."""
     with h5py.File(model_file) as model, h5py.File(path, "w") as file:
         group = model["model_weights"]
         names = np.asarray(group.attrs["layer_names"]).astype(str)  # text or bytes
@@ -84,7 +84,7 @@ def write_published(model_file, path):
 def test_depthwise_convolution_equals_keras_at_any_size(size, stride):
     x = tf.random.stateless_normal([2, *size, 3], [0, 1])
     kernel = tf.random.stateless_normal([3, 3, 3, 1], [0, 2])
-    pad = [(length % 2, 1) for length in size]  # what MobileNetV2 pads explicitly
+    pad = [(length % 2, 1) for length in size]  # the padding layers of Keras' MobileNetV2
     layer = keras.layers.DepthwiseConv2D(
         3, strides=stride, padding="same" if stride == 1 else "valid", use_bias=False
     )
@@ -95,9 +95,9 @@ def test_depthwise_convolution_equals_keras_at_any_size(size, stride):
     np.testing.assert_allclose(ours, layer(padded), atol=1e-5)
 
 
-@pytest.mark.parametrize("height, width", [(128, 128), (72, 104), (96, 160)])
-def test_taps_equal_keras(height, width, encoder_weights):
-    """At 72x104 some of the sizes that are halved are odd."""
+@pytest.mark.parametrize("height, width", [(128, 128), (72, 104)])
+def test_encoder_outputs_equal_keras(height, width, encoder_weights):
+    """At 72x104 some levels have odd sizes."""
     _, reference = keras_encoder(height, width, encoder_weights)
     images = pictures(1, height, width, 3) / 128 - 1
     taps = mobilenet_v2.forward(encoder_weights, images)
@@ -107,7 +107,7 @@ def test_taps_equal_keras(height, width, encoder_weights):
     assert tuple(tap.shape[-1] for tap in taps) == mobilenet_v2.TAP_CHANNELS
 
 
-def test_training_normalises_by_the_batch_and_moves_the_averages_as_keras_does():
+def test_batch_statistics_and_moving_averages_in_training_equal_keras():
     weights = randomise(mobilenet_v2.init_weights(seed=3, trainable=True))
     whole, reference = keras_encoder(64, 96, weights)
     images = pictures(2, 64, 96, 3) / 128 - 1
@@ -124,7 +124,7 @@ def decoder_of(weights):
 
 
 def keras_unet(weights):
-    """The tutorial's own listing, with our weights in it; its variables but for the encoder's."""
+    """Return the tutorial's Keras model with our weights, and the variables of its decoder."""
     model = keras_baselines.mobilenet_unet(mobilenet_unet.FILTERS, 3)
     (down,) = (layer for layer in model.layers if isinstance(layer, keras.Model))
     assign(down, mobilenet_unet.encoder(weights))
@@ -134,7 +134,7 @@ def keras_unet(weights):
     return model, decoder
 
 
-def test_outputs_gradients_and_averages_of_the_whole_equal_keras():
+def test_outputs_gradients_and_averages_of_the_whole_network_equal_keras():
     weights = randomise(mobilenet_unet.init_weights(seed=1, classes=3))
     reference, reference_decoder = keras_unet(weights)
     images, target = pictures(2, 64, 96, 3), tf.random.stateless_normal([2, 64, 96, 3], [5, 6])
@@ -156,7 +156,7 @@ def test_outputs_gradients_and_averages_of_the_whole_equal_keras():
         np.testing.assert_allclose(decoder[name], wanted, atol=1e-5, err_msg=name)
 
 
-def test_the_tutorials_parameter_counts():
+def test_parameter_counts_are_the_tutorials():
     weights = mobilenet_unet.init_weights(seed=0, classes=3)
     trained = {name: variable for name, variable in weights.items() if variable.trainable}
     assert count(weights) == 6_504_227
@@ -165,7 +165,7 @@ def test_the_tutorials_parameter_counts():
     assert not any(name.startswith("encoder/") for name in trained)
 
 
-def test_initial_values_follow_the_seed_and_pix2pix():
+def test_initial_values_depend_on_the_seed_and_have_the_deviation_of_pix2pix():
     first, again, other = (
         mobilenet_unet.init_weights(seed=seed, classes=3)["up1/transpose/kernel"].numpy()
         for seed in (0, 0, 1)
@@ -176,7 +176,7 @@ def test_initial_values_follow_the_seed_and_pix2pix():
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_any_multiple_of_32_in_either_precision(dtype):
+def test_image_sides_are_multiples_of_32_in_both_precisions(dtype):
     weights = mobilenet_unet.init_weights(seed=0, classes=3)
     for height, width in ((32, 32), (64, 96)):
         images = tf.cast(pictures(1, height, width, 3), dtype)
@@ -185,14 +185,14 @@ def test_any_multiple_of_32_in_either_precision(dtype):
 
 
 @pytest.mark.parametrize("train_encoder", [False, True])
-def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
+def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encoder):
     weights = randomise(mobilenet_unet.init_weights(seed=0, classes=3, train_encoder=train_encoder))
     before = {name: variable.numpy() for name, variable in weights.items()}
     network = types.SimpleNamespace(forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy)
     slots = optimizer.init_slots(weights, tf.float32)
     train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
-    # uncompiled where all of it trains: that compiles for longer than all else here runs
+    # eager with a trained encoder, whose graph takes longer to build than all other tests here take
     compiled = train_step.python_function if train_encoder else train_step
     compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
     for name, variable in weights.items():
@@ -201,7 +201,7 @@ def test_a_training_step_moves_the_encoder_only_if_asked(train_encoder):
 
 
 @pytest.mark.parametrize("file", ["new.weights.h5", "model.h5", "published.h5", "topped.weights.h5"])
-def test_weights_come_back_from_each_kind_of_file(file, keras_files, encoder_weights):
+def test_weights_are_read_from_every_format_of_keras_files(file, keras_files, encoder_weights):
     weights = mobilenet_v2.init_weights(seed=9, trainable=False)
     tf.keras.backend.set_floatx("float16")  # as a user's ~/.keras/keras.json may say
     tf.keras.backend.set_image_data_format("channels_first")
@@ -210,7 +210,7 @@ def test_weights_come_back_from_each_kind_of_file(file, keras_files, encoder_wei
         np.testing.assert_array_equal(variable, encoder_weights[name], err_msg=name)
 
 
-def test_a_wrong_file_is_named_with_what_differs(tmp_path, keras_files):
+def test_a_wrong_weights_file_is_named_with_its_fault(tmp_path, keras_files):
     (tmp_path / "text.h5").write_text("not HDF5")
     whole = (keras_files / "published.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
@@ -246,7 +246,7 @@ def empty_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_imagenet_without_a_network_says_what_to_fetch(empty_cache, monkeypatch):
+def test_a_failed_download_of_imagenet_weights_names_the_url(empty_cache, monkeypatch):
     def unreachable(*args, **options):
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -257,7 +257,7 @@ def test_imagenet_without_a_network_says_what_to_fetch(empty_cache, monkeypatch)
     assert "--encoder_weights" in str(raised.value)
 
 
-def test_imagenet_from_a_silent_server_ends_soon(empty_cache, monkeypatch):
+def test_a_download_of_imagenet_weights_times_out(empty_cache, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{{}}.h5"
         monkeypatch.setattr(pretrained, "URL", url)
@@ -267,7 +267,7 @@ def test_imagenet_from_a_silent_server_ends_soon(empty_cache, monkeypatch):
     assert socket.getdefaulttimeout() is None
 
 
-def test_imagenet_is_downloaded_once(empty_cache, keras_files, monkeypatch):
+def test_imagenet_weights_are_downloaded_once(empty_cache, keras_files, monkeypatch):
     published = keras_files / "weights_128.h5"
     published.write_bytes((keras_files / "published.h5").read_bytes())
     monkeypatch.setattr(pretrained, "URL", f"file://{keras_files}/weights_{{}}.h5")
@@ -276,7 +276,7 @@ def test_imagenet_is_downloaded_once(empty_cache, keras_files, monkeypatch):
     assert pretrained.download(128) == path and str(empty_cache) in str(path)
 
 
-def test_the_experiment_loads_what_its_flags_say(keras_files, encoder_weights):
+def test_the_experiment_loads_the_weights_named_by_its_flags(keras_files, encoder_weights):
     def conv1(*arguments):
         values = cli.parse(oxford_pets_mobilenet.define_flags, arguments)
         experiment = oxford_pets_mobilenet.experiment(values)

@@ -20,24 +20,24 @@ ROAD, PETS, LABELS = (
 
 
 def both(ours, theirs):
-    """The same random weights in a module of ours and in a Keras build.
+    """Return (variables, forward function, Keras model) of one network with the same random weights.
 
-    Keras computes in float64: in float32 its variance, a difference of two means, is
-    farther from the truth than ours, and batch normalisation multiplies that.
+    The Keras model computes in float64: its float32 variance, a difference of two means, is less exact
+    than ours, and batch normalisation amplifies the error.
     """
     module, options, channels = ours
     network = small(module, filters=SMALL, **options)
-    made = network["init_weights"](seed=1)
-    for index, (name, variable) in enumerate(made.items()):
+    variables = network["init_weights"](seed=1)
+    for index, (name, variable) in enumerate(variables.items()):
         noise = tf.random.stateless_uniform(variable.shape, [index, 0], -0.2, 0.2)
-        kernel = len(variable.shape) == 4  # biases that are not negative keep channels alive
+        kernel = len(variable.shape) == 4  # biases of at least 0, so that few ReLUs output only zeros
         variable.assign(variable + noise if kernel else tf.abs(variable + 5 * noise))
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float64")
     reference = theirs(SMALL, channels)
     keras.config.set_dtype_policy(before)
-    reference.set_weights([variable.numpy() for variable in made.values()])
-    return made, network["forward"], reference
+    reference.set_weights([variable.numpy() for variable in variables.values()])
+    return variables, network["forward"], reference
 
 
 @pytest.mark.parametrize(
@@ -49,78 +49,79 @@ def both(ours, theirs):
     ],
 )
 def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
-    made, forward, reference = both(ours, theirs)
+    variables, forward, reference = both(ours, theirs)
     images = tf.random.stateless_uniform([2, 16, 24, 3], [3, 4], 0, 255)
     target = tf.random.stateless_normal([2, 16, 24, reference.output_shape[-1]], [5, 6])
-    # batch statistics only where there is no dropout, which would draw differently in Keras
+    # networks with dropout are compared without training, because Keras draws other random numbers
     training = theirs is keras_baselines.labels_unet
     with tf.GradientTape() as tape, tf.GradientTape() as reference_tape:
-        logits = forward(made, images, training=training)
+        logits = forward(variables, images, training=training)
         expected = reference(tf.cast(images, tf.float64), training=training)
         loss = tf.reduce_mean((logits - target) ** 2)
         reference_loss = tf.reduce_mean((expected - tf.cast(target, tf.float64)) ** 2)
     np.testing.assert_allclose(logits, expected, atol=atol)
-    trained = [variable for variable in made.values() if variable.trainable]
+    trained = [variable for variable in variables.values() if variable.trainable]
     gradients = tape.gradient(loss, trained)
     expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
     for variable, gradient, expected in zip(trained, gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=variable.name)
-    for variable, expected in zip(made.values(), reference.get_weights(), strict=True):
+    for variable, expected in zip(variables.values(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(variable, expected, atol=atol, err_msg=variable.name)
     still = reference(tf.cast(images, tf.float64), training=False)
-    np.testing.assert_allclose(forward(made, images), still, atol=atol)
+    np.testing.assert_allclose(forward(variables, images), still, atol=atol)
 
 
 @pytest.mark.parametrize(
-    "module, options, variables, numbers",
+    "module, options, arrays, parameters",
     [
         (road_unet, {}, 19, 1_961_152),
         (pets_unet, {"classes": 3}, 46, 34_513_475),
         (labels_unet, {"classes": 34}, 134, 31_061_282),
     ],
 )
-def test_articles_parameter_counts(module, options, variables, numbers):
-    made = module.init_weights(seed=0, **options)
-    assert (len(made), weights.count(made)) == (variables, numbers)
+def test_parameter_counts_are_the_articles(module, options, arrays, parameters):
+    variables = module.init_weights(seed=0, **options)
+    assert (len(variables), weights.count(variables)) == (arrays, parameters)
 
 
 @pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_any_multiple_of_the_network_in_either_precision(module, options, channels, dtype):
+def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(
+    module, options, channels, dtype
+):
     network = small(module, filters=SMALL, **options)
-    made = network["init_weights"](seed=0)
+    variables = network["init_weights"](seed=0)
     for height, width in ((4, 4), (12, 20)):
         images = tf.zeros([1, height, width, 3], dtype)
-        logits = network["forward"](made, images, training=True, seed=[0, 0])
+        logits = network["forward"](variables, images, training=True, seed=[0, 0])
         assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
 
 
-def test_every_dropout_of_the_pets_network_is_where_keras_has_it(monkeypatch):
-    """With a scaling in place of each dropout, on both sides: 1 + rate, as if it kept all."""
-
+def test_the_pets_network_has_dropout_at_the_same_places_as_keras(monkeypatch):
+    """Both networks multiply by 1 + rate in place of each dropout."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
     monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
-    made, forward, reference = both(PETS, keras_baselines.pets_unet)
+    variables, forward, reference = both(PETS, keras_baselines.pets_unet)
     images = tf.random.stateless_uniform([1, 16, 24, 3], [3, 4], 0, 255)
-    ours = forward(made, images, training=True, seed=[0, 0])
+    ours = forward(variables, images, training=True, seed=[0, 0])
     np.testing.assert_allclose(ours, reference(tf.cast(images, tf.float64)), atol=1e-5)
 
 
 def test_road_logits_are_linear_and_have_no_bias():
     network = small(road_unet, filters=SMALL)
-    made, forward = network["init_weights"](seed=0), network["forward"]
-    assert not forward(made, tf.zeros([1, 8, 8, 3])).numpy().any()
+    variables, forward = network["init_weights"](seed=0), network["forward"]
+    assert not forward(variables, tf.zeros([1, 8, 8, 3])).numpy().any()
     noise = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
-    logits = forward(made, noise).numpy()
+    logits = forward(variables, noise).numpy()
     assert logits.min() < 0 < logits.max()
 
 
-def test_dropout_changes_training_alone_and_follows_the_seed():
+def test_dropout_acts_only_in_training_and_depends_on_the_seed():
     network = small(pets_unet, filters=SMALL, classes=3)
-    made = network["init_weights"](seed=0)
+    variables = network["init_weights"](seed=0)
     images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
     first, again, other, still = (
-        network["forward"](made, images, training=training, seed=seed).numpy()
+        network["forward"](variables, images, training=training, seed=seed).numpy()
         for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]))
     )
     np.testing.assert_array_equal(first, again)
