@@ -3,14 +3,17 @@
 TensorFlow would silently run an op without a GPU kernel on the host and copy its tensors back and forth.
 """
 
+import dataclasses
 import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from small_training import SMALL
 from tensorflow.python.framework import kernels
 
+from core import lowering
 from core.data import augment, resident
 from core.inference.evaluate import make_predict
 from core.runtime import cli, device
@@ -53,18 +56,19 @@ def ops_on_host(function):
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_training_and_prediction_run_wholly_on_a_gpu(name):
-    script, dtype = article(name), PRECISIONS[name]
-    scratch = ["--encoder_weights=none", "--train_encoder"] if name == "oxford_pets_mobilenet" else []
-    experiment = script.experiment(cli.parse(script.define_flags, scratch))
+    script, dtype, (arguments, network) = article(name), PRECISIONS[name], SMALL[name]
+    experiment = script.experiment(cli.parse(script.define_flags, arguments))
+    experiment = dataclasses.replace(experiment, **network)
     weights = experiment.init_weights(seed=0)
     slots, averages = optimizer.init_slots(weights, dtype), optimizer.init_averages(weights)
     recipe = step.Recipe(
         1e-3, clip_norm=1, weight_decay=0.1, schedule="cosine", warmup_steps=2, dice=1, ema_decay=0.9
     )
     train_step = step.make_train_step(experiment, weights, slots, averages, dtype, recipe)
-    assert not ops_on_host(train_step.get_concrete_function())
     predict = make_predict(experiment, weights, dtype)
-    assert not ops_on_host(predict.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)))
+    with lowering.disabled():  # as on a machine with a GPU
+        assert not ops_on_host(train_step.get_concrete_function())
+        assert not ops_on_host(predict.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)))
 
 
 @pytest.mark.parametrize("strategy, count", [("single", 1), ("mirrored", 8)])
