@@ -120,7 +120,7 @@ def validation_results(run):
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):
         return saved
-    if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment.name)):
+    if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment)):
         raise InputError(
             f"{run.folder} has no {per_image.NAME} of its last epoch, and it was trained with other code than"
             " the present code, which would compute something else; train it to its end with its own code."

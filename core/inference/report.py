@@ -77,10 +77,9 @@ def _new_folder(run, split, output_dir):
 
 def _facts(run, split, examples, trained_on):
     """What was evaluated, for figures.json."""
-    name, trained = run.experiment.name, code_digest.read(run.folder)
-    now = code_digest.current(name)
+    trained, now = code_digest.read(run.folder), code_digest.current(run.experiment)
     return {
-        "experiment": name,
+        "experiment": run.experiment.name,
         "data": os.path.abspath(examples.data_dir),
         "split": split,
         "examples": len(examples),

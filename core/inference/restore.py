@@ -80,10 +80,10 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     run_flags.run_dir = str(folder)  # the folder may have moved
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, state = checkpoint.load(path)
-    code_digest.warn_if_changed(folder, name)
     device.set_up(run_flags)
     lowering.configure(values.lowering)
     experiment = module.experiment(run_flags)
+    code_digest.warn_if_changed(folder, experiment)
     weights = experiment.init_weights(seed=run_flags.seed)
     checkpoint.restore(weights, checkpoint.prediction_variables(arrays), path)
     dtype = tf.dtypes.as_dtype(run_flags.precision)

@@ -5,12 +5,13 @@ code.json is a list. Each item states which code trained the run from an epoch a
 continued with other code has one item. A run of a version without code.json has none.
 
 The files are the experiment's script and every project file that it imports, directly or through
-others, except files that decide no number (DECIDE_NOTHING). Comments, docstrings and blank lines do
-not count. A function in one of these modules that was replaced at run time, in a notebook for example,
-has a digest of its own under the name FILE:FUNCTION.
+others, except networks that it does not use and files that decide no number (DECIDE_NOTHING).
+Comments, docstrings and blank lines do not count. A function in one of these modules that was replaced
+at run time, in a notebook for example, has a digest of its own under the name FILE:FUNCTION.
 """
 
 import ast
+import functools
 import hashlib
 import inspect
 import io
@@ -47,10 +48,11 @@ DECIDE_NOTHING = (
 def current(experiment, root=ROOT):
     """Return the digests of an experiment's code: path relative to root -> 16 hexadecimal digits.
 
-    experiment: its name, which is the name of its script. The result is empty if there is no such
-    script, for example because the experiment is defined in a notebook.
+    experiment: `core.experiment.Experiment`; its name is the name of its script. The result is empty if
+    there is no such script, for example because the experiment is defined in a notebook.
     """
-    script = root / "experiments" / f"{experiment}.py"
+    script = root / "experiments" / f"{experiment.name}.py"
+    networks = {_file_of(experiment.forward, root), _file_of(experiment.init_weights, root)}
     pending, digests = [script] if script.is_file() else [], {}
     while pending:
         path = pending.pop()
@@ -60,7 +62,10 @@ def current(experiment, root=ROOT):
         source = path.read_text("utf-8")
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
         tree = ast.parse(source)
-        pending += _imported_files(tree, path, root)
+        imported = _imported_files(tree, path, root)
+        if path == script:  # a script may offer several networks
+            imported = [each for each in imported if each.parent.name != "models" or each in networks]
+        pending += imported
         digests |= _replaced_functions(tree, name) if root == ROOT else {}
     return dict(sorted(digests.items()))
 
@@ -87,7 +92,8 @@ def changed_files(before, now):
 def warn_if_changed(folder, experiment):
     """Print one warning that names the files that changed since a run was last trained, if any did.
 
-    For commands that use a trained run. experiment: its name. Says nothing about a run without code.json.
+    For commands that use a trained run. experiment: its `Experiment`. Nothing is printed for a run without
+    code.json.
     """
     items = read(folder)
     changed = changed_files(items[-1]["files"], current(experiment)) if items else []
@@ -99,8 +105,8 @@ def record(folder, experiment, *, epoch, step, write):
     """Note in code.json which code trains a run from this epoch and step on.
 
     If the run was begun with other code, or other versions of TensorFlow or NumPy, print one warning
-    that names them. experiment: its name. epoch and step: where training stands; both 0 begin a new record.
-    write: whether this process writes the run folder's files.
+    that names them. experiment: its `Experiment`. epoch and step: where training stands; both 0 begin a
+    new record. write: whether this process writes the run folder's files.
     """
     item = {
         "epoch": epoch,
@@ -125,6 +131,13 @@ def record(folder, experiment, *, epoch, step, write):
         )
     if write:
         files.write_text(folder / "code.json", json.dumps([*items, item], indent=2) + "\n")
+
+
+def _file_of(function, root):
+    """Return the file, under root, of the module that defines a function or the function of a partial."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return root.joinpath(*function.__module__.split(".")).with_suffix(".py")
 
 
 def _replaced_functions(tree, name):

@@ -127,7 +127,7 @@ class Training:
             print(f"continuing after {state.epoch} epochs and {state.step} steps")
             self.warn_of_other_lowering()
         code_digest.record(
-            self.folder, self.experiment.name, epoch=state.epoch, step=state.step, write=self.is_chief
+            self.folder, self.experiment, epoch=state.epoch, step=state.step, write=self.is_chief
         )
         with signals.catch_signals() as self.signals:  # not earlier: a killed preparation continues anyway
             try:

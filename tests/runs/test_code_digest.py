@@ -1,5 +1,7 @@
 """A run knows the code it was trained with, and says which files have changed since."""
 
+import dataclasses
+import functools
 import json
 import shutil
 
@@ -7,14 +9,17 @@ import pytest
 
 from core import ops
 from core.inference import restore
+from core.models import mobilenet_unet
 from core.runs import code_digest
 from core.runtime import cli
 from core.training import loop
 from experiments import article, cityscape_road
 
+ROAD = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
+
 
 def test_every_file_that_decides_a_number_has_a_digest_and_no_other_file_has():
-    digests = code_digest.current("cityscape_road")
+    digests = code_digest.current(ROAD)
     decisive = """experiments/cityscape_road.py core/ops.py core/weights.py core/losses.py core/metrics.py
         core/models/road_unet.py core/data/cityscapes_pairs.py core/data/augment.py core/training/step.py
         core/training/loop.py core/inference/evaluate.py""".split()
@@ -22,6 +27,15 @@ def test_every_file_that_decides_a_number_has_a_digest_and_no_other_file_has():
     assert any(name.startswith("core/lowering/") for name in digests)
     other = "core/runtime/", "core/runs/", "core/models/pets_unet", "core/data/synthetic/", "experiments/ox"
     assert not [name for name in digests if name.startswith(other)]
+
+
+def test_of_several_imported_networks_only_the_one_in_use_has_a_digest():
+    init_weights = functools.partial(mobilenet_unet.init_weights, classes=3)
+    own = dataclasses.replace(
+        ROAD, name="own_images", forward=mobilenet_unet.forward, init_weights=init_weights
+    )
+    networks = [name for name in code_digest.current(own) if "models/" in name and "__init__" not in name]
+    assert networks == ["core/models/mobilenet_unet.py", "core/models/mobilenet_v2.py"]
 
 
 @pytest.fixture
@@ -35,13 +49,13 @@ def project(tmp_path):
         text = (tmp_path / path).read_text()
         assert old in text
         (tmp_path / path).write_text(text.replace(old, new, 1))
-        return code_digest.current("cityscape_road", tmp_path)
+        return code_digest.current(ROAD, tmp_path)
 
     return edit
 
 
 def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
-    before = code_digest.current("cityscape_road")
+    before = code_digest.current(ROAD)
     assert project("core/losses.py", '"""', '"""A new sentence.') == before
     assert (
         project("core/losses.py", "import tensorflow as tf", "import tensorflow as tf  # a comment") == before
@@ -49,19 +63,19 @@ def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
     edited = project("core/ops.py", "import tensorflow as tf", "import tensorflow as tf\n\nEDITED = 1")
     assert code_digest.changed_files(before, edited) == ["core/ops.py"]
     line = "from core.models import road_unet"
-    edited = project("experiments/cityscape_road.py", line, f"{line}\nfrom core.models import dubai_unet")
-    assert "core/models/dubai_unet.py" in code_digest.changed_files(before, edited)  # imported now
+    edited = project("experiments/cityscape_road.py", line, f"{line}\nfrom core.data import oxford_pets")
+    assert "core/data/oxford_pets.py" in code_digest.changed_files(before, edited)  # imported now
 
 
 def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkeypatch):
     """A notebook's edit is in no file."""
-    before = code_digest.current("cityscape_road")
+    before = code_digest.current(ROAD)
     assert not [name for name in before if ":" in name]  # decorated functions are not replaced
     monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel))
-    linear = code_digest.current("cityscape_road")
+    linear = code_digest.current(ROAD)
     assert code_digest.changed_files(before, linear) == ["core/ops.py:conv2d_up"]
     monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel) / 2)
-    assert code_digest.changed_files(linear, code_digest.current("cityscape_road"))
+    assert code_digest.changed_files(linear, code_digest.current(ROAD))
 
 
 @pytest.fixture
@@ -70,7 +84,7 @@ def run_with_other_code(road_run, tmp_path):
     shutil.copytree(road_run, tmp_path / "run")
     shutil.move(tmp_path / "run/checkpoints/previous.npz", tmp_path / "run/checkpoints/last.npz")
     (item,) = json.loads((tmp_path / "run/code.json").read_text())
-    assert item["files"] == code_digest.current("cityscape_road") and item["epoch"] == 0
+    assert item["files"] == code_digest.current(ROAD) and item["epoch"] == 0
     item["files"]["core/ops.py"] = "0123456789abcdef"
     (tmp_path / "run/code.json").write_text(json.dumps([item]))
     return tmp_path / "run"
@@ -86,8 +100,8 @@ def test_a_run_continued_with_other_code_says_that_it_is_not_bit_identical(run_w
     assert "core/ops.py changed" in warning and "no longer bit-identical" in warning
     items = code_digest.read(run_with_other_code)
     assert [item["epoch"] for item in items] == [0, 1]
-    assert items[1]["files"] == code_digest.current("cityscape_road")
-    code_digest.record(run_with_other_code, "cityscape_road", epoch=2, step=0, write=True)
+    assert items[1]["files"] == code_digest.current(ROAD)
+    code_digest.record(run_with_other_code, ROAD, epoch=2, step=0, write=True)
     assert not capsys.readouterr().out and len(code_digest.read(run_with_other_code)) == 2
 
 
@@ -103,10 +117,10 @@ def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other
 
 
 def test_a_continued_run_warns_of_another_tensorflow(tmp_path, capsys):
-    code_digest.record(tmp_path, "cityscape_road", epoch=0, step=0, write=True)
+    code_digest.record(tmp_path, ROAD, epoch=0, step=0, write=True)
     items = code_digest.read(tmp_path)
     items[0]["versions"]["tensorflow"] = "2.0"
     (tmp_path / "code.json").write_text(json.dumps(items))
-    code_digest.record(tmp_path, "cityscape_road", epoch=1, step=0, write=False)
+    code_digest.record(tmp_path, ROAD, epoch=1, step=0, write=False)
     assert "tensorflow (2.0, now 2." in capsys.readouterr().out
     assert len(code_digest.read(tmp_path)) == 1  # this process does not write
