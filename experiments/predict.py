@@ -20,63 +20,36 @@ from experiments import article
 
 def define_flags(values):
     """Define the flags of the trained weights, the images, the results and the computation."""
+    own = {"flag_values": values}
     restore.define_flags(values)
-    flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", flag_values=values)
-    flags.DEFINE_bool(
-        "recursive", False, "Search the subfolders of the given folders too.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "size",
-        "train",
-        ["train", "native"],
+    flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", **own)
+    flags.DEFINE_bool("recursive", False, "Search the subfolders of the given folders too.", **own)
+    size = (
         "train: scale a photo as the training did, and the logits back to the photo's size; native: the"
-        " photo's own size. A run that trained on parts of photos uses the own size with both.",
-        flag_values=values,
+        " photo's own size. A run that trained on parts of photos uses the own size with both."
     )
-    flags.DEFINE_integer(
-        "tile",
-        1024,
+    flags.DEFINE_enum("size", "train", ["train", "native"], size, **own)
+    tile = (
         "Side in pixels of the tiles that larger photos are processed in at their own size; memory grows"
-        " with its square.",
-        lower_bound=1,
-        flag_values=values,
+        " with its square."
     )
-    flags.DEFINE_enum(
-        "tta",
-        None,
-        ["flip"],
-        "flip: average the logits of the photo and of its mirror image.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "probabilities",
-        "none",
-        ["none", *probability_files.FORMATS],
+    flags.DEFINE_integer("tile", 1024, tile, 1, **own)
+    flip = "flip: average the logits of the photo and of its mirror image."
+    flags.DEFINE_enum("tta", None, ["flip"], flip, **own)
+    probabilities = (
         "npy: write NAME_probabilities.npy too, float16 [height, width, classes]; png: write"
-        " NAME_probability_0.png and so on, one for each class id, 16-bit greyscale, 65535 is 1.",
-        flag_values=values,
+        " NAME_probability_0.png and so on, one for each class id, 16-bit greyscale, 65535 is 1."
     )
-    flags.DEFINE_float(
-        "threshold",
-        None,
-        "For two classes: a pixel is of class 1 if its probability is above this; without it, 0.5.",
-        flag_values=values,
-    )
-    flags.register_validator(
-        "threshold",
-        lambda value: value is None or 0 < value < 1,
-        "must be a number between 0 and 1",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "white_level",
-        None,
+    flags.DEFINE_enum("probabilities", "none", ["none", *probability_files.FORMATS], probabilities, **own)
+    threshold = "For two classes: a pixel is of class 1 if its probability is above this; without it, 0.5."
+    flags.DEFINE_float("threshold", None, threshold, **own)
+    between = "must be a number between 0 and 1"
+    flags.register_validator("threshold", lambda value: value is None or 0 < value < 1, between, **own)
+    white = (
         "White in photos with more than 8 bits per sample, such as 4095; 0: detected. Without it, as in"
-        " the training.",
-        lower_bound=0,
-        upper_bound=2**31 - 1,
-        flag_values=values,
+        " the training."
     )
+    flags.DEFINE_integer("white_level", None, white, 0, 2**31 - 1, **own)
 
 
 def run(flags, arguments):

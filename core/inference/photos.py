@@ -77,10 +77,10 @@ def find(arguments, *, recursive=False):
         _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
     )
     paths = list({os.path.abspath(path): path for path in found}.values())
-    own = [path for path in paths if outputs.is_result(path)]
-    if own:
-        print(f"left out {len(own)} results of earlier predictions, such as {own[0]}")
-    sources = [source for path in paths if path not in own for source in _pages(path)]
+    results = {path for path in paths if outputs.is_result(path)}
+    if results:
+        print(f"left out {len(results)} results of earlier predictions, such as {min(results)}")
+    sources = [source for path in paths if path not in results for source in _pages(path)]
     if not sources:
         raise InputError("no images: name image files, or folders that hold some.")
     return sources
