@@ -11,7 +11,6 @@ from core.data import cache, dubai_aerial
 from core.data.synthetic import aerial_scenes
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import loop
 from experiments import dubai_aerial as article
 
 BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = dubai_aerial.PALETTE
@@ -199,22 +198,6 @@ def test_generated_scenes_depend_on_the_seed_only_and_use_the_class_ids_of_the_s
     assert not np.array_equal(scene[1], aerial_scenes.scene((0, 2), size=(60, 80))[1])
     for number, name in enumerate(dubai_aerial.CLASSES):
         assert getattr(aerial_scenes, name.upper()) == number
-
-
-def test_one_epoch_on_generated_data(generated, tmp_path, capsys):
-    flags = cli.parse(
-        article.define_flags,
-        [
-            *("--epochs=1", "--patch_size=64", "--limit=2", "--batch_size=16", "--split_by=image"),
-            *(f"--data_dir={generated}", f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"),
-        ],
-    )
-    assert loop.run(article.experiment(flags), article.define_flags, flags) == 0
-    printed = capsys.readouterr().out
-    assert "1,421,830 parameters" in printed
-    header = (tmp_path / "run/metrics.csv").read_text().splitlines()[0]
-    for name in ("val_loss", "val_accuracy", "val_jaccard", "val_iou_coefficient", "val_mean_iou"):
-        assert name in header.split(",")
 
 
 @pytest.mark.parametrize("flag", ["--patch_size=100", "--patch_size=0", "--split_by=tile", "--split_seed=-1"])
