@@ -3,6 +3,7 @@
 A result file, `GROUP_sSEED.csv`, begins with lines `# key: value` (command, settings, data, seed, machine,
 versions, commit, date, minutes), followed by the columns of the run's metrics.csv. Runs that differ only
 in the seed form a group; a table shows the mean and the sample standard deviation over its seeds.
+The tables leave out the folder early/, which holds small runs that later ones superseded.
 """
 
 import csv
