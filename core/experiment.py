@@ -62,7 +62,7 @@ class Experiment:
     load_weights:  (weights) -> None: assigns published values to some weights when a run begins.
     forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits
                    [B, H, W, classes], or [B, H, W, 1] for two classes.
-    loss:          (float32 logits, class ids) -> float32 [B].
+    loss:          (float32 logits, class ids) -> float32 [B], at least 0, see `core.losses`.
     metrics:       (confusion matrix int64 [classes, classes]) -> name -> value.
     best:          name of the metric, larger is better, that chooses the best checkpoint.
     measures:      name -> function (float32 logits, class ids) -> float32 [B], for metrics that a

@@ -24,12 +24,12 @@ from experiments.benchmark import keras_baselines
 def main(name, *arguments):
     script = article(name)
     flags = cli.parse(script.define_flags, arguments)
-    ignored = ("schedule", "warmup_steps", "ema_decay", "dice", "weight_decay", "strategy", "data_on_device")
-    given = [f"--{name}" for name in ignored if flags[name].value != flags[name].default]
+    unsupported = "schedule warmup_steps ema_decay dice weight_decay strategy data_on_device init_from"
+    given = [f"--{name}" for name in unsupported.split() if flags[name].value != flags[name].default]
     if "encoder_weights" in flags and flags.encoder_weights != "none":
         given.append("--encoder_weights other than none")
-    if flags.precision == "float16":
-        given.append("--precision=float16")
+    if flags.precision not in ("float32", "bfloat16"):
+        given.append(f"--precision={flags.precision}")
     if given:
         raise SystemExit(f"{', '.join(given)}: Keras' fit does not do this here; leave it out.")
     experiment = script.experiment(flags)

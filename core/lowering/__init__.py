@@ -10,6 +10,7 @@ an edited op or model line either still matches, with the edit in it, or runs as
     winograd.py       wide 3x3 convolutions with half of the multiplications
     transposed.py     transposed convolutions whose kernel gradient is products of matrices
     merged.py         rules over two or three ops: up-sampling, concatenation, normalisation
+    fused_adam.py     Adam's formula as one op, with the same bits, on all devices and in both modes
     graph.py          what produced a tensor
     policy.py         on or off, and how often each rule was applied
 

@@ -29,7 +29,7 @@ from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
 LOSS_SYNC_SECONDS = 0.5  # how often the losses are fetched from the device
-MIN_LOSS = -0.001  # a smaller loss ends the run; a loss is at least 0, but for rounding
+MIN_LOSS = -0.001  # a smaller loss ends the run; a loss is at least 0, apart from rounding
 MAX_LOSS = 100.0  # a larger loss, in nats per pixel, ends the run; chance level of 34 classes is 3.5
 PICTURES = 6  # validation images in the picture of each epoch
 
@@ -38,7 +38,7 @@ def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the start or from its last checkpoint.
 
     Returns the process' exit code: 0, or 130 or 143 if SIGINT or SIGTERM ended the
-    training after its state was saved. Raises InputError for what the user can cure.
+    training after its state was saved. Raises InputError for mistakes that the user can cure.
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
@@ -117,7 +117,9 @@ class Training:
             self.writer = tensorboard.writer(self.folder)
         self.repeat_interrupted_writes()
         if self.is_finished():
-            print("this run is finished; more --epochs continue it, another --run_dir begins a new one")
+            early = self.state.epoch < self.flags.epochs
+            way = "early, by --early_stopping_patience" if early else "more --epochs continue it"
+            print(f"this run is finished ({way}); another --run_dir begins a new one")
             self.report()
             return 0
         print(f"{len(self.train)} training and {len(self.val)} validation images from {self.train.data_dir}")

@@ -44,7 +44,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
     On several replicas, each gets a part of the batch, and share is the number of its
     examples over the batch's. The gradients are summed, so they equal the gradients of the
-    whole batch's mean loss but for rounding. Dropout and batch normalisation's batch
+    whole batch's mean loss up to rounding. Dropout and batch normalisation's batch
     statistics are computed per replica; the moving statistics are the replicas' mean.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
@@ -90,7 +90,7 @@ def _loss(experiment, recipe, logits, masks):
 
 
 def _replica_seed(seed, replica):
-    """The seed of a replica: replica 0 uses the step's, the others one far from every step's."""
+    """Return a replica's seed: the step's for replica 0, for the others 2**40 apart, far from any step's."""
     return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
 
 
