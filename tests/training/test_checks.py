@@ -1,24 +1,22 @@
 """A training refuses an experiment whose parts do not fit, and chooses its best epoch by a defined metric."""
 
 import dataclasses
-import functools
 
 import numpy as np
 import pytest
 from conftest import decoded, refused, road_flags, write_pair
+from small_networks import small
 
 from core import losses, metrics
 from core.models import pets_unet, road_unet
 from core.training import checks, history, loop
 from experiments import cityscape_road
 
-SMALL = functools.partial(road_unet.init_weights, filters=(4, 8))
-
 
 def road(**changes):
     """The road experiment with a small network and changed parts."""
     experiment = cityscape_road.experiment(road_flags("unused"))
-    return dataclasses.replace(experiment, **{"init_weights": SMALL, **changes})
+    return dataclasses.replace(experiment, **small(road_unet) | changes)
 
 
 THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 64, 128), (70, 130, 180))}
@@ -34,14 +32,7 @@ THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 
         ({"classes": ("road",), "palette": ((0, 0, 0),)}, "has 1 classes"),
         ({"best": "mean_iou"}, "best='mean_iou'"),
         ({"metrics": metrics.multiclass(THREE["classes"])}, "3 names for 2 classes"),
-        (
-            {
-                **THREE,
-                "forward": pets_unet.forward,
-                "init_weights": functools.partial(pets_unet.init_weights, filters=(4, 8), classes=3),
-            },
-            "metrics.binary is for two classes",
-        ),
+        (THREE | small(pets_unet, classes=3), "metrics.binary is for two classes"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
