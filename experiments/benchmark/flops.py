@@ -43,10 +43,24 @@ def multiply_adds(ops):
         elif op.type in TRANSPOSED:  # [..., M, K] @ [..., K, N]
             inner = op.inputs[0].shape[-2 if op.get_attr(TRANSPOSED[op.type]) else -1]
             total += math.prod(op.outputs[0].shape) * inner
+        elif op.type == "Einsum" and len(op.inputs) == 2:
+            total += math.prod(_einsum_sizes(op).values())
         for value in op.node_def.attr.values():
             if value.HasField("func"):
                 total += multiply_adds(needed_ops(op.graph._get_function(value.func.name).graph))
     return total
+
+
+def _einsum_sizes(op):
+    """Label -> size for an Einsum op; the dimensions of an ellipsis are numbered from the right."""
+    sizes = {}
+    terms = op.get_attr("equation").decode().partition("->")[0].split(",")
+    for term, tensor in zip(terms, op.inputs):
+        before, _, after = term.partition("...")
+        hidden = range(tensor.shape.rank - len(before) - len(after), 0, -1) if "..." in term else ()
+        for label, size in zip([*before, *hidden, *after], tensor.shape):
+            sizes[label] = max(size, sizes.get(label, 1))  # an ellipsis may broadcast
+    return sizes
 
 
 def needed_ops(graph):

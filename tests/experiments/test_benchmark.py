@@ -1,169 +1,18 @@
-"""The benchmark: FLOPs against NumPy and hand counts, baselines against our networks, the command."""
+"""The benchmark: one measurement, the comparison of several, and the command."""
 
-import inspect
 import json
-import math
-import os
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 
-from core import lowering, weights
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
-from experiments.benchmark import comparison, flops, keras_baselines, measurement, table, this_code
-
-ARTICLES = ("cityscape_road", "oxford_pets", "oxford_pets_mobilenet", "cityscapes_labels", "dubai_aerial")
-
-
-# --- FLOPs
-
-
-def numpy_products(x, kernel, stride):
-    """Every product of a SAME convolution before any is summed: [B, H / s, W / s, I, h, w, O]."""
-    pads = []
-    for length, window in zip(x.shape[1:3], kernel.shape):
-        missing = max((math.ceil(length / stride) - 1) * stride + window - length, 0)
-        pads.append((missing // 2, missing - missing // 2))
-    x = np.pad(x, [(0, 0), *pads, (0, 0)])
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-    return windows[:, ::stride, ::stride, ..., None] * kernel.transpose(2, 0, 1, 3)
-
-
-@pytest.mark.parametrize("side, stride", [(3, 1), (3, 2), (2, 2)])
-def test_multiply_adds_equal_the_number_of_products_in_numpy(side, stride):
-    rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=size).astype(np.float32) for size in ([2, 7, 6, 3], [side, side, 3, 4]))
-    products = numpy_products(x, kernel, stride)
-    convolve = tf.function(lambda x: tf.nn.conv2d(x, kernel, stride, "SAME"))
-    np.testing.assert_allclose(convolve(x), products.sum((3, 4, 5)), atol=1e-5)
-    assert flops.gflop(convolve, tf.TensorSpec(x.shape)) == 2e-9 * products.size
-    y = tf.TensorSpec(products.shape[:3] + (4,))
-    transposed = tf.function(lambda y: tf.nn.conv2d_transpose(y, kernel, x.shape, stride))
-    assert flops.gflop(transposed, y) == 2e-9 * products.size
-    strides = [1, stride, stride, 1]
-    depthwise = tf.function(lambda x: tf.nn.depthwise_conv2d(x, kernel[..., :1], strides, "SAME"))
-    assert flops.gflop(depthwise, tf.TensorSpec(x.shape)) == 2e-9 * products.size / 4
-    matrices = tf.function(lambda a: tf.matmul(a, tf.ones([2, 7, 5]), transpose_a=True)[0] @ tf.ones([5, 2]))
-    assert flops.gflop(matrices, tf.TensorSpec([2, 7, 6])) == 2e-9 * (2 * 6 * 7 * 5 + 6 * 5 * 2)
-
-
-def test_gradients_and_called_functions_count():
-    """A gradient with respect to a kernel or an input costs as much as the forward convolution."""
-    first, last = tf.Variable(tf.ones([3, 3, 3, 4])), tf.Variable(tf.ones([2, 2, 5, 4]))
-    rest = tf.function(lambda x: tf.nn.conv2d_transpose(x, last, [2, 8, 6, 5], 2))
-
-    def forward(images):
-        return rest(tf.nn.conv2d(images, first, 2, "SAME"))
-
-    @tf.function
-    def train(images):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(forward(images) ** 2)
-        return tape.gradient(loss, [first, last])
-
-    images, counts = tf.TensorSpec([2, 8, 6, 3]), 2 * 4 * 3 * np.array([4 * 27, 4 * 5 * 4])
-    # the loss does not depend on the gradient with respect to the images
-    assert flops.gflop(train, images) == pytest.approx(2e-9 * (3 * counts.sum() - counts[0]))
-    twice = tf.function(lambda images: forward(images) + forward(images))
-    assert flops.gflop(twice, images) == pytest.approx(4e-9 * counts.sum())
-
-
-def network_of(name):
-    """An article's experiment, its weights, and the settings that choose its baselines."""
-    module = article(name)
-    experiment = module.experiment(cli.parse(module.define_flags))
-    network = inspect.getmodule(experiment.forward)
-    return (
-        experiment,
-        experiment.init_weights(seed=0),
-        {
-            "network": network.__name__.split(".")[-1],
-            "filters": network.FILTERS,
-            "channels": 1 if len(experiment.classes) == 2 else len(experiment.classes),
-        },
-    )
-
-
-def counted_by_hand(weights, pixels):
-    """Multiply-adds of a U-Net's forward pass: every pixel of a level meets the whole kernel."""
-    total = 0
-    for name, kernel in weights.items():
-        if len(kernel.shape) == 4:
-            level = int(name[name.index("/") - 1]) if name.startswith(("down", "up")) else 0
-            level += "transpose" in name  # applied at the smaller size, stride 2
-            total += math.prod(kernel.shape) * pixels / 4**level
-    return total
-
-
-@pytest.mark.parametrize("name", ARTICLES)
-def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
-    experiment, ours, settings = network_of(name)
-    model = keras_baselines.NETWORKS[settings["network"]](settings["filters"], settings["channels"])
-    trained = [variable for variable in ours.values() if variable.trainable]
-    shapes = sorted(tuple(variable.shape) for variable in trained)
-    assert shapes == sorted(tuple(variable.shape) for variable in model.trainable_weights)
-    assert model.count_params() == weights.count(ours)
-    images = tf.TensorSpec([2, 32, 64, 3])
-
-    def training_gflop(forward, variables):
-        @tf.function
-        def gradients(images):
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_sum(forward(images))
-            return tape.gradient(loss, variables)
-
-        return flops.gflop(gradients, images)
-
-    with lowering.disabled():
-        predict = tf.function(lambda images: experiment.forward(ours, images))
-        if name != "oxford_pets_mobilenet":  # its encoder has no levels in its names
-            by_hand = 2e-9 * counted_by_hand(ours, pixels=2 * 32 * 64)
-            assert flops.gflop(predict, images) == pytest.approx(by_hand)
-        gflop = training_gflop(lambda images: experiment.forward(ours, images, training=True), trained)
-    theirs = training_gflop(lambda images: model(images, training=True), model.trainable_variables)
-    assert gflop == pytest.approx(theirs, rel=1e-12) and gflop > 0
-
-
-# --- one measurement
-
-
-@pytest.mark.parametrize("mode, precision", [("train", "bfloat16"), ("infer", "float32")])
-def test_keras_measurement(mode, precision):
-    network = {"network": "labels_unet", "filters": [4, 6], "channels": 5, "size": [16, 32]}
-    spec = types.SimpleNamespace(**network, mode=mode, precision=precision, batch_size=2, seconds=0)
-    before, begun = keras.config.dtype_policy(), time.time()
-    try:
-        metrics = keras_baselines.measure(spec)
-    finally:
-        keras.config.set_dtype_policy(before)
-    assert metrics["images_per_second"] == pytest.approx(2 / metrics["step_seconds"])
-    assert begun < metrics["first_step_at"] < time.time()
-    trained, total = metrics["parameters"]
-    assert total - trained == 2 * (4 * 4 + 2 * 6 + 4)  # moving mean and variance after each ReLU
-
-
-@pytest.mark.parametrize("peer, mode", [("torch", "train"), ("openvino", "infer")])
-@pytest.mark.parametrize("name", ARTICLES)
-def test_torch_and_openvino_have_our_parameters(name, peer, mode):
-    """Needs a Python with PyTorch and OpenVINO: this one, or the one that TORCH_PYTHON names."""
-    interpreter = os.environ.get("TORCH_PYTHON", sys.executable)
-    if not comparison.can_import(interpreter, comparison.PEERS[peer]):
-        pytest.skip(f"{interpreter} has no {peer}; TORCH_PYTHON may name a Python that has it")
-    _, ours, settings = network_of(name)
-    settings |= {"size": [32, 64], "mode": mode, "precision": "float32", "batch_size": 1, "seconds": 0}
-    metrics = comparison.measure_in_process(peer, settings, interpreter)
-    trained = {name: variable for name, variable in ours.items() if variable.trainable}
-    assert metrics["parameters"] == [weights.count(trained), weights.count(ours)]
-    assert metrics["first_step_seconds"] > metrics["step_seconds"] > 0
+from experiments.benchmark import comparison, measurement, table, this_code
 
 
 def test_throughput_excludes_the_first_step_and_slow_steps():
@@ -195,9 +44,8 @@ def test_our_measurement_uses_every_image_in_full_batches(mode, images, pairs, t
     arguments = ["--size=32", "--batch_size=4", f"--data_dir={pairs}", f"--cache_dir={tmp_path}"]
     spec = types.SimpleNamespace(module="experiments.cityscape_road", flags=arguments, mode=mode, seconds=0)
     metrics = this_code.measure(spec)
-    plain = 2e-9 * counted_by_hand(network_of("cityscape_road")[1], pixels=32 * 32)
-    passes = {"train": 3, "infer": 1, "input": 0}[mode]
-    assert 0.5 * passes * plain <= metrics["gflop_per_image"] <= passes * plain  # lowering may need fewer
+    passes = {"train": 3, "infer": 1, "input": 0}[mode]  # of 0.11 GFLOP in the article's convolutions
+    assert passes * 0.05 <= metrics["gflop_per_image"] <= passes * 0.11
     assert metrics["images_per_second"] == 4 / metrics["step_seconds"] > 0
     assert metrics["parameters"] == [1_961_152, 1_961_152]
     assert ("nearest_then_skip" in metrics["rules"]) == (mode != "input")
@@ -220,12 +68,7 @@ def metrics_of(rate, **metrics):
 
 
 def test_ratios_and_shares_use_the_fastest_measurements():
-    ours = {
-        "gflop_per_image": 2.0,
-        "device": "1 CPU cores",
-        "versions": {"numpy": "2"},
-        "rules": {"winograd": 3},
-    }
+    ours = {"gflop_per_image": 2.0, "device": "1 CPU cores", "versions": {"numpy": "2"}, "rules": {}}
     measurements = {
         "machine": [
             {"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}},
@@ -266,8 +109,6 @@ def test_json_line_of_a_real_measurement_and_a_sentence_for_a_missing_peer(share
     assert list(asked.values()) == ["dubai_aerial", "infer", "float32", 1]
     rate = metrics["images_per_second"]
     assert rate == 1 / metrics["step_seconds"] and metrics["turns"] == [rate]
-    assert metrics["gflops"] == pytest.approx(rate * metrics["gflop_per_image"])
-    assert metrics["share_of_limit"] == pytest.approx(metrics["gflops"] / metrics["conv_gflops_limit"])
     assert metrics["conv_gflops_limit"] > 1 and metrics["memory_gb_per_s"] > 0.5
     assert metrics["peak_mib"] > 100 and metrics["first_step_seconds"] > metrics["step_seconds"]
     assert {"python", "tensorflow", "keras", "numpy"} <= set(metrics["versions"]) and not metrics["peers"]
