@@ -3,7 +3,7 @@
 Article:  "Cityscape Image Segmentation With TensorFlow 2.0", Shubham Panchal, 2019,
           https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf
 Claim:    none in numbers.
-Network:  core/models/road_unet.py. Input 128x128, 4x4 transposed convolutions upwards, one logit.
+Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling, one logit.
 Settings: Adam 1e-3, batches of 5, 25 epochs. The default --clip_norm=1 is ours: without clipping
           (--clip_norm=0, the article) training may diverge on the whole set.
 Data:     Kaggle "cityscapes-image-pairs", 2975 training and 500 validation images in train/*.jpg and
@@ -34,7 +34,7 @@ def define_flags(values):
         epochs=25,
         batch_size=5,
         size=128,
-        multiple=2 ** (len(road_unet.FILTERS) - 1),
+        multiple=2**road_unet.DEPTH,
         learning_rate=1e-3,
         clip_norm=1.0,
     )

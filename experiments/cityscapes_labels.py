@@ -34,7 +34,7 @@ def define_flags(values):
         epochs=60,
         batch_size=32,
         size=256,
-        multiple=2 ** (len(labels_unet.FILTERS) - 1),
+        multiple=2**labels_unet.DEPTH,
         learning_rate=1e-3,
         clip_norm=0.0,
     )

@@ -33,7 +33,7 @@ from core.models import dubai_unet
 from core.runtime import cli
 from core.training import common_flags, loop
 
-MULTIPLE = 2 ** (len(dubai_unet.FILTERS) - 1)
+MULTIPLE = 2**dubai_unet.DEPTH
 
 
 def define_flags(values):

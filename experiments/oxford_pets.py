@@ -34,7 +34,7 @@ def define_flags(values):
         epochs=10,
         batch_size=64,
         size=128,
-        multiple=2 ** (len(pets_unet.FILTERS) - 1),
+        multiple=2**pets_unet.DEPTH,
         learning_rate=1e-3,
         clip_norm=0.0,
     )
