@@ -42,8 +42,7 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
     flags = cli.parse(script.define_flags, arguments)
     experiment = script.experiment(flags)
     if precision == "bfloat16":  # the articles' widths are tested once, in float32
-        narrow = SMALL[experiment.name][1] or experiment.init_weights
-        experiment = dataclasses.replace(experiment, init_weights=narrow)
+        experiment = dataclasses.replace(experiment, **SMALL[experiment.name][1])
     assert loop.run(experiment, script.define_flags, flags) == 0
     with open(tmp_path / "run" / "metrics.csv") as file:
         (row,) = csv.DictReader(file)
