@@ -51,14 +51,18 @@ def main(define_flags, run, *, arguments=False):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python reports the pipe again when it exits
         sys.exit(141)
-    except InputError as error:
-        reason = str(error)
-    except (tf.errors.ResourceExhaustedError, MemoryError):
-        reason = "out of memory: take a smaller --batch_size, or a smaller --tile where there is one."
-    except OSError as error:
+    except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
+        sys.exit(f"error: {' '.join(_sentence(error).splitlines())}")
+
+
+def _sentence(error):
+    """Return what the user can do about an error, in one sentence."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
         place, what = error.filename or "file system", error.strerror or error
-        reason = f"{place}: {what}; see that it is there and may be used."
-    sys.exit(f"error: {' '.join(reason.splitlines())}")
+        return f"{place}: {what}; see that it is there and may be used."
+    return "out of memory: take a smaller --batch_size, or a smaller --tile where there is one."
 
 
 def _define_options(values, best):
