@@ -13,10 +13,10 @@ LARGEST_PROBE = 2048  # pixels along a side
 def sides(forward, weights):
     """Number of the call -> the side of the receptive field of its output, in pixels of the image.
 
-    A side is the larger of height and width. It is None where the receptive field has no bound
-    below about LARGEST_PROBE, and where the output is no feature map. The probe's weights are
-    `tiling.probe_weights`: black images, except for one bright row or column at each position
-    within the network's multiple; the changed outputs tell which inputs they depend on.
+    A side is the larger of height and width. It is None if the receptive field has no bound below
+    about LARGEST_PROBE, and if the output is not a feature map. The network runs with the weights of
+    `tiling.probe_weights` on black images with one bright row or column, at each position within the
+    network's multiple. An output that differs from the output for a black image depends on that line.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core import lowering
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
@@ -36,6 +37,20 @@ def test_peak_memory_excludes_the_parent_process():
     command = [sys.executable, "-c", "import measurement; print(measurement.peak_mib())"]
     done = subprocess.run(command, cwd=Path(measurement.__file__).parent, capture_output=True, text=True)
     assert 1 < float(done.stdout) < 100 < measurement.peak_mib()
+
+
+def test_lowering_off_measures_the_plain_network(pairs, tmp_path):
+    arguments = ["--size=32", "--batch_size=3", f"--data_dir={pairs}", f"--cache_dir={tmp_path}"]
+    arguments += ["--lowering=off"]
+    spec = types.SimpleNamespace(
+        module="experiments.cityscape_road", flags=arguments, mode="infer", seconds=0
+    )
+    try:
+        metrics = this_code.measure(spec)
+    finally:
+        lowering.configure("auto")
+    # 1.751 GFLOP at 128x128 pixels: every output of a convolution meets its whole kernel
+    assert metrics["rules"] == {} and metrics["gflop_per_image"] == pytest.approx(1.751 / 16, rel=1e-3)
 
 
 @pytest.mark.parametrize("mode, images", [("train", 6), ("infer", 3), ("input", 6)])
