@@ -1,0 +1,48 @@
+"""File locks, with the system's own functions and with a stand-in for Windows' `msvcrt`."""
+
+import types
+
+import pytest
+
+from core.runtime import files, locks
+
+
+@pytest.fixture(params=["this system", "Windows"])
+def system(request, monkeypatch):
+    """Locks of this system, or of a `msvcrt` that keeps a set of the locked files."""
+    if request.param == "this system":
+        return
+    held, opened = set(), {}
+
+    def locking(descriptor, mode, size):
+        name = opened[descriptor]
+        if name in held:
+            raise OSError(13, "Permission denied")
+        held.add(name)
+
+    def acquire(file, *, wait):
+        opened[file.fileno()] = file.name
+        original(file, wait=wait)
+
+    original = locks.acquire
+    msvcrt = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", msvcrt, raising=False)
+    monkeypatch.setattr(locks, "acquire", acquire)
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: held.clear())  # the other process ends
+
+
+def test_a_lock_that_is_held_is_refused_at_once(system, tmp_path):
+    with files.lock(tmp_path / ".lock", wait=True), pytest.raises(BlockingIOError):
+        with files.lock(tmp_path / ".lock", wait=False):
+            pass
+
+
+def test_waiting_for_a_lock_ends_when_the_other_process_ends(system, tmp_path):
+    if locks.fcntl:
+        with files.lock(tmp_path / ".lock", wait=True):
+            pass
+        with files.lock(tmp_path / ".lock", wait=True):
+            return
+    with files.lock(tmp_path / ".lock", wait=False), files.lock(tmp_path / ".lock", wait=True):
+        pass
