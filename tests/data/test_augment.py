@@ -1,4 +1,4 @@
-"""Each random change is a function of its seed and treats photo and mask alike."""
+"""Each augmentation is a function of its seed and changes photo and mask alike."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,21 +6,21 @@ import tensorflow as tf
 from core.data import augment
 
 
-def test_an_example_can_be_laid_in_eight_ways():
+def test_dihedral_makes_the_eight_symmetries_of_the_square():
     mask = np.arange(9, dtype=np.uint8).reshape(3, 3)
     image = np.repeat(mask[..., None], 3, axis=-1)
-    ways = {np.rot90(turned, count).tobytes() for turned in (mask, mask.T) for count in range(4)}
-    lay = tf.function(augment.dihedral)  # as tf.data calls it
+    symmetries = {np.rot90(turned, count).tobytes() for turned in (mask, mask.T) for count in range(4)}
+    dihedral = tf.function(augment.dihedral)  # as tf.data calls it
     found = set()
     for number in range(100):
-        laid, cut = lay(image, mask, tf.constant([number, 1], tf.int64))
-        np.testing.assert_array_equal(laid[..., 0], cut)
-        found.add(cut.numpy().tobytes())
-    assert found == ways
+        changed, changed_mask = dihedral(image, mask, tf.constant([number, 1], tf.int64))
+        np.testing.assert_array_equal(changed[..., 0], changed_mask)
+        found.add(changed_mask.numpy().tobytes())
+    assert found == symmetries
 
 
-def test_a_zoom_takes_photo_and_mask_from_one_window():
-    """On slopes: at the middle of the window, both have the window's mean."""
+def test_zoom_enlarges_the_same_window_of_photo_and_mask():
+    """The photo's first channel and the mask hold row numbers, so both must stay equal."""
     rows, columns = np.mgrid[:64, :48].astype(np.uint8)
     image = np.stack([rows, columns, 0 * rows], axis=-1)
     sides, corners = set(), set()
@@ -35,7 +35,7 @@ def test_a_zoom_takes_photo_and_mask_from_one_window():
     assert len(sides) > 12 and len(corners) > 20
 
 
-def test_colours_change_and_masks_do_not():
+def test_colour_changes_the_photo_and_not_the_mask():
     rng = np.random.RandomState(0)
     image, mask = rng.randint(60, 120, (8, 8, 3)).astype(np.uint8), rng.randint(0, 3, (8, 8))
     means = []
