@@ -98,16 +98,16 @@ def experiment(flags):
     )
     logits = 1 if flags.network == "road_unet" and len(classes.names) == 2 else len(classes.names)
     loss = losses.binary_cross_entropy if logits == 1 else losses.categorical_cross_entropy
-    weights = _run_class_weights(flags, dataset, classes.names, is_begun)
+    class_weights = _run_class_weights(flags, dataset, classes.names, is_begun)
     return Experiment(
         name="own_images",
         classes=classes.names,
         palette=classes.palette,
         dataset=dataset,
         init_weights=_init_weights(network, logits, flags.train_encoder),
-        load_weights=lambda made: _load_encoder(made, network, flags.encoder_weights, side),
+        load_weights=lambda weights: _load_encoder(weights, network, flags.encoder_weights, side),
         forward=network.forward,
-        loss=functools.partial(loss, class_weights=weights) if weights else loss,
+        loss=functools.partial(loss, class_weights=class_weights) if class_weights else loss,
         metrics=metrics.multiclass(classes.names),
         best="mean_iou",
         ignore=bool(flags.ignore),

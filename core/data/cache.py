@@ -1,8 +1,7 @@
 """Decode a data set once into raw uint8 arrays on disk, memory-mapped from then on.
 
-The key of a cache covers everything that the arrays depend on: the files' paths, sizes and
-modification times, the data set's settings, and the source code of its reader. The cache
-grows block by block in a folder NAME.partial, whose index says how many files are done; a
+The name of a cache has a digest of everything that the arrays depend on, see `core.data.cache_key`.
+The cache grows block by block in a folder NAME.partial, whose index says how many files are done; a
 killed preparation continues from there. The complete folder is renamed to NAME and never
 changes again, so that another user or a read-only mount can share it.
 
@@ -14,8 +13,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import inspect
-import itertools
 import json
 import os
 import zlib
@@ -23,16 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data import colours, patches, read_ahead, remarks, samples
-from core.data import images as image_reading
+from core.data import cache_key, read_ahead, remarks
 from core.data.synthetic import aerial_scenes, pet_scenes, street_scenes
 from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
 
 BLOCK = 256  # files between two writes of the index
-LAYOUT = 2  # changes when the meaning of index.json does
-READING = (colours, image_reading, patches, samples)  # modules that decide pixels, besides the reader's own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +89,7 @@ class _Index:
 
 def generated(dataset, cache_dir):
     """Return the folder of a data set's generated files; generate them at the first call."""
-    sources = [_source_file(dataset.generate)]
+    sources = [cache_key.source_file(dataset.generate)]
     sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{dataset.name}-{digest}"
@@ -132,7 +126,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
         files = _find(dataset, data_dir, split)[: limit or None]
-    folder = cache_dir / "decoded" / f"{dataset.name}-{_key(dataset, files)}"
+    folder = cache_dir / "decoded" / f"{dataset.name}-{cache_key.digest(dataset, files)}"
     if not folder.exists():
         with _building(folder):
             if not folder.exists():  # another process may have decoded them meanwhile
@@ -301,43 +295,3 @@ def _mention_other_caches(dataset, folder):
             f"{folder.parent} holds {len(others)} more decoded copies of {dataset.name}, {size:,.0f} MiB,"
             " from other files, settings or readers; delete the folders that no run needs any more"
         )
-
-
-def _key(dataset, files):
-    """Hexadecimal digest of everything that the arrays depend on, except the split.
-
-    Both splits may share a cache if they consist of the same files. Change times are left out:
-    hard links, chmod and chown do not change a file's content. Whether a file may be read is
-    part of the key, so that files left out as unreadable are read when they become readable.
-    Raises InputError for a path that is not valid UTF-8.
-    """
-    digest = hashlib.sha256(f"layout {LAYOUT}\n{_arguments(dataset.read)}\n".encode())
-    for source in (_source_file(dataset.read), *(module.__file__ for module in READING)):
-        digest.update(Path(source).read_bytes())
-    digest.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
-    for path in itertools.chain.from_iterable(files):
-        status, name = path.stat(), os.path.abspath(path)
-        if not filesystem.is_utf8(name):
-            raise InputError(f"{name}: not in UTF-8; change the name.")
-        readable = os.access(path, os.R_OK)
-        entry = f"{name}\n{status.st_size} {status.st_mtime_ns} {readable}\n"
-        digest.update(entry.encode())
-    return digest.hexdigest()[:16]
-
-
-def _source_file(function):
-    """Return the path of a function's source file; partials and callable objects are looked through."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = inspect.unwrap(function)
-    if not (inspect.isroutine(function) or inspect.isclass(function)):
-        function = type(function)
-    return inspect.getfile(function)
-
-
-def _arguments(function):
-    """Return the bound arguments of a `functools.partial` as text, and "" for other functions."""
-    if not isinstance(function, functools.partial):
-        return ""
-    bound = [_arguments(function.func), function.args, function.keywords]
-    return json.dumps(bound, sort_keys=True, default=lambda value: type(value).__qualname__)

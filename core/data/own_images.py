@@ -1,13 +1,7 @@
-"""The user's photos and masks in folders, with classes from a file or found in the masks.
+"""The user's photos and masks as examples, with classes from a file or found in the masks.
 
-    images/...            photos of any readable format, nested or not
-    masks/...             a mask of the same path and stem for each photo
-
-Three things can define the splits; the first that exists is used: the lists train.txt and
-val.txt (one path or stem of a photo per line); folders train/ and val/, which hold images/
-and masks/ or are in both of them; else a random share of the photos validates.
-
-Masks are PNG files of class ids (8 or 16 bits, a palette, or 0 and 255), or hold colours.
+`core.data.own_folders` finds and pairs the files. Masks are PNG files of class ids (8 or 16 bits,
+a palette, or 0 and 255), or hold colours.
 """
 
 import dataclasses
@@ -19,12 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.data import cache, class_list, colours, images, listing, patches, remarks
+from core.data import cache, class_list, colours, images, own_folders, patches
 from core.data.synthetic import pet_scenes
 from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
-SPLITS = ("train", "val")
 GENERATED = 120  # photos
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that hold ids
 
@@ -60,7 +53,7 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
         raise InputError(
             f"--classes: {len(values)} mask values, at most {class_list.MAX_CLASSES} are possible."
         )
-    is_random = data_dir is None or not _has_splits(_root(Path(data_dir)))
+    is_random = data_dir is None or not own_folders.has_splits(Path(data_dir))
 
     def select(owner, split):
         if is_random:
@@ -69,7 +62,7 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
 
     return Dataset(
         name="own_images",
-        find=find,
+        find=own_folders.find,
         read=lambda files, split: _read(*files, preparation),
         settings=dataclasses.asdict(preparation),
         generate=generate,
@@ -80,31 +73,14 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     )
 
 
-def find(data_dir, split):
-    """Return the (photo, mask) files of a split, in natural order; all files if the split is random.
-
-    Raises InputError without images/ and masks/, for a photo without a mask, for a line of a
-    list that names no photo, and if one of two splits is missing.
-    """
-    root = _root(data_dir)
-    if any((root / f"{each}.txt").is_file() for each in SPLITS):
-        return _listed_split(root, split)
-    if not _has_splits(root):
-        return _pairs(_folder(root, "images"), _folder(root, "masks"))
-    if listing.subfolder(root, "train").is_dir():
-        part = _folder(root, split)
-        return _pairs(_folder(part, "images"), _folder(part, "masks"))
-    return _pairs(*(_folder(_folder(root, name), split) for name in ("images", "masks")))
-
-
 def find_classes(data_dir):
     """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
 
     If all masks are PNG files of ids, the classes are the ids, else the colours. Raises
     InputError if there are fewer than 2 or more than 255 values.
     """
-    splits = SPLITS if _has_splits(_root(data_dir)) else SPLITS[:1]
-    masks = list(dict.fromkeys(mask for split in splits for _, mask in find(data_dir, split)))
+    splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
+    masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
     coloured = not all(map(_holds_ids, masks))
     counts = Counter()
     with ThreadPoolExecutor() as pool:
@@ -142,112 +118,6 @@ def generate(folder):
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(write, range(GENERATED)))
-
-
-def _root(data_dir):
-    """Return data_dir or the folder just below it that holds images/ and masks/, or train/ and val/."""
-    for folder in listing.here_and_below(data_dir):
-        has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
-        parts = [listing.subfolder(folder, split) for split in SPLITS]
-        if has_both or any(listing.subfolder(part, "images").is_dir() for part in parts):
-            return folder
-    raise InputError(
-        f"{data_dir}: no folders images/ and masks/ here or one level down; pass the folder that holds"
-        " them as --data_dir."
-    )
-
-
-def _has_splits(root):
-    """True if lists or folders define the splits."""
-    if any((root / f"{split}.txt").is_file() for split in SPLITS):
-        return True
-    places = (root, listing.subfolder(root, "images"))
-    return any(listing.subfolder(place, split).is_dir() for place in places for split in SPLITS)
-
-
-def _folder(parent, name):
-    folder = listing.subfolder(parent, name)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, but others like it are there; add it.")
-    return folder
-
-
-def _pairs(images_folder, masks_folder):
-    """Return [(photo, mask)] of all photos in a folder and its subfolders, in natural order."""
-    masks = _by_key(masks_folder)
-    pairs = []
-    for key, photo in _by_key(images_folder).items():
-        mask = masks.pop(key, None)
-        if mask is None:
-            raise InputError(
-                f"{photo}: no mask {masks_folder / key}.png or of another format; add it or remove the photo."
-            )
-        pairs.append((photo, mask))
-    if not pairs:
-        raise InputError(f"{images_folder}: no photos in it; put them there.")
-    if masks:
-        remarks.add(
-            f"masks in {masks_folder}", f"{masks_folder}: {len(masks)} masks without a photo are not used"
-        )
-    return pairs
-
-
-def _by_key(folder):
-    """Map relative paths without suffix to the image files in a folder and its visible subfolders."""
-    found, folders = {}, [folder]
-    while folders:
-        current = folders.pop(0)
-        for path in listing.image_files(current):
-            key = path.relative_to(folder).with_suffix("").as_posix()
-            if key in found:
-                raise InputError(
-                    f"{path}: {found[key].name} has the same stem; remove or rename one of them."
-                )
-            found[key] = path
-        below = [path for path in current.iterdir() if path.is_dir() and path.name[0] != "."]
-        folders += sorted(below, key=listing.natural_order)
-    return found
-
-
-def _listed_split(root, split):
-    """Return the pairs that a split's list names. Raises InputError if train.txt and val.txt overlap."""
-    pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
-    listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}
-    both = set(listed["train"]) & set(listed["val"])
-    if both:
-        photo, _ = min(both)
-        raise InputError(f"{root / 'val.txt'}: {photo.name} is in train.txt too; remove it from one list.")
-    unlisted = len(pairs) - sum(map(len, listed.values()))
-    if unlisted:
-        remarks.add(
-            "unlisted", f"{root}: {unlisted} photos are in neither train.txt nor val.txt and not used"
-        )
-    return listed[split]
-
-
-def _listed(pairs, path, root):
-    """Return the pairs whose photos a list names, in its order."""
-    known = {}
-    for photo, mask in pairs:
-        for name in {photo.stem, photo.name, *_names_below(photo, root)}:
-            known.setdefault(name, []).append((photo, mask))
-    chosen = []
-    for number, line in listing.lines(path):
-        matches = known.get(line.removeprefix("./"), [])
-        if len(matches) != 1:
-            found = f"{len(matches)} photos have this name" if matches else "there is no such photo"
-            raise InputError(f"{path}: line {number}, {line!r}: {found}; correct the line.")
-        chosen += matches
-    if not chosen:
-        raise InputError(f"{path}: the list is empty; name photos in it, one in a line.")
-    return list(dict.fromkeys(chosen))
-
-
-def _names_below(photo, root):
-    """Return a photo's paths from the root and from images/, with and without the suffix."""
-    from_root = photo.relative_to(root)
-    below = Path(*from_root.parts[1:])
-    return {each.as_posix() for path in (from_root, below) for each in (path, path.with_suffix(""))}
 
 
 def _holds_ids(mask_file):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data import cache, class_list, own_images
+from core.data import cache, class_list, own_folders, own_images
 from core.runtime.errors import InputError
 
 IDS = class_list.ClassList(("a", "b", "c"), ((0,), (7,), (300,)), False)
@@ -38,7 +38,7 @@ def dataset(folder=None, classes=IDS, **options):
 
 
 def names(folder, split):
-    return [photo.relative_to(folder).as_posix() for photo, _ in own_images.find(folder, split)]
+    return [photo.relative_to(folder).as_posix() for photo, _ in own_folders.find(folder, split)]
 
 
 # --- pairs and splits
@@ -50,7 +50,7 @@ def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
     Image.open(tmp_path / "set/images/10.png").save(tmp_path / "set/images/10.bmp")
     (tmp_path / "set/images/10.png").unlink()
     for folder in (tmp_path / "set", tmp_path):
-        found = own_images.find(folder, "train")
+        found = own_folders.find(folder, "train")
         assert [photo.name for photo, _ in found] == ["2.PNG", "10.bmp", "1.png"]
         assert [mask.name for _, mask in found] == ["2.png", "10.png", "1.png"]
 
@@ -72,7 +72,7 @@ def test_folders_define_the_splits(tmp_path, place):
             write_photo(tmp_path / photos / f"{index}.png")
             write_mask(tmp_path / photos.replace("images", "masks") / f"{index}.png")
     for split, count in (("train", 3), ("val", 2)):
-        assert len(own_images.find(tmp_path, split)) == count
+        assert len(own_folders.find(tmp_path, split)) == count
         assert dataset(tmp_path).select(np.arange(count), split).tolist() == list(range(count))
 
 
@@ -80,7 +80,7 @@ def test_lists_define_the_splits(tmp_path, capsys):
     write_pairs(tmp_path, ["a", "b", "sub/c", "d"])
     (tmp_path / "train.txt").write_text("b\n# a comment\nimages/sub/c.png\n")
     with pytest.raises(InputError, match="val.txt: not a readable text file"):
-        own_images.find(tmp_path, "train")
+        own_folders.find(tmp_path, "train")
     (tmp_path / "val.txt").write_text("a.png\n")
     assert names(tmp_path, "train") == ["images/b.png", "images/sub/c.png"]
     assert names(tmp_path, "val") == ["images/a.png"]
@@ -88,30 +88,30 @@ def test_lists_define_the_splits(tmp_path, capsys):
     assert "1 photos are in neither train.txt nor val.txt" in capsys.readouterr().out
     (tmp_path / "val.txt").write_text("a\nb\n")
     with pytest.raises(InputError, match="val.txt: b.png is in train.txt too"):
-        own_images.find(tmp_path, "val")
+        own_folders.find(tmp_path, "val")
     (tmp_path / "val.txt").write_text("e\n")
     with pytest.raises(InputError, match="val.txt: line 1, 'e': there is no such photo"):
-        own_images.find(tmp_path, "val")
+        own_folders.find(tmp_path, "val")
 
 
 def test_missing_folders_photos_and_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="no folders images/ and masks/"):
-        own_images.find(tmp_path, "train")
+        own_folders.find(tmp_path, "train")
     write_pairs(tmp_path, ["a", "b"])
     (tmp_path / "masks/b.png").unlink()
     with pytest.raises(InputError, match="images/b.png: no mask .*masks/b.png"):
-        own_images.find(tmp_path, "train")
+        own_folders.find(tmp_path, "train")
     write_mask(tmp_path / "masks/b.png")
     write_photo(tmp_path / "images/a.bmp")
     with pytest.raises(InputError, match="has the same stem"):
-        own_images.find(tmp_path, "train")
+        own_folders.find(tmp_path, "train")
 
 
 # --- masks
 
 
 def read(folder, **options):
-    return dataset(folder, **options).read(own_images.find(folder, "train")[0], "train")
+    return dataset(folder, **options).read(own_folders.find(folder, "train")[0], "train")
 
 
 def test_ids_of_8_and_16_bits_and_palettes_become_class_ids(tmp_path):
@@ -128,7 +128,7 @@ def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
     write_pairs(tmp_path, ["a"])
     preparation = own_images.Preparation(IDS, size=6)
     made = own_images.dataset(preparation, val_share=0.5, split_seed=0, data_dir=tmp_path)
-    photo, mask = made.read(own_images.find(tmp_path, "train")[0], "train")
+    photo, mask = made.read(own_folders.find(tmp_path, "train")[0], "train")
     expected = Image.open(tmp_path / "images/a.png").resize((6, 6), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(photo[0], expected)
     assert mask.shape == (1, 6, 6) and set(np.unique(mask)) == {0, 1}
@@ -196,7 +196,7 @@ def test_too_many_values_and_a_single_value_are_refused(tmp_path):
 
 def test_check_warns_of_absent_classes_and_refuses_masks_without_any(tmp_path, capsys):
     write_pairs(tmp_path, ["a"])
-    files = own_images.find(tmp_path, "train")
+    files = own_folders.find(tmp_path, "train")
     pixels = np.zeros(256, np.int64)
     pixels[[0, 1, 255]] = 30, 10, 5
     dataset(tmp_path).check(pixels, files)
