@@ -19,6 +19,7 @@ from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
 GENERATED = 120  # photos
+RARE, MAX_RARE = 1e-4, 8  # a value with less than this share of the pixels; so many may be classes
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that hold ids
 
 
@@ -77,7 +78,8 @@ def find_classes(data_dir):
     """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
 
     If all masks are PNG files of ids, the classes are the ids, else the colours. Raises
-    InputError if there are fewer than 2 or more than 255 values.
+    InputError if there are fewer than 2 or more than 255 values, or if most values are so rare
+    that lossy compression must have made them.
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -87,17 +89,24 @@ def find_classes(data_dir):
         for values, pixels in pool.map(lambda mask: _count(_mask_values(mask, coloured)), masks):
             counts.update(dict(zip(values.tolist(), pixels.tolist())))
             if len(counts) > class_list.MAX_CLASSES:
-                raise InputError(
-                    f"{masks[0].parent}: the masks hold more than {class_list.MAX_CLASSES} different"
-                    f" {'colours' if coloured else 'ids'}, as after JPEG compression; list the classes in a"
-                    " file for --classes, with --colour_tolerance if the colours vary."
-                )
+                break
+    _refuse_noise(counts, masks[0].parent)
     if len(counts) < 2:
         raise InputError(f"{masks[0].parent}: all pixels of the masks have one value; add masks.")
     values = sorted(counts)
     kind = "colour" if coloured else "class"
     names = tuple(f"{kind} {class_list.value_text(value, coloured)}" for value in values)
     return class_list.ClassList(names, tuple((value,) for value in values), coloured), counts
+
+
+def _refuse_noise(counts, folder):
+    rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
+    if len(counts) > class_list.MAX_CLASSES or (rare > MAX_RARE and rare > len(counts) / 2):
+        raise InputError(
+            f"{folder}: the masks hold {len(counts)} or more different values, {rare} of them in less than"
+            f" {RARE:.2%} of the pixels, as after JPEG compression; list the classes in a file for --classes,"
+            " with --colour_tolerance if their colours vary."
+        )
 
 
 def generated(cache_dir):

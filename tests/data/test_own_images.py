@@ -190,7 +190,18 @@ def test_too_many_values_and_a_single_value_are_refused(tmp_path):
         own_images.find_classes(tmp_path)
     noise = np.random.RandomState(0).randint(0, 256, (40, 8, 3)).astype(np.uint8)
     write_mask(tmp_path / "masks/a.png", noise)
-    with pytest.raises(InputError, match="more than 255 different colours, as after JPEG.*--classes"):
+    with pytest.raises(InputError, match="as after JPEG compression; .*--classes"):
+        own_images.find_classes(tmp_path)
+
+
+def test_jpeg_masks_of_two_values_are_not_taken_for_many_classes(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    large = np.zeros((1000, 1000), np.uint8)
+    large[300:] = 255
+    large[500:504, 500:504] = 0
+    Image.fromarray(large).save(tmp_path / "masks/a.jpg", quality=80)
+    (tmp_path / "masks/a.png").unlink()
+    with pytest.raises(InputError, match="as after JPEG compression; .*--colour_tolerance"):
         own_images.find_classes(tmp_path)
 
 
