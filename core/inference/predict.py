@@ -203,14 +203,11 @@ class Job:
             f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of that time:"
             f" {self.stopwatch.shares(seconds)}"
         )
-        written = [
-            path.name
-            for path in outputs.paths(
-                self.output_dir, "NAME", self.options.probabilities, len(self.experiment.classes)
-            )
-        ]
-        print(f"{self.output_dir}: {', '.join(written)}, shares.jsonl")
-        print("NAME_labels.png holds class ids, so it looks black in a viewer; look at NAME_colours.png")
+        if done:
+            classes = len(self.experiment.classes)
+            written = outputs.paths(self.output_dir, "NAME", self.options.probabilities, classes)
+            print(f"{self.output_dir}: {', '.join(path.name for path in written)}, shares.jsonl")
+            print("NAME_labels.png holds class ids, so it looks black in a viewer; look at NAME_colours.png")
         for line in remarks.summary(sorted(self.remarks)):
             print(f"warning: {line}", file=sys.stderr)
         for error in sorted(self.unreadable, key=str):

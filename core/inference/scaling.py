@@ -6,7 +6,7 @@ from PIL import Image
 
 from core.runtime.errors import InputError
 
-STRIP_VALUES = 2**22  # float32 values of a strip of logits: 16 MiB
+STRIP_VALUES = 2**20  # float32 values of a strip of logits: 4 MiB, and several times that while it is made
 
 
 def logit_strips(logits, height, width):
