@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import io
 import itertools
+import math
 import os
 
 import numpy as np
@@ -21,7 +22,7 @@ from core.inference import render, tiling
 from core.inference import split as splits
 from core.inference.evaluate import make_evaluate, make_predict
 from core.runs import code_digest, run_folder
-from core.runtime import files
+from core.runtime import files, progress
 from core.runtime.errors import InputError
 
 WORST = 10  # images in worst.png
@@ -40,9 +41,9 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     examples, trained_on = splits.load(run, split)
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
-    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(
-        batches.evaluation(examples, batch_size)
-    )
+    steps = math.ceil(len(examples) / batch_size)
+    shown = progress.track(batches.evaluation(examples, batch_size), steps, "evaluation step")
+    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(shown)
     predict = make_predict(any_size, run.weights, run.dtype)
     worst = _worst(examples, predict, batch_size)
     results = {
