@@ -73,7 +73,7 @@ def _pairs(images_folder, masks_folder):
         mask = masks.pop(key, None)
         if mask is None:
             raise InputError(
-                f"{photo}: no mask {masks_folder / key}.png or of another format; add it or remove the photo."
+                f"{photo}: no mask {masks_folder / key} with an image suffix; add it or remove the photo."
             )
         pairs.append((photo, mask))
     if not pairs:

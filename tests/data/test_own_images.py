@@ -99,7 +99,7 @@ def test_missing_folders_photos_and_masks_are_named(tmp_path):
         own_folders.find(tmp_path, "train")
     write_pairs(tmp_path, ["a", "b"])
     (tmp_path / "masks/b.png").unlink()
-    with pytest.raises(InputError, match="images/b.png: no mask .*masks/b.png"):
+    with pytest.raises(InputError, match="images/b.png: no mask .*masks/b with an image suffix"):
         own_folders.find(tmp_path, "train")
     write_mask(tmp_path / "masks/b.png")
     write_photo(tmp_path / "images/a.bmp")
