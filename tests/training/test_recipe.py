@@ -36,14 +36,14 @@ def test_validation_and_restored_runs_use_the_averaged_weights(pairs, tmp_path):
     )
     loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
     arrays, state = checkpoint.load(tmp_path / "run/checkpoints/last.npz")
-    verb = cli.parse(restore.define_flags, [f"--run_dir={tmp_path / 'run'}", "--checkpoint=last"])
-    run = restore.restore(verb, article, data=True)
+    values = cli.parse(restore.define_flags, [f"--run_dir={tmp_path / 'run'}", "--checkpoint=last"])
+    run = restore.restore(values, article, data=True)
     for name, weight in run.weights.items():
         np.testing.assert_array_equal(weight, arrays[f"average/{name}"])
         assert np.abs(arrays[f"average/{name}"] - arrays[name]).max() > 1e-5
-    figures, _ = report.evaluate(run, "val", tmp_path / "out")
-    assert figures["loss"] == state["history"][-1]["val_loss"]
-    assert json.loads((tmp_path / "run/summary.json").read_text())["final"]["val_loss"] == figures["loss"]
+    metrics, _ = report.evaluate(run, "val", tmp_path / "out")
+    assert metrics["loss"] == state["history"][-1]["val_loss"]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["final"]["val_loss"] == metrics["loss"]
 
 
 @pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])

@@ -6,12 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import refused, road_flags
+from conftest import refused
 
 from core.models import pets_unet, road_unet
 from core.runs import checkpoint
-from core.training import loop, warm_start
-from experiments import cityscape_road
+from core.training import warm_start
 
 SMALL = functools.partial(pets_unet.init_weights, filters=(4, 8))
 
@@ -70,28 +69,16 @@ def test_a_run_without_checkpoint_is_refused(tmp_path):
         warm_start.load(SMALL(seed=0, classes=3), tmp_path, "best", logits=3)
 
 
-def test_a_warm_started_run_records_its_origin_and_no_longer_needs_it(road_run, tmp_path):
-    origin = shutil.copytree(road_run, tmp_path / "origin")
-    theirs, _ = checkpoint.load(origin / "checkpoints/last.npz")
-
-    def train(epochs):
-        flags = road_flags(
-            tmp_path / "run",
-            f"--data_dir={road_run.parent / 'pairs'}",
-            f"--cache_dir={road_run.parent / 'cache'}",
-            f"--init_from={origin}",
-            "--init_checkpoint=last",
-            "--learning_rate=1e-12",
-            "--seed=5",
-            f"--epochs={epochs}",
-        )
-        return loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
-
-    train(epochs=1)
+def test_a_warm_started_run_records_its_origin_and_no_longer_needs_it(start, tmp_path):
+    start("origin", "--epochs=1")
+    theirs, _ = checkpoint.load(tmp_path / "origin/checkpoints/last.npz")
+    warm = f"--init_from={tmp_path / 'origin'}", "--init_checkpoint=last", "--learning_rate=1e-12", "--seed=5"
+    start("run", *warm, "--epochs=1")
     ours, _ = checkpoint.load(tmp_path / "run/checkpoints/last.npz")
     np.testing.assert_allclose(ours["logit"], theirs["logit"], rtol=1e-5)
     assert ours["adam/step"] == 2  # Adam starts anew
-    shutil.rmtree(origin)
-    assert train(epochs=2) == 0
+    shutil.rmtree(tmp_path / "origin")
+    assert start("run", *warm, "--epochs=2") == 0
     record = json.loads((tmp_path / "run/summary.json").read_text())["initial_weights"]
-    assert record == {"run": str(origin), "checkpoint": "last", "epoch": 2, "initialised_afresh": []}
+    origin = {"run": str(tmp_path / "origin"), "checkpoint": "last", "epoch": 1}
+    assert record == {**origin, "initialised_afresh": []}
