@@ -149,6 +149,8 @@ def summary(sample):
 
 def verdict(low, high):
     """Return what a 95 % interval of a difference says, as text."""
+    if np.isnan(low) or np.isnan(high):  # a metric of some run is undefined
+        return "undefined"
     return "differs" if low > 0 or high < 0 else "may be chance"
 
 

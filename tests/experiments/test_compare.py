@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from core.inference import comparison, per_image
+from core.inference import comparison, per_image, uncertainty
 from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
@@ -109,6 +109,7 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_loss"] and "n =" in line]
     assert "0.0500 +- 0.0707 (n = 2)" in line and "1.1000 +- 0.1732 (n = 3)" in line
     assert "+1.0500" in line and "differs" in line
+    assert compare.verdict(*uncertainty.welch([0.1, float("nan")], [0.2, 0.3])[1:]) == "undefined"
 
 
 def test_what_cannot_be_compared_is_said_in_a_sentence(road_run, tmp_path):
