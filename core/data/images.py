@@ -20,6 +20,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no PostScript:
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 ORIENTATION = 0x0112  # EXIF tag
 SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag of a page, and bits of its value
+PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # TIFF tags, and what an extra band may be
+COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # photometric interpretation -> bands of grey or RGB
 
 Image.MAX_IMAGE_PIXELS = None  # `_read` refuses larger files
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
@@ -32,7 +34,8 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     white_level: the sample value of white in files with more than 8 bits per sample; 0:
     detected, with a remark. page: index of the page in a file with several, see `pages`.
     Memory: 4 bytes per pixel, and more while a file is converted. Remarks (`core.data.remarks`)
-    name files that were turned, hold further pages, or whose white level was detected.
+    name files that were turned, hold further pages or bands, have transparent pixels, or
+    whose white level was detected.
 
     Raises InputError that names the file if it is damaged, not an image, not readable or has
     more than max_pixels; MemoryError or OSError if the machine fails rather than the file.
@@ -120,6 +123,7 @@ def _rgb(image, deep, *, path, white_level, page):
         image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
     else:
         ImageOps.exif_transpose(image, in_place=True)
+        _remark_alpha(path, image)
     return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
 
 
@@ -158,6 +162,7 @@ def _read(path, max_pixels, convert, page):
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
             _remark_pages(path, image, page)
+            _remark_bands(path, image)
             deep = samples.is_deep(image)  # before getexif, which decodes a PNG file
             turned = image.getexif().get(ORIENTATION, 1) != 1
             converted = convert(image, deep)
@@ -184,6 +189,21 @@ def _remark_pages(path, image, page):
         count = len(pages(path)) if image.format == "TIFF" else image.n_frames
         if count > 1:
             remarks.add("pages", f"{path}: only the first of its {count} pages or frames is used")
+
+
+def _remark_bands(path, image):
+    """Remark on a TIFF file with bands besides grey or RGB and alpha, such as near infrared."""
+    tags = getattr(image, "tag_v2", {})
+    bands, colours = tags.get(BANDS, 1), COLOUR_BANDS.get(tags.get(PHOTOMETRIC))
+    if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(EXTRA_BANDS, ())):
+        used = f"the first {colours}" if colours > 1 else "the first"
+        remarks.add(f"bands {bands}", f"{path}: only {used} of its {bands} bands are used")
+
+
+def _remark_alpha(path, image):
+    """Remark on transparent pixels: the colours stored under them count, although a viewer hides them."""
+    if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
+        remarks.add("alpha", f"{path}: the colours of its transparent pixels are used too")
 
 
 def _reason(path, error):

@@ -223,6 +223,26 @@ def test_pages_are_counted_without_reduced_copies(tmp_path):
     assert pages(tmp_path / "overview.tif") == [0] and not found
 
 
+def test_bands_besides_colour_and_alpha_are_remarked_on(tmp_path):
+    bands = np.dstack([COLOUR, 255 - 0 * GREY])
+    for mode in ("RGBX", "RGBA"):  # a TIFF file of mode RGBX says that its fourth band is not alpha
+        Image.frombytes(mode, (8, 6), bands.tobytes()).save(tmp_path / f"{mode}.tif")
+    with remarks.collect() as found:
+        for mode in ("RGBX", "RGBA"):
+            np.testing.assert_array_equal(read_rgb(tmp_path / f"{mode}.tif"), COLOUR)
+    assert remarks.summary(found) == [f"{tmp_path / 'RGBX.tif'}: only the first 3 of its 4 bands are used"]
+
+
+def test_transparent_pixels_are_remarked_on(tmp_path):
+    for name, alpha in (("opaque", 255), ("clear", 0)):
+        Image.fromarray(np.dstack([COLOUR, 0 * GREY + alpha])).save(tmp_path / f"{name}.png")
+    with remarks.collect() as found:
+        for name in ("opaque", "clear"):
+            read_rgb(tmp_path / f"{name}.png")
+    told = f"{tmp_path / 'clear.png'}: the colours of its transparent pixels are used too"
+    assert remarks.summary(found) == [told]
+
+
 def test_an_unusual_tiff_is_described(tmp_path):
     write_tiff(tmp_path / "bands.tif", np.zeros((2, 2, 5), np.uint8))
     with pytest.raises(InputError, match="bands.tif: .*a TIFF of 5 bands with 8-bit unsigned samples"):
