@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 
 from core.data import remarks
 from core.runtime.errors import InputError
@@ -54,15 +55,21 @@ def image_files(folder, suffixes=SUFFIXES):
 
 
 def by_stem(paths):
-    """Map each file's stem to its path. Raises InputError if two files have the same stem."""
+    """Map each file's stem, as `composed`, to its path. Raises InputError if two files have the same stem."""
     found = {}
     for path in paths:
-        if path.stem in found:
+        stem = composed(path.stem)
+        if stem in found:
             raise InputError(
-                f"{path}: {found[path.stem].name} has the same name before the suffix; remove or rename one."
+                f"{path}: {found[stem].name} has the same name before the suffix; remove or rename one."
             )
-        found[path.stem] = path
+        found[stem] = path
     return found
+
+
+def composed(name):
+    """The name with accents in composed form (NFC): macOS may store the same name in decomposed form."""
+    return unicodedata.normalize("NFC", name)
 
 
 def find_by_stem(folder, stem, suffix):

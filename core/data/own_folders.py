@@ -91,7 +91,7 @@ def _by_key(folder):
     while folders:
         current = folders.pop(0)
         for path in listing.image_files(current):
-            key = path.relative_to(folder).with_suffix("").as_posix()
+            key = listing.composed(path.relative_to(folder).with_suffix("").as_posix())
             if key in found:
                 raise InputError(
                     f"{path}: {found[key].name} has the same stem; remove or rename one of them."

@@ -20,6 +20,7 @@ from core.runtime.errors import InputError
 
 GENERATED = 120  # photos
 RARE, MAX_RARE = 1e-4, 8  # a value with less than this share of the pixels; so many may be classes
+FEWEST_GREYS = 16  # as many values, from black to white, are not classes
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that hold ids
 
 
@@ -78,8 +79,8 @@ def find_classes(data_dir):
     """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
 
     If all masks are PNG files of ids, the classes are the ids, else the colours. Raises
-    InputError if there are fewer than 2 or more than 255 values, or if most values are so rare
-    that lossy compression must have made them.
+    InputError if there are fewer than 2 or more than 255 values, if most values are so rare that
+    lossy compression must have made them, and for black and white masks with grey edges.
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -91,6 +92,7 @@ def find_classes(data_dir):
             if len(counts) > class_list.MAX_CLASSES:
                 break
     _refuse_noise(counts, masks[0].parent)
+    _refuse_greys(counts, coloured, masks[0].parent)
     if len(counts) < 2:
         raise InputError(f"{masks[0].parent}: all pixels of the masks have one value; add masks.")
     values = sorted(counts)
@@ -106,6 +108,21 @@ def _refuse_noise(counts, folder):
             f"{folder}: the masks hold {len(counts)} or more different values, {rare} of them in less than"
             f" {RARE:.2%} of the pixels, as after JPEG compression; list the classes in a file for --classes,"
             " with --colour_tolerance if their colours vary."
+        )
+
+
+def _refuse_greys(counts, coloured, folder):
+    """Raise InputError if the values look like black and white with many shades of grey between.
+
+    Lists of class ids end well below 200, apart from 255 for pixels without a class.
+    """
+    unit = 0x010101 if coloured else 1  # in a packed grey, red, green and blue are equal
+    greys = sorted(value // unit for value in counts if value % unit == 0)
+    frequent = {value / unit for value, _ in counts.most_common(2)}
+    if len(greys) == len(counts) >= FEWEST_GREYS and frequent == {0, 255} and greys[-2] >= 200:
+        raise InputError(
+            f"{folder}: the masks hold black, white and {len(greys) - 2} shades of grey, as after scaling or"
+            " smoothing; save them with black and white alone, or list the classes in a file for --classes."
         )
 
 

@@ -1,5 +1,7 @@
 """Own photos and masks: pairing, splits, kinds of masks, and the classes found in them."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,13 @@ def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
         found = own_folders.find(folder, "train")
         assert [photo.name for photo, _ in found] == ["2.PNG", "10.bmp", "1.png"]
         assert [mask.name for _, mask in found] == ["2.png", "10.png", "1.png"]
+
+
+def test_accents_pair_in_composed_and_decomposed_form(tmp_path):
+    """Archives made on macOS may hold the same name in another Unicode form."""
+    write_photo(tmp_path / "images" / f"{unicodedata.normalize('NFC', 'straße ä')}.png")
+    write_mask(tmp_path / "masks" / f"{unicodedata.normalize('NFD', 'straße ä')}.png")
+    assert len(own_folders.find(tmp_path, "train")) == 1
 
 
 def test_a_random_split_by_photo_is_disjoint_and_keeps_patches_together(tmp_path):
@@ -182,6 +191,20 @@ def test_one_mask_of_colours_makes_all_classes_colours(tmp_path):
     write_mask(tmp_path / "masks/b.png", np.full((8, 8, 3), (1, 2, 3), np.uint8))
     found, _ = own_images.find_classes(tmp_path)
     assert found.coloured and found.names == ("colour #000000", "colour #010203", "colour #070707")
+
+
+def test_black_and_white_masks_with_grey_edges_are_refused(tmp_path):
+    square = np.zeros((40, 40), np.uint8)
+    square[10:25, 12:31] = 255
+    blended = Image.fromarray(square).resize((29, 29), Image.Resampling.BICUBIC).resize((40, 40))
+    for mode in ("L", "RGB"):
+        write_pairs(tmp_path / mode, "ab", np.asarray(blended.convert(mode)))
+        with pytest.raises(InputError, match="black, white and [0-9]+ shades of grey, as after scaling"):
+            own_images.find_classes(tmp_path / mode)
+    void = np.arange(40 * 40, dtype=np.uint8).reshape(40, 40) % 21  # as in Pascal VOC: 255 marks borders
+    void[:, :9], void[:, 30:] = 0, 255
+    write_pairs(tmp_path / "void", "ab", void)
+    assert len(own_images.find_classes(tmp_path / "void")[0].names) == 22
 
 
 def test_too_many_values_and_a_single_value_are_refused(tmp_path):
