@@ -11,6 +11,7 @@ changes again, so that another user or a read-only mount can share it.
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import json
@@ -163,9 +164,22 @@ def _load(folder):
     with _damage_named(folder):
         index = _Index.load(folder / "index.json")
         shape = (sum(index.examples), *index.size)
-        images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
-        masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
+        images = _map(folder / "images.u8", (*shape, 3))
+        masks = _map(folder / "masks.u8", shape)
     return index, images, masks
+
+
+def _map(path, shape):
+    """A file as a memory-mapped array, uint8.
+
+    Some network file systems refuse shared mappings, with ENODEV; a private one has the same content.
+    """
+    try:
+        return np.memmap(path, np.uint8, "r", shape=shape)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return np.memmap(path, np.uint8, "c", shape=shape)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ The only module that depends on the operating system's own locks: `fcntl` on Lin
 on Windows.
 """
 
+import errno
 import time
 
 try:
@@ -13,13 +14,25 @@ except ImportError:  # Windows
     import msvcrt
 
 
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # as on some cluster disks
+
+
 def acquire(file, *, wait):
     """Lock an open file until it is closed.
 
-    Raises BlockingIOError if another process holds the lock and wait is False.
+    Where the file system has no locks, prints a warning and goes on without one. Raises
+    BlockingIOError if another process holds the lock and wait is False.
     """
     if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            print(
+                f"warning: {file.name}: this file system has no locks ({error.strerror}); take care that no"
+                " second process writes to this folder."
+            )
         return
     while True:
         try:

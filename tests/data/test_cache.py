@@ -269,6 +269,21 @@ def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
     assert cache.generated(dataset, tmp_path / "cache") == folder
 
 
+def test_a_cache_is_read_where_the_file_system_has_no_shared_mappings(pairs, tmp_path, monkeypatch):
+    expected = cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    memmap = np.memmap
+
+    def private_only(path, dtype, mode, **options):
+        if mode == "r":
+            raise OSError(errno.ENODEV, "No such device")
+        return memmap(path, dtype, mode, **options)
+
+    monkeypatch.setattr(np, "memmap", private_only)
+    examples = cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    np.testing.assert_array_equal(examples.images, expected.images)
+    np.testing.assert_array_equal(examples.masks, expected.masks)
+
+
 def read_repeated(files, split, times=1):
     photos, masks = road().read(files, split)
     return np.repeat(photos, times, axis=0), np.repeat(masks, times, axis=0)

@@ -1,5 +1,7 @@
 """File locks, with the system's own functions and with a stand-in for Windows' `msvcrt`."""
 
+import errno
+import os
 import types
 
 import pytest
@@ -46,3 +48,15 @@ def test_waiting_for_a_lock_ends_when_the_other_process_ends(system, tmp_path):
             return
     with files.lock(tmp_path / ".lock", wait=False), files.lock(tmp_path / ".lock", wait=True):
         pass
+
+
+@pytest.mark.skipif(locks.fcntl is None, reason="Windows has its own locks")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys, number):
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with files.lock(tmp_path / "lock", wait=False):
+        told = capsys.readouterr().out
+    assert told.startswith(f"warning: {tmp_path / 'lock'}: this file system has no locks")
