@@ -7,6 +7,8 @@ import platform
 import numpy as np
 import tensorflow as tf
 
+DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # one exists where an NVIDIA GPU can be used
+
 
 def set_up(flags):
     """Enable deterministic ops if the flags ask for them, by default on a CPU without XLA.
@@ -20,8 +22,22 @@ def set_up(flags):
     if gpus:
         count = 1 if flags.strategy == "single" else len(gpus)
         return f"{count} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
+    _warn_of_unused_gpu()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} CPU cores"
+
+
+def _warn_of_unused_gpu():
+    """Print how to use a GPU that the machine has and TensorFlow does not find.
+
+    TensorFlow's own message does not appear, because `core` hides its start-up messages.
+    """
+    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
+    if not hidden and any(map(os.path.exists, DRIVERS)):
+        print(
+            "warning: TensorFlow does not find this machine's NVIDIA GPU, so the CPU computes; install"
+            " '.[gpu]' with pip, or see with TF_CPP_MIN_LOG_LEVEL=0 which library is missing."
+        )
 
 
 def versions():

@@ -71,6 +71,17 @@ def test_training_and_prediction_run_wholly_on_a_gpu(name):
         assert not ops_on_host(predict.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)))
 
 
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_gpu_that_tensorflow_does_not_find_is_warned_of_unless_it_is_hidden(monkeypatch, capsys, hidden):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(device, "DRIVERS", (__file__,))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "CPU" in device.set_up(SimpleNamespace(deterministic=False, xla=False))
+    assert ("does not find this machine's NVIDIA GPU" in capsys.readouterr().out) != hidden
+
+
 @pytest.mark.parametrize("strategy, count", [("single", 1), ("mirrored", 8)])
 def test_device_name_counts_the_gpus_of_the_strategy(monkeypatch, strategy, count):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: 8 * [kind])
