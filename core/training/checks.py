@@ -76,6 +76,16 @@ def check_masks(experiment, train, val):
             print(f"warning: classes without a pixel in the {split} masks: {', '.join(absent)}.")
 
 
+def warn_of_shared_photos(train, val):
+    """Print how many validation photos have the pixels of a training photo. Metrics count them as unseen."""
+    shared = np.isin(val.checksums, train.checksums).sum()
+    if shared:
+        print(
+            f"warning: {shared} of the {len(val)} validation images are training images too, pixel by pixel:"
+            " the validation metrics are better than on new images."
+        )
+
+
 def class_pixels(examples):
     """Return the pixels of each class id in the masks of a split, int64 [256]."""
     if len(examples) == len(examples.masks):

@@ -89,6 +89,7 @@ class Training:
         self.train, self.val = setup.load_images(experiment.dataset, flags, folder, self.state)
         self.steps = math.ceil(len(self.train) / flags.batch_size)  # of an epoch
         checks.check_masks(experiment, self.train, self.val)
+        checks.warn_of_shared_photos(self.train, self.val)
         self.best_metric = checks.best_metric(experiment, self.val)
         self.started = time.monotonic() - self.state.seconds
         self.make_functions()

@@ -71,6 +71,16 @@ def test_without_road_in_the_validation_masks_the_loss_chooses_the_best_epoch(pa
     assert "iou is undefined for these validation masks; the smallest validation loss chooses" in told
 
 
+def test_validation_photos_that_are_training_photos_too_are_counted(tmp_path, capsys):
+    photos = np.random.RandomState(0).randint(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    masks = np.zeros([4, 8, 8], np.uint8)
+    for rows, told in (([1, 2], "1 of the 2 validation images are training images too"), ([2, 3], "")):
+        train, val = (decoded(tmp_path, photos, masks, each) for each in ([0, 1], rows))
+        checks.warn_of_shared_photos(train, val)
+        printed = capsys.readouterr().out
+        assert told in printed and bool(told) == bool(printed)
+
+
 def test_the_best_epoch_is_the_first_with_the_best_defined_value():
     rows = [
         {"val_iou": iou, "val_loss": loss} for iou, loss in ((np.nan, 3), (-0.5, 2), (-0.5, np.nan), (0, 2.5))
