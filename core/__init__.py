@@ -1,8 +1,8 @@
-"""The library under the experiments: raw TensorFlow ops, networks, data, training.
+"""The library that the experiments use: TensorFlow ops, networks, data pipelines and training.
 
-Importing it imports TensorFlow without its start-up messages: the C++ side logs lines about missing
-GPU libraries before it reads any log level, so standard error is closed during the import.
-TF_CPP_MIN_LOG_LEVEL=0 shows them all.
+Importing this package imports TensorFlow without its start-up messages: the C++ side logs lines about
+missing GPU libraries before it reads any log level, so standard error is closed during the import.
+TF_CPP_MIN_LOG_LEVEL=0 shows these messages.
 """
 
 import os
@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def _import_quietly():
-    """Import TensorFlow with standard error redirected to nowhere."""
+    """Import TensorFlow while standard error is redirected to the null device."""
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -29,7 +29,7 @@ def _import_quietly():
 # Allocate a GPU's memory as it is needed, not all at once. TensorFlow reads this at the GPU's first use.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# `tf.keras` is Keras 3 on TensorFlow, whatever backend the user's other programs use.
+# `tf.keras` is Keras 3 with the TensorFlow backend, even if KERAS_BACKEND names another one.
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "0"

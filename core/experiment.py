@@ -1,4 +1,4 @@
-"""`Experiment` and `Dataset`: everything that differs between two articles, as records of functions.
+"""`Experiment` and `Dataset`: records of the functions that differ between two articles.
 
 The training loop and the commands for trained runs take an `Experiment`, the data cache takes a
 `Dataset`; neither depends on an article's script.
@@ -19,7 +19,7 @@ Files = tuple[Path, ...]  # the files of one example: one pair, or a photo and i
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The files of a data set, and how they are read.
+    """The files of a data set, and the functions that read them.
 
     find:      (data_dir, split) -> the files of each example, in an order that is the same on every
                file system. split is "train" or "val". Raises InputError if there are none.
@@ -31,11 +31,11 @@ class Dataset:
     generate:  (folder) -> None: writes a generated data set that `find` understands.
     check:     (pixels of each class id int64 [256], files) -> None: warns of unusual training masks,
                and raises InputError if no network could learn from them.
-    resample:  the filter with which `read` resizes photos, if it does.
+    resample:  the filter with which `read` resizes photos, if it resizes them.
     select:    (owner int64 [N]: the index of each example's files, split) -> indices of the examples
                that make up the split; by default all examples.
-    size:      the side, in pixels, that `read` resizes validation photos to; None: it cuts patches.
-    white_level:  the sample value of white in photos with more than 8 bits per sample; 0: detected
+    size:      the side, in pixels, that `read` resizes validation photos to; None if it cuts patches.
+    white_level:  the sample value of white in photos with more than 8 bits per sample; 0: it is detected
                for each file, see `core.data.images.read_rgb`.
     """
 

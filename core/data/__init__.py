@@ -1,1 +1,1 @@
-"""The data sets, and how their files become batches of pixels."""
+"""Readers of the data sets, the cache of decoded images, augmentation and batching."""

@@ -24,7 +24,7 @@ def random_crop(image, mask, seed, *, size):
 
 
 def dihedral(image, mask, seed):
-    """Apply one of the eight symmetries of the square, for square images taken from above."""
+    """Apply a random symmetry of the square (one of eight); for square images taken from above."""
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:
         image, mask = tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
@@ -36,7 +36,7 @@ def dihedral(image, mask, seed):
 
 
 def zoom(image, mask, seed):
-    """Enlarge a random window of 0.7 to 1 times the height and width to the full size.
+    """Zoom in: resize a random window, 0.7 to 1 times the height and width, to the full size.
 
     Images are resized bilinearly, masks by nearest neighbour.
     """

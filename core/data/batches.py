@@ -1,10 +1,10 @@
-"""Decoded examples -> batches, in an order that is a function of (seed, epoch).
+"""Batches of decoded examples, in an order that is a function of (seed, epoch).
 
 A batch is (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []). With
 several replicas, the data set yields one part of each batch per replica of this
 process; `share` is then the number of examples in the part divided by the number in
-the batch. If the last batch has fewer examples than there are replicas, the surplus
-replicas get an example of another replica with share 0.
+the batch. If the last batch has fewer examples than there are replicas, each replica
+without an example gets a copy of another replica's example, with share 0.
 """
 
 import math
@@ -16,7 +16,7 @@ ALONE = tf.distribute.InputContext()  # a single replica
 
 
 def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
-    """`tf.data.Dataset` of the batches of an epoch, beginning at step first_step.
+    """Return a `tf.data.Dataset` of the batches of an epoch, starting at step first_step.
 
     Each epoch shuffles the whole set; the last batch may be smaller. changes: functions
     like those of `core.data.augment`, applied in order; their random choices are a
@@ -31,12 +31,12 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
 
 
 def order(examples, seed, epoch):
-    """The rows of all examples, int64 [N], in the order of an epoch."""
+    """Return the shuffled indices of all examples for an epoch: int64 [N]."""
     return np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
 
 def change(image, mask, row, seed, changes):
-    """Apply the changes to the example (uint8 [H, W, 3], uint8 [H, W]) of a row.
+    """Apply the changes to the example with index `row`: uint8 [H, W, 3] and uint8 [H, W].
 
     seed: int64 [2], the run's seed and the epoch. Returns the changed image and mask.
     """
@@ -47,12 +47,12 @@ def change(image, mask, row, seed, changes):
 
 
 def evaluation(examples, batch_size, context=ALONE):
-    """`tf.data.Dataset` of batches in a fixed order; the last one may be smaller."""
+    """Return a `tf.data.Dataset` of batches in a fixed order; the last batch may be smaller."""
     return _batched(examples, examples.rows, batch_size, context)
 
 
 def _batched(examples, rows, batch_size, context, changed=None):
-    """`tf.data.Dataset` of the parts of the rows' batches for this process' replicas."""
+    """Return a `tf.data.Dataset` that yields, for each batch of rows, the part of each local replica."""
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines
     mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
@@ -94,7 +94,7 @@ def _reader(examples):
 
 
 def _copied(array, row):
-    """Return array[row] of a memory-mapped array, read from its file: mapped pages would stay in memory."""
+    """Return array[row] of a memory-mapped array, read from its file so that no page stays mapped."""
     shape = array.shape[1:]
     size = math.prod(shape)
     return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)

@@ -1,9 +1,9 @@
-"""Decode a data set once into raw uint8 arrays on disk, memory-mapped from then on.
+"""Decode a data set once into uint8 arrays on disk, which later calls memory-map.
 
-The name of a cache has a digest of everything that the arrays depend on, see `core.data.cache_key`.
-The cache grows block by block in a folder NAME.partial, whose index says how many files are done; a
-killed preparation continues from there. The complete folder is renamed to NAME and never
-changes again, so that another user or a read-only mount can share it.
+The name of a cache contains a digest of everything that the arrays depend on (`core.data.cache_key`).
+The cache grows block by block in a folder NAME.partial, whose index says how many files are done;
+after an interruption, the next call continues from there. The complete folder is renamed to NAME and
+never changes again, so that other users, or read-only mounts, can share it.
 
     images.u8, masks.u8   the arrays, uint8 [M, H, W, 3] and [M, H, W]
     index.json            the fields of `_Index`
@@ -27,7 +27,7 @@ from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
 
-BLOCK = 256  # files between two writes of the index
+BLOCK = 256  # number of files decoded between two updates of the index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Examples:
 
     @property
     def checksums(self):
-        """int64 [N]: `photo_hashes` of the split's examples, in the order of `rows`."""
+        """Return the `photo_hashes` of the split's examples, int64 [N], in the order of `rows`."""
         return self.photo_hashes[self.rows]
 
 
 @dataclasses.dataclass
 class _Index:
-    """What index.json holds about the files decoded so far."""
+    """The content of index.json: what is known about the files decoded so far."""
 
     examples: list = dataclasses.field(default_factory=list)  # number of examples in each file
     bad: list = dataclasses.field(default_factory=list)  # sentences about unreadable files
@@ -89,14 +89,14 @@ class _Index:
 
 
 def generated(dataset, cache_dir):
-    """Return the folder of a data set's generated files; generate them at the first call."""
+    """Return the folder of a data set's generated files, which the first call generates."""
     sources = [cache_key.source_file(dataset.generate)]
     sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{dataset.name}-{digest}"
     if not folder.exists():
         with _building(folder):
-            if not folder.exists():  # another process may have generated them meanwhile
+            if not folder.exists():  # another process may have generated the files while this one waited
                 partial = folder.with_suffix(".partial")
                 dataset.generate(partial)
                 partial.rename(folder)
@@ -104,7 +104,7 @@ def generated(dataset, cache_dir):
 
 
 def load_split(dataset, flags, split):
-    """Call `prepare` with the arguments from the flags that all experiments have."""
+    """Call `prepare` with arguments taken from the flags that all experiments share."""
     return prepare(
         dataset,
         flags.data_dir,
@@ -130,7 +130,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     folder = cache_dir / "decoded" / f"{dataset.name}-{cache_key.digest(dataset, files)}"
     if not folder.exists():
         with _building(folder):
-            if not folder.exists():  # another process may have decoded them meanwhile
+            if not folder.exists():  # another process may have decoded the files while this one waited
                 _decode(dataset, files, split, folder, bad_share)
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
@@ -184,7 +184,7 @@ def _map(path, shape):
 
 @contextlib.contextmanager
 def _damage_named(folder):
-    """Turn the exceptions of reading a damaged cache into an InputError that names its folder."""
+    """Convert exceptions raised by reading a damaged cache into an InputError that names its folder."""
     try:
         yield
     except (FileNotFoundError, AttributeError, ValueError, KeyError, TypeError) as error:
@@ -193,7 +193,7 @@ def _damage_named(folder):
 
 @contextlib.contextmanager
 def _building(folder):
-    """Hold the exclusive right to make a folder; other processes that want it wait."""
+    """Hold an exclusive lock for making a folder; other processes that make the same folder wait."""
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filesystem.lock(folder.with_suffix(".lock"), wait=True):
@@ -201,14 +201,14 @@ def _building(folder):
 
 
 def _refuse(bad, total, bad_share):
-    """Raise InputError if more than a share of the files are bad, or any if the share is 0."""
+    """Raise InputError if the share of bad files exceeds the allowed share."""
     if len(bad) > bad_share * total:
         count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
         raise InputError((count if bad_share else "") + bad[0])
 
 
 def _decode(dataset, files, split, folder, bad_share):
-    """Decode the files into the partial folder, continuing an earlier process, and rename the folder."""
+    """Decode the files into the partial folder, after those already decoded, then rename the folder."""
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
@@ -234,7 +234,7 @@ def _decode(dataset, files, split, folder, bad_share):
 
 
 def _load_partial(partial):
-    """Return the index of a partial folder, empty at first, and the bytes that each array file must have."""
+    """Return (index, array file -> expected bytes) of a partial folder; the index of a new folder is empty."""
     index = _Index()
     with _damage_named(partial):
         if (partial / "index.json").exists():
@@ -248,7 +248,7 @@ def _load_partial(partial):
 
 
 def _read(dataset, split, files):
-    """Read one item: return ((photos, masks), remarks), or the sentence that says why it is unreadable."""
+    """Read one item: return ((photos, masks), remarks), or an error message if the item is unreadable."""
     with remarks.collect() as collected:
         try:
             return dataset.read(files, "val" if split == "all" else split), collected
@@ -275,13 +275,13 @@ def _append(index, result, path, images, masks):
 
 
 def photo_hash(photo):
-    """Return a 64-bit hash (BLAKE2b), a signed int, of the pixels of a photo, uint8 [H, W, 3]."""
+    """Return a 64-bit BLAKE2b hash of a photo's pixels, uint8 [H, W, 3], as a signed int."""
     digest = hashlib.blake2b(photo.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def _check_arrays(photos, masks, size, path):
-    """Raise InputError unless a reader's arrays are as `Dataset.read` promises, at one size."""
+    """Raise InputError unless the arrays have the dtypes and shapes that `Dataset.read` requires."""
     shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
     if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:
         raise InputError(
@@ -292,7 +292,7 @@ def _check_arrays(photos, masks, size, path):
 
 
 def _appendable(path, size):
-    """Open a file for appending, after cutting it to its first `size` bytes."""
+    """Truncate a file to its first `size` bytes and open it for appending."""
     file = open(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
@@ -300,10 +300,10 @@ def _appendable(path, size):
 
 
 def _mention_other_caches(dataset, folder):
-    """Print how much space the other caches of the data set take."""
+    """Print the disk space that other caches of the same data set use."""
     others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
     others = [path for path in others if path.stem != folder.name]
-    if len(others) > 1:  # one may be the other split of the same data
+    if len(others) > 1:  # the first other cache may hold the other split of the same data
         size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
         print(
             f"{folder.parent} holds {len(others)} more decoded copies of {dataset.name}, {size:,.0f} MiB,"

@@ -1,4 +1,4 @@
-"""The key of a cache: a digest of the files, the settings and the code that make its arrays."""
+"""The key of a cache: a digest of the files, the settings and the code that determine its arrays."""
 
 import functools
 import hashlib
@@ -12,8 +12,9 @@ from core.data import colours, images, patches, samples
 from core.runtime.errors import InputError
 from core.runtime.files import is_utf8
 
-LAYOUT = 2  # changes when the meaning of a cache's index.json does
-READING = (colours, images, patches, samples)  # modules that decide pixels, besides the reader's own
+LAYOUT = 2  # increase it when the meaning of index.json changes
+# modules that decoding uses in addition to the reader's own module
+READING = (colours, images, patches, samples)
 
 
 def digest(dataset, files):
@@ -39,7 +40,7 @@ def digest(dataset, files):
 
 
 def source_file(function):
-    """Return the path of a function's source file; partials and callable objects are looked through."""
+    """Return the path of the source file that defines a function, also for partials and callable objects."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)

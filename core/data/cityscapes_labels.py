@@ -1,9 +1,9 @@
-"""Cityscapes proper: photos and label ids as PNG, in the original layout.
+"""The Cityscapes data set in its original layout: photos and label ids as PNG files.
 
     leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png
     gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      ids 0..33, 2048x1024 like the photos
 
-The official benchmark scores 19 of the 34 ids and ignores the pixels of the rest.
+The official benchmark scores 19 of the 34 ids and ignores pixels with any other id.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-# name, colour, and whether the official benchmark scores it, for each label id
+# for each label id: name, colour, and True if the official benchmark scores it
 LABELS = (
     ("unlabeled", (0, 0, 0), False),
     ("ego vehicle", (0, 0, 0), False),
@@ -59,13 +59,13 @@ LABELS = (
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34], 19 are True
-LICENCE_PLATE = 255  # the official id -1 in 8 bits; becomes unlabeled
+LICENCE_PLATE = 255  # id of licence plates in 8-bit files (officially -1); converted to unlabeled
 RESAMPLE = Image.Resampling.NEAREST  # for photos and ids, as in the article
 GENERATED = {"train": 96, "val": 24}
 
 
 def dataset(*, train_size, val_size, white_level=0):
-    """The 34 classes; photos and masks resized by nearest neighbour to a square.
+    """Return the data set of 34 classes; photos and masks are resized to a square by nearest neighbour.
 
     white_level: see `images.read_rgb`.
     """
@@ -111,7 +111,7 @@ def find(data_dir, split):
 def scores(confusion):
     """Return the values of `metrics.multiclass` and the mean IoU over the benchmark's 19 classes.
 
-    confusion: int64 [34, 34]. The benchmark ignores pixels whose true id is not one of the 19.
+    confusion: int64 [34, 34]. Pixels whose true id is not one of the 19 are ignored, as in the benchmark.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
@@ -122,7 +122,7 @@ def scores(confusion):
 
 
 def generate(folder):
-    """Write generated street scenes, 256x256, in the same layout: about 20 MB."""
+    """Write generated street scenes of 256x256 pixels in the Cityscapes layout: about 20 MB."""
 
     def write(split, index):
         for part, suffix, picture in zip(

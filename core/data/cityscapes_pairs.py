@@ -1,9 +1,9 @@
-"""Cityscapes image pairs: one JPEG per example, photo left, class colours right.
+"""Cityscapes image pairs: one JPEG per example, the photo left and the class colours right.
 
 The set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
 `train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. JPEG
-compression changed the colours too, so a class is every colour near its own.
-Own pairs may have any readable format.
+compression also changed the class colours, so a class is matched within a tolerance.
+A user's own pairs may have any readable format.
 """
 
 from collections import Counter
@@ -22,13 +22,12 @@ GENERATED = {"train": 400, "val": 100}  # the article trains on 400 images
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
-    """The pairs as road (1) or not (0), size x size.
+    """Return the data set of pairs with masks of two classes, road (1) and other (0), size x size.
 
     A pixel is road if no channel, 0..255, differs from road_rgb by more than road_tolerance;
-    the colours are resized by nearest neighbour first. With clean_labels, the rule is applied
-    at full size, a 3x3 median removes specks, and the majority of the pixels in each area
-    decides the resized pixel: this removes most of JPEG's noise. white_level: see
-    `images.read_rgb`.
+    the colours are first resized by nearest neighbour. With clean_labels, pixels are compared
+    at full size, a 3x3 median filter removes specks, and each resized pixel gets the majority
+    class of its area: this removes most of the JPEG noise. white_level: see `images.read_rgb`.
     """
     road_rgb = tuple(road_rgb)
     settings = {
@@ -51,9 +50,9 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 
 
 def find(data_dir, split):
-    """Return the files of the pairs in `data_dir/split`, or in that folder one level down.
+    """Return the files of the pairs in `data_dir/split`, or in `data_dir/SUBFOLDER/split`.
 
-    Raises InputError unless the folders of both splits exist and this one holds pairs.
+    Raises InputError unless both splits have a folder and the requested split contains pairs.
     """
     for root in here_and_below(data_dir):
         if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():
@@ -117,7 +116,7 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
-    """Raise InputError that lists the most frequent colours if all or no pixels are road."""
+    """Raise an InputError that lists the most frequent colours if all pixels, or none, are road."""
     if pixels[0] and pixels[1]:
         return
     seen = Counter()

@@ -1,12 +1,12 @@
-"""Text files that list the classes of masks: a name and mask values (ids or colours) for each.
+"""Text files that list the classes of masks: each line has a class name and a mask value.
 
     # a comment
     road: 7
     building: 70,70,70
     vegetation: #6b8e23
 
-Each line has the name of a class and one value. The order of the names is the order of the class ids.
-Several lines with one name give a class several values. A file holds ids or colours, not both.
+Classes are numbered in the order in which their names first appear. A class with several values
+has several lines. A mask value is an id or a colour; one file must not mix ids and colours.
 """
 
 import dataclasses
@@ -36,16 +36,16 @@ class ClassList:
 
     @property
     def palette(self):
-        """RGB of each class for pictures: its first colour, or a distinct colour for its first id."""
+        """Return each class' RGB for pictures: its first mask colour, or a colour derived from its first id."""
         return tuple(
             colours.unpack(values[0]) if self.coloured else voc_colour(values[0]) for values in self.values
         )
 
 
 def parse_value(text):
-    """Return (value, True if it is a colour) for a text: an id such as 7, or a colour.
+    """Parse a text such as 7 (an id) or 70,70,70 (a colour); return (value, True for a colour).
 
-    A colour is written 70,70,70 or #464646, and returned as a packed colour. Raises ValueError
+    A colour may also be written #464646; it is returned as a packed colour. Raises ValueError
     for other texts and for numbers out of range.
     """
     numbers = [int(number) for number in re.findall(r"\d+", text)]
@@ -57,7 +57,7 @@ def parse_value(text):
 
 
 def value_text(value, coloured):
-    """Return a value as text that `parse_value` reads."""
+    """Format a value as a text that `parse_value` can parse."""
     return "#{:02x}{:02x}{:02x}".format(*colours.unpack(value)) if coloured else str(value)
 
 
@@ -84,7 +84,7 @@ def read(path):
 
 
 def to_text(class_list, comments=()):
-    """Return the text of a file that `read` reads, with comment lines at its top."""
+    """Format a `ClassList` as a text that `read` can parse, with comment lines at its top."""
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):
         lines += [f"{name}: {value_text(value, class_list.coloured)}" for value in values]
@@ -94,7 +94,7 @@ def to_text(class_list, comments=()):
 def read_weights(path, names):
     """Return the weights, floats, of the named classes from a file of lines NAME: WEIGHT.
 
-    Raises InputError for other lines, and unless each class is named.
+    Raises InputError for lines of another form, and unless every class has exactly one line.
     """
     weights = {}
     for number, line in listing.lines(path):
@@ -114,7 +114,7 @@ def read_weights(path, names):
 
 
 def weights_to_text(names, weights):
-    """Return the text of a file that `read_weights` reads."""
+    """Format class weights as a text that `read_weights` can parse."""
     return "".join(f"{name}: {weight!r}\n" for name, weight in zip(names, weights))
 
 

@@ -1,13 +1,13 @@
-"""Mask colours -> class ids, exactly or within a tolerance."""
+"""Convert mask colours to class ids, exactly or within a tolerance."""
 
 import numpy as np
 
 OTHER = 255  # the class id of a colour that belongs to no class
-NEAR = 32  # a colour at most this far from a class colour suggests lossy compression
+NEAR = 32  # a difference of at most this suggests that lossy compression changed a class colour
 
 
 def pack(colours):
-    """Pack colours uint8 [..., 3] into int32 [...]: red, green and blue in one number."""
+    """Pack colours uint8 [..., 3] into int32 [...]: one integer for red, green and blue."""
     return np.asarray(colours, np.uint8).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
@@ -19,8 +19,8 @@ def unpack(colour):
 def class_ids(packed, palette, tolerance=0):
     """Return, for each packed colour, the index of its colour in the palette, or OTHER: uint8 [...].
 
-    tolerance: the largest allowed difference in any channel, 0..255. The nearest palette colour
-    decides; among equally near ones, the first.
+    tolerance: the largest allowed difference in any channel, 0..255. If several palette colours
+    are within the tolerance, the nearest is chosen, and the first of equally near ones.
     """
     ids = np.full(packed.shape, OTHER, np.uint8)
     for class_id, colour in reversed(list(enumerate(pack(palette)))):
@@ -41,6 +41,6 @@ def nearest_colours(colours, palette):
 
 
 def most_frequent(counts, number=5):
-    """Text that lists the most frequent colours of a `collections.Counter` of RGB tuples."""
+    """Format the most frequent colours of a `collections.Counter` of RGB tuples as text."""
     frequent = ", ".join(f"{colour} {count:,}" for colour, count in counts.most_common(number))
     return frequent + (" ..." if len(counts) > number else "")

@@ -1,15 +1,14 @@
-"""Dubai from the air: the MBRSC set, photos in tiles with masks by colour.
+"""The MBRSC data set of aerial photos of Dubai, in folders called tiles, with masks by colour.
 
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-A photo and its mask have the same stem. The photos of a tile have one size, from
-509x544 to 2149x1479; all are cut into square patches. The classes.json of the set
-names colours that do not occur in the masks; `COLOURS` holds the
-colours that do.
+A photo and its mask have the same stem. All photos of a tile have the same size, from
+509x544 to 2149x1479, and are cut into square patches. The data set's classes.json names
+colours that do not occur in the masks; `COLOURS` holds the colours that do.
 
-Own photos in the same layout may have any readable format, and folder names any
-letter case.
+A user's own photos in the same layout may have any readable format. The letter case of
+folder names is ignored.
 """
 
 import re
@@ -37,15 +36,17 @@ COLOURS = {
 CLASSES, PALETTE = tuple(COLOURS), tuple(COLOURS.values())
 UNLABELED = CLASSES.index("unlabeled")
 HELD_OUT = 0.1  # share of the patches, or images, in the validation split
-NEAR_SHARE = 0.01  # share of pixels with nearly a class's colour from which on the masks are refused
+# masks are refused if at least this share of their pixels has nearly, but not exactly, a class
+# colour
+NEAR_SHARE = 0.01
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}
 PALETTE_TILES = ("Tile 2", "Tile 4")  # tiles with palette PNG masks, as in the real set
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
-    """The six classes in patches of patch_size x patch_size.
+    """Return the data set of six classes, in patches of patch_size x patch_size.
 
-    split_by: "patch" draws the validation patches from all patches, so that most have
+    split_by: "patch" draws the validation patches from all patches, so most of them have
     neighbours in training; "image" keeps the patches of a photo together.
     split_seed: int from 0 to 2**32 - 1, see `patches.held_out`.
     colour_tolerance: the largest channel difference, 0..255, between a mask pixel and the
@@ -65,11 +66,11 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
 
 
 def find(data_dir, split):
-    """Return the (photo, mask) files of every tile, the same for both splits.
+    """Return the (photo, mask) files of all tiles; both splits have the same files.
 
-    The tiles, sorted by number, are in data_dir or in a folder just below it. A remark counts
-    folders with images/ and another name, and masks without a photo. Raises InputError if
-    there is no tile, and for a photo without a mask.
+    The tiles, sorted by number, are in data_dir or in one of its subfolders. A remark counts
+    folders that hold images/ but are not named like a tile, and masks without a photo. Raises
+    InputError if there is no tile, and for a photo without a mask.
     """
     for root in here_and_below(data_dir):
         tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
@@ -85,7 +86,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated aerial photos in the same layout: about 3 MB."""
+    """Write generated aerial photos in the data set's layout: about 3 MB."""
 
     def write(tile, part):
         number = list(GENERATED).index(tile)
@@ -118,7 +119,7 @@ def _tile(tile):
 
 
 def _remark_others(root, tiles):
-    """Remark on folders that look like tiles and have another name."""
+    """Add a remark on folders that hold images/ but are not named like a tile."""
     folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
     names = [path.name for path in folders if path not in tiles]
     if names:
@@ -138,7 +139,7 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 def _check(pixels, files, patch_size, colour_tolerance):
     """Print which mask colours belong to no class.
 
-    Raises InputError if no pixel is labelled, or if many colours are nearly those of classes.
+    Raises InputError if no pixel is labelled, or if many colours are close to class colours.
     """
     if not pixels[UNLABELED]:
         return
@@ -163,7 +164,7 @@ def _check(pixels, files, patch_size, colour_tolerance):
 
 
 def _other_colours(mask_file, patch_size, colour_tolerance):
-    """RGB -> number of pixels of the colours of no class."""
+    """Return RGB -> number of pixels for the mask colours that belong to no class."""
     packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
     is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
     values, counts = np.unique(packed[is_other], return_counts=True)

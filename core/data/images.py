@@ -1,4 +1,4 @@
-"""Read image files as upright 8-bit RGB or class ids, or say in one sentence what is wrong.
+"""Read image files as upright 8-bit RGB or class ids, with one-sentence errors.
 
 Formats, EXIF orientation, bit depths and damage are handled here, once for training,
 evaluation and prediction.
@@ -16,7 +16,8 @@ from core.data import remarks, samples
 from core.runtime import files
 from core.runtime.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")  # no PostScript: it is a program
+# without PostScript, because PostScript files are programs
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 ORIENTATION = 0x0112  # EXIF tag
 SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag of a page, and bits of its value
@@ -28,7 +29,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not n
 
 
 def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
-    """Return a PIL image, mode RGB, fully decoded and turned upright by its EXIF orientation.
+    """Return a PIL image, mode RGB, fully decoded and rotated upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
     white_level: the sample value of white in files with more than 8 bits per sample; 0:
@@ -38,7 +39,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     whose white level was detected.
 
     Raises InputError that names the file if it is damaged, not an image, not readable or has
-    more than max_pixels; MemoryError or OSError if the machine fails rather than the file.
+    more than max_pixels; MemoryError or OSError if the cause is the machine, not the file.
     """
     convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
     return _read(path, max_pixels, convert, page)
@@ -47,8 +48,8 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
 def map_rgb(path):
     """Memory-map a file of uncompressed upright 8-bit RGB: uint8 [H, W, 3]; None for other files.
 
-    Uncompressed TIFF and binary PPM files qualify if their rows are stored in order from the
-    top. Never raises: `read_rgb` reports what is wrong with a file.
+    Uncompressed TIFF and binary PPM files can be mapped if their rows are stored from top to
+    bottom. Never raises: `read_rgb` reports what is wrong with a file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -61,7 +62,8 @@ def map_rgb(path):
                 if not (plain and follows):
                     return None
                 rows = bottom
-            turned = image.getexif().get(ORIENTATION, 1) != 1  # last, because it decodes PNG files
+            # checked last, because getexif decodes PNG files
+            turned = image.getexif().get(ORIENTATION, 1) != 1
             if turned or rows != height:
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
@@ -70,10 +72,10 @@ def map_rgb(path):
 
 
 def read_class_ids(path):
-    """Return a PIL image, mode L, of the class ids in a PNG file, upright by its EXIF orientation.
+    """Return a PIL image, mode L, of the class ids in a PNG file, rotated upright by its EXIF orientation.
 
-    Greyscale of 2 to 16 bits and palette indices are taken as numbers, without scaling.
-    Raises InputError that names the file: as `read_rgb`, for colours, and for ids above 255.
+    Greyscale values of 2 to 16 bits and palette indices are used as ids without scaling.
+    Raises InputError that names the file in the cases of `read_rgb`, for colours, and for ids above 255.
     """
     return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
 
@@ -87,10 +89,10 @@ def read_wide_class_ids(path):
 
 
 def pages(path):
-    """Return the indices of the full pictures in a TIFF file, for `read_rgb`; [0] for other files.
+    """Return the indices of the full-size pages of a TIFF file, for `read_rgb`; [0] for other files.
 
-    Reduced copies and transparency masks, as GeoTIFF files hold them, are left out. Never
-    raises: a damaged file has the pages that could be found.
+    Reduced copies and transparency masks, which GeoTIFF files may contain, are left out. Never
+    raises: for a damaged file, the pages before the damage are returned.
     """
     found = []
     try:
@@ -130,7 +132,8 @@ def _rgb(image, deep, *, path, white_level, page):
 def _class_ids(image, deep, *, largest):
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
-    if image.format != "PNG" or image.mode not in modes:  # other formats blend ids or store colours
+    # other formats may blend ids (lossy compression) or store colours
+    if image.format != "PNG" or image.mode not in modes:
         raise ValueError(
             "a mask of class ids is a PNG file with one number per pixel, this file is"
             f" {image.format} {image.mode}"
@@ -155,7 +158,7 @@ def _open(path, page):
 def _read(path, max_pixels, convert, page):
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError("not a file")  # a folder, or a pipe, whose reading would block
+            raise OSError("not a file")  # a folder, or a pipe that would block the reader
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # checks a PNG's checksums, which decoding ignores
         with _open(path, page) as image:
@@ -207,14 +210,14 @@ def _remark_alpha(path, image):
 
 
 def _reason(path, error):
-    """Return what is wrong with a file, without its path, from the exception of its reader."""
+    """Return what is wrong with a file, without its path, from the exception that its decoder raised."""
     if isinstance(error, Image.UnidentifiedImageError):
         return _unusual_tiff(path) or f"none of {', '.join(FORMATS)}"
     return str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
 
 
 def _unusual_tiff(path):
-    """Describe the layout of a TIFF file that Pillow cannot read; None for files that are no TIFF."""
+    """Describe the layout of a TIFF file that Pillow cannot read; None if the file is no TIFF."""
     try:
         with open(path, "rb") as file:
             directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))

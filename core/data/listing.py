@@ -11,15 +11,15 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def here_and_below(folder):
-    """Return the folder and its visible subfolders: archives often wrap a data set in a folder."""
+    """Return the folder and its visible subfolders, because archives often wrap a data set in a folder."""
     below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     return [folder, *sorted(below)]
 
 
 def subfolder(folder, name):
-    """Return the subfolder of that name, in another letter case if none has exactly this name.
+    """Return the subfolder with this name, or else the one whose name differs only in letter case.
 
-    Returns `folder / name` if there is none. Raises InputError if the choice is ambiguous.
+    Returns `folder / name` if there is neither. Raises InputError if several subfolders match.
     """
     if (folder / name).is_dir() or not folder.is_dir():
         return folder / name
@@ -34,8 +34,8 @@ def image_files(folder, suffixes=SUFFIXES):
     """Return the visible files of a folder that have one of the suffixes, in natural order.
 
     Natural order: 2.jpg before 10.jpg. Letter case of suffixes is ignored. A remark counts
-    the visible files with other suffixes. Raises InputError if the folder cannot be listed,
-    and for a folder, pipe or dangling link with such a suffix.
+    visible files with other suffixes. Raises InputError if the folder cannot be listed, and
+    if a folder, pipe or dangling link has one of the suffixes.
     """
     try:
         visible = [path for path in folder.iterdir() if path.name[0] != "."]
@@ -73,10 +73,10 @@ def composed(name):
 
 
 def find_by_stem(folder, stem, suffix):
-    """Return the image file of that stem, with this suffix or else with another image suffix.
+    """Return the image file with this stem and suffix, or else with this stem and any image suffix.
 
-    Returns `folder / (stem + suffix)` if there is none. Raises InputError if there are several
-    with other suffixes.
+    Returns `folder / (stem + suffix)` if there is none. Raises InputError if several image files
+    have the stem but none has the suffix.
     """
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):

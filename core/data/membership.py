@@ -1,4 +1,4 @@
-"""A run's record of the photos in its training and its validation split, by pixel hashes.
+"""The record of which photos a run trained and validated on, identified by hashes of their pixels.
 
 Paths, --limit and split seeds do not identify a photo once a data set has moved or grown; its
 decoded pixels do. `data_split.npz` in the run folder holds `Examples.checksums` of both splits.
@@ -15,7 +15,7 @@ NAME = "data_split.npz"
 
 
 def write(folder, train, val):
-    """Write the record of a run from the `core.data.cache.Examples` of its two splits."""
+    """Write a run's record from the `core.data.cache.Examples` of its two splits."""
     with files.atomic(folder / NAME) as file:
         np.savez(file, train=train.checksums, val=val.checksums)
 

@@ -1,11 +1,12 @@
-"""Folders of the user's photos and masks: pairs of files, and their splits.
+"""Find pairs of photos and masks in the user's own folders, and the splits that the folders define.
 
-    images/...            photos of any readable format, nested or not
-    masks/...             a mask of the same path and stem for each photo
+    images/...            photos of any readable format, in subfolders or not
+    masks/...             for each photo, a mask with the same relative path and stem
 
-Three things can define the splits; the first that exists is used: the lists train.txt and
-val.txt (one path or stem of a photo per line); folders train/ and val/, which hold images/
-and masks/ or are in both of them; else a random share of the photos validates.
+The splits are defined by the first of these that exists: the lists train.txt and val.txt
+(one path or stem of a photo per line); the folders train/ and val/, which either contain
+images/ and masks/ or are contained in both. Otherwise a random share of the photos is
+used for validation.
 """
 
 from pathlib import Path
@@ -19,8 +20,8 @@ SPLITS = ("train", "val")
 def find(data_dir, split):
     """Return the (photo, mask) files of a split, in natural order; all files if the split is random.
 
-    Raises InputError without images/ and masks/, for a photo without a mask, for a line of a
-    list that names no photo, and if one of two splits is missing.
+    Raises InputError if images/ or masks/ is missing, if a photo has no mask, if a line of a
+    list names no photo, and if only one of the two splits exists.
     """
     root = _root(data_dir)
     if any((root / f"{each}.txt").is_file() for each in SPLITS):
@@ -34,7 +35,7 @@ def find(data_dir, split):
 
 
 def _root(data_dir):
-    """Return data_dir or the folder just below it that holds images/ and masks/, or train/ and val/."""
+    """Return the folder that holds images/ and masks/, or train/ and val/: data_dir or a subfolder."""
     for folder in listing.here_and_below(data_dir):
         has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
         parts = [listing.subfolder(folder, split) for split in SPLITS]
@@ -86,7 +87,7 @@ def _pairs(images_folder, masks_folder):
 
 
 def _by_key(folder):
-    """Map relative paths without suffix to the image files in a folder and its visible subfolders."""
+    """Return a dict: relative path without suffix -> image file, for a folder and its visible subfolders."""
     found, folders = {}, [folder]
     while folders:
         current = folders.pop(0)
@@ -119,7 +120,7 @@ def _listed_split(root, split):
 
 
 def _listed(pairs, path, root):
-    """Return the pairs whose photos a list names, in its order."""
+    """Return the pairs whose photos are named in a list, in the order of the list."""
     known = {}
     for photo, mask in pairs:
         for name in {photo.stem, photo.name, *_names_below(photo, root)}:
@@ -137,7 +138,7 @@ def _listed(pairs, path, root):
 
 
 def _names_below(photo, root):
-    """Return a photo's paths from the root and from images/, with and without the suffix."""
+    """Return a photo's paths relative to the root and to images/, with and without the suffix."""
     from_root = photo.relative_to(root)
     below = Path(*from_root.parts[1:])
     return {each.as_posix() for path in (from_root, below) for each in (path, path.with_suffix(""))}

@@ -1,7 +1,7 @@
-"""The user's photos and masks as examples, with classes from a file or found in the masks.
+"""Examples from the user's photos and masks, with classes from a file or found in the masks.
 
-`core.data.own_folders` finds and pairs the files. Masks are PNG files of class ids (8 or 16 bits,
-a palette, or 0 and 255), or hold colours.
+`core.data.own_folders` finds the pairs of files. A mask is a PNG file of class ids (8 or 16 bits,
+palette, or 1 bit read as 0 and 255), or holds colours.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that hold
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """How photos and masks become examples.
+    """Settings for making examples from photos and masks.
 
     classes:           `class_list.ClassList`
     ignore:            mask values (ids, or packed colours) of pixels that are left out
-    size:              side that photos are resized to, or None
-    patch_size:        side of the patches that photos are cut into, or None; one of both is set
+    size:              side that photos are resized to, or None if patch_size is set
+    patch_size:        side of the patches that photos are cut into, or None if size is set
     colour_tolerance:  the largest channel difference between a mask pixel and its class
     white_level:       see `images.read_rgb`
     """
@@ -45,7 +45,7 @@ class Preparation:
 
 
 def dataset(preparation, *, val_share, split_seed, data_dir=None):
-    """Return the data set of the photos in data_dir, or of generated ones.
+    """Return the data set of the photos in data_dir; if data_dir is None, of generated photos.
 
     val_share: share of the photos, 0 to 1, in the validation split if data_dir defines no
     splits; split_seed: see `patches.held_out`.
@@ -127,7 +127,7 @@ def _refuse_greys(counts, coloured, folder):
 
 
 def generated(cache_dir):
-    """Return the folder of generated photos and masks; generate them at the first call."""
+    """Return the folder of generated photos and masks, which the first call generates."""
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 
@@ -147,7 +147,10 @@ def generate(folder):
 
 
 def _holds_ids(mask_file):
-    """True for a PNG file of numbers; files that cannot be opened are reported when they are read."""
+    """True for a PNG file whose pixels are ids, and for a file that cannot be opened.
+
+    The function that reads the file reports why it cannot be opened.
+    """
     try:
         if not os.path.isfile(mask_file):
             return True
@@ -158,7 +161,7 @@ def _holds_ids(mask_file):
 
 
 def _mask_values(mask_file, coloured):
-    """Return the packed colours or the ids of a mask: int32 [H, W]."""
+    """Return the pixels of a mask as packed colours or as ids: int32 [H, W]."""
     if coloured:
         return colours.pack(images.read_rgb(mask_file))
     return images.read_wide_class_ids(mask_file)
@@ -198,7 +201,7 @@ def _class_ids(mask_file, preparation):
 
 
 def _refuse_others(mask_file, others, total, preparation):
-    """Raise InputError that names the most frequent value of no class, if there is one."""
+    """Raise InputError that names the most frequent mask value that belongs to no class, if there is any."""
     if not others.size:
         return
     coloured = preparation.classes.coloured

@@ -2,11 +2,11 @@
 
     images/NAME.jpg
     annotations/trimaps/NAME.png      1 pet, 2 background, 3 outline
-    annotations/trainval.txt          a line per training photo: NAME and three numbers
+    annotations/trainval.txt          one line per training photo: NAME and three numbers
     annotations/test.txt              the same for the validation set
 
-Some images/*.jpg of the official set hold other formats or are not RGB; they are read
-like the rest. Own photos may have any readable format and suffix.
+Some images/*.jpg of the official set have another format than JPEG, or are not RGB; they
+are read all the same. A user's own photos may have any readable format and suffix.
 """
 
 import os
@@ -28,7 +28,7 @@ GENERATED = {"train": 160, "val": 40}
 
 
 def dataset(*, size, white_level=0):
-    """The three classes, numbered from 0 (trimap values minus 1), size x size.
+    """Return the data set of three classes (class id = trimap value - 1), size x size.
 
     white_level: see `images.read_rgb`.
     """
@@ -47,7 +47,7 @@ def dataset(*, size, white_level=0):
 def find(data_dir, split):
     """Return the (photo, trimap) files of the names in the split's official list, in its order.
 
-    Raises InputError for a missing or empty list, for a name that is a path, and
+    Raises InputError if the list is missing or empty, if a name contains a folder, and
     for the first name whose photo or trimap is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
@@ -66,7 +66,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated pets in the same layout: about 10 MB."""
+    """Write generated pets in the official layout: about 10 MB."""
     for part in ("images", "annotations/trimaps"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -95,7 +95,7 @@ def _example(data_dir, path, name):
 
 
 def _check(pixels, files):
-    """Raise InputError if a class is in no trimap."""
+    """Raise InputError if a class occurs in no trimap."""
     for name, count in zip(CLASSES, pixels):
         if not count:
             raise InputError(

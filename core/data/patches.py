@@ -1,4 +1,4 @@
-"""Large photos cut into square patches, and splits that keep or mix the patches of a photo."""
+"""Cut large photos into square patches, and split the patches at random, by patch or by photo."""
 
 import math
 
@@ -8,14 +8,14 @@ from core.runtime.errors import InputError
 
 
 def cut(pixels, size):
-    """Cut [H, W, ...] into patches [K, size, size, ...], row by row; the remainder is dropped."""
+    """Cut [H, W, ...] into patches [K, size, size, ...], row by row; remaining pixels are dropped."""
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     grid = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, *pixels.shape[2:])
     return grid.swapaxes(1, 2).reshape(rows * columns, size, size, *pixels.shape[2:])
 
 
 def require_one(photo, photo_file, size):
-    """Raise InputError if a photo, a PIL image, is smaller than one patch."""
+    """Raise InputError if a PIL image is smaller than one patch."""
     if min(photo.size) < size:
         raise InputError(
             f"{photo_file}: {photo.width}x{photo.height} pixels hold no patch of {size};"
@@ -36,8 +36,8 @@ def held_out(count, share, seed):
 def select(owner, split, split_by, share, seed):
     """Return the indices of a split's examples. owner: int64 [N], the photo of each example.
 
-    share: the share of the examples (split_by "patch") or of the photos ("image") that validate.
-    Raises InputError if there is only one of them.
+    share: the share of the examples (split_by "patch") or of the photos ("image") used for validation.
+    Raises InputError if there is only one example, or one photo.
     """
     groups = owner if split_by == "image" else np.arange(len(owner))
     count = groups[-1] + 1

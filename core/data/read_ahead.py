@@ -1,11 +1,11 @@
-"""Read image files in threads ahead of their use, with a bound on the pixels in memory."""
+"""Read image files in background threads, with a bound on the pixels in memory."""
 
 import collections
 from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-PIXELS_AHEAD = 2**26  # decoded or being decoded: 256 MiB in Pillow; a larger item is read alone
+PIXELS_AHEAD = 2**26  # 256 MiB in Pillow; a larger item is read alone
 
 
 def read_ahead(read, items):
@@ -34,5 +34,5 @@ def pixel_count(path):
             return 0
         with Image.open(path) as image:
             return image.width * image.height
-    except Exception:  # decoding reports what is wrong with the file
+    except Exception:  # the error is reported when the file is decoded
         return 0

@@ -1,10 +1,10 @@
 """Remarks about files that are read in a way that their owner may not expect.
 
-Examples: a photo turned by its EXIF tag, a white level that was detected, unused files.
+Examples: a photo rotated by its EXIF tag, a white level that was detected, unused files.
 
-A reader calls `add`; whoever called the reader collects the remarks and prints them. The
-remarks travel beside the pixels, so that readers keep their simple signature and a cache
-can repeat the remarks each time that its pixels are used.
+A reader calls `add`; the reader's caller collects the remarks and prints them. Remarks are
+not part of a reader's return value, so readers keep a simple signature, and a cache can
+repeat the remarks each time that its pixels are used.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ def add(kind, sentence):
 
 @contextlib.contextmanager
 def collect():
-    """Yield the list of [kind, sentence] that `add` records in this thread within the block."""
+    """Context manager that yields the list of the [kind, sentence] recorded by `add` in this thread."""
     collected = []
     token = _collected.set(collected)
     try:
@@ -32,7 +32,7 @@ def collect():
 
 
 def summary(remarks):
-    """Return a line for each kind: its first sentence, and the number of files if there are more."""
+    """Return one line per kind: its first sentence, and the number of files if there are several."""
     first, counts = {}, {}
     for kind, sentence in remarks:
         first.setdefault(kind, sentence)

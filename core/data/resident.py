@@ -1,7 +1,7 @@
-"""Batches from examples that are kept in the device's memory.
+"""Batches of examples that are stored in the device's memory.
 
 For GPUs that train faster than the host can supply images: examples are gathered and
-augmented on the device. The batches equal the batches of `core.data.batches`.
+augmented on the device. The batches equal those of `core.data.batches`.
 """
 
 import tensorflow as tf
@@ -11,7 +11,7 @@ from core.runtime.errors import InputError
 
 
 def make_training(examples, batch_size, *, seed, changes=()):
-    """Return a function (epoch, first_step) -> iterator of the batches of `batches.training`.
+    """Return a function (epoch, first_step) -> iterator over the same batches as `batches.training`.
 
     Copies all images and masks to the device. Raises InputError if they do not fit.
     """

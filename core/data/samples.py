@@ -19,12 +19,12 @@ def is_deep(image):
 
 
 def to_8_bits(path, open_image, white_level):
-    """Return an upright PIL image, mode L or RGB, of the samples scaled so that white is 255, and rounded.
+    """Return an upright PIL image, mode L or RGB, of the samples, scaled so that white is 255 and rounded.
 
     open_image: a function without arguments that opens the file. white_level: int above 0, or
     0 to detect it: the smallest 2**bits - 1 that no sample exceeds, with a remark unless all 16
     bits are used. MinIsWhite is inverted. Raises ValueError for samples that need an explicit
-    white level (32 bits, floating point, signed) and for kinds that Pillow cannot read in full.
+    white level (32 bits, floating point, signed) and for formats that Pillow cannot read in full.
     """
     samples, inverted, known, orientation = _samples(open_image)
     if not white_level:
@@ -34,7 +34,7 @@ def to_8_bits(path, open_image, white_level):
         scaled = np.clip(values, 0, white_level) * (255 / white_level)
         return np.rint(255 - scaled if inverted else scaled).astype(np.uint8)
 
-    is_short = samples.dtype == np.uint16  # a table takes less memory than arithmetic on all pixels
+    is_short = samples.dtype == np.uint16  # a lookup table needs less memory than floating point images
     image = Image.fromarray(scale(np.arange(2**16))[samples] if is_short else scale(samples))
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -78,16 +78,16 @@ def _samples(open_image):
             samples = np.asarray(image)
             return samples.astype(samples.dtype.newbyteorder("=")), inverted, 0, orientation
         high = np.asarray(image)[..., :3].astype(np.uint16)
-    with open_image() as image:  # Pillow keeps only the high byte of colours: decode the low byte too
+    with open_image() as image:  # Pillow keeps only the high byte of 16-bit colours: decode the low byte too
         image.tile = [tile._replace(args=_other_byte(tile)) for tile in image.tile]
         image.load()
         return high * 256 + np.asarray(image)[..., :3], False, 0, orientation
 
 
 def _other_byte(tile):
-    """Return the decoder arguments of a tile, changed to take the other byte of each 16-bit sample."""
+    """Return a tile's decoder arguments, changed to decode the other byte of each 16-bit sample."""
     order = _raw_mode(tile)[-1]
-    if order == "N":  # the byte order of this machine
+    if order == "N":  # native byte order
         order = "L" if sys.byteorder == "little" else "B"
     raw_mode = _raw_mode(tile)[:-1] + {"L": "B", "B": "L"}[order]
     return (raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode

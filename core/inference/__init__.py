@@ -1,1 +1,1 @@
-"""Use of trained runs: evaluation, prediction, export, and the pictures they draw."""
+"""Commands for trained runs (evaluation, prediction, export), and drawing of result pictures."""

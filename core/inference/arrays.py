@@ -11,8 +11,8 @@ from core.runtime.errors import InputError
 def predict(run, images):
     """Return class ids uint8 [N, H, W] of photos uint8 [N, H, W, 3] (RGB) of any size.
 
-    run: `core.inference.restore.Run`. The result is the result of `experiments.predict` with its default
-    flags: if the run's data set resizes photos, these are resized too, and the logits are scaled back.
+    run: `core.inference.restore.Run`. The class ids equal those of `experiments.predict` with its default
+    flags: if the run's data set resizes photos, the photos are resized too, and the logits are scaled back.
     Raises InputError for arrays of another shape or dtype.
     """
     images = np.asarray(images)

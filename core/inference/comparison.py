@@ -1,4 +1,4 @@
-"""Runs side by side: their settings, code and metrics, and the paired results on validation images."""
+"""Compare runs: their settings, code and metrics, and their paired results on validation images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Run:
 
     @property
     def final(self):
-        """The row of the last epoch."""
+        """The history's row for the last epoch."""
         return self.history[-1]
 
 
@@ -59,14 +59,14 @@ def load(folder, label, module_of):
 
 
 def differing_flags(runs):
-    """Return flag -> its value in each run, as text, of the flags that are not equal in all runs."""
+    """Return flag -> list of its values, one per run, as text, for flags that differ between runs."""
     names = sorted({name for run in runs for name in run.settings})
     rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def grouped(runs):
-    """Return the groups, lists of runs, of runs with equal experiment, flags and code except --seed."""
+    """Group runs whose experiment, flags and code are equal except --seed; return lists of runs."""
     groups = {}
     for run in runs:
         settings = {name: str(value) for name, value in run.settings.items() if name != "seed"}
@@ -76,14 +76,14 @@ def grouped(runs):
 
 
 def is_metric(column):
-    """Return whether a column of metrics.csv is a loss or a metric over all classes."""
+    """True if a column of metrics.csv is a loss or a metric averaged over all classes."""
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 
 
 def bootstrap(a, b, resamples):
-    """Return (differences as of `uncertainty.paired_bootstrap`, number of images, number of files).
+    """Return (differences as in `uncertainty.paired_bootstrap`, number of images, number of files).
 
-    Raises InputError if the runs have no common validation images, or not the same classes.
+    Raises InputError if the runs have no common validation images, or different classes.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes.")
@@ -113,9 +113,9 @@ def bootstrap(a, b, resamples):
 
 
 def validation_results(run):
-    """Return the `PerImage` of a run's last epoch: as the training saved it, else computed now.
+    """Return the `PerImage` of a run's last epoch, as saved by the training or computed now.
 
-    Raises InputError if it would have to be computed with other code than the training's.
+    Raises InputError if it must be computed but the code has changed since the training.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):

@@ -1,4 +1,4 @@
-"""Losses, measures and the confusion matrix of a network over a whole split."""
+"""Compute losses, measures and the confusion matrix of a network over a whole split."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,9 +11,9 @@ def make_evaluate(experiment, weights, dtype):
     """Return a function: batches -> (means, confusion matrix int64 [classes, classes]).
 
     batches: from `core.data.batches.evaluation`. means: name -> mean over the examples, for the loss
-    and the experiment's measures. Each example counts once, whatever the batch sizes, but a measure
-    such as Dubai's `soft_jaccard` is itself computed over a batch. Sums run over all replicas. The
-    function is compiled once and uses the weights' values at the time of the call.
+    and the experiment's measures. Each example has the same weight whatever the batch sizes, but a
+    measure such as Dubai's `soft_jaccard` is itself computed over a batch. Results are summed over all
+    replicas. The function is compiled once and reads the variables' current values in each call.
     """
     classes = len(experiment.classes)
     measures = {"loss": experiment.loss, **experiment.measures}
@@ -25,9 +25,10 @@ def make_evaluate(experiment, weights, dtype):
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
-        own = share > 0  # otherwise these examples belong to another replica
+        own = share > 0  # with share 0, the examples are copies from another replica
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
-        results = sums, tf.cast(counts, tf.float64)  # all float64, for all_reduce; exact up to 2**53
+        # float64 because all_reduce needs one dtype; counts are exact up to 2**53
+        results = sums, tf.cast(counts, tf.float64)
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
 

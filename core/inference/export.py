@@ -1,9 +1,9 @@
-"""A trained network as a SavedModel that needs nothing of this project.
+"""Export a trained network as a SavedModel that runs without this project's code.
 
 saved_model/   signature `serving_default`: images uint8 [N, H, W, 3], RGB, of any size and number
                -> class_ids uint8 [N, H, W] and probabilities float32 [N, H, W, classes]
-model.json     the meaning of its numbers: classes, palette, scaling
-model.tflite   on demand, the same signature for TensorFlow Lite
+model.json     the meaning of the outputs: classes, palette, scaling
+model.tflite   if requested, the same signature for TensorFlow Lite
 """
 
 import shutil
@@ -20,11 +20,11 @@ SCALINGS = ("train", "none")
 
 
 def save(run, output_dir, *, scale="train", tflite=False):
-    """Write a `restore.Run` to output_dir, which computes in the run's precision.
+    """Export a `restore.Run` to output_dir; the model computes in the run's precision.
 
-    scale: "train": the model scales images as the training did, and its logits back to the images'
-    size, as predict does; "none": images go through the network at their own size. A run that
-    trained on parts of images has no scaling. tflite: write model.tflite too, and compute in float32,
+    scale: "train": the model scales images to the training size, and its logits back to the images'
+    size, as `predict` does; "none": the network receives images at their own size. Runs that were
+    trained on patches have no scaling. tflite: also write model.tflite, and compute in float32,
     because TensorFlow Lite has no bfloat16 convolution. Raises InputError if output_dir is not empty
     or cannot be written.
     """
@@ -43,7 +43,7 @@ def save(run, output_dir, *, scale="train", tflite=False):
         try:
             with lowering.disabled():
                 tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
-        except tf.errors.OpError as error:  # TensorFlow's report of a full disk
+        except tf.errors.OpError as error:  # TensorFlow raises it if the disk is full
             raise OSError(error.message) from None
         if tflite:
             converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
@@ -53,7 +53,7 @@ def save(run, output_dir, *, scale="train", tflite=False):
 
 
 def _signature(run, side, multiple, dtype):
-    """The exported function. side: that images are scaled to, or None."""
+    """Return the exported function. side: the side that images are scaled to, or None."""
     forward = run.experiment.forward if side else tiling.padded(run.experiment.forward, multiple)
     resample = run.experiment.dataset.resample
 
@@ -75,7 +75,7 @@ def _signature(run, side, multiple, dtype):
 
 
 def _description(run, side, multiple):
-    """The content of model.json."""
+    """Return the content of model.json."""
     trained_side, resample = run.experiment.dataset.size, run.experiment.dataset.resample.name.lower()
     size = f"any; padded inside to multiples of {multiple} by the last row and column"
     if side:

@@ -1,10 +1,10 @@
-"""The files that predict writes for each image, in strips.
+"""Files that `predict` writes for each image, strip by strip.
 
     NAME_labels.png    class ids, 8-bit greyscale; ids 0 and 1 both look black in a viewer
     NAME_colours.png   the class ids in the experiment's palette
     NAME_overlay.png   the mean of photo and colours
 
-and, on demand, class probabilities: see `core.inference.probability_files`.
+If requested, class probabilities are written too, see `core.inference.probability_files`.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ RESULT = re.compile(r".*_(labels|colours|overlay|probability_\d+)\.png", re.IGNO
 
 
 def paths(output_dir, name, probabilities, classes):
-    """Absolute paths of the files of an image: the three PICTURES, then the probabilities.
+    """Return the absolute paths of an image's output files: the three PICTURES, then the probabilities.
 
-    probabilities: None or one of `probability_files.FORMATS`; classes: their number.
+    probabilities: None or one of `probability_files.FORMATS`; classes: the number of classes.
     """
     prefix = os.path.abspath(output_dir / name)
     pictures = [f"{prefix}_{picture}.png" for picture in PICTURES]
@@ -33,12 +33,12 @@ def paths(output_dir, name, probabilities, classes):
 
 
 def is_result(path):
-    """True if a file is a picture that predict wrote, by its name and a text in the file."""
+    """True if a file is a picture written by `predict`, judged by its name and a PNG text chunk."""
     return bool(RESULT.fullmatch(path.name)) and png.is_ours(path)
 
 
 def refuse_overwriting(images, written):
-    """Raise InputError if one of the paths to be written is one of the images."""
+    """Raise InputError if one of the paths to be written is also an input image."""
     written = set(written)
     for image in images:
         if Path(os.path.abspath(image)) in written:
@@ -48,8 +48,8 @@ def refuse_overwriting(images, written):
 def write(photo, strips, experiment, output_dir, probabilities=None):
     """Write an image's files and return its record, a dict for `core.inference.records`.
 
-    strips: lists of arrays from the top: class ids uint8 [rows, width] and, with probabilities,
-    these as `probability_files.encode` returns them, [rows, width, classes].
+    strips: lists of arrays, from top to bottom: class ids uint8 [rows, width] and, if requested,
+    probabilities as `probability_files.encode` returns them, [rows, width, classes].
     """
     palette, classes = np.array(experiment.palette, np.uint8), len(experiment.classes)
     labels, colours, overlay, *others = paths(output_dir, photo.name, probabilities, classes)

@@ -1,7 +1,7 @@
-"""The result of a network on each validation image, kept in the run folder for later comparisons.
+"""Results of a network on each validation image, stored in the run folder for later comparisons.
 
-A training writes `val_images.npz` after its last epoch, because only then the code that computes the
-result is certainly the code that trained the run: an edited op changes what an older run predicts.
+A training writes `val_images.npz` right after its last epoch, when the code is certainly the code
+that trained the run; later edits of an op would change the predictions of an older run.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ NAME = "val_images.npz"
 class PerImage:
     """Results on N validation images after an epoch.
 
-    epoch:      int64 [], the epoch, from 1
+    epoch:      int64 [], the number of trained epochs
     hashes:     int64 [N], `core.data.cache.Examples.checksums`: they identify the images
     files:      int64 [N], the number of the file that each image comes from; patches share a file
     confusion:  int64 [N, classes, classes], truth by prediction
@@ -38,7 +38,7 @@ def evaluate(evaluate_batches, examples, epoch):
     """Return the `PerImage` of a split.
 
     evaluate_batches: a function of `core.inference.evaluate.make_evaluate`, on one replica.
-    examples: `core.data.cache.Examples`. epoch: of the weights, from 1.
+    examples: `core.data.cache.Examples`. epoch: how many epochs the weights were trained for.
     """
     results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]
     return PerImage(
@@ -62,7 +62,7 @@ def save(folder, results):
 
 
 def load(folder):
-    """Return the `PerImage` of a run folder, or None if there is none.
+    """Return the `PerImage` of a run folder, or None if the folder has no val_images.npz.
 
     Raises InputError if the file is damaged.
     """

@@ -1,4 +1,4 @@
-"""The images to predict: which files and pages, the names of their results, and their pixels."""
+"""Images to predict: find their files and pages, name their results, and read their pixels."""
 
 import collections
 import dataclasses
@@ -13,12 +13,12 @@ from core.data import images, listing, read_ahead
 from core.inference import outputs
 from core.runtime.errors import InputError
 
-MAX_PIXELS = 2**29  # the most pixels of an image that is decoded whole: 2 GiB of memory
+MAX_PIXELS = 2**29  # the largest image, in pixels, that is decoded as a whole: 2 GiB of memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """An image to segment: a file, or one page of it.
+    """An image to segment: a file, or one page of a file.
 
     path:    the file.
     page:    index of the page, for `images.read_rgb`.
@@ -31,11 +31,11 @@ class Source:
 
     @property
     def key(self):
-        """(absolute path, number), which identifies the image in `records.Records.names`."""
+        """(absolute path, number): identifies the image in `records.Records.names`."""
         return os.path.abspath(self.path), self.number
 
     def name(self, folders):
-        """The name of its results: the stem, or the file name below so many parent folders."""
+        """Return the name of the image's results: the stem, or the last `folders` parts of the path."""
         parts = os.path.abspath(self.path).split(os.sep)
         name = "/".join(parts[-folders:]) if folders else self.path.stem
         return name if self.number is None else f"{name}_page_{self.number:03}"
@@ -45,9 +45,9 @@ class Source:
 class Photo:
     """An image, open for reading.
 
-    source:  where it comes from.
+    source:  the `Source` of the image.
     name:    the name of its results, from `output_names`.
-    height:  of the image, in pixels, as is width.
+    height:  height of the image in pixels; `width` is its width.
     crop:    a function (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3].
     pixels:  the network's input, uint8 [h, w, 3]; None if the image is processed in tiles.
     """
@@ -61,16 +61,16 @@ class Photo:
 
     @property
     def area(self):
-        """Number of pixels of the image."""
+        """The number of pixels of the image."""
         return self.height * self.width
 
 
 def find(arguments, *, recursive=False):
-    """List the `Source`s of paths of files and folders; each file once, each page of a TIFF file.
+    """Return a `Source` for each page of each image file in paths, which are files and folders.
 
-    Folders contribute the image files directly inside them and, if recursive, inside their visible
-    subfolders. Results that predict wrote are left out. Prints how many were left out and which
-    subfolders were not searched. A path that does not exist is kept, so that reading it reports
+    For a folder, the image files directly inside it are used and, if recursive, those inside its
+    visible subfolders. Pictures written by `predict` are left out. Prints how many were left out and
+    which subfolders were not searched. A path that does not exist is kept, so that reading it reports
     the error. Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
@@ -90,8 +90,8 @@ def output_names(sources, earlier=None):
     """Map each source to the name of its results; names differ even if letter case is ignored.
 
     The name is the file's stem if no other file has the same stem; otherwise it is the file name,
-    preceded by as many parent folders as needed. earlier: the names of results that are in the
-    output folder, by `Source.key`; the same image keeps its name, another image gets another one.
+    preceded by as many parent folders as needed. earlier: the names of results that are already in
+    the output folder, by `Source.key`: the same image keeps its name, other images get other names.
     """
     earlier = earlier or {}
     names = {source: earlier[source.key] for source in sources if source.key in earlier}
@@ -103,7 +103,7 @@ def output_names(sources, earlier=None):
         counts = used + collections.Counter(names[source].casefold() for source in fresh)
         alike = [source for source in fresh if counts[names[source].casefold()] > 1]
         deeper = [source for source in alike if depth[source] < most[source]]
-        if not deeper:  # no names are equal, or the whole paths differ only in letter case
+        if not deeper:  # all names differ, or the whole paths differ only in letter case
             return names | _numbered(alike, names, set(counts))
         for source in deeper:
             depth[source] += 1
@@ -112,9 +112,9 @@ def output_names(sources, earlier=None):
 def read(source, name, *, resize, resample, tile, white_level):
     """Open an image as a `Photo`.
 
-    resize: side to which the network's input is scaled, by the filter resample, or None for
-    the image's own size. An image of more than tile x tile pixels is then processed in tiles:
-    its file is memory-mapped if it is uncompressed, and decoded whole if not. white_level: as for
+    resize: side that the network's input is scaled to, with the filter resample; None for the
+    image's own size. With None, an image of more than tile x tile pixels is processed in tiles:
+    its file is memory-mapped if uncompressed, otherwise decoded as a whole. white_level: as for
     `images.read_rgb`. Raises InputError that names the file if it cannot be decoded.
     """
     path = source.path
@@ -135,7 +135,7 @@ def read(source, name, *, resize, resample, tile, white_level):
 
 
 def _in_folder(folder, recursive):
-    """Yield the image files of a folder; print which of its subfolders are not searched."""
+    """Yield the image files of a folder; print which subfolders are not searched."""
     yield from listing.image_files(folder)
     below = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),
@@ -145,12 +145,12 @@ def _in_folder(folder, recursive):
         more = f" and {len(below) - 1} more subfolders" if len(below) > 1 else ""
         print(f"not searched without --recursive: {below[0]}{more}")
     for path in below if recursive else ():
-        if not path.is_symlink():  # it may lead back to a folder above
+        if not path.is_symlink():  # a link may lead back to a folder above
             yield from _in_folder(path, recursive)
 
 
 def _pages(path):
-    """The `Source`s of a file."""
+    """Return the `Source`s of a file, one per page."""
     pages = images.pages(path) if path.is_file() else [0]
     if len(pages) == 1:
         return [Source(path, pages[0])]
@@ -158,7 +158,7 @@ def _pages(path):
 
 
 def _numbered(sources, names, used):
-    """New names, with a number, for sources whose names are equal. used: names in lower case."""
+    """Return new names, with a number, for sources with equal names. used: existing names in lower case."""
     numbered = {}
     for source in sources:
         candidates = (f"{names[source]}-{number}" for number in itertools.count(1))
@@ -168,10 +168,10 @@ def _numbered(sources, names, used):
 
 
 def _crop_array(array):
-    """`Photo.crop` of an array [H, W, 3]."""
+    """Implement `Photo.crop` for an array [H, W, 3]."""
     return lambda top, left, bottom, right: np.asarray(array[top:bottom, left:right])
 
 
 def _crop_image(image):
-    """`Photo.crop` of a PIL image."""
+    """Implement `Photo.crop` for a PIL image."""
     return lambda top, left, bottom, right: np.asarray(image.crop((left, top, right, bottom)))

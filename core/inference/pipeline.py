@@ -5,12 +5,13 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-PIXELS_AHEAD = 2**25  # most pixels decoded, or waiting to be written, at a time; a larger image goes alone
+# bound on the pixels being decoded, or waiting to be written; a larger image is processed alone
+PIXELS_AHEAD = 2**25
 IMAGES_AHEAD = 256
 
 
 class Stopwatch:
-    """Seconds spent in each stage of a pipeline, summed over all threads."""
+    """Measures the seconds spent in each stage of a pipeline, summed over all threads."""
 
     def __init__(self, *stages):
         self.spans = {stage: [] for stage in stages}  # list.append is safe between threads
@@ -25,13 +26,16 @@ class Stopwatch:
             self.spans[stage].append(sign * (time.monotonic() - started))
 
     def shares(self, seconds):
-        """One line: the time spent in each stage as a percentage of seconds."""
+        """Return one line: the time of each stage as a percentage of `seconds`."""
         return ", ".join(f"{stage} {sum(spans) / seconds:.0%}" for stage, spans in self.spans.items())
 
 
 @contextlib.contextmanager
 def threads(stopped):
-    """A thread pool. If the block raises, set the event `stopped` and drop the tasks not yet begun."""
+    """Context manager for a thread pool.
+
+    If the block raises, sets the event `stopped` and drops the tasks that have not started.
+    """
     with ThreadPoolExecutor() as pool:
         try:
             yield pool
@@ -44,8 +48,8 @@ def threads(stopped):
 def ahead(pool, function, items, pixels):
     """Yield function(item) for each item, in order, computed in the pool's threads in advance.
 
-    pixels: item -> its number of pixels. At most PIXELS_AHEAD pixels and IMAGES_AHEAD items
-    are pending at a time.
+    pixels: a function that returns an item's number of pixels. At most PIXELS_AHEAD pixels and
+    IMAGES_AHEAD items are pending at a time.
     """
     waiting, pending = collections.deque(), 0
     for item in items:
@@ -59,9 +63,9 @@ def ahead(pool, function, items, pixels):
 
 
 def batches(photos, max_pixels):
-    """Group consecutive `photos.Photo` whose inputs have one shape into lists of at most max_pixels.
+    """Group consecutive `photos.Photo`s with equal input shapes into lists of at most max_pixels.
 
-    A photo with more pixels, and one that is processed in tiles, makes a list of its own.
+    A photo with more pixels, or one that is processed in tiles, is returned in a list with one element.
     """
     batch, held = [], 0
     for photo in photos:

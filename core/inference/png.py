@@ -10,16 +10,17 @@ from PIL import Image
 from core.runtime import files
 
 GREY, RGB, PALETTE = 0, 2, 3  # the standard's colour types
-SOFTWARE = "raw-unet predict"  # in the text chunk "Software" of every file written here
+# the value of the text chunk "Software", which identifies files written by this module
+SOFTWARE = "raw-unet predict"
 
 
 @contextlib.contextmanager
 def writer(path, width, height, *, colour, palette=(), bits=8):
-    """Yield a function that appends rows to a PNG file: [h, width] or, for RGB, [h, width, 3].
+    """Context manager that yields a function to append rows [h, width], or [h, width, 3] for RGB.
 
     colour: GREY, RGB or PALETTE. palette: RGB of each index, 0..255. bits: 8 for uint8 rows; 16,
-    for GREY only, for uint16 rows. The file appears, complete, when the block ends and `height`
-    rows were given. Raises InputError if it cannot be written.
+    for GREY only, for uint16 rows. The file appears only when it is complete: when the block ends
+    after `height` rows. Raises InputError if the file cannot be written.
     """
     compressor = zlib.compressobj(1)
     with files.atomic(path) as file:
@@ -48,16 +49,16 @@ def is_ours(path):
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get("Software") == SOFTWARE
-    except Exception:  # not a PNG file, or damaged: decoding reports it
+    except Exception:  # not a PNG file, or a damaged one; decoding reports the error
         return False
 
 
 def _filtered(rows, colour, bits):
-    """Rows as bytes uint8 [h, 1 + bytes], each after its filter: for RGB, differences to the left pixel."""
+    """Return rows as bytes uint8 [h, 1 + bytes] after PNG filtering: RGB as differences to the left pixel."""
     data = rows.astype(">u2").view(np.uint8) if bits == 16 else rows
     data = data.reshape(len(rows), -1)
     filtered = np.empty([len(data), 1 + data.shape[1]], np.uint8)
-    filtered[:, 0] = colour == RGB  # filter 1, "Sub"; else 0, "None"
+    filtered[:, 0] = colour == RGB  # PNG filter type: 1 ("Sub") for RGB, otherwise 0 ("None")
     filtered[:, 1:] = data
     if colour == RGB:
         filtered[:, 4:] -= data[:, :-3]

@@ -1,8 +1,8 @@
 """Segment images: write class ids, colours and an overlay at each image's own size.
 
-Threads decode and write files while the network runs. A large image goes through the
-network in tiles and is written in strips. Pillow decodes a file whole, at four bytes per
-pixel; uncompressed TIFF and PPM files are memory-mapped instead.
+Threads decode and write files while the network runs. A large image is processed in tiles
+and written in strips. Pillow decodes a file as a whole, at four bytes per pixel;
+uncompressed TIFF and PPM files are memory-mapped instead.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from core.runtime.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How images are segmented.
+    """Settings for segmentation.
 
-    resize:         side to which images are scaled for the network; its logits are scaled back to
+    resize:         side that images are scaled to for the network; logits are scaled back to
                     the image's size, bilinearly. None: the image's own size.
-    tile:           at its own size, an image of more than tile x tile pixels is processed in tiles,
-                    which overlap so far that the result equals the whole image's.
-    flip:           average the logits with the mirrored image's.
+    tile:           without resize, an image of more than tile x tile pixels is processed in
+                    tiles that overlap enough for the result to equal that of the whole image.
+    flip:           average the logits with those of the mirrored image.
     threshold:      for two classes, the probability above which a pixel is of class 1; None: 0.5.
     probabilities:  None, or the format in which they are written: "npy" or "png".
     white_level:    as for `core.data.images.read_rgb`.
@@ -46,10 +46,10 @@ class Options:
 def run(experiment, weights, dtype, sources, output_dir, options):
     """Segment `photos.Source`s into output_dir; return 0, or 1 if some could not be read.
 
-    `outputs` says which files are written for each image, `records` what shares.jsonl holds.
-    Results of earlier calls stay, except those of the same images. Raises InputError if
-    output_dir cannot be written, if a result would replace an image, if the tile is too small,
-    and for a threshold with more than two classes.
+    `outputs` describes the files written for each image, `records` the lines of shares.jsonl.
+    Results of earlier calls are kept, except for images that are segmented again. Raises
+    InputError if output_dir cannot be written, if a result would replace an image, if the tile
+    is too small, and for a threshold with more than two classes.
     """
     if options.threshold is not None and len(experiment.classes) != 2:
         raise InputError(
@@ -74,10 +74,10 @@ def run(experiment, weights, dtype, sources, output_dir, options):
 
 @dataclasses.dataclass(frozen=True)
 class Segmented:
-    """A photo and what the network made of it.
+    """A photo and the network's outputs for it.
 
     strips:  an iterable of strips, for `outputs.write`.
-    size:    a bound on memory while it waits to be written, in units of 4 bytes.
+    size:    a bound on the memory used until it is written, in units of 4 bytes.
     """
 
     photo: photos.Photo
@@ -86,7 +86,7 @@ class Segmented:
 
 
 class Job:
-    """The stages of `run` and what they share: network, options, names, files not readable.
+    """The stages of `run` and their shared state: network, options, names, unreadable files.
 
     `read` and `write` run in the pool's threads, `segment` in the main thread. Tiles are
     computed by the thread that writes them.
@@ -98,7 +98,7 @@ class Job:
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
-        self.radius = None  # of the receptive field, once it is known
+        self.radius = None  # the radius of the receptive field, once computed
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable, self.remarks = [], []  # InputErrors; see core.data.remarks
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
@@ -112,7 +112,7 @@ class Job:
             )
 
     def read(self, source):
-        """`photos.Photo` of a source, or None, with the error in `unreadable`."""
+        """Return the `photos.Photo` of a source, or None after storing the error in `unreadable`."""
         with self.stopwatch.add("decode"), remarks.collect() as found:
             try:
                 return photos.read(
@@ -129,9 +129,9 @@ class Job:
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
 
     def network(self, pixels):
-        """Outputs of the network for images uint8 [B, h, w, 3], for one thread at a time.
+        """Run the network on images uint8 [B, h, w, 3], for one thread at a time.
 
-        Returns a list of arrays as `make_network` says. Memory is that of one batch or tile.
+        Returns a list of arrays as described in `make_network`. Memory is bounded by one batch or tile.
         Raises CancelledError once `stopped` is set.
         """
         with self.in_use:
@@ -153,7 +153,7 @@ class Job:
             self.bar.add(len(batch))
 
     def overlap(self):
-        """The receptive field's radius. It is computed once, here in the main thread.
+        """Return the receptive field's radius; the first call, in the main thread, computes it.
 
         The probe takes seconds and as much memory as a tile, so no tile is computed meanwhile.
         """
@@ -165,7 +165,7 @@ class Job:
         return self.radius
 
     def strips(self, photo, arrays):
-        """Yield the strips of a photo that went through the network as a whole."""
+        """Yield the strips of a photo that was processed as a whole."""
         if not self.options.resize:
             yield arrays
             return
@@ -173,10 +173,11 @@ class Job:
             yield [each.numpy() for each in self.decide(logits)]
 
     def tiles(self, photo, overlap):
-        """Yield the strips of a large photo, each as high as a row of tiles."""
+        """Yield the strips of a large photo; each strip is one row of tiles."""
 
         def network(pixels):
-            with self.stopwatch.add("write", sign=-1):  # the writing thread waits for the network
+            # the writing thread waits for the network; this time does not count as writing
+            with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 
         size = {"tile": self.options.tile, "overlap": overlap, "multiple": self.multiple}
@@ -197,7 +198,7 @@ class Job:
             )
 
     def report(self, seconds):
-        """Print the time, the files written, remarks about images, and which could not be read."""
+        """Print the time, the files written, the remarks and the images that could not be read."""
         done = len(self.names) - len(self.unreadable)
         print(
             f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of that time:"
@@ -215,7 +216,7 @@ class Job:
 
 
 def decider(options):
-    """Return a function: float32 logits -> list of class ids and, on demand, encoded probabilities."""
+    """Return a function: float32 logits -> list of class ids and, if requested, encoded probabilities."""
 
     def decide(logits):
         outputs = [decision.class_ids(logits, options.threshold)]
@@ -228,10 +229,10 @@ def decider(options):
 
 
 def make_network(experiment, weights, dtype, multiple, options):
-    """Return a compiled function of images uint8 [B, h, w, 3] of any size, as a list of tensors.
+    """Return a compiled function of images uint8 [B, h, w, 3] of any size, which returns a list of tensors.
 
-    If images are resized: float32 logits [B, h, w, C], to be decided once they are scaled back.
-    Otherwise what `decider` returns, which takes less memory.
+    If images are resized, the list holds float32 logits [B, h, w, C], which the caller scales back and
+    decides. Otherwise it holds the outputs of `decider`, which need less memory.
     """
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
     forward, decide = tiling.padded(forward, multiple), decider(options)

@@ -17,14 +17,14 @@ FORMATS = ("npy", "png")
 
 
 def encode(probabilities, kind):
-    """Convert float32 probabilities to the numbers of a file: float16 for npy, uint16 for png."""
+    """Convert float32 probabilities to the dtype of a file: float16 for npy, uint16 for png."""
     if kind == "npy":
         return tf.cast(probabilities, tf.float16)
     return tf.cast(tf.round(probabilities * WHITE), tf.uint16)
 
 
 def paths(prefix, kind, classes):
-    """The files of an image: prefix is their path up to NAME, classes the number of classes."""
+    """Return the paths of an image's files. prefix: their path up to NAME; classes: the number of classes."""
     if kind == "npy":
         return [f"{prefix}_probabilities.npy"]
     return [f"{prefix}_probability_{index}.png" for index in range(classes)] if kind == "png" else []
@@ -32,10 +32,10 @@ def paths(prefix, kind, classes):
 
 @contextlib.contextmanager
 def writer(places, width, height, classes):
-    """Yield a function that appends rows of `encode`d probabilities [h, width, classes] to the files.
+    """Context manager that yields a function to append rows of `encode`d probabilities [h, width, classes].
 
-    places: the `pathlib.Path`s of `paths`. The files appear, complete, when the block ends.
-    Raises InputError if a file cannot be written.
+    places: the paths returned by `paths`. The files appear only when they are complete, at the end of
+    the block. Raises InputError if a file cannot be written.
     """
     with contextlib.ExitStack() as stack:
         if places[0].suffix == ".npy":

@@ -1,4 +1,4 @@
-"""Pictures for people: panels of photo, truth, prediction and errors; confusion matrices; curves."""
+"""Draw panels of photo, truth, prediction and errors; confusion matrices; training curves."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -48,7 +48,7 @@ def panel(photos, truths, predictions, palette, captions):
             left = column * width
             draw.rectangle(
                 (left, top, left + width, top + CAPTION), "white"
-            )  # covers the end of a long title
+            )  # covers the end of a title that is too long
             draw.text((left + 3, top + 2), title, "black", font)
             sheet.paste(Image.fromarray(picture), (left, top + CAPTION))
     return sheet
@@ -96,7 +96,7 @@ def confusion(confusion, classes):
 
 
 def curves(history):
-    """Draw losses and metrics over the epochs: a matplotlib Figure, or None without matplotlib.
+    """Draw losses and metrics over the epochs as a matplotlib Figure; None without matplotlib.
 
     history: a list of dicts with the same keys, one per epoch.
     """
@@ -121,9 +121,9 @@ def curves(history):
 
 
 def compared_curves(histories, metric):
-    """Draw the losses and one metric of several runs; a matplotlib Figure, None without matplotlib.
+    """Draw the losses and one metric of several runs as a matplotlib Figure; None without matplotlib.
 
-    histories: label -> list of dicts, one per epoch. metric: the column that the right part shows.
+    histories: label -> list of dicts, one per epoch. metric: the metric column to draw.
     """
     try:
         from matplotlib.figure import Figure

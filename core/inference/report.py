@@ -1,6 +1,6 @@
-"""The results of an evaluation: metrics, the confusion matrix, the worst images.
+"""Write the results of an evaluation: metrics, the confusion matrix, the worst images.
 
-figures.json    every metric; under "evaluation": data, split, checkpoint, code and date
+figures.json    all metrics; under "evaluation": data, split, checkpoint, code and date
 confusion.csv   the confusion matrix: a row for each true class; confusion.png draws it
 worst.png       the images with the most wrong pixels
 """
@@ -31,10 +31,10 @@ WORST = 10  # images in worst.png
 def evaluate(run, split, output_dir=None, *, batch_size=None):
     """Evaluate a `restore.Run` on "train", "val" or "all"; return (metrics, folder of the results).
 
-    metrics: those of the training's validation, under the same names; "classes": IoU, Dice,
-    precision, recall and pixel count of each class; "evaluation": what was evaluated, from `_facts`.
-    output_dir: a folder without an evaluation; None for a new one in the run folder. batch_size:
-    None for the training's.
+    metrics: the metrics that training reports for validation, under the same names; "classes": IoU,
+    Dice, precision, recall and pixel count of each class; "evaluation": the facts from `_facts`.
+    output_dir: a folder without an evaluation; None for a new folder in the run folder. batch_size:
+    None for the batch size of the training.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
     output_dir = _new_folder(run, split, output_dir)
@@ -60,7 +60,7 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
 
 
 def _new_folder(run, split, output_dir):
-    """Make and return the folder of an evaluation. Raises InputError if output_dir holds another one."""
+    """Create and return the folder of an evaluation. Raises InputError if output_dir already holds one."""
     if output_dir:
         if (output_dir / "figures.json").exists():
             raise InputError(f"{output_dir}: holds the results of an evaluation; take another --output_dir.")
@@ -77,7 +77,7 @@ def _new_folder(run, split, output_dir):
 
 
 def _facts(run, split, examples, trained_on):
-    """What was evaluated, for figures.json."""
+    """Return a description of the evaluated run and data, for figures.json."""
     trained, now = code_digest.read(run.folder), code_digest.current(run.experiment)
     return {
         "experiment": run.experiment.name,
@@ -96,7 +96,7 @@ def _facts(run, split, examples, trained_on):
 
 
 def _worst(examples, predict, batch_size):
-    """Rows of the examples with the largest share of wrong pixels, worst first."""
+    """Return the indices of the examples with the largest share of wrong pixels, worst first."""
     wrong = [
         np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
         for images, masks, _ in batches.evaluation(examples, batch_size)
@@ -105,7 +105,7 @@ def _worst(examples, predict, batch_size):
 
 
 def summary(experiment, means, confusion):
-    """All metrics of a confusion matrix, under the names that training gives them."""
+    """Return all metrics of a confusion matrix, under the same names as in training."""
     of_classes = {
         "iou": metrics.iou(confusion),
         "dice": metrics.dice(confusion),
@@ -129,7 +129,7 @@ def summary(experiment, means, confusion):
 
 
 def table(confusion, classes):
-    """The confusion matrix as CSV text: a row for each true class, a column for each predicted class."""
+    """Format the confusion matrix as CSV: a row for each true class, a column for each predicted class."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["truth / prediction", *classes])

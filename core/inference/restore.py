@@ -1,4 +1,4 @@
-"""A run folder -> its experiment, flags and trained weights."""
+"""Load the experiment, flags and trained weights of a run folder."""
 
 import dataclasses
 from pathlib import Path
@@ -17,11 +17,11 @@ from core.runtime.errors import InputError
 class Run:
     """A trained run.
 
-    experiment:  as its flags define it.
-    flags:       the flags that it was trained with.
+    experiment:  the `Experiment` that the flags define.
+    flags:       the flags of the training.
     weights:     name -> tf.Variable, for `experiment.forward`.
-    dtype:       of its activations.
-    checkpoint:  file of the weights.
+    dtype:       the dtype of activations.
+    checkpoint:  the file of the weights.
     epoch:       number of epochs that the weights were trained for.
     """
 
@@ -58,12 +58,12 @@ def define_flags(values):
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):
-    """Return the `Run` that parsed flags of `define_flags` choose.
+    """Return the `Run` selected by parsed flags of `define_flags`.
 
     article: a function from an experiment's name to its module. data: True if the run's data are
-    needed; otherwise its folder may be gone. data_dir: a folder to use instead of the run's, without
-    its --limit. limit: False drops the --limit too. Raises InputError for a folder that is not a
-    run's, a missing checkpoint, and weights that do not fit the network.
+    needed; if False, their folder may be missing. data_dir: a folder to use instead of the run's, without
+    the run's --limit. limit: False also drops --limit. Raises InputError for a folder that is not a
+    run folder, a missing checkpoint, and weights that do not fit the network.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")

@@ -1,4 +1,4 @@
-"""Scaling between an image's size and the size that a network was trained at."""
+"""Scale images to a network's training size, and logits back to the images' size."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,10 +10,10 @@ STRIP_VALUES = 2**20  # float32 values of a strip of logits: 4 MiB, and several 
 
 
 def logit_strips(logits, height, width):
-    """Yield float32 [rows, width, C], from the top: logits [h, w, C] scaled bilinearly.
+    """Yield strips float32 [rows, width, C], from top to bottom, of logits [h, w, C] scaled bilinearly.
 
-    The values are those of `tf.image.resize(logits, [height, width])`, with half-pixel centres, but
-    only a strip of them is in memory at a time.
+    The values equal `tf.image.resize(logits, [height, width])`, with half-pixel centres, but
+    only one strip is in memory at a time.
     """
     upper, lower, down = _neighbours(height, logits.shape[0])
     left, right, across = _neighbours(width, logits.shape[1])
@@ -30,9 +30,9 @@ def logit_strips(logits, height, width):
 def resize_images(images, side, resample):
     """Scale images float32 [B, H, W, 3] of integer values to [B, side, side, 3], in a graph.
 
-    resample: Pillow's NEAREST or BILINEAR. The values are those of Pillow's `resize`, but for
-    rounding errors of one level where a mean lies halfway between two. Only operations that
-    TensorFlow Lite has. Raises InputError for other filters.
+    resample: Pillow's NEAREST or BILINEAR. The values equal those of Pillow's `resize`, except for
+    rounding differences of one level where a mean lies halfway between two levels. Uses only ops
+    that TensorFlow Lite supports. Raises InputError for other filters.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))
     if resample == Image.Resampling.NEAREST:
@@ -48,9 +48,9 @@ def resize_images(images, side, resample):
 
 
 def _triangle_filter(old, new):
-    """float32 [new, old]: the weights of the old positions in each new one.
+    """Return the interpolation weights, float32 [new, old], of the old positions for each new position.
 
-    Scaling down, the triangle is widened by the scale, as Pillow does to avoid aliasing.
+    When scaling down, the triangle filter is widened by the scale, as in Pillow, to avoid aliasing.
     """
     scale = tf.cast(old, tf.float32) / new
     centres = (tf.range(new, dtype=tf.float32)[:, None] + 0.5) * scale
@@ -60,7 +60,7 @@ def _triangle_filter(old, new):
 
 
 def _neighbours(size, old):
-    """For each of size positions, the two nearest of old positions, and the second's weight, float32."""
+    """Return, for each new position, the two nearest old positions and the weight of the second, float32."""
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(old / size) - np.float32(
         0.5
     )

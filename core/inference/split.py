@@ -1,7 +1,7 @@
-"""The examples to evaluate a run on, and how many of them it was trained on.
+"""Select the examples to evaluate a run on, and count how many of them it was trained on.
 
 A run records the hashes of its training and validation photos (`core.data.membership`), so its
-split is found again in data that have moved, grown or lost files.
+splits can be found again in data that have moved, grown or lost files.
 """
 
 import dataclasses
@@ -14,10 +14,10 @@ from core.data import cache, membership
 def load(run, split):
     """Return (examples, trained_on) for "train", "val" or "all" of the data that run.flags name.
 
-    run: a `restore.Run`. examples: a `cache.Examples`. trained_on: how many of them the run was
-    trained on, or None if the run is of a version that kept no record. Where the data hold
-    examples of the run, "train" and "val" are the run's own; otherwise the data set's. Prints
-    how many examples were found, and where they differ from the run's.
+    run: a `restore.Run`. examples: a `cache.Examples`. trained_on: how many of the examples the run was
+    trained on, or None if the run has no record of its photos. If the data contain photos of the
+    record, "train" and "val" are the run's own splits; otherwise they are the data set's. Prints the
+    number of examples, and whether they differ from the run's.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
@@ -35,7 +35,7 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """The examples that were in the run's split, in data that differ from the run's."""
+    """Return the examples that belong to the run's own split, from data that differ from the run's."""
     hashes = examples.photo_hashes
     rows = np.flatnonzero(np.isin(hashes, record[split]))
     if not len(rows):

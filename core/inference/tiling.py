@@ -1,4 +1,4 @@
-"""Run a network on images of any size: pad them to its multiple, process large ones in tiles.
+"""Run a network on images of any size: pad small ones to a valid size, process large ones in tiles.
 
 `multiple` and `receptive_field_radius` find the network's properties by running its forward
 pass, so no network has to state them.
@@ -11,14 +11,14 @@ from core import lowering
 from core.lowering import winograd
 from core.runtime.errors import InputError
 
-LARGEST_PROBE = 8192  # pixels along a side; a receptive field of half of that excludes tiles
+LARGEST_PROBE = 8192  # side of the probe in pixels; tiles are impossible for a radius above half of it
 
 
 def multiple(forward, weights):
-    """Return the power of two that the height and width of the network's input must be multiples of.
+    """Return the power of two that must divide the height and width of the network's input.
 
-    Tries images of three times each power of two: where the network would halve an odd size, the
-    skip connection does not fit and the forward pass fails. Raises InputError beyond 512.
+    Tries sides of three times each power of two. If the network halves an odd side, its skip
+    connection has another size and the forward pass raises. Raises InputError beyond 512.
     """
     for side in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * side, 3 * side, 3])
@@ -33,10 +33,10 @@ def multiple(forward, weights):
 
 
 def receptive_field_radius(forward, weights, multiple):
-    """Return the largest distance, in pixels along an axis, of an input that an output depends on.
+    """Return the largest distance, in pixels along an axis, between an output and an input it depends on.
 
-    One row, then one column, of a black image is made bright, at each position within a multiple, and
-    the farthest output that changes is measured, with `probe_weights`. Raises InputError if the radius
+    With `probe_weights`, one row and then one column of a black image is made bright, at each position
+    modulo `multiple`; the farthest output that changes gives the radius. Raises InputError if the radius
     has no bound or no output changes.
     """
     probe = probe_weights(weights)
@@ -74,7 +74,7 @@ def padded(forward, multiple):
 
 
 def mirrored(forward):
-    """Return a forward pass that averages an image's logits with the mirror image's, in float32."""
+    """Return a forward pass that averages the logits of an image and of its mirror image, in float32."""
 
     def both_ways(weights, images, **options):
         logits = forward(weights, images, **options)
@@ -87,8 +87,8 @@ def mirrored(forward):
 def spans(length, tile, overlap, align=1):
     """Return the tiles along one axis as tuples (origin, start, stop).
 
-    The network gets the inputs origin..origin + tile, of which the outputs start..stop are kept;
-    outputs closer than `overlap` to a cut edge are not. Every origin is a multiple of align.
+    The network receives the inputs origin..origin + tile, and the outputs start..stop are kept. Outputs
+    closer than `overlap` to a cut edge are discarded. Every origin is a multiple of align.
     Requires tile - 2 * overlap >= align.
     """
     if length <= tile:
@@ -104,11 +104,11 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     """Process an image in tiles: yield (rows, columns, list of arrays [rows, columns, ...]), row by row.
 
     function: pixels uint8 [h, w, 3] -> list of arrays [h, w, ...]. crop: (top, left, bottom, right)
-    -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple, and tile to four
-    multiples, at least one of these more than twice the overlap. A tile's first row is a multiple of
-    four multiples, so that at each level of the network the windows of Winograd's convolution
-    (`core.lowering`) are the whole image's: other windows would round differently. Raises
-    InputError if the overlap leaves nothing of a tile.
+    -> uint8 [bottom - top, right - left, 3]. overlap is rounded up to a multiple of `multiple`. The tile
+    is rounded up to a multiple of 4 * multiple, and exceeds twice the overlap by at least that much.
+    Tiles start at rows that are multiples of 4 * multiple, so that at each level of the network the
+    windows of the Winograd convolution (`core.lowering`) are the same as in the whole image: other
+    windows would round differently. Raises InputError if the overlap leaves no output of a tile.
     """
     align = winograd.WINDOW * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
@@ -127,10 +127,10 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
 
 
 def probe_weights(weights):
-    """Return weights of the same names and shapes that let no layer block a bright pixel.
+    """Return weights with the same names and shapes, such that no layer blocks a bright pixel.
 
     Kernels are positive. Weights whose names end in bias, beta or mean are zero, so that a black image
-    stays black; all others are one.
+    stays black; all other weights are one.
     """
     return {name: _probe_weight(name, variable) for name, variable in weights.items()}
 
@@ -143,7 +143,7 @@ def _probe_weight(name, variable):
 
 
 def _changed(forward, probe, bright, axis):
-    """Return which outputs a bright line changes: bool [multiple, length], like bright."""
+    """Return which outputs change with each bright line: bool [multiple, length], like bright."""
     stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, multiple, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
     with lowering.disabled():

@@ -1,8 +1,9 @@
-"""How far a difference between two networks, or two groups of runs, may be due to chance."""
+"""Confidence intervals for the difference between two networks, or between two groups of runs."""
 
 import numpy as np
 
-# 97.5 % quantile of Student's t distribution for 1 to 30 degrees of freedom; 1.96 beyond.
+# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom; 1.96 is used beyond
+# 30.
 T_975 = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 2.120
     2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
 T_975 = [float(quantile) for quantile in T_975.split()]
@@ -11,8 +12,8 @@ T_975 = [float(quantile) for quantile in T_975.split()]
 def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """Return the differences between two networks on the same images, with 95 % intervals.
 
-    Images are drawn with replacement, the same images for both networks (Efron and Tibshirani, 1993),
-    and the interval is between the 2.5 % and 97.5 % quantiles of the resampled differences. It covers
+    Images are drawn with replacement, the same images for both networks (Efron and Tibshirani, 1993).
+    The interval lies between the 2.5 % and 97.5 % quantiles of the resampled differences. It reflects
     the choice of images, not the choice of the training seed.
 
     a, b: float64 [N, K], K sums for each image. clusters: int [N]: images with the same number, such as

@@ -1,1 +1,1 @@
-"""Generators of images in the layout of each data set."""
+"""Generators of synthetic images, one per data set."""

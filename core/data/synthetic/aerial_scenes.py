@@ -3,7 +3,7 @@
 Each shows a district from above: sand with a coast, ponds, groves and unlabeled
 plots, and on it a grid of streets at a random angle with cars, houses with shadows,
 and gardens. Roofs, streets and sand share greys and browns, so that no classifier
-of single pixels can separate them. The pixels are a function of the seed on every
+of single pixels can separate them. The same seed gives the same pixels on every
 machine: NumPy guarantees the numbers of `RandomState`, and shapes have integer
 coordinates.
 """
@@ -16,13 +16,13 @@ SIDES = (340, 661)  # range of heights and widths in pixels, end excluded
 
 
 def tile_size(tile):
-    """(height, width), 340 to 660 pixels each, of the photos of tile number `tile`."""
+    """Return (height, width), 340 to 660 pixels each, of the photos of tile number `tile`."""
     height, width = np.random.RandomState(tile).randint(*SIDES, 2)
     return int(height), int(width)
 
 
 def scene(seed, *, size):
-    """Photo uint8 [H, W, 3] and class ids uint8 [H, W].
+    """Return a photo uint8 [H, W, 3] and its class ids uint8 [H, W].
 
     seed: an int or a sequence of ints, each at least 0. size: (H, W).
     """
@@ -34,7 +34,7 @@ def scene(seed, *, size):
 
 
 class _Canvas:
-    """The photo and its labels, drawn together in pixel units along the axes of the streets."""
+    """Draws a photo and its labels together, in pixel coordinates aligned with the streets."""
 
     def __init__(self, rng, size):
         self.height, self.width = size
@@ -46,7 +46,7 @@ class _Canvas:
         self._axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
     def polygon(self, points, colour, label=None):
-        """Draw a polygon. points: [N, 2] relative to the centre; label None keeps the labels."""
+        """Draw a polygon. points: [N, 2] relative to the centre; label None leaves the labels unchanged."""
         points = [self._pixel(point) for point in points]
         self._draws[0].polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -57,7 +57,7 @@ class _Canvas:
         self.polygon(corners, colour, label)
 
     def label(self, x, y):
-        """The label at a point; None outside the photo."""
+        """Return the label at a point; None outside the photo."""
         x, y = self._pixel((x, y))
         inside = 0 <= x < self.width and 0 <= y < self.height
         return self.labels.getpixel((x, y)) if inside else None
@@ -123,7 +123,7 @@ def _streets(canvas, rng):
 
 
 def _lines(rng, reach):
-    """Random positions of the streets of one direction."""
+    """Return random positions of the streets of one direction."""
     lines, line = [], -reach + rng.uniform(0, 80)
     while line < reach:
         lines.append(line)
@@ -155,7 +155,7 @@ def _plot(canvas, rng, x, y, width, depth):
 
 
 def _house(canvas, rng, x, y, width, height):
-    """Draw a flat roof with parapet, machines and shadow, and sometimes a tree beside it."""
+    """Draw a flat roof with parapet, roof machinery and shadow, and sometimes a tree beside it."""
     roof = _grey(rng, 110, 235) if rng.rand() < 0.7 else np.array([170, 125, 95]) * rng.uniform(0.7, 1.2)
     shadow = rng.uniform(3, 9)
     canvas.box(x + shadow, y + shadow, width, height, _grey(rng, 45, 75))
@@ -177,7 +177,7 @@ def _leaves(rng):
 
 
 def _photograph(canvas, rng):
-    """Add uneven ground, lens blur, haze, exposure and sensor noise."""
+    """Add uneven ground, lens blur, haze, an exposure change and sensor noise."""
     coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
     texture = coarse.resize((canvas.width, canvas.height), Image.Resampling.BICUBIC)
     photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.8)), np.float32)

@@ -1,8 +1,8 @@
 """Generated pets with trimaps, for the pet experiments without real data.
 
 Each photo shows an animal with head, ears, legs, tail and a patterned coat in front
-of a cluttered room or garden with similar colours. The pixels are a function of the
-seed: NumPy guarantees the numbers of `RandomState`.
+of a cluttered room or garden with similar colours. The same seed gives the same pixels:
+NumPy guarantees the numbers of `RandomState`.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ COATS = np.array(
 
 
 def scene(seed):
-    """Photo uint8 [H, W, 3] and trimap uint8 [H, W], H and W from 160 to 260.
+    """Return a photo uint8 [H, W, 3] and its trimap uint8 [H, W]; H and W are from 160 to 260.
 
     seed: an int or a sequence of ints, each at least 0.
     """
@@ -45,7 +45,7 @@ def _room(rng, width, height):
 
 
 def _pet(rng, photo, body):
-    """Paint the animal on the photo, and its silhouette, 255, on body."""
+    """Draw the animal into the photo, and its silhouette, value 255, into the mask `body`."""
     width, height = photo.size
     unit = min(width, height) * rng.uniform(0.09, 0.15)
     x, y = width * rng.uniform(0.35, 0.65), height * rng.uniform(0.5, 0.65)

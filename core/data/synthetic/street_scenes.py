@@ -5,7 +5,7 @@ lane marks, cars, trees, lamps, people, house fronts and sky, under shadows, haz
 noise. Asphalt, pavement, walls, cars and clouded sky share greys, so that the shape
 and position of the road identify it and single pixels do not.
 
-The pixels are a function of the seed on every machine: NumPy guarantees the numbers of
+The same seed gives the same pixels on every machine: NumPy guarantees the numbers of
 `RandomState`, and shapes have integer coordinates.
 """
 
@@ -31,7 +31,7 @@ ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR = CO
 
 
 def scene(seed):
-    """Photo uint8 [256, 256, 3] and Cityscapes label ids uint8 [256, 256].
+    """Return a photo uint8 [256, 256, 3] and its Cityscapes label ids uint8 [256, 256].
 
     seed: an int or a sequence of ints, each at least 0.
     """
@@ -47,7 +47,7 @@ def scene(seed):
 
 
 class _Canvas:
-    """The photo and its labels, drawn together."""
+    """Draws a photo and its labels together."""
 
     def __init__(self):
         self.photo = Image.new("RGB", (SIZE, SIZE))
@@ -55,7 +55,7 @@ class _Canvas:
         self._photo, self._labels = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
 
     def polygon(self, points, colour, label=None):
-        """Draw a polygon; label None keeps the labels below it, as for windows, marks and shadows."""
+        """Draw a polygon; label None leaves the labels unchanged, as for windows, lane marks and shadows."""
         points = [(int(x), int(y)) for x, y in points]
         self._photo.polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -71,7 +71,7 @@ class _Canvas:
 
 
 class _Ground:
-    """The plane of the street; t is 0 at the horizon and 1 at the lower edge of the photo."""
+    """The ground plane of the street; depth t is 0 at the horizon and 1 at the lower edge of the photo."""
 
     def __init__(self, rng):
         self.horizon = rng.randint(80, 130)
@@ -86,12 +86,12 @@ class _Ground:
         return self.horizon + t * (SIZE - self.horizon)
 
     def x(self, t, across):
-        """Horizontal pixel coordinate; across is -1 and 1 at the kerbs, 0 in the middle of the road."""
+        """Return a horizontal pixel coordinate; across is -1 and 1 at the kerbs, 0 mid-road."""
         middle = self.vanishing + (self.centre - self.vanishing) * t + self.bend * t * (1 - t)
         return middle + across * (2 + self.half_width * t)
 
     def strip(self, left, right, near=0.0, far=1.0):
-        """The polygon between two lines, from depth near to depth far."""
+        """Return the polygon between two lines, from depth near to depth far."""
         depths = np.linspace(near, far, 24)
         edge = [(self.x(t, left), self.y(t)) for t in depths]
         return edge + [(self.x(t, right), self.y(t)) for t in depths[::-1]]
@@ -217,7 +217,7 @@ def _grass(rng):
 
 
 def _photograph(canvas, rng, ground):
-    """Add shadows, haze, texture, lens blur, exposure and sensor noise."""
+    """Add shadows, haze, texture, lens blur, an exposure change and sensor noise."""
     light = Image.new("L", (SIZE, SIZE), 255)
     draw = ImageDraw.Draw(light)
     for _ in range(rng.randint(0, 4)):  # shadows of objects outside the photo
