@@ -234,7 +234,7 @@ def _decode(dataset, files, split, folder, bad_share):
 
 
 def _load_partial(partial):
-    """Return (index, array file -> expected bytes) of a partial folder; the index of a new folder is empty."""
+    """Return (index, array file -> expected bytes) of a partial folder; a new folder has an empty index."""
     index = _Index()
     with _damage_named(partial):
         if (partial / "index.json").exists():

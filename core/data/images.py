@@ -20,8 +20,8 @@ from core.runtime.errors import InputError
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 ORIENTATION = 0x0112  # EXIF tag
-SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag of a page, and bits of its value
-PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # TIFF tags, and what an extra band may be
+SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag of a page's kind, and two of its bits
+PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # TIFF tags; values of an alpha band
 COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # photometric interpretation -> bands of grey or RGB
 
 Image.MAX_IMAGE_PIXELS = None  # `_read` refuses larger files
@@ -32,10 +32,10 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     """Return a PIL image, mode RGB, fully decoded and rotated upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
-    white_level: the sample value of white in files with more than 8 bits per sample; 0:
-    detected, with a remark. page: index of the page in a file with several, see `pages`.
-    Memory: 4 bytes per pixel, and more while a file is converted. Remarks (`core.data.remarks`)
-    name files that were turned, hold further pages or bands, have transparent pixels, or
+    white_level: the sample value of white in files with more than 8 bits per sample; 0 detects
+    it and adds a remark. page: index of the page in a file with several pages, see `pages`.
+    Decoding needs 4 bytes of memory per pixel, and more during a conversion. Remarks
+    (`core.data.remarks`) name files that were rotated, hold further pages or bands, have transparent pixels, or
     whose white level was detected.
 
     Raises InputError that names the file if it is damaged, not an image, not readable or has
@@ -166,7 +166,7 @@ def _read(path, max_pixels, convert, page):
                 raise Image.DecompressionBombError
             _remark_pages(path, image, page)
             _remark_bands(path, image)
-            deep = samples.is_deep(image)  # before getexif, which decodes a PNG file
+            deep = samples.is_deep(image)  # must precede getexif, which decodes PNG files
             turned = image.getexif().get(ORIENTATION, 1) != 1
             converted = convert(image, deep)
         if turned:
@@ -204,7 +204,7 @@ def _remark_bands(path, image):
 
 
 def _remark_alpha(path, image):
-    """Remark on transparent pixels: the colours stored under them count, although a viewer hides them."""
+    """Remark on transparent pixels: their stored colours are used, although viewers hide them."""
     if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
         remarks.add("alpha", f"{path}: the colours of its transparent pixels are used too")
 

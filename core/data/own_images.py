@@ -19,9 +19,9 @@ from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
 GENERATED = 120  # photos
-RARE, MAX_RARE = 1e-4, 8  # a value with less than this share of the pixels; so many may be classes
-FEWEST_GREYS = 16  # as many values, from black to white, are not classes
-ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that hold ids
+RARE, MAX_RARE = 1e-4, 8  # rare: below this share of the pixels; most rare values allowed
+FEWEST_GREYS = 16  # this many shades from black to white are not classes
+ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,9 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
 def find_classes(data_dir):
     """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
 
-    If all masks are PNG files of ids, the classes are the ids, else the colours. Raises
+    If all masks are PNG files of ids, the classes are ids, otherwise colours. Raises
     InputError if there are fewer than 2 or more than 255 values, if most values are so rare that
-    lossy compression must have made them, and for black and white masks with grey edges.
+    lossy compression must have produced them, and for black and white masks with grey edges.
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
