@@ -35,8 +35,8 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     white_level: the sample value of white in files with more than 8 bits per sample; 0 detects
     it and adds a remark. page: index of the page in a file with several pages, see `pages`.
     Decoding needs 4 bytes of memory per pixel, and more during a conversion. Remarks
-    (`core.data.remarks`) name files that were rotated, hold further pages or bands, have transparent pixels, or
-    whose white level was detected.
+    (`core.data.remarks`) name files that were rotated, hold further pages or bands, have
+    transparent pixels, or whose white level was detected.
 
     Raises InputError that names the file if it is damaged, not an image, not readable or has
     more than max_pixels; MemoryError or OSError if the cause is the machine, not the file.
