@@ -177,8 +177,8 @@ def experiment_name(folder):
 def read_flags(folder, define_flags, *, without=(), extra=()):
     """Return the flags that a run was begun with, as `flags.FlagValues`.
 
-    without: names of flags to leave out; extra: arguments to add. Raises InputError that names
-    flags.cfg if the file is damaged or of another version.
+    without: names of flags to leave out; extra: arguments to add. --run_dir is `folder`, also if the
+    folder was moved. Raises InputError that names flags.cfg if the file is damaged or of another version.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:
@@ -189,7 +189,10 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
     others = "#", *(f"--{name}=" for name in without)
     lines = [line for line in lines if line.strip() and not line.startswith(others)]
     try:
-        return cli.parse(define_flags, [*lines, *extra])
+        values = cli.parse(define_flags, [*lines, *extra])
+        if "run_dir" in values:
+            values.run_dir = str(folder)
+        return values
     except InputError as error:
         reason = str(error)
         if "Unknown command line flag" in reason:

@@ -318,7 +318,9 @@ def test_a_run_is_restored_without_its_data(road_run, tmp_path):
     shutil.copytree(road_run, moved)
     flags = (moved / "flags.cfg").read_text().replace("pairs", "gone")
     (moved / "flags.cfg").write_text(flags)
-    weights = restored(moved, "last").weights
+    run = restored(moved, "last")
+    weights = run.weights
+    assert run.flags.run_dir == str(moved)  # where own_images keeps its classes
     arrays, _ = checkpoint.load(road_run / "checkpoints/last.npz")
     for name, variable in weights.items():
         np.testing.assert_array_equal(variable, arrays[name])
