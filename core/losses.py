@@ -1,6 +1,6 @@
 """Losses: functions (float32 logits, class ids) -> float32 [B], one number per example.
 
-The mean over a data set then counts each example once, whatever the sizes of the batches.
+The mean over a data set therefore gives each example the same weight, whatever the batch sizes.
 Pixels whose class id is `experiment.IGNORE` (255) are left out. To use class weights, bind
 them: `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
 """
@@ -71,8 +71,8 @@ def dice(logits, masks):
 def balanced_class_weights(class_pixels):
     """Return class weights inverse to the number of pixels, float32 [C], with mean 1 over all pixels.
 
-    class_pixels: int [C], the pixels of each class in the training masks. The weight is
-    total / (number of classes that occur * pixels of the class), as in scikit-learn's
+    class_pixels: int [C], number of pixels of each class in the training masks. A weight is
+    total / (number of classes with pixels * pixels of the class), as in scikit-learn's
     "balanced". A class without pixels gets weight 1.
     """
     pixels = np.asarray(class_pixels, np.float64)
@@ -81,16 +81,16 @@ def balanced_class_weights(class_pixels):
 
 
 def _split_ignored(masks):
-    """Which pixels count, bool [B, H, W], and class ids in which 0 replaces IGNORE."""
+    """Return a mask of the pixels that count, bool [B, H, W], and class ids with IGNORE replaced by 0."""
     masks = tf.convert_to_tensor(masks)
     counted = tf.not_equal(masks, IGNORE)
     return counted, tf.where(counted, masks, 0)
 
 
 def _mean(per_pixel, counted, labels, class_weights):
-    """The mean over the counted pixels of each example, [B]; 0 for an example without any.
+    """Return the mean over the pixels that count in each example, [B]; 0 for an example without any.
 
-    Class weights scale the sum, not the number of pixels that it is divided by.
+    Class weights scale the sum, but not the number of pixels that divides it.
     """
     if class_weights is not None:
         per_pixel *= tf.gather(tf.constant(class_weights, per_pixel.dtype), tf.cast(labels, tf.int32))

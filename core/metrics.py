@@ -1,8 +1,8 @@
 """Segmentation metrics, all computed from one confusion matrix summed over a data set.
 
 `confusion[t, p]` is the number of pixels of class t that were predicted as class p. A ratio
-with a zero denominator is NaN: a class in neither truth nor prediction has no IoU, and is
-excluded from means.
+with a zero denominator is NaN: a class absent from both truth and prediction has no IoU, and
+is excluded from means.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def class_ids(logits):
 
 
 def confusion_matrix(truth, prediction, classes):
-    """Return the confusion matrix, int64 [classes, classes], of two tensors of class ids of one shape.
+    """Return the confusion matrix, int64 [classes, classes], of two tensors of class ids with equal shapes.
 
     Pixels whose true class is `experiment.IGNORE` are left out. classes: at most 255.
     """
@@ -50,12 +50,12 @@ def dice(confusion):
 
 
 def precision(confusion):
-    """Return the share of the pixels predicted as a class that belong to it: float64 [classes]."""
+    """Return the precision of each class (correct share of the pixels predicted as it): float64 [classes]."""
     return _ratio(np.diag(confusion), confusion.sum(0))
 
 
 def recall(confusion):
-    """Return the share of the pixels of a class that were predicted as it: float64 [classes]."""
+    """Return the recall of each class (correctly predicted share of its pixels): float64 [classes]."""
     return _ratio(np.diag(confusion), confusion.sum(1))
 
 

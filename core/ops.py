@@ -7,7 +7,7 @@ as `tf.nn.conv2d_transpose` takes them.
 Kernels are float32 and are cast to the dtype of the activations, so that the dtype of the
 images alone decides the precision of a forward pass.
 
-Convolutions and frozen normalisation go through `core.lowering`, whose functions are
+Convolutions and frozen normalisation call `core.lowering`, whose functions are
 TensorFlow's primitives when they are called eagerly. In a graph on a CPU they may compute
 the same values with less work; an edit here changes the network either way.
 """
@@ -33,7 +33,7 @@ def conv2d_transpose(x, kernel, bias=None, *, stride=1):
 
 
 def depthwise_conv2d(x, kernel, bias=None, *, stride=1):
-    """Convolution of each channel by itself, SAME, linear: [B, H, W, C] -> [B, H/s, W/s, C].
+    """Depthwise convolution, SAME, linear: [B, H, W, C] -> [B, H/s, W/s, C].
 
     kernel: [h, w, C, 1]. Sizes are rounded up.
     """
@@ -54,7 +54,7 @@ def maxpool_down(x):
 def conv2d_up(x, kernel):
     """Transposed convolution, stride 1, SAME, leaky ReLU: [B, H, W, I] -> [B, H, W, O].
 
-    At stride 1 this is a convolution with the kernel turned by 180 degrees.
+    At stride 1 this is a convolution with the kernel rotated by 180 degrees.
     """
     return tf.nn.leaky_relu(conv2d_transpose(x, kernel), LEAK)
 
@@ -62,18 +62,18 @@ def conv2d_up(x, kernel):
 def maxpool_up(x):
     """Nearest-neighbour up-sampling by two: [B, H, W, C] -> [B, 2H, 2W, C].
 
-    Written as four copies in the channels that move to a 2x2 block of pixels, because the gradient
-    of this form is deterministic on a GPU; TensorFlow's gradient of nearest-neighbour resizing is not.
+    Implemented as four copies along the channels and `depth_to_space`, whose gradient is deterministic
+    on GPUs; the gradient of TensorFlow's nearest-neighbour resizing is not.
     """
     return tf.nn.depth_to_space(tf.concat([x] * 4, axis=-1), 2)
 
 
 def dropout(x, rate, seed, layer):
-    """Set a share `rate` of the values to zero and scale up the others; x itself if seed is None.
+    """Set a share `rate` of the values to zero and scale up the others; return x itself if seed is None.
 
-    seed: int [2], the step's; layer: int, folded into the seed so that each layer draws its own
-    values. The rate is rounded to a multiple of 2**-16, because each random number of 32 bits
-    decides about two values, which takes half the time of one number per value.
+    seed: int [2], the seed of the step; layer: int, folded into the seed so that each layer draws its
+    own values. The rate is rounded to a multiple of 2**-16, because each random number of 32 bits
+    is used for two values, which takes half the time of one number per value.
     """
     if seed is None:
         return x
@@ -90,10 +90,9 @@ def dropout(x, rate, seed, layer):
 def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
     """Batch normalisation over batch, height and width: [B, H, W, C] -> [B, H, W, C].
 
-    gamma, beta, mean, variance: float32 [C]. In training x is normalised by the batch's statistics,
-    and the variables mean and variance move towards them by a share 1 - momentum; otherwise x is
-    normalised by mean and variance. Ioffe and Szegedy 2015; the momentum and the biased variance
-    are Keras' choices.
+    gamma, beta, mean, variance: float32 [C]. In training, x is normalised by the batch's statistics,
+    and the variables mean and variance are updated as moving averages; otherwise x is normalised by
+    mean and variance. Ioffe and Szegedy 2015; the momentum and the biased variance follow Keras.
     """
     if not training:
         return lowering.batch_norm_inference(x, gamma, beta, mean, variance, EPSILON)
@@ -101,7 +100,8 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
         x, gamma, beta, epsilon=EPSILON, is_training=True
     )
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    biased = batch_variance * (count - 1) / count  # TensorFlow's op divides by count - 1
+    # TensorFlow's op returns the unbiased variance (divided by count - 1)
+    biased = batch_variance * (count - 1) / count
     mean.assign(momentum * mean + (1 - momentum) * batch_mean)
     variance.assign(momentum * variance + (1 - momentum) * biased)
     return x

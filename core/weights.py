@@ -1,7 +1,7 @@
-"""Initial values -> named `tf.Variable`s, and counting them.
+"""Create named `tf.Variable`s with their initial values, and count parameters.
 
-A value depends on (seed, name) alone: weights may be made in any order, and a
-new one changes none of the others.
+An initial value depends only on (seed, name): variables may be created in any order, and a
+new variable does not change the others.
 """
 
 import math
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def glorot_uniform(name, shape, *, seed):
-    """float32 kernel of a convolution, uniform in +-sqrt(6 / (fan in + fan out)).
+    """Return a float32 convolution kernel, uniform in +-sqrt(6 / (fan in + fan out)).
 
     Glorot and Bengio 2010, "Understanding the difficulty of training deep
     feedforward neural networks", formula 16.
@@ -23,9 +23,9 @@ def glorot_uniform(name, shape, *, seed):
 
 
 def he_normal(name, shape, *, seed):
-    """float32 kernel of a convolution, normal with deviation sqrt(2 / fan in), cut at two.
+    """Return a float32 convolution kernel, normal with standard deviation sqrt(2 / fan in), truncated.
 
-    He et al. 2015, "Delving deep into rectifiers"; cut off and rescaled as Keras does.
+    He et al. 2015, "Delving deep into rectifiers"; truncated at two deviations and rescaled as in Keras.
     """
     deviation = math.sqrt(2 / math.prod(shape[:-1])) / 0.87962566103423978
     value = tf.random.stateless_truncated_normal(shape, _seed(seed, name), 0, deviation)
@@ -33,20 +33,20 @@ def he_normal(name, shape, *, seed):
 
 
 def normal(name, shape, *, seed, deviation):
-    """float32 kernel, normal around 0, not cut."""
+    """Return a float32 kernel, normal with mean 0, not truncated."""
     value = tf.random.stateless_normal(shape, _seed(seed, name), 0, deviation)
     return tf.Variable(value, name=name)
 
 
 def zeros(name, shape):
-    """float32 bias."""
+    """Return a float32 bias of zeros."""
     return tf.Variable(tf.zeros(shape), name=name)
 
 
 def batch_norm(name, channels):
-    """The four variables of `ops.batch_norm`, in its order; the last two are not trained.
+    """Return the four variables of `ops.batch_norm`, in its order; the last two are not trained.
 
-    On several replicas, these become the mean of what each assigns.
+    With several replicas, the last two become the mean of the values that the replicas assign.
     """
     moving = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
     return {

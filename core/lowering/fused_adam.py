@@ -1,8 +1,8 @@
-"""Adam's formula as TensorFlow's fused op, where the formula is exactly the one that the op computes.
+"""Run Adam's formula as TensorFlow's fused op if the formula is exactly the one of that op.
 
-The plain formula makes a dozen small ops per weight; the fused op makes one. As with the
-convolutions, the rewrite depends on the traced graph: if `core.training.optimizer.adam`
-is edited, its graph differs from `_formula`'s and the edited formula runs as it is written.
+The plain formula creates a dozen small ops per variable, the fused op only one. Like the
+rewrites of convolutions, it depends on the traced graph: if `core.training.optimizer.adam`
+is edited, its graph differs from the graph of `_formula`, and the edited formula runs.
 """
 
 import functools
@@ -11,19 +11,19 @@ import tensorflow as tf
 
 
 def computes(formula, shape, beta1, beta2, epsilon):
-    """True if the fused op computes `formula` for a weight of this shape.
+    """True if the fused op computes `formula` for a variable of this shape.
 
-    formula: as `core.training.optimizer.adam`. It is traced and compared, op for op and
-    constant for constant, with the formula of the fused op.
+    formula: a function like `core.training.optimizer.adam`. Its traced graph is compared, op for
+    op and constant for constant, with the graph of the fused op's formula.
     """
     try:
         return _graph(formula, shape) == _expected(tuple(shape), beta1, beta2, epsilon)
-    except Exception:  # an edited formula may need what a graph of its own does not have
+    except Exception:  # an edited formula may depend on tensors that do not exist in this separate graph
         return False
 
 
 def apply(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon):
-    """Update the variables weight, mean and square by one step of Adam, in place."""
+    """Update the variables weight, mean and square in place by one step of Adam."""
     tf.raw_ops.ResourceApplyAdam(
         var=weight.handle,
         m=mean.handle,
@@ -39,7 +39,7 @@ def apply(weight, mean, square, gradient, step, learning_rate, beta1, beta2, eps
 
 
 def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon):
-    """The formula of ResourceApplyAdam, in the order of its roundings. Edits belong in `optimizer.adam`."""
+    """The formula of ResourceApplyAdam, with its order of roundings. For edits, see `optimizer.adam`."""
     mean = mean + (gradient - mean) * (1 - tf.constant(beta1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(beta2))
     rate = learning_rate * tf.sqrt(1 - beta2**step) / (1 - beta1**step)
@@ -48,7 +48,7 @@ def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, 
 
 @functools.cache
 def _expected(shape, beta1, beta2, epsilon):
-    """`_graph` of `_formula` with these constants."""
+    """Return the `_graph` of `_formula` with these constants."""
 
     def formula(weight, mean, square, gradient, *, step, learning_rate):
         return _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon)
@@ -57,7 +57,7 @@ def _expected(shape, beta1, beta2, epsilon):
 
 
 def _graph(formula, shape):
-    """The graph of a formula and the names of the tensors that it returns."""
+    """Return a formula's graph as comparable values: its ops, and the names of the returned tensors."""
     with tf.Graph().as_default() as graph:
         tensors = [tf.compat.v1.placeholder(tf.float32, shape) for _ in range(4)]
         scalars = [tf.compat.v1.placeholder(tf.float32, []) for _ in range(2)]

@@ -1,7 +1,7 @@
-"""What produced a symbolic tensor: the facts that lowering rules match on.
+"""Find out which ops produced a symbolic tensor, for the patterns of lowering rules.
 
-Nothing here looks through the identity ops that `tf.custom_gradient` leaves: behind one
-stands a gradient that a rewrite would lose.
+No function here looks through the Identity ops that `tf.custom_gradient` inserts: a rewrite
+across one would lose the custom gradient.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a drop-in primitive, as it was made.
+    """A call of a drop-in primitive with its arguments.
 
     primitive: the drop-in's name; x, kernel: its tensors, the kernel before a cast to x's
     dtype; strides: int; padding: "SAME" or "VALID".
@@ -26,7 +26,7 @@ class Call:
 
 
 def remember(output, call):
-    """Keep with a graph that `call` produced the tensor `output`, rewritten or not; returns output."""
+    """Record in the graph that `call` produced the tensor `output`, rewritten or not; return output."""
     graph = output.graph
     if not hasattr(graph, "lowering_calls"):
         graph.lowering_calls = {}
@@ -35,22 +35,22 @@ def remember(output, call):
 
 
 def call_that_made(x, primitives, *, uses):
-    """The `Call` of one of some primitives whose output x is, if so many ops use x; otherwise None."""
+    """Return the `Call` of one of the primitives that produced x, if exactly `uses` ops read x; else None."""
     call = getattr(x.graph, "lowering_calls", {}).get(x.name)
     return call if call and call.primitive in primitives and _uses(x) == uses else None
 
 
 def concatenated(x):
-    """The tensors [B, H, W, *] whose channels x concatenates, if nothing else uses x; otherwise None."""
+    """Return the tensors [B, H, W, *] that x concatenates along channels if x has no other use, else None."""
     if x.op.type != "ConcatV2" or _uses(x) > 0:
         return None
     return list(x.op.inputs[:-1]) if tf.get_static_value(x.op.inputs[-1]) in (-1, 3) else None
 
 
 def nearest_source(up):
-    """[B, H, W, C] that `core.ops.maxpool_up` doubled to `up`, if one concatenation alone uses that.
+    """Return the input [B, H, W, C] of the `core.ops.maxpool_up` that made `up`, if nothing else reads `up`.
 
-    The form it recognises is depth_to_space of four copies along the channels. None for
+    The recognised pattern is depth_to_space of four copies along the channels. Returns None for
     every other tensor.
     """
     op = up.op
@@ -65,28 +65,28 @@ def nearest_source(up):
 
 
 def before_bias(x):
-    """(tensor, bias) if x is `tf.nn.bias_add` of them and used by one op alone; otherwise (x, None)."""
+    """Return (tensor, bias) if x is their `tf.nn.bias_add` and only one op reads x; otherwise (x, None)."""
     if x.op.type == "BiasAdd" and x.op.get_attr("data_format") == b"NHWC" and _uses(x) == 1:
         return tuple(x.op.inputs)
     return x, None
 
 
 def before_cast(x):
-    """The float32 tensor that x is a cast of, or x itself."""
+    """Return the float32 tensor that x is a cast of, or x itself."""
     if tf.is_symbolic_tensor(x) and x.op.type == "Cast" and x.op.inputs[0].dtype == tf.float32:
         return x.op.inputs[0]
     return x
 
 
 def _uses(x):
-    """How many ops take x's values so far; asking for its shape is no use."""
+    """Return how many ops read x's values so far; ops that read only its shape do not count."""
     return sum(op.type != "Shape" for op in set(x.consumers()))
 
 
 def custom_gradient(function):
     """`tf.custom_gradient` that gives the gradient's ops the name scope of the call, as TensorFlow does.
 
-    Profiles and graph views then show which call a backward op belongs to.
+    Profiles and graph viewers can then attribute a backward op to its call.
     """
 
     @tf.custom_gradient

@@ -1,7 +1,7 @@
-"""Rules over two or three ops: the ops before a convolution, or the normalisation after it.
+"""Rules that merge a convolution with the ops before it, or with the normalisation after it.
 
-Each rule returns the value of the last op, computed from the inputs of the first, or None
-where the pattern does not match. TensorFlow prunes the ops that nothing uses any more. The
+Each rule returns the value of the last op, computed from the inputs of the first op, or None
+if the pattern does not match. TensorFlow prunes the ops that are no longer used. The
 layouts are those of `core.ops`.
 """
 
@@ -11,11 +11,11 @@ from core.lowering import graph, policy, transposed, winograd
 
 
 def nearest_then_skip(x, kernel, strides, padding):
-    """Transposed 3x3 convolution, stride 1, of [nearest-neighbour up-sampling of `a`, skip].
+    """Rewrite a transposed 3x3 convolution, stride 1, of [nearest-neighbour up-sampling of `a`, skip].
 
-    A convolution of concatenated channels is a sum of two convolutions. The one of up-sampled
-    pixels is a transposed convolution of `a` with stride 2 and a 4x4 kernel: 4 taps per output
-    instead of 9, and neither the up-sampled map nor the concatenation is made.
+    A convolution of concatenated channels is a sum of two convolutions. The convolution of the
+    up-sampled pixels equals a transposed convolution of `a` with stride 2 and a 4x4 kernel: 4
+    taps per output instead of 9, without computing the up-sampled map or the concatenation.
     """
     if (*kernel.shape[:2], strides, padding) != (3, 3, 1, "SAME"):
         return None
@@ -33,7 +33,7 @@ def nearest_then_skip(x, kernel, strides, padding):
 
 
 def frozen_part_apart(x, kernel, strides, padding):
-    """Transposed convolution of concatenated maps, one of which ends in `tf.stop_gradient`.
+    """Rewrite a transposed convolution of concatenated maps, one of which ends in `tf.stop_gradient`.
 
     It becomes a sum of one transposed convolution per map, so that no gradient is computed for
     the frozen map.
@@ -49,11 +49,11 @@ def frozen_part_apart(x, kernel, strides, padding):
 
 
 def transpose_then_conv(x, kernel, strides, padding):
-    """3x3 convolution of [2x2 transposed convolution of `a` with stride 2, skip].
+    """Rewrite a 3x3 convolution of [2x2 transposed convolution of `a` with stride 2, skip].
 
-    Two linear layers in sequence are one: a transposed convolution of `a` with stride 2 and a
-    4x4 kernel, which a product of the two kernels gives. The bias between them becomes a map
-    that is the same for every image and smaller at the edges.
+    The two linear layers are merged into one transposed convolution of `a` with stride 2 and a
+    4x4 kernel, which is computed from the two kernels. The bias between the layers becomes a map
+    that is the same for every image and has smaller values at the edges.
     """
     fits = (*kernel.shape[:2], strides, padding) == (3, 3, 1, "SAME")
     if not fits or policy.direct_convolutions_are_faster(x.dtype):
@@ -82,10 +82,10 @@ def transpose_then_conv(x, kernel, strides, padding):
 
 
 def frozen_norm(x, gamma, beta, mean, variance, epsilon):
-    """Batch normalisation by moving averages of a convolution's output: a convolution with a bias.
+    """Rewrite batch normalisation by moving averages after a convolution as a convolution with a bias.
 
-    The normalisation is linear, so the kernel takes its factor and the bias its offset. TensorFlow
-    then fuses convolution, bias and the activation after it.
+    The normalisation is linear, so its scale is multiplied into the kernel and its offset becomes the
+    bias. TensorFlow then fuses convolution, bias and the following activation.
     """
     call = graph.call_that_made(x, ["conv2d", "depthwise_conv2d"], uses=0)
     if not call:
@@ -101,10 +101,10 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def _kernel_of_blocks(kernels):
-    """The kernel [4, 4, O, I] of a transposed convolution of stride 2, from four [3, 3, O, I] of stride 1.
+    """Return the kernel [4, 4, O, I] for stride 2 from four kernels [3, 3, O, I] for stride 1.
 
-    The four belong to the pixels, row by row, of the 2x2 block that an input pixel becomes.
-    Each is shifted by its pixel's place in the block, and the sum of the four is returned.
+    The four kernels belong to the pixels, row by row, of the 2x2 output block of an input pixel.
+    Each kernel is shifted by its pixel's position in the block; the result is the sum of the four.
     """
     places = [([row, 1 - row], [column, 1 - column]) for row in (0, 1) for column in (0, 1)]
     return tf.add_n([tf.pad(each, [*place, [0, 0], [0, 0]]) for each, place in zip(kernels, places)])

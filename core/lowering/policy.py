@@ -1,4 +1,4 @@
-"""When rewrites are used, and how often each rule was applied."""
+"""Decide whether rewrites are used, and count how often each rule was applied."""
 
 import collections
 import contextlib
@@ -25,11 +25,11 @@ def configure(mode):
 
 @contextlib.contextmanager
 def disabled():
-    """A block in which traced graphs keep TensorFlow's own primitives.
+    """Context manager in which traced graphs keep TensorFlow's own primitives.
 
-    For exports, which go to other devices and should store 3x3 kernels as they are, and for
-    receptive-field probes, which test outputs for being exactly zero. The block covers the
-    thread that entered it.
+    Used for exports, which run on other devices and should store 3x3 kernels as they are, and for
+    receptive-field probes, which test whether outputs are exactly zero. It affects only the
+    current thread.
     """
     token = _disabled.set(True)
     try:
@@ -44,13 +44,13 @@ def enabled():
 
 
 def direct_convolutions_are_faster(dtype):
-    """True for bfloat16 on a processor with AMX: rules that trade products for memory traffic do not pay."""
+    """True for bfloat16 on a processor with AMX, where saving multiplications does not pay off."""
     return dtype == tf.bfloat16 and _has_amx()
 
 
 @functools.cache
 def _has_amx():
-    """True if /proc/cpuinfo, which only Linux has, lists AMX for bfloat16."""
+    """True if /proc/cpuinfo lists AMX for bfloat16; False on systems other than Linux."""
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -58,20 +58,20 @@ def _has_amx():
 
 
 def count(rule):
-    """Note one application of a rule, given by its name, in a traced graph."""
+    """Count one application of a rule, given by its name, in a traced graph."""
     _applied[rule] += 1
 
 
 def applied():
-    """A copy of the counts since the start of the process: Counter of rule name -> applications.
+    """Return a copy of the counts since the start of the process: Counter of rule name -> applications.
 
-    A rule counts once per matching call in each graph that is traced. The difference of two
-    copies tells which rules the graphs traced in between use.
+    A rule counts once per matching call in each traced graph. The difference of two copies tells
+    which rules the graphs traced in the meantime use.
     """
     return _applied.copy()
 
 
 def described(counts):
-    """Counts of rules as text: "4 x nearest_then_skip, 13 x winograd", or "no rule applied"."""
+    """Format counts of rules as text: "4 x nearest_then_skip, 13 x winograd", or "no rule applied"."""
     rules = ", ".join(f"{count} x {rule}" for rule, count in sorted(counts.items()))
     return rules or "no rule applied"

@@ -1,8 +1,8 @@
-"""Drop-in versions of TensorFlow's primitives: eagerly the original, in a graph maybe a rewrite.
+"""Drop-in versions of TensorFlow's primitives; in graphs, rules may replace them by rewrites.
 
 Kernels may be float32 or a cast of a float32 tensor to x's dtype; rules compute with the
-float32 kernel and cast their result. Further arguments, such as dilations, go to the
-original: no rule knows them.
+float32 kernel and cast their result. Calls with further arguments, such as dilations, always
+use the original.
 """
 
 import tensorflow as tf
@@ -43,7 +43,7 @@ def depthwise_conv2d(x, kernel, strides, padding, **options):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    """`tf.compat.v1.nn.fused_batch_norm` with given statistics, float32 [C]: [B, H, W, C] -> the same."""
+    """`tf.compat.v1.nn.fused_batch_norm` with given statistics, float32 [C]: [B, H, W, C] -> [B, H, W, C]."""
     y = merged.frozen_norm(x, gamma, beta, mean, variance, epsilon) if _may_be_lowered(x) else None
     if y is not None:
         return y

@@ -1,4 +1,4 @@
-"""Transposed convolutions with another gradient of the kernel.
+"""Transposed convolutions with a faster gradient of the kernel.
 
 The layouts are those of `core.ops`: kernels of transposed convolutions are [h, w, O, I].
 """
@@ -10,9 +10,9 @@ from core.lowering import graph, policy
 
 
 def conv2d_transpose(x, kernel, strides, padding):
-    """`plain_conv2d_transpose` of x and a float32 kernel, with a faster gradient where one is known.
+    """`plain_conv2d_transpose` of x and a float32 kernel, with a faster gradient where one is implemented.
 
-    It is known for 3x3 kernels of stride 2, SAME, in bfloat16.
+    It is implemented for 3x3 kernels of stride 2, SAME, in bfloat16.
     """
     kernel = tf.cast(kernel, x.dtype)
     if (*kernel.shape[:2], strides, padding, x.dtype) != (3, 3, 2, "SAME", tf.bfloat16):
@@ -22,7 +22,7 @@ def conv2d_transpose(x, kernel, strides, padding):
 
 
 def plain_conv2d_transpose(x, kernel, strides, padding):
-    """`tf.nn.conv2d_transpose` with the usual output size: s times x's, for VALID h - s more (if h > s)."""
+    """`tf.nn.conv2d_transpose` with the usual output size: for SAME s H, for VALID s H + max(h - s, 0)."""
     size = tf.shape(x)
     beyond = [max(side - strides, 0) if padding == "VALID" else 0 for side in kernel.shape[:2]]
     output_shape = [size[0], strides * size[1] + beyond[0], strides * size[2] + beyond[1], kernel.shape[2]]
@@ -31,7 +31,7 @@ def plain_conv2d_transpose(x, kernel, strides, padding):
 
 @graph.custom_gradient
 def _with_kernel_gradient_by_products(x, kernel):
-    """[B, H, W, I] -> [B, 2H, 2W, O]: nine products of matrices make the gradient of the kernel."""
+    """Transposed convolution [B, H, W, I] -> [B, 2H, 2W, O] whose kernel gradient is nine matrix products."""
 
     def gradient(upstream):
         x_gradient = tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME")
@@ -41,10 +41,10 @@ def _with_kernel_gradient_by_products(x, kernel):
 
 
 def _kernel_gradient(x, upstream, shape):
-    """[3, 3, O, I]: one product of matrices per tap, with the pixels of a 2x2 output block as channels.
+    """Return [3, 3, O, I]: one matrix product per tap, with the pixels of a 2x2 output block as channels.
 
-    A tap contributes to one of the four pixels of a block: the block of its input pixel, or the block
-    below or right of it.
+    Each tap contributes to one of the four pixels of a block: either the block of its input pixel, or
+    the block below or to the right.
     """
     _, height, width, _ = tf.unstack(tf.shape(x))
     _, _, outputs, inputs = shape

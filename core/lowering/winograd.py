@@ -1,8 +1,8 @@
-"""Winograd's algorithm for wide 3x3 convolutions: half of the multiplications.
+"""Winograd's algorithm for 3x3 convolutions of many channels: half of the multiplications.
 
 F(4, 3) along the rows of an image (Lavin and Gray 2016, "Fast algorithms for convolutional
-neural networks"). Four output rows depend on six input rows. Each column of these rows is a
-product of two polynomials, and a product is determined by its values at six points: six
+neural networks"). Four output rows depend on six input rows. In each column, they are a
+product of two polynomials, which is determined by its values at six points: six
 convolutions with a kernel of one row replace four output rows times three kernel rows.
 The transforms to and from the values at the points are constant matrices (Toom and Cook).
 
@@ -14,15 +14,15 @@ import tensorflow as tf
 
 from core.lowering import graph, policy
 
-MIN_CHANNEL_PRODUCT = 2**14  # input times output channels from which the transforms are worth their time
-WINDOW = 4  # output rows that one window of six input rows gives
+MIN_CHANNEL_PRODUCT = 2**14  # smallest product of input and output channels for which the transforms pay off
+WINDOW = 4  # output rows per window of six input rows
 
 
 def _transforms(points):
-    """The constant matrices of Toom and Cook's construction for five points and infinity, float32.
+    """Return Toom and Cook's constant matrices, float32, for five points and infinity.
 
-    Returns [6, 6], six input rows to values at the points; [6, 3], three kernel rows to values;
-    [4, 6], the products of the values to four output rows.
+    The shapes are [6, 6], from six input rows to values at the points; [6, 3], from three kernel
+    rows to values; [4, 6], from products of values to four output rows.
     """
     powers = np.vander(points, WINDOW, increasing=True)  # [5, 4]
     others = [[other for other in points if other != point] for point in points]
@@ -33,15 +33,15 @@ def _transforms(points):
     return (np.array(each, np.float32) for each in (input_to_values, kernel_to_values, values_to_output))
 
 
-# The points with the smallest rounding errors in bfloat16 of those tried (BUILD_NOTES.md).
+# Of the points tried, these have the smallest rounding errors in bfloat16 (BUILD_NOTES.md).
 INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT = _transforms((0, 3 / 4, -3 / 4, 3 / 2, -3 / 2))
 
 
 def conv2d(x, kernel, strides, padding):
-    """`tf.nn.conv2d` of x and a float32 kernel, by Winograd's algorithm where that pays.
+    """Compute `tf.nn.conv2d` of x and a float32 kernel, by Winograd's algorithm where it is faster.
 
-    It pays for 3x3 kernels, stride 1, SAME and many channels, in float32 and, on processors without
-    AMX, in bfloat16.
+    It is faster for 3x3 kernels, stride 1, SAME and many channels, in float32 and, on processors
+    without AMX, in bfloat16.
     """
     height, width, inputs, outputs = kernel.shape
     fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
@@ -54,11 +54,11 @@ def conv2d(x, kernel, strides, padding):
 
 @graph.custom_gradient
 def winograd_conv2d(x, kernel):
-    """`tf.nn.conv2d` of a 3x3 kernel, SAME, stride 1: [B, H, W, I] -> [B, H, W, O].
+    """`tf.nn.conv2d` with a 3x3 kernel, SAME, stride 1: [B, H, W, I] -> [B, H, W, O].
 
     kernel: float32 [3, 3, I, O], transformed in float32 whatever x's dtype. The backward pass
     always computes both gradients. Rounding errors are relative to the largest of the six rows
-    of a window: a row beside one that is 100 times brighter loses most of its accuracy in
+    of a window: a row next to one with 100 times larger values loses most of its accuracy in
     bfloat16, and two decimal digits in float32.
     """
 
@@ -76,11 +76,12 @@ def winograd_conv2d(x, kernel):
 
 
 def _convolve(x, kernel, *, transposed=False):
-    """The convolution [B, H, W, I] -> [B, H, W, O], or the transposed one [B, H, W, O] -> [B, H, W, I]."""
+    """Convolve [B, H, W, I] -> [B, H, W, O]; if transposed, [B, H, W, O] -> [B, H, W, I]."""
     batch, height, width, _ = tf.unstack(tf.shape(x))
     windows, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
-    with tf.control_dependencies([x]):  # without it the kernels of all layers are transformed at once
+    # otherwise TensorFlow would transform the kernels of all layers at once
+    with tf.control_dependencies([x]):
         rows = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)  # [6, 3, I, O]
     products = []
     for value, row in zip(values, tf.split(tf.cast(rows, x.dtype), len(INPUT_TO_VALUES))):  # [1, 3, I, O]
@@ -95,10 +96,10 @@ def _convolve(x, kernel, *, transposed=False):
 
 
 def _kernel_gradient(x, upstream):
-    """float32 [3, 3, I, O]: for each point and kernel column one product of matrices.
+    """Return the gradient, float32 [3, 3, I, O]: one matrix product for each point and kernel column.
 
-    A column of zeros before the first one turns all rows into one line, so that a shift by one
-    column is a shift along that line.
+    A column of zeros before the first one lets all rows be joined into one long row, in which a
+    shift by one column stays a shift by one element.
     """
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1, left=1)
     upstream_values = _values_of_windows(upstream, VALUES_TO_OUTPUT.T, above=0, left=1)
@@ -112,9 +113,9 @@ def _kernel_gradient(x, upstream):
 
 
 def _values_of_windows(x, transform, *, above, left=0):
-    """Values of each window of rows at each point: [B, H, W, C] -> P times [B, H / 4, left + W, C].
+    """Return windows of rows, transformed: [B, H, W, C] -> list of P tensors [B, H / 4, left + W, C].
 
-    transform: [P, R]. Window i has the R rows from row 4 i - above on; rows outside of the image
+    transform: [P, R]. Window i has R rows, beginning with row 4 i - above; rows outside of the image
     are zeros. left: columns of zeros to add on the left.
     """
     batch, height, width, channels = *tf.unstack(tf.shape(x))[:3], x.shape[-1]

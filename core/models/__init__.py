@@ -1,1 +1,1 @@
-"""The networks, one file each: their weights, their forward pass."""
+"""The networks, one file each: initial weights and forward pass."""

@@ -1,7 +1,7 @@
 """The U-Net of the aerial article: small, with dropout inside each pair of convolutions.
 
-Each level has two 3x3 convolutions with ReLU, and dropout between the two. Way down:
-max-pooling. Way up: a 2x2 transposed convolution of stride 2 and the skip connection.
+Each level has two 3x3 convolutions with ReLU, and dropout between the two. The encoder uses
+max-pooling, the decoder 2x2 transposed convolutions of stride 2 and skip connections.
 """
 
 import tensorflow as tf
@@ -16,10 +16,10 @@ DROPOUT_UP = 0.2  # also in the bottleneck
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Kernels and biases, name -> `tf.Variable`, float32: 1,421,830 parameters for six classes.
+    """Return kernels and biases, name -> `tf.Variable`, float32: 1,421,830 parameters for six classes.
 
-    He normal in the pairs of convolutions; Glorot uniform, Keras' default, in the last and in
-    the transposed convolutions.
+    The pairs of convolutions are initialised He normal; the last convolution and the transposed
+    convolutions are Glorot uniform, Keras' default.
     """
     weights = {}
 
@@ -42,10 +42,10 @@ def init_weights(*, seed, classes, filters=FILTERS):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
+    """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
     The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without one
+    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without a seed
     nothing is dropped.
     """
     seed = seed if training else None

@@ -1,8 +1,8 @@
 """The U-Net of the 34-class Cityscapes article: batch normalisation after every ReLU.
 
-Each level has two 3x3 convolutions. Way down: max-pooling. Way up: a 2x2 transposed
-convolution of stride 2 and the skip connection. Every convolution but the last is followed by
-ReLU and then by batch normalisation, in this order.
+Each level has two 3x3 convolutions. The encoder uses max-pooling, the decoder 2x2 transposed
+convolutions of stride 2 and skip connections. Every convolution except the last is followed
+by ReLU and then by batch normalisation, in this order.
 """
 
 import tensorflow as tf
@@ -15,7 +15,7 @@ DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Name -> `tf.Variable`, float32: 31,061,282 parameters for 34 classes, moving averages included.
+    """Return name -> `tf.Variable`, float32: 31,061,282 parameters for 34 classes, moving averages included.
 
     Kernels are Glorot uniform, biases zero.
     """
@@ -44,11 +44,11 @@ def init_weights(*, seed, classes, filters=FILTERS):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
+    """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
     The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
     are multiples of 2 ** depth. In training, batch normalisation uses the statistics of the batch
-    and moves the moving averages. Nothing is random, so the seed is not used.
+    and updates the moving averages. Nothing is random, so the seed is not used.
     """
 
     def relu_norm(name, x):

@@ -1,7 +1,7 @@
-"""The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 down, pix2pix blocks up.
+"""The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 encoder, pix2pix decoder.
 
-On the way up, each level is a 3x3 transposed convolution of stride 2, batch normalisation,
-ReLU, and the skip connection from the encoder. One more transposed convolution makes the
+Each level of the decoder has a 3x3 transposed convolution of stride 2, batch normalisation,
+ReLU, and the skip connection from the encoder. A last transposed convolution computes the
 logits.
 """
 
@@ -11,17 +11,17 @@ from core import ops
 from core.models import mobilenet_v2
 from core.weights import batch_norm, glorot_uniform, normal, zeros
 
-FILTERS = (64, 128, 256, 512)  # of the decoder, the finest level first
-DEPTH = len(FILTERS)  # skip connections; the encoder halves the size once more
-DEVIATION = 0.02  # of the decoder's initial kernels, as in pix2pix (Isola et al. 2017)
+FILTERS = (64, 128, 256, 512)  # channels of the decoder's levels, from the finest
+DEPTH = len(FILTERS)  # number of skip connections; the encoder halves the size once more
+DEVIATION = 0.02  # standard deviation of the decoder's initial kernels, as in pix2pix (Isola et al. 2017)
 ENCODER = "encoder/"
 
 
 def init_weights(*, seed, classes, train_encoder=False):
-    """Name -> `tf.Variable`, float32: 6,504,227 parameters for three classes.
+    """Return name -> `tf.Variable`, float32: 6,504,227 parameters for three classes.
 
-    1,841,984 of them belong to the encoder, which is trained only if train_encoder. The kernel of
-    the last layer is Glorot uniform, Keras' default.
+    1,841,984 of them belong to the encoder, which is trained only if train_encoder is true. The
+    kernel of the last layer is Glorot uniform, Keras' default.
     """
     encoder = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder)
     weights = {f"{ENCODER}{name}": variable for name, variable in encoder.items()}
@@ -37,19 +37,19 @@ def init_weights(*, seed, classes, train_encoder=False):
 
 
 def encoder(weights):
-    """The variables of MobileNetV2 among the weights, by the names that `mobilenet_v2` gives them."""
+    """Return the encoder's variables, named as in `mobilenet_v2`."""
     return {
         name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }
 
 
 def forward(weights, images, *, training=False, seed=None):
-    """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
+    """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
     The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
     are multiples of 32. In training, batch normalisation uses the statistics of the batch and
-    moves the moving averages, in the encoder only where it is trained. Nothing is random, so the
-    seed is not used.
+    updates the moving averages; in the encoder, only if the encoder is trained. Nothing is random,
+    so the seed is not used.
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1

@@ -14,15 +14,15 @@ BLOCKS = (
     *((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
-EXPANSION = 6  # factor by which every block but the first widens its input
-TAPS = (1, 3, 6, 13)  # blocks that halve the size: the skip connections are their expanded inputs
-TAP_CHANNELS = (96, 144, 192, 576, 320)  # of the four skip connections and of the encoder's output
+EXPANSION = 6  # ratio of expanded channels to input channels in every block but the first
+TAPS = (1, 3, 6, 13)  # blocks with stride 2; their expanded inputs are the skip connections
+TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
 def init_weights(*, seed, trainable):
-    """Name -> `tf.Variable`, float32: 1,841,984 parameters, moving averages included.
+    """Return name -> `tf.Variable`, float32: 1,841,984 parameters, moving averages included.
 
-    Kernels are Glorot uniform, as in Keras. No variable is trained unless trainable. The last
+    Kernels are Glorot uniform, as in Keras. If trainable is false, no variable is trained. The last
     projection has no normalisation because the encoder ends before it.
     """
     weights = {}
@@ -47,10 +47,10 @@ def init_weights(*, seed, trainable):
 
 
 def forward(weights, x, *, training=False):
-    """The five taps of images [B, H, W, 3] in -1..1: [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], k = 1..5.
+    """Return feature maps of images [B, H, W, 3] in -1..1: [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], k = 1..5.
 
     Sizes are rounded up, as with Keras' explicit padding. In training, batch normalisation uses the
-    statistics of the batch and moves the averages; a layer that is not trainable uses its averages.
+    statistics of the batch and updates the moving averages; layers that are not trainable use the averages.
     """
 
     def norm(name, x):

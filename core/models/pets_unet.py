@@ -1,7 +1,7 @@
-"""The U-Net of the Oxford pets article: dropout, and transposed convolutions up.
+"""The U-Net of the Oxford pets article, with dropout and transposed convolutions.
 
-Each level has two 3x3 convolutions with ReLU. Way down: max-pooling and dropout. Way up: a
-3x3 transposed convolution of stride 2, the skip connection, dropout.
+Each level has two 3x3 convolutions with ReLU. The encoder uses max-pooling and dropout, the
+decoder 3x3 transposed convolutions of stride 2, skip connections and dropout.
 """
 
 import tensorflow as tf
@@ -15,10 +15,10 @@ DROPOUT = 0.3
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Kernels and biases, name -> `tf.Variable`, float32: 34,513,475 parameters for three classes.
+    """Return kernels and biases, name -> `tf.Variable`, float32: 34,513,475 parameters for three classes.
 
-    He normal in the pairs of convolutions; Glorot uniform, Keras' default, in the last and in
-    the transposed convolutions.
+    The pairs of convolutions are initialised He normal; the last convolution and the transposed
+    convolutions are Glorot uniform, Keras' default.
     """
     weights = {}
 
@@ -41,10 +41,10 @@ def init_weights(*, seed, classes, filters=FILTERS):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
+    """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
     The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without one
+    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without a seed
     nothing is dropped.
     """
     seed = seed if training else None

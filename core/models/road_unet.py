@@ -2,8 +2,7 @@
 
 Each level has two 3x3 convolutions. Max-pooling halves the size on the way down. On the way
 up, nearest-neighbour up-sampling doubles it, the skip connection of that level is
-concatenated, and two transposed convolutions follow. A 1x1 convolution makes the one logit:
-road against everything else.
+concatenated, and two transposed convolutions follow. A 1x1 convolution computes the logits.
 """
 
 import tensorflow as tf
@@ -16,7 +15,7 @@ DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 
 def init_weights(*, seed, filters=FILTERS, logits=1):
-    """Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters.
+    """Return Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters.
 
     logits: 1 for two classes, as in the article, or the number of classes.
     """
@@ -34,11 +33,11 @@ def init_weights(*, seed, filters=FILTERS, logits=1):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Logits [B, H, W, 1] of images [B, H, W, 3] with values 0..255.
+    """Return the logits [B, H, W, 1] of images [B, H, W, 3] with values 0..255.
 
     The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
     are multiples of 2 ** depth. The article has neither dropout nor batch normalisation, so
-    training and seed change nothing.
+    the arguments training and seed have no effect.
     """
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
     for level in range(depth):

@@ -1,1 +1,1 @@
-"""The run folder: its flags, its checkpoints, and the code that trained it."""
+"""Run folders: flags, checkpoints, and digests of the code that trained the run."""

@@ -23,7 +23,7 @@ OPTIMIZER = ("adam/", "scaling/")  # prefixes of the optimizer's variables
 def save(folder, arrays, state):
     """Write arrays (name -> ndarray) and state (JSON values) as `folder/last.npz`.
 
-    The old `last.npz` becomes `previous.npz`. If the process dies, each file is complete: old or new.
+    The old `last.npz` becomes `previous.npz`. If the process is killed, every file is complete.
     """
     with files.atomic(folder / "last.npz") as file:
         text = json.dumps({"state": state, "arrays": sorted(arrays)})
@@ -39,17 +39,18 @@ def keep(folder, name, source="last"):
         fresh.unlink(missing_ok=True)
         try:
             os.link(source, fresh)  # a second name for the same data, which takes no space
-        except OSError:  # not every file system has hard links
+        except OSError:  # some file systems do not have hard links
             shutil.copyfile(source, fresh)
         os.replace(fresh, folder / f"{name}.npz")
-        fresh.unlink(missing_ok=True)  # if both names were one file already, os.replace did nothing
+        # os.replace does nothing if both names already are hard links of one file
+        fresh.unlink(missing_ok=True)
 
 
 def load(path):
     """Return (arrays, state) of a checkpoint.
 
-    Raises InputError if it is missing or damaged, and OSError if the disk fails or this user may not
-    read the file.
+    Raises InputError if the file is missing or damaged, and OSError if the disk fails or the user may
+    not read the file.
     """
     if not os.path.isfile(path):
         raise InputError(
@@ -63,7 +64,7 @@ def load(path):
         if saved["arrays"] != sorted(arrays) or not isinstance(saved["state"], dict):
             raise ValueError("arrays or state are missing")
         return arrays, saved["state"]
-    except Exception as error:  # zipfile, zlib and NumPy raise different errors for damage
+    except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
         if getattr(error, "errno", None) in files.PASSING:
             raise
         raise InputError(
@@ -75,7 +76,7 @@ def load_latest(folder, *, mend=True):
     """Return (arrays, state) of the newest undamaged checkpoint, or None if there is no checkpoint yet.
 
     If `last.npz` is missing or damaged, a warning names it and `previous.npz` is loaded; if mend is True,
-    `previous.npz` also replaces it. Raises InputError if all checkpoints are damaged.
+    `last.npz` is also replaced by `previous.npz`. Raises InputError if all checkpoints are damaged.
     """
     last, previous = folder / "last.npz", folder / "previous.npz"
     if not os.path.lexists(previous):
@@ -91,10 +92,10 @@ def load_latest(folder, *, mend=True):
 
 
 def prediction_variables(variables):
-    """Return the variables that predictions are made with, NAME -> value.
+    """Return the variables used for predictions, NAME -> value.
 
-    variables: all variables of a training, or all arrays of a checkpoint, by name. The
-    result is the averaged weights where there are any, otherwise the weights.
+    variables: all variables of a training, or all arrays of a checkpoint, by name. Returns the
+    averaged weights if there are any, otherwise the weights.
     """
     averages = {
         name.removeprefix(AVERAGE): value for name, value in variables.items() if name.startswith(AVERAGE)
@@ -103,7 +104,7 @@ def prediction_variables(variables):
 
 
 def restore(variables, arrays, folder):
-    """Assign arrays to the variables of the same names.
+    """Assign arrays to the variables with the same names.
 
     Raises InputError that names the variables whose names, shapes or dtypes differ.
     """

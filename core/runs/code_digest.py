@@ -1,13 +1,13 @@
-"""Digests of the code that decides a run's numbers, kept in the run folder as code.json.
+"""Digests of the code that determines a run's results, stored in the run folder as code.json.
 
-code.json is a list. Each item states which code trained the run from an epoch and step on:
-`epoch`, `step`, `files` (path -> digest) and `versions` (TensorFlow and NumPy). A run that was never
-continued with other code has one item. A run of a version without code.json has none.
+code.json is a list. Each item states which code trained the run, beginning with an epoch and a step:
+`epoch`, `step`, `files` (path -> digest) and `versions` (TensorFlow and NumPy). The list has one item
+unless the run was continued with other code. Runs of old versions have no code.json.
 
-The files are the experiment's script and every project file that it imports, directly or through
-others, except networks that it does not use and files that decide no number (DECIDE_NOTHING).
+The files are the experiment's script and every project file that it imports, directly or indirectly,
+except networks that it does not use and files that do not affect results (DECIDE_NOTHING).
 Comments, docstrings and blank lines do not count. A function in one of these modules that was replaced
-at run time, in a notebook for example, has a digest of its own under the name FILE:FUNCTION.
+at run time, for example in a notebook, has its own digest under the name FILE:FUNCTION.
 """
 
 import ast
@@ -25,9 +25,9 @@ import tensorflow as tf
 
 from core.runtime import files
 
-ROOT = Path(__file__).parents[2]  # holds the packages `core` and `experiments`
+ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
 
-# Folders and files that change no weight and no metric. Flags and data have checks of their own.
+# Folders and files that affect no weight and no metric. Flags and data are checked separately.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",
@@ -80,7 +80,7 @@ def read(folder):
     try:
         items = json.loads((folder / "code.json").read_text("utf-8"))
         return [item for item in items if isinstance(item["files"], dict)]
-    except (OSError, ValueError, KeyError, TypeError):  # the digests are a record: their loss stops nothing
+    except (OSError, ValueError, KeyError, TypeError):  # a missing record must not stop the command
         return []
 
 
@@ -90,10 +90,10 @@ def changed_files(before, now):
 
 
 def warn_if_changed(folder, experiment):
-    """Print one warning that names the files that changed since a run was last trained, if any did.
+    """Print one warning that names the files that changed since the run was last trained, if there are any.
 
-    For commands that use a trained run. experiment: its `Experiment`. Nothing is printed for a run without
-    code.json.
+    Commands that use a trained run call this. experiment: its `Experiment`. Nothing is printed for a run
+    without code.json.
     """
     items = read(folder)
     changed = changed_files(items[-1]["files"], current(experiment)) if items else []
@@ -102,11 +102,11 @@ def warn_if_changed(folder, experiment):
 
 
 def record(folder, experiment, *, epoch, step, write):
-    """Note in code.json which code trains a run from this epoch and step on.
+    """Record in code.json which code trains a run from this epoch and step on.
 
     If the run was begun with other code, or other versions of TensorFlow or NumPy, print one warning
-    that names them. experiment: its `Experiment`. epoch and step: where training stands; both 0 begin a
-    new record. write: whether this process writes the run folder's files.
+    that names them. experiment: its `Experiment`. epoch, step: the progress of training; if both are 0, a
+    new record begins. write: True if this process writes the run folder's files.
     """
     item = {
         "epoch": epoch,
@@ -141,7 +141,7 @@ def _file_of(function, root):
 
 
 def _replaced_functions(tree, name):
-    """Return NAME:FUNCTION -> digest of a module's functions that are not the ones in its file.
+    """Return NAME:FUNCTION -> digest for the functions of a module that differ from those in its file.
 
     tree: the parsed file; name: its path, such as core/ops.py. Empty if the module is not imported.
     """
@@ -159,7 +159,7 @@ def _replaced_functions(tree, name):
 
 
 def _imported_files(tree, path, root):
-    """Return the files of `core` and `experiments` that a parsed file imports, wherever it does."""
+    """Return the files of `core` and `experiments` that a parsed file imports, at any place in the file."""
     modules = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -177,7 +177,7 @@ def _imported_files(tree, path, root):
 def _statements(source):
     """Return Python source without comments, docstrings and blank lines.
 
-    The text is compared rather than the syntax tree, whose form differs between versions of Python.
+    Texts are compared instead of syntax trees, because the trees differ between versions of Python.
     """
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -1,16 +1,16 @@
-"""The folder of a run: the settings it was begun with, and its results.
+"""The folder of a run: its settings and its results.
 
-    flags.cfg                  an absl flagfile: with --run_dir=OTHER it repeats the run. The first line is
+    flags.cfg                  an absl flagfile; with --run_dir=OTHER it repeats the run. The first line is
                                a comment that names the experiment, the last line is "# end"
-    code.json                  digests of the code that trained it (`core.runs.code_digest`)
+    code.json                  digests of the code that trained the run (`core.runs.code_digest`)
     metrics.csv                one row per epoch
     val_images.npz             confusion matrix and loss of each validation image after the last epoch
     summary.json               final and best metrics, parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction, errors
     curves.png                 if matplotlib is installed
     checkpoints/               last, previous and best, `.npz`
-    classes.txt, class_weights.txt   of a run on own images
-    data_split.npz             which photos were trained and validated on, see core.data.membership
+    classes.txt, class_weights.txt   only for runs of `own_images`
+    data_split.npz             the training and validation photos, see core.data.membership
 
 Nothing here is ever deleted. Everything except the pictures can be rebuilt from the checkpoint.
 """
@@ -28,9 +28,9 @@ from core.runtime import cli, files
 from core.runtime.errors import InputError
 
 NAMED = "# python -m experiments."  # the first line of flags.cfg begins with this
-END = "# end"  # the last line of flags.cfg, so that a file that was cut is noticed
+END = "# end"  # the last line of flags.cfg, which shows that the file is complete
 
-# Flags that may differ when a run is continued, because they change no result.
+# Flags that may differ when a run is continued, because they do not affect its result.
 RESUMABLE = {
     "data_dir",  # the images have a checksum
     "run_dir",
@@ -42,12 +42,12 @@ RESUMABLE = {
 }
 
 
-# Flags whose value may be a path, besides --init_from and all flags that end in _dir.
+# Flags whose value may be a path, in addition to --init_from and all flags that end in _dir.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
-    """Return name -> value of the flags of a function that decide the result of a training.
+    """Return name -> value of the flags, defined by a function, that affect the result of a training.
 
     Paths are absolute.
     """
@@ -57,11 +57,11 @@ def result_flags(define_flags, values):
 
 @contextlib.contextmanager
 def claim(folder, experiment, define_flags, values):
-    """Hold a run folder for one process; create it, or check that it fits experiment and flags.
+    """Lock a run folder for this process; create it, or check that it fits the experiment and flags.
 
-    experiment: its name. define_flags: of its script. values: the flags of this run. Raises InputError
-    if another process trains in the folder, if the folder was begun by another experiment or with
-    other flags, and if the experiment's name is not its script's.
+    experiment: its name. define_flags: the function of its script. values: the flags of this run. Raises
+    InputError if another process trains in the folder, if the folder belongs to another experiment or
+    has other flags, and if the experiment is not named like its script.
     """
     _check_name(experiment, define_flags)
     for path in (folder / "checkpoints", folder / "predictions"):
@@ -75,7 +75,7 @@ def claim(folder, experiment, define_flags, values):
                 raise InputError(
                     f"{folder}: another process trains here; wait for it or take another --run_dir."
                 ) from None
-        if not is_begun(folder):  # nothing has been trained with other settings
+        if not is_begun(folder):  # without a checkpoint, the folder's settings may be replaced
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
         yield
@@ -87,13 +87,14 @@ def is_begun(folder):
 
 
 def keep_text(path, text):
-    """Write a text file of a run that has no checkpoint yet.
+    """Write a text file into a run folder that has no checkpoint yet.
 
     Raises InputError if another process trains in the folder and the file differs.
     """
     with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.lock(path.parent / ".setup.lock", wait=True):  # the workers of a run come here together
+        # all workers write the file at about the same time
+        with files.lock(path.parent / ".setup.lock", wait=True):
             if path.is_file() and path.read_bytes() == text.encode():
                 return
             try:
@@ -108,8 +109,8 @@ def keep_text(path, text):
 def _check_name(experiment, define_flags):
     """Raise InputError unless an experiment is named like the module that defines its flags.
 
-    evaluate, predict and export find the script by the name in the run folder: a copied script that
-    kept its old name would get the classes of the original.
+    evaluate, predict and export find the script by the name in the run folder. A copied script with
+    the old name would therefore get the classes of the original script.
     """
     module = sys.modules.get(getattr(define_flags, "__module__", None))
     if module is None or getattr(module, "__file__", None) is None:
@@ -145,7 +146,7 @@ def _check_settings(folder, experiment, define_flags, values):
         if _absolute(name, begun[name].value) != value
     }
     constant = "schedule" not in begun or begun["schedule"].value == "constant"
-    if constant:  # no step depends on the number of epochs
+    if constant:  # no step depends on the total number of epochs
         differing.pop("epochs", None)
     elif differing.keys() == {"epochs"}:
         raise InputError(
@@ -161,13 +162,13 @@ def _check_settings(folder, experiment, define_flags, values):
 
 
 def _absolute(name, value):
-    """Return a flag's value, as an absolute path if it is one."""
+    """Return a flag's value; if it is a path, as an absolute path."""
     is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.exists(value))
     return os.path.abspath(value) if value and is_path else value
 
 
 def experiment_name(folder):
-    """Return the name of a run's experiment. Raises InputError if the folder is not a run's."""
+    """Return the name of a run's experiment. Raises InputError if the folder is not a run folder."""
     first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):
         raise InputError(f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' and a name.")
@@ -212,7 +213,7 @@ def recorded_flag(folder, name):
 
 
 def record_flag(folder, name, value):
-    """Write a flag's new value to flags.cfg if it differs, for a setting that a continued run may change."""
+    """Write a flag's new value to flags.cfg if it differs; for settings that a continued run may change."""
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]
     if changed != lines:
@@ -220,7 +221,7 @@ def record_flag(folder, name, value):
 
 
 def _flags_cfg(folder):
-    """Return the lines of flags.cfg, at least one."""
+    """Return the lines of flags.cfg; the list is not empty."""
     path = folder / "flags.cfg"
     if not os.path.isfile(path):
         raise InputError(
@@ -244,7 +245,7 @@ def write_metrics(folder, history):
 def read_metrics(folder):
     """Return metrics.csv as a list of dicts of floats, one per epoch.
 
-    Raises InputError if the file is missing, which means that no epoch is finished, or damaged.
+    Raises InputError if the file is damaged, or missing because no epoch is finished.
     """
     path = folder / "metrics.csv"
     try:
@@ -286,7 +287,7 @@ def write_figure(path, figure):
 
 
 def _finite(value):
-    """Return a JSON value with None in place of numbers that are not finite."""
+    """Return a JSON value with None in place of NaN and infinity."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,1 +1,1 @@
-"""The command line, files, locks, devices and progress: nothing here knows about images."""
+"""The command line, files, locks, devices and progress; independent of images and networks."""

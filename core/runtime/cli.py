@@ -14,12 +14,12 @@ from core.runtime.errors import InputError
 
 
 def main(define_flags, run, *, arguments=False):
-    """Define flags, parse the command line, call run(flags), end the process.
+    """Define flags, parse the command line, call run(flags) and exit.
 
     If arguments is True, the arguments that are not flags are passed on as a list: run(flags, [...]).
     -h and --version print and exit. If `best/NAME.cfg` lies beside the script NAME.py, --best reads
     that flagfile, and flags given on the command line take precedence over it.
-    Exit codes: what run returns; 1 for a mistake that the user can cure, with one sentence on stderr;
+    Exit codes: what run returns; 1 for a mistake that the user can correct, with one sentence on stderr;
     130 and 143 if SIGINT or SIGTERM stopped a training that saved its state; 141 if the reader of
     stdout has gone, as with `| head`.
     """
@@ -56,7 +56,7 @@ def main(define_flags, run, *, arguments=False):
 
 
 def _sentence(error):
-    """Return what the user can do about an error, in one sentence."""
+    """Return one sentence that tells the user what to do about an error."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError):
@@ -86,7 +86,7 @@ def _expanded(argv, best):
 
 
 def parse(define_flags, arguments=()):
-    """Return `flags.FlagValues` with only the flags of one function, from a list of arguments.
+    """Parse a list of arguments into `flags.FlagValues` that hold only the flags of one function.
 
     Raises InputError for arguments that do not parse.
     """
@@ -97,7 +97,7 @@ def parse(define_flags, arguments=()):
 
 
 def read(values, argv, *, arguments=False):
-    """Parse a command line into `flags.FlagValues`; return the rest, the command's name first.
+    """Parse a command line into `flags.FlagValues`; return the other arguments, the command's name first.
 
     Raises InputError for flags that do not parse and text that cannot be printed; if arguments is
     False, also for arguments that are not flags.

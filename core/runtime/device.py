@@ -7,7 +7,7 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # one exists where an NVIDIA GPU can be used
+DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # a machine with a usable NVIDIA GPU has one of them
 
 
 def set_up(flags):
@@ -28,9 +28,9 @@ def set_up(flags):
 
 
 def _warn_of_unused_gpu():
-    """Print how to use a GPU that the machine has and TensorFlow does not find.
+    """Print a warning if the machine has an NVIDIA GPU that TensorFlow does not find.
 
-    TensorFlow's own message does not appear, because `core` hides its start-up messages.
+    TensorFlow's own message is not visible, because `core` suppresses its start-up messages.
     """
     hidden = "CUDA_VISIBLE_DEVICES" in os.environ
     if not hidden and any(map(os.path.exists, DRIVERS)):
@@ -41,7 +41,7 @@ def _warn_of_unused_gpu():
 
 
 def versions():
-    """Return the versions of Python and of the packages that compute: name -> text."""
+    """Return the versions of Python, TensorFlow, Keras and NumPy: name -> text."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

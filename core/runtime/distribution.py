@@ -1,6 +1,6 @@
 """Training on one device, several devices or several machines, with TensorFlow's strategies.
 
-Code inside `strategy.scope()` asks `tf.distribute.get_strategy()`, which by default is a single device.
+Code inside `strategy.scope()` calls `tf.distribute.get_strategy()`, which by default is a single device.
 Several machines run the same program, one worker each; the worker called chief writes the files.
 """
 
@@ -59,7 +59,7 @@ def workers():
 
 
 def is_chief():
-    """Return whether this process is the one that writes files."""
+    """True if this process is the one that writes files."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return (
         not resolver
@@ -69,7 +69,7 @@ def is_chief():
 
 
 def first(results):
-    """Return the result of this process' first replica. All replicas return the same."""
+    """Return the result of this process' first replica; the results of all replicas are equal."""
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)
 
@@ -101,7 +101,7 @@ def check_alike(numbers):
 
 @contextlib.contextmanager
 def lost_workers_named():
-    """A block that raises InputError, with the cure, if another worker is lost."""
+    """Context manager that raises InputError, with the cure, if another worker is lost."""
     try:
         yield
     except (

@@ -1,10 +1,10 @@
-"""The exception for mistakes that the user can cure, and a block whose failure is only a warning."""
+"""The exception for mistakes that the user can correct, and a context manager for optional work."""
 
 import contextlib
 
 
 class InputError(Exception):
-    """Bad input from outside. The message is one sentence that names the file or flag and the cure.
+    """An error in the user's input. The message is one sentence that names the file or flag and the cure.
 
     `core.runtime.cli` prints it and exits with 1.
     """
@@ -12,7 +12,7 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def warn_on_failure(what):
-    """A block whose failure prints one warning line and is then ignored. what: the thing it makes."""
+    """Context manager that turns an exception into one warning line. what: the name of the file or result."""
     try:
         yield
     except Exception as error:

@@ -8,21 +8,21 @@ import re
 from core.runtime import locks
 from core.runtime.errors import InputError
 
-# Errors that neither free space nor permission cures, such as a file where a folder should be.
+# Errors that neither free space nor permissions can cure, such as a file in place of a folder.
 UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
-# Errors that pass, or that concern this user: they say nothing about the content of a file.
+# Errors that are temporary or concern this user: they do not mean that a file is damaged.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def is_utf8(name):
-    """Whether a path or flag can be printed. Python reads bytes that are not UTF-8 as lone surrogates."""
+    """True if a path or flag can be printed. Python decodes bytes that are not UTF-8 as lone surrogates."""
     return not re.search("[\ud800-\udfff]", str(name))
 
 
 @contextlib.contextmanager
 def writing(path):
-    """A block that writes to a file or folder. Raises InputError, which names path, for an OSError."""
+    """Context manager for writing a file or folder: turns an OSError into an InputError that names path."""
     try:
         yield
     except OSError as error:
@@ -34,14 +34,14 @@ def writing(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """Open a binary file to write. It replaces the file at path, on disk, when the block ends.
+    """Context manager that opens a binary file; at its end the file replaces the one at path.
 
-    If the block raises or the process dies, the old file remains. Raises InputError if the disk is
+    If the block raises or the process is killed, the old file remains. Raises InputError if the disk is
     full or the folder cannot be written.
     """
     partial = path.with_name(
         f".{path.name}.partial"
-    )  # always the same name, so that leftovers do not pile up
+    )  # a fixed name, so that leftover files do not accumulate
     try:
         with writing(path):
             with open(partial, "wb") as file:
@@ -65,8 +65,8 @@ def write_text(path, text):
 def lock(path, *, wait):
     """Hold an exclusive lock on a file while the block runs; create the file if it is missing.
 
-    The lock ends with the process, however that ends. Raises BlockingIOError if another process holds
-    it and wait is False.
+    The system releases the lock when the process ends, even by a kill. Raises BlockingIOError if
+    another process holds the lock and wait is False.
     """
     with open(path, "wb") as file:
         locks.acquire(file, wait=wait)

@@ -1,7 +1,6 @@
-"""Exclusive file locks, which the system releases when their process ends, however it ends.
+"""Exclusive file locks, which the system releases when their process ends, even by a kill.
 
-The only module that depends on the operating system's own locks: `fcntl` on Linux and macOS, `msvcrt`
-on Windows.
+The only module that depends on the operating system: `fcntl` on Linux and macOS, `msvcrt` on Windows.
 """
 
 import errno
@@ -20,7 +19,7 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # a
 def acquire(file, *, wait):
     """Lock an open file until it is closed.
 
-    Where the file system has no locks, prints a warning and goes on without one. Raises
+    If the file system does not support locks, prints a warning and continues without a lock. Raises
     BlockingIOError if another process holds the lock and wait is False.
     """
     if fcntl:

@@ -11,14 +11,14 @@ AUTO = "auto"
 CANDIDATES = ("float32", "bfloat16")
 SECONDS = 1.0  # duration of the measurement after tracing
 WIDTHS = (16, 16, 64, 64)  # channels of the measured convolutions; max-pooling follows the second
-IMAGES = (4, 128, 128, 16)  # [B, H, W, C] of the input
+IMAGES = (4, 128, 128, 16)  # shape [B, H, W, C] of the input
 
 
 def step_seconds(seconds=SECONDS):
-    """Measure a test step in each of CANDIDATES: name -> seconds of its fastest step.
+    """Measure a training step in each of CANDIDATES: name -> seconds of its fastest step.
 
     A step is the forward pass and the gradients of four 3x3 convolutions with ReLU, shaped like the
-    first levels of the U-Nets. The candidates take turns until `seconds` have passed.
+    first levels of the U-Nets. The candidates alternate until `seconds` have passed.
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():
@@ -33,7 +33,7 @@ def step_seconds(seconds=SECONDS):
 
 
 def _make_step(dtype):
-    """A function () -> None that computes the test network and its gradients once, and waits."""
+    """Return a function () -> None that computes the test network's gradients once and waits for them."""
     channels = zip((IMAGES[-1], *WIDTHS), WIDTHS)
     kernels = [tf.fill([3, 3, inside, outside], 0.01) for inside, outside in channels]
     images = tf.ones(IMAGES, dtype)

@@ -1,19 +1,19 @@
-"""Progress of a long loop: one line that is rewritten on a terminal, a line every half minute elsewhere.
+"""Progress of a long loop: a line that is redrawn on a terminal, or a line every 30 s in a log file.
 
-`tf.keras.utils.Progbar` prints nothing useful to a log file, and after a resume it counts the units of
-earlier processes as done by this one, so that its rate and remaining time are wrong.
+`tf.keras.utils.Progbar` prints nothing useful to a log file. After a resume it also counts the units of
+earlier processes as done by this process, so its rate and remaining time are wrong.
 """
 
 import sys
 import time
 
-LINE_SECONDS = 30.0  # between lines in a log file or notebook
-REDRAW_SECONDS = 0.2  # between updates of the line on a terminal
+LINE_SECONDS = 30.0  # interval between lines in a log file or notebook
+REDRAW_SECONDS = 0.2  # interval between updates of the line on a terminal
 BAR_WIDTH = 20
 
 
 class Progress:
-    """The state of a loop of `total` units, `done` of which were finished before it began.
+    """The progress of a loop of `total` units, `done` of which were finished before it started.
 
     keep: False removes the line from a terminal at the end. The rate is measured from the first update
     on, because the first units may include start-up work such as tracing.
@@ -41,12 +41,12 @@ class Progress:
         text = self.line(now, facts)
         if self.on_terminal:
             text, end = (text, "\n" if ended else "") if self.keep or not ended else ("", "")
-            print(f"\r{text}\x1b[K", end=end, flush=True)  # the code clears the rest of the line
+            print(f"\r{text}\x1b[K", end=end, flush=True)  # the escape code clears the rest of the line
         else:
             print(text, flush=True)
 
     def close(self):
-        """End the line on a terminal, if units are missing."""
+        """End the line on a terminal if the loop stopped early."""
         if self.on_terminal and self.done != self.total:
             print(flush=True)
 
@@ -66,7 +66,7 @@ class Progress:
 
 
 def track(items, total, unit):
-    """Yield `total` items and show the progress; on a terminal, its line is removed at the end."""
+    """Yield the `total` items and show the progress; on a terminal, the line is removed at the end."""
     bar = Progress(total, unit, keep=False)
     for item in items:
         yield item
@@ -74,7 +74,7 @@ def track(items, total, unit):
 
 
 def duration(seconds):
-    """Return seconds as text: 0:07, 12:30 or 3:00:00."""
+    """Format seconds as text: 0:07, 12:30 or 3:00:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

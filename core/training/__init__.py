@@ -1,1 +1,1 @@
-"""Training: the loop, one step, the optimizer, and the flags of every experiment."""
+"""Training: the loop, the training step, the optimizer, and the flags shared by all experiments."""

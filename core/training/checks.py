@@ -1,7 +1,7 @@
-"""Checks before a training: classes, palette, logits, metrics, masks and images must fit together.
+"""Checks before training that classes, palette, logits, metrics, masks and images fit together.
 
-Each raises InputError with one sentence. A mismatch would otherwise train to the end and
-report wrong numbers.
+Each check raises InputError with one sentence. Without the checks, a mismatch would train to the
+end and report wrong numbers.
 """
 
 import os
@@ -15,7 +15,7 @@ from core.data import cache, remarks
 from core.experiment import IGNORE
 from core.runtime.errors import InputError
 
-SIDES = (32, 64, 128, 256, 512)  # of images that the network is tried on
+SIDES = (32, 64, 128, 256, 512)  # image sides with which the network is tried
 
 
 def check_experiment(experiment, weights):
@@ -46,11 +46,11 @@ def check_experiment(experiment, weights):
 
 
 def _logits(experiment, weights):
-    """The number of logits per pixel, from the smallest image that the network accepts."""
+    """Return the number of logits per pixel, from the smallest image that the network accepts."""
     for side in SIDES:
         try:
             return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
-        except (ValueError, tf.errors.InvalidArgumentError):  # the side is not a multiple that fits
+        except (ValueError, tf.errors.InvalidArgumentError):  # the network does not accept this side
             if side == SIDES[-1]:
                 raise
 
@@ -77,7 +77,7 @@ def check_masks(experiment, train, val):
 
 
 def warn_of_shared_photos(train, val):
-    """Print how many validation photos have the pixels of a training photo. Metrics count them as unseen."""
+    """Print how many validation photos are identical to a training photo and so bias the metrics."""
     shared = np.isin(val.checksums, train.checksums).sum()
     if shared:
         print(
@@ -97,9 +97,8 @@ def class_pixels(examples):
 def best_metric(experiment, val):
     """Return the name of the metric that chooses the best epoch.
 
-    This is `experiment.best`, or "loss" if the metric is undefined for the validation masks
-    because a class has no pixel in them. Then a worse epoch could have a defined value, and
-    a better one NaN.
+    This is `experiment.best`, or "loss" if that metric is undefined because a class has no pixel in the
+    validation masks: it could be NaN in some epochs and a number in others.
     """
     classes = len(experiment.classes)
     all_correct = np.diag(class_pixels(val)[:classes])
@@ -113,11 +112,11 @@ def best_metric(experiment, val):
 
 
 def image_files(dataset, flags):
-    """Return [number, CRC-32 of the relative paths] of the files of both splits; decodes nothing."""
+    """Return [number, CRC-32 of the relative paths] of the files of both splits, without decoding them."""
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []
     for split in ("train", "val"):
-        with remarks.collect():  # they are printed when the files are decoded
+        with remarks.collect():  # remarks are printed when the files are decoded
             files = list(dataset.find(data_dir, split))[: flags.limit or None]
         names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
         splits.append([len(files), zlib.crc32("\n".join(names).encode())])

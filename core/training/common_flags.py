@@ -1,4 +1,4 @@
-"""The flags that every experiment has."""
+"""The flags that all experiments share."""
 
 import math
 import os
@@ -15,9 +15,9 @@ from core.training import optimizer
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
     """Define the common flags in a `flags.FlagValues`, with an article's defaults.
 
-    name: the experiment's name. size: default height and width of the images; None if the article does
-    not resize images, and there is no flag --size then. multiple: height and width must be multiples
-    of it.
+    name: the experiment's name. size: default height and width of the images, or None for an article that
+    does not resize images; the flag --size is then not defined. multiple: height and width must be
+    multiples of this number.
     """
     new = _Definer(values)
     new.integer("epochs", epochs, "Passes over the training images.", 1)
@@ -37,7 +37,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
 
 
 class _Definer:
-    """Short ways to define flags of a `flags.FlagValues`."""
+    """Helper for defining flags in a `flags.FlagValues`."""
 
     def __init__(self, values):
         self.own = {"flag_values": values}
@@ -70,7 +70,7 @@ class _Definer:
 
 
 def _define_recipe(new):
-    """Flags that change the training, with defaults that leave it as in the articles."""
+    """Define flags that change the training; their defaults keep the article's settings."""
     patience = "Stop after this many epochs in a row without a smaller validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
     decay = "Weight decay of kernels (AdamW): each step subtracts this times learning rate times weight."
@@ -99,7 +99,7 @@ def _define_recipe(new):
 
 
 def _define_data(new, name):
-    """Flags of images, folders and files. name: the experiment's."""
+    """Define flags of images, folders and files. name: the experiment's name."""
     new.integer("limit", 0, "Use only this many files of each split, the first ones; 0: all.")
     bad = "Leave out unreadable files with a warning each, instead of ending at the first."
     new.switch("skip_bad_images", False, bad)
@@ -120,7 +120,7 @@ def _define_data(new, name):
 
 
 def _define_device(new):
-    """Flags of the computation: precision, compilation and devices."""
+    """Define flags of the computation: precision, compilation and devices."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
         "Dtype of the activations. float16 uses loss scaling, for GPUs too old for bfloat16. auto: the"

@@ -1,8 +1,8 @@
 """Per-epoch metrics of a run: a list of rows, one dict per epoch.
 
 The keys of a row are the columns of metrics.csv: `epoch`, `step`, `train_loss` (including the
-Dice loss if --dice is given), `val_loss` (without it), `val_NAME` for each other metric (`val_iou/road`
-is that of one class), `images_per_second` and `seconds`.
+Dice loss if --dice is given), `val_loss` (without the Dice loss), `val_NAME` for each other metric
+(such as `val_iou/road` for one class), `images_per_second` and `seconds`.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ from core.runtime.errors import warn_on_failure
 
 
 def best(history, metric):
-    """Return the first row with the largest `val_METRIC`, or the smallest one if metric is "loss".
+    """Return the first row with the largest `val_METRIC`; for metric "loss", with the smallest `val_loss`.
 
     NaN is worse than any number.
     """
@@ -25,13 +25,13 @@ def best(history, metric):
 
 
 def stalled(history, patience):
-    """True if patience > 0 and the last `patience` epochs brought no smaller validation loss."""
+    """True if patience > 0 and the validation loss has not improved in the last `patience` epochs."""
     losses = np.nan_to_num([row["val_loss"] for row in history], nan=np.inf)
     return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
 
 
 def line(row):
-    """Return a row as text, without the metrics of single classes."""
+    """Format a row as text, without the metrics of single classes."""
     metrics = [
         f"{name} {value:.4f}"
         for name, value in row.items()
@@ -43,7 +43,8 @@ def line(row):
 def report(history, folder, experiment, *, best_metric, **facts):
     """Write metrics.csv, summary.json and curves.png to a run folder, and print the result.
 
-    experiment: its name. best_metric: as for `best`. facts: further JSON values for summary.json.
+    experiment: its name. best_metric: as the argument `metric` of `best`. facts: further JSON values for
+    summary.json.
     """
     final, top = history[-1], best(history, best_metric)
     run_folder.write_metrics(folder, history)

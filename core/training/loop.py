@@ -1,9 +1,8 @@
-"""The training loop: one for every experiment, exactly resumable at any step.
+"""The training loop, shared by all experiments; it can be resumed exactly at any step.
 
 Each step depends on the variables and the `State`, which are in the checkpoint, and on
-(seed, epoch, step), which determine the order of the images and all random choices. Files
-are written so that a process killed at any moment can be continued as if it had never
-stopped.
+(seed, epoch, step), which determine the order of the images and all random choices. A
+process that is killed at any moment can be continued with the result of an uninterrupted run.
 """
 
 import contextlib
@@ -28,17 +27,18 @@ from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
-LOSS_SYNC_SECONDS = 0.5  # how often the losses are fetched from the device
-MIN_LOSS = -0.001  # a smaller loss ends the run; a loss is at least 0, apart from rounding
-MAX_LOSS = 100.0  # a larger loss, in nats per pixel, ends the run; chance level of 34 classes is 3.5
-PICTURES = 6  # validation images in the picture of each epoch
+LOSS_SYNC_SECONDS = 0.5  # interval between fetches of the losses from the device
+MIN_LOSS = -0.001  # the run ends if a loss is smaller; losses are at least 0, apart from rounding
+# the run ends if a loss, in nats per pixel, is larger; uniform guesses over 34 classes give 3.5
+MAX_LOSS = 100.0
+PICTURES = 6  # number of validation images in the picture of each epoch
 
 
 def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the start or from its last checkpoint.
 
     Returns the process' exit code: 0, or 130 or 143 if SIGINT or SIGTERM ended the
-    training after its state was saved. Raises InputError for mistakes that the user can cure.
+    training after its state was saved. Raises InputError for mistakes that the user can correct.
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
@@ -64,7 +64,7 @@ def run(experiment, define_flags, flags):
 class Training:
     """A run in this process: variables, data, compiled functions and progress.
 
-    weights, slots, averages: dicts of `tf.Variable` by name; variables: all of them.
+    weights, slots, averages: dicts of `tf.Variable` by name; variables: all three dicts in one.
     state:      `State`, the progress.
     train, val: `core.data.cache.Examples`.
     pending:    (number of examples, loss) of the steps that are not in the state yet.
@@ -95,7 +95,7 @@ class Training:
         self.make_functions()
 
     def make_functions(self):
-        """Make the functions of a step, a validation and a picture; each is traced when first called."""
+        """Create the functions for steps, validation and pictures; each is traced at its first call."""
         experiment, flags = self.experiment, self.flags
         recipe = recipe_from_flags(flags, flags.epochs * self.steps)
         self.train_step = make_train_step(
@@ -111,7 +111,7 @@ class Training:
         return self.state.epoch == self.flags.epochs or history.stalled(self.state.history, patience)
 
     def run(self):
-        """Train to the end of the run, or until a signal, and write its results; return the exit code."""
+        """Train to the end of the run or until a signal, and write the results; return the exit code."""
         if self.is_chief:
             membership.write(self.folder, self.train, self.val)
         if self.flags.tensorboard and self.is_chief:
@@ -132,7 +132,8 @@ class Training:
         code_digest.record(
             self.folder, self.experiment, epoch=state.epoch, step=state.step, write=self.is_chief
         )
-        with signals.catch_signals() as self.signals:  # not earlier: a killed preparation continues anyway
+        # not earlier, because a killed preparation can be continued
+        with signals.catch_signals() as self.signals:
             try:
                 while not self.is_finished():
                     self.train_epoch()
@@ -140,21 +141,22 @@ class Training:
             except signals.Stopped:
                 self.save()
                 print(f"stopped and saved; the same command continues {self.folder}")
-                return 128 + (self.signals or [signal.SIGTERM])[0]  # empty if another worker got the signal
+                # the list is empty if another worker received the signal
+                return 128 + (self.signals or [signal.SIGTERM])[0]
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # for `experiments.compare`
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
 
     def repeat_interrupted_writes(self):
-        """Write the best checkpoint and the picture of the last epoch if the process died before it did."""
+        """Write the best checkpoint and the last epoch's picture if an earlier process was killed before."""
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
             if not self.picture_path(self.state.epoch).exists():
                 self.draw(self.state.history[-1])
 
     def warn_of_other_lowering(self):
-        """Print a line if the run began with another --lowering: it continues with other rounding."""
+        """Print that the run was begun with another --lowering and continues with different rounding."""
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
             print(
@@ -176,7 +178,7 @@ class Training:
         return make_batches
 
     def distributed(self, make_batches, examples, **options):
-        """The batches that a function of `core.data.batches` makes, split among the replicas."""
+        """Return the batches of a function of `core.data.batches`, distributed to the replicas."""
         return tf.distribute.get_strategy().distribute_datasets_from_function(
             lambda context: make_batches(examples, self.flags.batch_size, context=context, **options)
         )
@@ -190,7 +192,7 @@ class Training:
             bar.close()
 
     def make_steps(self, bar):
-        """Make the steps that are left of the current epoch; show the progress and save now and then."""
+        """Run the remaining steps of the epoch; show the progress and save checkpoints at intervals."""
         saved = synced = time.monotonic()
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
             seed = tf.constant([self.flags.seed, self.state.epoch * self.steps + self.state.step], tf.int64)
@@ -207,7 +209,7 @@ class Training:
                 synced = time.monotonic()
 
     def make_step(self, *batch):
-        """Make one step and return its loss; the first time, print which lowering rules its graph has."""
+        """Run one step and return its loss; in the first call, print which lowering rules its graph uses."""
         before = lowering.applied()
         loss = self.train_step(*batch)
         if self.lowered is None:
@@ -220,7 +222,7 @@ class Training:
         return distribution.gathered([len(self.signals)]).any()
 
     def add_losses(self):
-        """Wait for the losses of the last steps and add them to the state; raise if one is absurd."""
+        """Wait for the losses of the last steps and add them to the state; raise if one is out of range."""
         for examples, loss in self.pending:
             value = float(loss)
             if value < MIN_LOSS:
@@ -235,13 +237,13 @@ class Training:
         self.pending.clear()
 
     def show_progress(self, bar):
-        """Show the finished steps with the mean loss and throughput of the epoch."""
+        """Update the progress line with the mean loss and throughput of the epoch."""
         seen = min(self.state.step * self.flags.batch_size, len(self.train))
         rate = seen / self.state.step_seconds
         bar.update(self.state.step, [("loss", self.state.loss_sum / seen), ("images/s", rate)])
 
     def finish_epoch(self):
-        """Validate, and record the epoch in the checkpoint, metrics.csv and a picture."""
+        """Validate, then write the epoch to the checkpoint, to metrics.csv and as a picture."""
         val_batches = self.distributed(batches.evaluation, self.val)
         count = math.ceil(len(self.val) / self.flags.batch_size)
         val_batches = progress.track(val_batches, count, "validation step")
@@ -258,7 +260,7 @@ class Training:
         print(f"epoch {row['epoch']}/{self.flags.epochs}: {history.line(row)}")
 
     def row(self, metrics):
-        """The history's row of the epoch that has just been validated."""
+        """Return the history's row for the epoch that has just been validated."""
         return {
             "epoch": self.state.epoch + 1,
             "step": (self.state.epoch + 1) * self.steps,
@@ -271,7 +273,7 @@ class Training:
     def draw(self, row):
         """Write an epoch's row to TensorBoard, and the picture of its predictions.
 
-        A failure is a warning: the epoch is saved already.
+        A failure only causes a warning, because the epoch is saved already.
         """
         path = self.picture_path(row["epoch"])
         with warn_on_failure(f"the picture {path}"):
@@ -285,7 +287,7 @@ class Training:
         return self.folder / "predictions" / f"epoch_{epoch:03}.png"
 
     def save(self):
-        """Write a checkpoint of all variables and the state. Raises InputError if one is not finite."""
+        """Write a checkpoint of all variables and the state. Raises InputError for NaN or infinity."""
         self.add_losses()
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -295,12 +297,12 @@ class Training:
             checkpoint.save(self.folder / "checkpoints", arrays, dataclasses.asdict(self.state))
 
     def keep_best(self):
-        """Keep the last checkpoint as the best one if its epoch is the best so far."""
+        """Copy the last checkpoint to the best one if its epoch is the best so far."""
         if history.best(self.state.history, self.best_metric) is self.state.history[-1]:
             checkpoint.keep(self.folder / "checkpoints", "best")
 
     def diverged(self, what):
-        """The InputError for a loss or weight that is not finite or too large."""
+        """Return the InputError for a loss or weight that is not finite or too large."""
         return InputError(
             f"{what} is not finite or absurdly large at or before step {self.state.step} of epoch"
             f" {self.state.epoch + 1}: the training diverged. Checkpoints are from before; begin a new"

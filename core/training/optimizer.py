@@ -1,7 +1,7 @@
 """The optimizer: Adam, its learning rate, loss scaling for float16, and averaged weights.
 
-To change the optimizer, edit `adam`. All functions change variables in place, through
-their handles: in a distributed step each replica updates its own copy, all alike.
+To change the optimizer, edit `adam`. All functions update variables in place. In a distributed
+step each replica applies the same update to its own copy of a variable.
 Variables are named "adam/...", "scaling/..." and "average/..." in checkpoints.
 """
 
@@ -16,7 +16,7 @@ from core.runs.checkpoint import AVERAGE
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # Keras' constants
 SCHEDULES = ("constant", "cosine")
 FIRST_SCALE = 2.0**15  # the loss scale of the first step
-STEPS_TO_DOUBLE = 2000  # steps without overflow after which the loss scale doubles
+STEPS_TO_DOUBLE = 2000  # number of steps without overflow after which the loss scale doubles
 
 
 def adam(weight, mean, square, gradient, *, step, learning_rate):
@@ -32,15 +32,15 @@ def adam(weight, mean, square, gradient, *, step, learning_rate):
 
 
 def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_decay=0.0):
-    """Make one step of `adam` on each weight.
+    """Apply one step of `adam` to each variable.
 
-    gradients: name -> float32 tensor, for the weights that train. clip_norm: gradients with
-    a larger global norm are scaled down to it; 0: never. weight_decay: before the step,
-    kernels shrink by this share of themselves times the learning rate (AdamW: Loshchilov
-    and Hutter, 2019); biases and scales do not.
+    gradients: name -> float32 tensor, for the trainable variables. clip_norm: gradients with
+    a larger global norm are scaled down to this norm; 0 disables it. weight_decay: before the
+    step, kernels are multiplied by 1 - weight_decay * learning rate (AdamW: Loshchilov and
+    Hutter, 2019); biases and scales are not decayed.
 
-    Where `adam` is traced to exactly the formula above, TensorFlow's fused op computes it,
-    with the same bits on a CPU; where `adam` was edited, the edited formula runs.
+    Where the traced graph of `adam` is exactly the formula above, TensorFlow's fused op computes
+    it, with the same bits on a CPU; an edited `adam` runs as written.
     """
     if clip_norm:
         clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
@@ -71,7 +71,7 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
     """Return the learning rate of a step as float32.
 
     step: int64, 0 in the first step. The rate grows linearly to `peak` over the first
-    warmup_steps. Then it stays (shape "constant") or falls along half a cosine that would
+    warmup_steps. Then it is constant (shape "constant") or falls along half a cosine that would
     reach 0 one step after the last of `steps` ("cosine": Loshchilov and Hutter, 2017,
     without restarts).
     """
@@ -86,8 +86,8 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
 def init_slots(weights, dtype):
     """Return the variables of the optimizer, name -> `tf.Variable`, all zero at first.
 
-    They are the step count, the two moments of each weight that trains, and, where the
-    activations' dtype is float16, the loss scale and the steps since it last changed.
+    They are the step count, the two moments of each trainable variable and, if activations are
+    float16, the loss scale and the number of steps since it last changed.
     """
     slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64)}
     for name, weight in weights.items():
@@ -101,9 +101,9 @@ def init_slots(weights, dtype):
 
 
 def scale_loss(loss, slots):
-    """Return the loss times the loss scale, or the loss itself where there is no scaling.
+    """Return the loss times the loss scale, or the loss itself if there is no loss scaling.
 
-    Most gradients of an unscaled loss are below the smallest float16 numbers.
+    Without scaling, most gradients would be below the smallest float16 number.
     """
     return loss * slots["scaling/factor"] if "scaling/factor" in slots else loss
 
@@ -111,9 +111,9 @@ def scale_loss(loss, slots):
 def update_unscaled(update, gradients, slots):
     """Call update(gradients) with the gradients divided by the loss scale.
 
-    gradients: name -> float32 tensor of the scaled loss, summed over all replicas. If one
-    of them is not finite, the step is skipped and the scale is halved; after
-    STEPS_TO_DOUBLE steps without this it doubles (Micikevicius et al., 2018, section 3.2).
+    gradients: name -> float32 tensor of the scaled loss, summed over all replicas. If a gradient
+    is not finite, the step is skipped and the scale is halved; after STEPS_TO_DOUBLE steps
+    without overflow the scale doubles (Micikevicius et al., 2018, section 3.2).
     """
     if "scaling/factor" not in slots:
         update(gradients)
@@ -143,11 +143,10 @@ def init_averages(weights):
 
 
 def update_averages(averages, weights, step, *, decay):
-    """Move the exponential moving averages towards the weights, after a training step.
+    """Update the exponential moving averages of the weights after a training step.
 
-    step: int64, 1 after the first step. An average keeps the share `decay` of itself; in
-    the first steps no more than (1 + step) / (10 + step), so that the initial weights
-    are forgotten quickly.
+    step: int64, 1 after the first step. The decay rate is the smaller of `decay` and
+    (1 + step) / (10 + step), so that the initial weights are forgotten quickly.
     """
     step = tf.cast(step, tf.float32)
     decay = tf.minimum(decay, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""Everything that a training needs before its first step: precision, variables, progress and images."""
+"""Prepare a training before its first step: precision, variables and images."""
 
 import os
 
@@ -13,9 +13,9 @@ from core.training.state import State, state_from_json
 
 
 def choose_precision(folder):
-    """Return the precision that --precision=auto stands for: a begun run's own, else the faster one.
+    """Return the precision for --precision=auto: that of a run already begun, otherwise the faster one.
 
-    The run folder records the choice. All workers take the choice of the first.
+    The run folder records the choice. All workers use the choice of the first worker.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
     if recorded:
@@ -33,7 +33,7 @@ def make_variables(experiment, flags, folder):
     """Return (weights, slots, averages, state) of the last checkpoint, or of a new run.
 
     The first three are dicts of `tf.Variable` by name; averages is empty without --ema_decay. A new
-    run begins with the weights of --init_from, or else with initial and published weights. Raises
+    run begins with the weights of --init_from, or otherwise with initial and published weights. Raises
     InputError if the experiment's parts or the checkpoint do not fit.
     """
     weights = experiment.init_weights(seed=flags.seed)
@@ -60,9 +60,9 @@ def make_variables(experiment, flags, folder):
 
 
 def load_images(dataset, flags, folder, state):
-    """Return the `core.data.cache.Examples` of both splits, and record in the state which images they are.
+    """Return the `core.data.cache.Examples` of both splits, and record checksums of the images in the state.
 
-    Raises InputError if the run was trained on other images; before decoding, if their file names differ.
+    Raises InputError if the run was trained on other images; before decoding, if the file names differ.
     """
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):
@@ -79,7 +79,7 @@ def load_images(dataset, flags, folder, state):
 
 
 def _other_images(folder, state, found):
-    """The InputError for data that a run was not trained on. found: a clause about these data."""
+    """Return the InputError for data that a run was not trained on. found: a clause about these data."""
     numbers = [number for number, _ in state.image_files]
     counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
     place = f" in {state.data_dir}" if state.data_dir else ""

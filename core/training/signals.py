@@ -6,15 +6,15 @@ import threading
 
 
 class Stopped(Exception):
-    """Raised in place of the next item after SIGINT or SIGTERM was received."""
+    """Raised instead of the next item after SIGINT or SIGTERM was received."""
 
 
 @contextlib.contextmanager
 def catch_signals():
-    """Give a list that receives the first SIGINT or SIGTERM; a second one ends the process at once.
+    """Context manager that yields a list for the first SIGINT or SIGTERM; a second one kills the process.
 
     Python delivers signals to the main thread only. In another thread, as in Streamlit or a
-    notebook's executor, the list stays empty and the handlers stay as they are.
+    notebook's executor, the list stays empty and the signal handlers are not changed.
     """
     received = []
     if threading.current_thread() is not threading.main_thread():
@@ -35,7 +35,7 @@ def catch_signals():
 
 
 def stop_when(asked, items):
-    """Yield the items; raise `Stopped` in place of the next one as soon as asked() is true."""
+    """Yield the items; raise `Stopped` instead of yielding the next one as soon as asked() is true."""
     for item in items:
         if asked():
             raise Stopped

@@ -1,4 +1,4 @@
-"""The progress of a training, as it is saved beside the variables in each checkpoint."""
+"""The progress of a training, saved with the variables in each checkpoint."""
 
 import dataclasses
 
@@ -9,24 +9,24 @@ NEW = {"data_dir", "image_files", "initial"}  # fields that checkpoints of earli
 
 @dataclasses.dataclass
 class State:
-    """Where a training is. The fields are JSON values; their names are the keys in a checkpoint."""
+    """The progress of a training. The fields are JSON values; their names are the keys in a checkpoint."""
 
     epoch: int = 0  # finished epochs, validation included
-    step: int = 0  # finished steps of the epoch after these
+    step: int = 0  # finished steps of the current epoch
     loss_sum: float = 0.0  # sum of the training loss over the images of these steps
     step_seconds: float = 0.0  # time that these steps took
-    seconds: float = 0.0  # time since the start of the run, without the pauses between processes
+    seconds: float = 0.0  # running time since the start of the run, without the time between processes
     data: list = dataclasses.field(default_factory=list)  # checksums of training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
     data_dir: str = ""  # folder of the images
     image_files: list = dataclasses.field(default_factory=list)  # see `checks.image_files`
     initial: dict = dataclasses.field(
         default_factory=dict
-    )  # the run of the initial weights, see `warm_start`
+    )  # the run that --init_from took the weights from, see `warm_start`
 
 
 def state_from_json(saved, folder):
-    """Return the `State` in a checkpoint's JSON values. Raises InputError if they are something else."""
+    """Return the `State` from a checkpoint's JSON values. Raises InputError if the values do not fit."""
     kinds = {field.name: field.type for field in dataclasses.fields(State)}
     fits = saved.keys() <= kinds.keys() and kinds.keys() - saved.keys() <= NEW
     fits = fits and all(isinstance(saved[name], kinds[name]) for name in saved)

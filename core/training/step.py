@@ -1,4 +1,4 @@
-"""One step of training: the place where weights change."""
+"""One training step."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from core.training import optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a training changes weights. Each field is a flag, except steps: all steps of the training."""
+    """Settings of the weight updates. Each field is a flag, except steps, the number of all steps."""
 
     learning_rate: float
     clip_norm: float = 0.0
@@ -25,22 +25,22 @@ class Recipe:
 
 
 def recipe_from_flags(flags, steps):
-    """Return the `Recipe` of a run's flags; steps: all steps of the training."""
+    """Return the `Recipe` of a run's flags. steps: the number of steps of the training."""
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"steps"}
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
 
 
 def make_train_step(experiment, weights, slots, averages, dtype, recipe):
-    """Return a function (images, masks, share, seed) -> loss that makes one step of training.
+    """Return a function (images, masks, share, seed) -> loss that performs one training step.
 
-    The step changes weights, slots (`optimizer.init_slots`) and averages
+    The step updates weights, slots (`optimizer.init_slots`) and averages
     (`optimizer.init_averages`, or an empty dict) in place.
 
     images: uint8 [B, H, W, 3]. masks: class ids uint8 [B, H, W]. share: float32, 1 on one
     device. seed: int64 [2], for the random choices of the forward pass, such as dropout.
-    The loss is a float32 scalar, the batch's mean before the step. dtype: of the
+    The loss is a float32 scalar: the batch's mean before the update. dtype: the dtype of
     activations; weights, loss and optimizer are float32. On one device, a smaller batch
-    does not trace the function again; on several, the first smaller one does.
+    does not retrace the function; on several devices, the first smaller batch does.
 
     On several replicas, each gets a part of the batch, and share is the number of its
     examples over the batch's. The gradients are summed, so they equal the gradients of the
@@ -84,18 +84,18 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
 
 def _loss(experiment, recipe, logits, masks):
-    """The loss of each example, float32 [B]: the experiment's, plus the Dice loss where the recipe has it."""
+    """Return the loss of each example, float32 [B]: the experiment's, plus Dice if the recipe has it."""
     loss = experiment.loss(logits, masks)
     return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
 
 
 def _replica_seed(seed, replica):
-    """Return a replica's seed: the step's for replica 0, for the others 2**40 apart, far from any step's."""
+    """Return the step's seed plus 2**40 times the replica's index, so that no two seeds are equal."""
     return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
 
 
 def _compiled(train_step, *, xla):
-    """A `tf.function` that runs the step on all replicas of the current strategy."""
+    """Return a `tf.function` that runs the step on all replicas of the current strategy."""
     strategy = tf.distribute.get_strategy()
     signature = [
         tf.TensorSpec([None, None, None, 3], tf.uint8),
@@ -105,7 +105,8 @@ def _compiled(train_step, *, xla):
     ]
 
     @tf.function(
-        autograph=False,  # no Python condition depends on a tensor; tracing takes half the time
+        # no Python condition depends on a tensor; without AutoGraph, tracing takes half the time
+        autograph=False,
         input_signature=signature if strategy.num_replicas_in_sync == 1 else None,
         reduce_retracing=True,
         jit_compile=xla or None,

@@ -9,7 +9,7 @@ from core.runtime.errors import InputError
 
 
 def writer(folder):
-    """Return a summary writer for `folder/tensorboard`. Raises InputError without the extra."""
+    """Return a summary writer for `folder/tensorboard`. Raises InputError if the extra is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs an extra: pip install -e '.[tensorboard]'.")
     return tf.summary.create_file_writer(str(folder / "tensorboard"))

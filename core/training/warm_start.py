@@ -7,15 +7,15 @@ from core.runtime.errors import InputError
 
 
 def load(weights, run_dir, name, *, logits):
-    """Assign the weights of a run; return a record of it as JSON values.
+    """Assign the weights of a run; return a record of their origin as JSON values.
 
     weights: name -> `tf.Variable` of the new network. run_dir: folder of a run of any experiment
-    with the same network. name: its checkpoint, "best" or "last"; averaged weights are taken if
+    with the same network. name: its checkpoint, "best" or "last"; averaged weights are used if
     the run has them. logits: number of logits per pixel of the new network.
 
-    A variable keeps its initial values if one of its axes has the size `logits` and the run's has
-    another size, because the runs' classes differ. Raises InputError that names the variables if
-    anything else differs.
+    A variable keeps its initial values if one of its axes has the size `logits` but another size in
+    the run, because the classes differ. Raises InputError that names the variables if anything else
+    differs.
     """
     path = Path(run_dir) / "checkpoints" / f"{name}.npz"
     arrays, state = checkpoint.load(path)
@@ -32,9 +32,9 @@ def load(weights, run_dir, name, *, logits):
 
 
 def _of_other_classes(weights, arrays, logits):
-    """Names of the variables whose shapes differ only in the number of classes.
+    """Return the names of the variables whose shapes differ only in the number of classes.
 
-    Raises InputError if they are all variables, or if the run's shapes imply several numbers.
+    Raises InputError if these are all variables, or if shapes imply different numbers of classes.
     """
     numbers = {}
     for name in weights.keys() & arrays.keys():
