@@ -7,7 +7,7 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # a machine with a usable NVIDIA GPU has one of them
+DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # a usable NVIDIA GPU has one
 
 
 def set_up(flags):
