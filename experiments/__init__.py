@@ -1,17 +1,17 @@
 """One script per article, and one per command that uses trained runs.
 
-`load` and `train` do from Python what the scripts do from the command line.
+`load` and `train` offer from Python what the scripts offer on the command line.
 """
 
 import importlib
 import pkgutil
 
-import core  # noqa: F401  before any script imports TensorFlow: core hides its start-up messages
+import core  # noqa: F401  must precede TensorFlow's import by any script: core hides its start-up messages
 from core.runtime.errors import InputError
 
 
 def article(name):
-    """Return the module of an experiment, which has `define_flags` and `experiment`, by its name.
+    """Return the module of an experiment by name; the module defines `define_flags` and `experiment`.
 
     Raises InputError if this package has no module of that name, or if the module is not an experiment.
     """
@@ -25,7 +25,7 @@ def article(name):
 def load(run_dir, checkpoint="best"):
     """Return the `core.inference.restore.Run` in a run folder: experiment, flags and trained weights.
 
-    checkpoint: "best" or "last". Raises InputError if the folder is not a run's.
+    checkpoint: "best" or "last". Raises InputError if the folder is not a run folder.
     """
     from core.inference import restore
     from core.runtime import cli
@@ -35,9 +35,10 @@ def load(run_dir, checkpoint="best"):
 
 
 def train(script, *arguments):
-    """Train an experiment, or continue it; return the exit code, 0 at the end of the run.
+    """Train an experiment, or continue its training; return the exit code, 0 if the training has ended.
 
-    script: its module, such as `experiments.cityscape_road`. arguments: flags as on the command line.
+    script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
+    command line.
     """
     from core.runtime import cli
     from core.training import loop

@@ -10,8 +10,8 @@ from pathlib import Path
 def commands(folder):
     """Return (experiments, others): two dicts of name -> first line of the script's docstring.
 
-    folder: of the scripts. A script with a function `experiment` is an experiment. A folder with a
-    `__main__.py` is a command as well. The scripts are parsed, not imported.
+    folder: the folder of the scripts. A script with a function `experiment` is an experiment. A folder
+    with a `__main__.py` is a command as well. The scripts are parsed, not imported.
     """
     experiments, others = {}, {}
     scripts = {path.stem: path for path in folder.glob("[!_]*.py")}
@@ -25,7 +25,7 @@ def commands(folder):
 
 
 def main():
-    """Print the list."""
+    """Print the list of experiments and commands."""
     experiments, others = commands(Path(__file__).parent)
     width = max(map(len, experiments | others)) + 2
     for title, kind in (("Experiments, trained by", experiments), ("Other commands, run by", others)):

@@ -2,7 +2,7 @@
 
 Article:  "Cityscape Image Segmentation With TensorFlow 2.0", Shubham Panchal, 2019,
           https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf
-Claim:    none in numbers.
+Claim:    the article reports no metric.
 Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling, one logit.
 Settings: Adam 1e-3, batches of 5, 25 epochs. The default --clip_norm=1 is ours: without clipping
           (--clip_norm=0, the article) training may diverge on the whole set.

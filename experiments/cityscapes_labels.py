@@ -1,7 +1,7 @@
 """Street scenes in 34 classes: a U-Net with batch normalisation on Cityscapes.
 
 Article:  "U-Net on Cityscapes", a blog post of 2021-02-19 signed Bend; no public address is known.
-Claim:    none that can be compared. Its text says 60 epochs, its own `fit` call runs 3.
+Claim:    no comparable metric. The article's text says 60 epochs, its `fit` call runs 3.
 Network:  core/models/labels_unet.py. Random 256x256 crops of 280x280 images.
 Settings: Adam 1e-3, batches of 32, 60 epochs, the best checkpoint is kept.
 Data:     leftImg8bit/ and gtFine/ as cityscapes-dataset.com publishes them, 2975 training and 500

@@ -3,12 +3,12 @@
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-Two runs: the difference of their metrics on the validation images after the last epoch, with a 95 %
-interval from a paired bootstrap over the images. The interval does not cover the choice of the seed:
-to learn whether an edit made a difference, train several seeds of each version and use --group.
---group: runs that differ in nothing but --seed are one group. Mean and standard deviation of each
-group, and for two groups the difference of the means with Welch's 95 % interval.
-Curves of all runs go to curves.png in --output_dir, if matplotlib is installed.
+For two runs, prints the difference of their metrics on the validation images after the last epoch,
+with a 95 % interval from a paired bootstrap over the images. The interval does not cover the choice of
+the seed: to learn whether an edit made a difference, train several seeds of each version and use --group.
+With --group, runs that differ only in --seed form a group. Prints the mean and standard deviation of
+each group and, for two groups, the difference of the means with Welch's 95 % interval.
+The curves of all runs are written to curves.png in --output_dir, if matplotlib is installed.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def run(flags, arguments):
 
 
 def draw(runs, output_dir):
-    """Write curves.png, or say that matplotlib is missing."""
+    """Write curves.png, or print that matplotlib is missing."""
     histories = {f"{run.label}: {run.folder.name}": run.history for run in runs}
     figure = render.compared_curves(histories, shown_metric(runs))
     if not figure:
@@ -62,7 +62,7 @@ def draw(runs, output_dir):
 
 
 def metric_rows(runs):
-    """Return metric -> its value in each run, as text: after the last epoch (in the best epoch)."""
+    """Return metric -> list of texts, one per run: its value after the last epoch (and in the best epoch)."""
     names = dict.fromkeys(name for run in runs for name in run.final if is_metric(name))
     return {
         name: [
@@ -73,13 +73,13 @@ def metric_rows(runs):
 
 
 def shown_metric(runs):
-    """Return the column that the right part of the curves shows: one that all runs have."""
+    """Return the metric column to draw beside the losses; all runs have it."""
     columns = f"val_{runs[0].experiment.best}", "val_accuracy", "val_loss"
     return next(column for column in columns if all(column in run.final for run in runs))
 
 
 def print_table(title, rows, runs):
-    """Print rows, name -> a text per run, with a column per run."""
+    """Print a table with a column per run. rows: name -> list of texts, one per run."""
     print(f"\n{title}" + ("" if rows else ": none"))
     if not rows:
         return
@@ -93,7 +93,7 @@ def print_table(title, rows, runs):
 
 
 def print_code(runs):
-    """Print the files in which the code of the other runs differs from the first run's."""
+    """Print the files whose code differs between the first run and the other runs."""
     lines = []
     for each in runs[1:]:
         missing = [run.label for run in (runs[0], each) if not run.code]
@@ -123,7 +123,7 @@ def print_difference(a, b, *, resamples):
 
 
 def print_groups(groups):
-    """Print mean and deviation of each group's metrics; for two groups also their difference."""
+    """Print mean and deviation of each group's metrics; for two groups also the difference of the means."""
     print("\ngroups: mean +- standard deviation over the seeds, after the last epoch")
     for number, group in enumerate(groups, 1):
         seeds = ", ".join(str(run.settings["seed"]) for run in group)
@@ -140,7 +140,7 @@ def print_groups(groups):
 
 
 def summary(sample):
-    """Return mean and standard deviation of a sample as text."""
+    """Format mean and standard deviation of a sample as text."""
     if not sample:
         return "-"
     deviation = f" +- {np.std(sample, ddof=1):.4f}" if len(sample) > 1 else ""
@@ -148,8 +148,8 @@ def summary(sample):
 
 
 def verdict(low, high):
-    """Return what a 95 % interval of a difference says, as text."""
-    if np.isnan(low) or np.isnan(high):  # a metric of some run is undefined
+    """Return what a 95 % interval says about a difference, as text."""
+    if np.isnan(low) or np.isnan(high):  # the metric is undefined in one of the runs
         return "undefined"
     return "differs" if low > 0 or high < 0 else "may be chance"
 

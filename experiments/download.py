@@ -2,8 +2,8 @@
 
 Run: python -m experiments.download NAME --data_dir=DIR
 
-Names that are downloaded:              oxford_pets (811 MB), cityscapes_pairs
-Names for which the steps are printed:  cityscapes_pairs_kaggle, cityscapes, dubai_aerial
+Downloaded:             oxford_pets (811 MB), cityscapes_pairs
+Only steps are printed:  cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 
 An existing folder is left unchanged. An interrupted download starts from the beginning.
 """
@@ -22,7 +22,7 @@ from absl import flags
 from core.runtime import cli, files
 from core.runtime.errors import InputError
 
-SILENCE_SECONDS = 60  # without a byte from the server, a download fails
+SILENCE_SECONDS = 60  # a download fails after this time without a byte from the server
 
 # Data set -> (URL, top folder in the archive, SHA-256 digest or None) of each archive.
 #
@@ -85,7 +85,7 @@ BY_HAND = {
 
 
 def define_flags(values):
-    """Define the only flag, --data_dir."""
+    """Define this command's only flag, --data_dir."""
     flags.DEFINE_string(
         "data_dir", None, "Folder for the data set; created if it is missing.", flag_values=values
     )
@@ -130,7 +130,7 @@ def _provide(url, folder, sha256):
 
 
 def _download(url, data_dir, sha256):
-    """Path of the downloaded file in data_dir; a file that is there already is used if its digest fits.
+    """Download a file into data_dir and return its path; an existing file is reused if its digest fits.
 
     Raises InputError if the download fails or the digest differs.
     """
@@ -138,7 +138,7 @@ def _download(url, data_dir, sha256):
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     if not sys.stdout.isatty():
-        tf.keras.utils.disable_interactive_logging()  # else the progress bar is a line per update
+        tf.keras.utils.disable_interactive_logging()  # otherwise the progress bar prints a line per update
     try:
         tf.keras.utils.get_file(
             archive.name,
@@ -162,13 +162,13 @@ def _download(url, data_dir, sha256):
 
 
 def _unpack(archive, folder):
-    """Unpack a tar archive and put its top folder at `folder`, completely or not at all.
+    """Unpack a tar archive and move its top folder to `folder`, completely or not at all.
 
-    Uses the "data" filter of tarfile (PEP 706): it refuses members and links outside of
-    the archive's folder, and devices. Raises InputError for a refused or damaged archive.
+    Uses tarfile's "data" filter (PEP 706), which refuses devices, and members and links that lead
+    outside of the archive's folder. Raises InputError for a refused or damaged archive.
     """
     partial = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left it
+    shutil.rmtree(partial, ignore_errors=True)  # left over if an earlier process was killed
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(partial, filter="data")

@@ -1,9 +1,9 @@
-"""Draw an experiment's network as an SVG diagram, from the graph that its forward pass makes.
+"""Draw an experiment's network as an SVG diagram, from the traced graph of its forward pass.
 
 Run: python -m experiments.draw_network --experiment=cityscape_road --output=road_unet.svg
 
-Each box is a feature map. Its width grows with the number of channels, which stands above it; its row shows
-the height and width in pixels. Everything is read from the graph, nothing about the network is typed here.
+Each box is a feature map. Its width grows with the number of channels, which is printed above the box;
+its row shows height and width in pixels. All facts are read from the graph.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection":
 
 @dataclasses.dataclass
 class Map:
-    """A feature map, and where it stands in the diagram, in pixels."""
+    """A feature map and its position in the diagram, in pixels."""
 
     kind: str  # how it was made
     side: tuple  # height and width
     channels: int
-    sources: list  # the maps it was made from
+    sources: list  # the maps from which this map is computed
     left: float = 0
     width: float = 0
     bottom: float = 0
@@ -38,8 +38,8 @@ class Map:
 def feature_maps(forward, weights, size):
     """Return the `Map`s of a forward pass for one image of size x size pixels, in the order of computation.
 
-    Convolutions, concatenations of different maps, pooling and up-sampling make maps; activations, biases and
-    normalisation belong to the map before them.
+    Convolutions, concatenations of different maps, pooling and up-sampling create maps; activations, biases
+    and normalisation belong to the map before them.
     """
     with lowering.disabled():
         function = tf.function(lambda images: forward(weights, images), autograph=False)
@@ -54,14 +54,15 @@ def feature_maps(forward, weights, size):
 
 
 def _kind(op):
-    """Return what to call the map that a graph op makes, or None for an op that makes no new map."""
+    """Return the kind of map that a graph op creates, or None for an op that creates no new map."""
     if op.type in ("Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative"):
         height, width = op.inputs[1].shape[:2]
         name = {"Conv2D": "", "Conv2DBackpropInput": "transposed ", "DepthwiseConv2dNative": "depthwise "}
         return f"{height}x{width} {name[op.type]}convolution"
     if op.type == "ConcatV2":
         *parts, _ = (each.name for each in op.inputs)
-        return "concatenation" if len(set(parts)) > 1 else None  # copies of one map are up-sampling
+        # a concatenation of copies of one map is up-sampling
+        return "concatenation" if len(set(parts)) > 1 else None
     return {
         "Placeholder": "input",
         "MaxPool": "max-pooling",
@@ -71,7 +72,7 @@ def _kind(op):
 
 
 def _sources(op, maps):
-    """Return the nearest earlier maps that an op's inputs come from."""
+    """Return the nearest earlier maps that an op's inputs are computed from."""
     found = []
     for tensor in op.inputs:
         nearest = [maps[tensor.op.name]] if tensor.op.name in maps else _sources(tensor.op, maps)
@@ -114,7 +115,7 @@ def svg(maps):
 
 
 def _arrow(source, each):
-    """Return the line from one map to the next; pooling, up-sampling and skips have a colour of their own."""
+    """Return the line from one map to the next; pooling, up-sampling and skips each have their own colour."""
     kind = source.kind if source.kind in ARROWS else None
     if kind:
         (source,) = source.sources
@@ -142,7 +143,7 @@ def define_flags(values):
 
 
 def run(flags):
-    """Write the diagram; returns 0. Raises InputError for an unknown experiment."""
+    """Write the diagram; return 0. Raises InputError for an unknown experiment."""
     script = article(flags.experiment)
     settings = cli.parse(script.define_flags)
     experiment = script.experiment(settings)

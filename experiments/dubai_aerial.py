@@ -91,13 +91,13 @@ def soft_jaccard(logits, masks):
 
 
 def soft_iou(logits, masks):
-    """Return the article's IoU coefficient, float32 [B]: `soft_jaccard` with sums over each example alone."""
+    """Return the article's IoU coefficient, float32 [B]: like `soft_jaccard`, but summed per example."""
     hit, union = _overlap(logits, masks, axis=[1, 2, 3])
     return (hit + 1) / (union + 1)
 
 
 def _overlap(logits, masks, *, axis):
-    """Return the soft intersection and union of prediction and truth, summed over the axes."""
+    """Return the soft intersection and union of prediction and truth, summed over the given axes."""
     truth, prediction = tf.one_hot(masks, logits.shape[-1]), tf.nn.softmax(logits)
     hit = tf.reduce_sum(truth * prediction, axis)
     return hit, tf.reduce_sum(truth, axis) + tf.reduce_sum(prediction, axis) - hit

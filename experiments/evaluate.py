@@ -1,9 +1,9 @@
-"""Compute all metrics of a trained run on its validation images or on others.
+"""Compute all metrics of a trained run on its validation images or on other images.
 
 Run: python -m experiments.evaluate --run_dir=runs/cityscape_road
      python -m experiments.evaluate --run_dir=runs/cityscape_road --split=all --data_dir=DIR
 
-Each evaluation writes to a folder of its own, runs/cityscape_road/evaluation/val_best for example:
+Each evaluation writes to a new folder, for example runs/cityscape_road/evaluation/val_best:
 figures.json with the metrics, data, split, checkpoint, code digest and date; confusion.csv and
 confusion.png; worst.png.
 """
@@ -18,7 +18,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags of the trained weights, the images and the results."""
+    """Define the flags that choose the trained weights, the images and the output folder."""
     restore.define_flags(values)
     flags.DEFINE_string(
         "data_dir",
@@ -51,7 +51,8 @@ def run(flags):
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
     for name, value in results.items():
-        if name not in ("classes", "evaluation") and "/" not in name:  # metrics of a class: in the table
+        # the table shows the metrics of single classes
+        if name not in ("classes", "evaluation") and "/" not in name:
             print(f"{name:<30}{value:8.4f}")
     print(f"{'':<30}{'IoU':>8}{'Dice':>10}{'precision':>11}{'recall':>8}{'pixels':>14}")
     for name, each in results["classes"].items():

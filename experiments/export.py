@@ -1,4 +1,4 @@
-"""Export a trained run as a SavedModel, which loads without this project.
+"""Export a trained run as a SavedModel, which can be loaded without this project.
 
 Run: python -m experiments.export --run_dir=runs/cityscape_road --output_dir=exported
 """
@@ -14,7 +14,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags of the trained weights, the folder and the form of the export."""
+    """Define the flags that choose the trained weights, the output folder and the form of the export."""
     restore.define_flags(values)
     flags.DEFINE_string(
         "output_dir", None, "Folder to make, with saved_model/ and model.json.", flag_values=values

@@ -27,14 +27,14 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import common_flags, loop, pretrained
 
-NETWORKS = {  # name -> (module, the multiple that heights and widths must be)
+NETWORKS = {  # name -> (module, the number that must divide height and width)
     "road_unet": (road_unet, 2**road_unet.DEPTH),
     "pets_unet": (pets_unet, 2**pets_unet.DEPTH),
     "dubai_unet": (dubai_unet, 2**dubai_unet.DEPTH),
     "labels_unet": (labels_unet, 2**labels_unet.DEPTH),
     "mobilenet_unet": (mobilenet_unet, 2 ** len(mobilenet_v2.TAP_CHANNELS)),
 }
-SIZE = 256  # side of the resized photos without --size and --patch_size
+SIZE = 256  # side of the resized photos if neither --size nor --patch_size is given
 
 
 def define_flags(values):
@@ -129,7 +129,7 @@ def _load_encoder(weights, network, source, side):
 
 
 def _run_classes(flags, is_begun):
-    """Return the `ClassList` of classes.txt in the run folder; a new run writes that file first."""
+    """Return the `ClassList` of classes.txt in the run folder; a new run writes this file first."""
     path = Path(flags.run_dir) / "classes.txt"
     if is_begun:
         return class_list.read(path)
@@ -142,7 +142,7 @@ def _run_classes(flags, is_begun):
 
 
 def _found_classes(flags):
-    """Return the `ClassList` of all mask values that are not ignored, and lines that count their pixels."""
+    """Return the `ClassList` of all mask values that are not ignored, and text lines with pixel counts."""
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)
     ignored = set(_ignored_values(flags, found.coloured))

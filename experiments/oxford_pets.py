@@ -3,7 +3,7 @@
 Article:  "Semantic Image Segmentation Using UNet", Lohit Kapoor,
           https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e,
           https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet
-Claim:    none in numbers.
+Claim:    the article reports no metric in its text.
 Network:  core/models/pets_unet.py. Input 128x128, 34 million parameters.
 Settings: Adam 1e-3, batches of 64, 10 epochs, as in the article's code.
 Data:     images/ and annotations/ as the University of Oxford publishes them, 3680 training and 3669

@@ -3,7 +3,7 @@
 Article:  "Image segmentation", the TensorFlow tutorial, 2019 and later,
           https://www.tensorflow.org/tutorials/images/segmentation
 Claim:    an accuracy of about 0.877 on the validation pixels after 20 epochs.
-Network:  core/models/mobilenet_unet.py. Input 128x128, encoder with ImageNet weights and not trained.
+Network:  core/models/mobilenet_unet.py. Input 128x128; the encoder has ImageNet weights and is frozen.
 Settings: Adam 1e-3, batches of 64, 20 epochs.
 Data:     images/ and annotations/ as the University of Oxford publishes them, 3680 training and 3669
           validation photos (python -m experiments.download oxford_pets); without --data_dir, 160

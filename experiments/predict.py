@@ -4,9 +4,9 @@ Run: python -m experiments.predict --run_dir=runs/cityscape_road photo.jpg folde
      python -m experiments.predict --run_dir=runs/dubai_aerial --tta=flip --tile=2048 city.tif
      python -m experiments.predict --run_dir=runs/oxford_pets --probabilities=npy --recursive photos
 
-For each photo NAME, the output folder gets NAME_labels.png (class ids: it looks black in a viewer),
+For each photo NAME, the output folder gets NAME_labels.png (class ids, which look black in a viewer),
 NAME_colours.png and NAME_overlay.png, and a line in shares.jsonl with the share of each class. A TIFF
-file with several pages gives NAME_page_001 and so on. Results of earlier calls stay.
+file with several pages gives NAME_page_001 and so on. Results of earlier calls are kept.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags of the trained weights, the images, the results and the computation."""
+    """Define the flags that choose the trained weights, the images, the results and the computation."""
     own = {"flag_values": values}
     restore.define_flags(values)
     flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", **own)

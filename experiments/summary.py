@@ -1,14 +1,14 @@
 """Print a network's operations: shapes, parameters, GFLOP, receptive fields and, with --time, their cost.
 
-All of it is read from the traced graph of the network as its code stands, so an edited op or
-model shows at once. A line is one call of a function of `core.ops` with the TensorFlow ops that
-follow it. GFLOP are 10^9 operations per image in prediction, a multiply-add counts as two. The
-receptive field is the side, in pixels, of the largest area of the image that one output depends
-on; a dash stands for no bound.
+Everything is read from the traced graph, so edits of an op or of a model are visible at once. A
+line is one call of a function of `core.ops` with the TensorFlow ops that follow it. GFLOP are
+10^9 operations per image in prediction; a multiply-add counts as two. The receptive field is
+the side, in pixels, of the largest area of the image that one output depends on; a dash means
+that it has no bound.
 
---time profiles training steps on this machine's CPU, with --lowering=off and with auto: for each
-line the milliseconds and the MiB that its ops allocate, in the forward and in the backward pass.
-A line that lowering merged into another costs nothing.
+--time profiles training steps on this machine's CPU, with --lowering=off and with auto. Each line
+then shows the milliseconds of its ops and the MiB that they allocate, in the forward and in the
+backward pass. A line that lowering merged into another one costs nothing.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -43,7 +43,7 @@ def define_flags(values):
 
 
 def run(flags):
-    """Print the summary; returns 0. Raises InputError if no experiment or run is named."""
+    """Print the summary; return 0. Raises InputError if no experiment or run is named."""
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)
     weights = experiment.init_weights(seed=own_flags.seed)
@@ -68,7 +68,7 @@ def run(flags):
 
 
 def _experiment(flags):
-    """The experiment that the flags name, and its own flags or the flags of its run."""
+    """Return the experiment that the flags name, and its own flags or the flags of its run."""
     if bool(flags.experiment) == bool(flags.run_dir):
         raise InputError("--experiment, --run_dir: give one of them, such as --experiment=cityscape_road.")
     if flags.time and tf.config.list_physical_devices("GPU"):
@@ -83,7 +83,7 @@ def _experiment(flags):
 
 
 def _side(experiment, own_flags):
-    """The side of an experiment's images in pixels: the size that they are resized to, or the patches'."""
+    """Return the side of an experiment's training images in pixels: of resized photos or of patches."""
     side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
     if not side:
         raise InputError("--size: give the side of the images; the experiment's flags do not say it.")
@@ -91,7 +91,7 @@ def _side(experiment, own_flags):
 
 
 def table(found, fields, parameters):
-    """The lines of text for a list of `Operation`s; fields: number of the call -> receptive field."""
+    """Format a list of `Operation`s as lines of text; fields: number of the call -> receptive field."""
     head = ("operation", "weights", "output", "parameters", "GFLOP", "receptive field")
     rows = [
         (
@@ -109,13 +109,13 @@ def table(found, fields, parameters):
 
 
 def _common_name(names):
-    """The names of an operation's variables, shortened to the layer's name if all share it."""
+    """Return the names of an operation's variables, or the layer's name if all belong to one layer."""
     layers = {name.rpartition("/")[0] for name in names}
     return layers.pop() if len(names) > 1 and len(layers) == 1 else ", ".join(names)
 
 
 def cost_table(found, costs):
-    """The lines of text for the costs of the `Operation`s of a training step, by mode of lowering."""
+    """Format the costs of a training step's `Operation`s as text, with a column per lowering mode."""
     columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
     titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
     top = ("", "", *[cell for title in titles for cell in (title, *[""] * (len(costs) - 1))])
@@ -136,7 +136,7 @@ def cost_table(found, costs):
 
 
 def _aligned(rows, *, left):
-    """Rows of cells as lines with aligned columns, the first `left` of them to the left."""
+    """Format rows of cells as lines with aligned columns; the first `left` columns are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

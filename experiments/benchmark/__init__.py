@@ -1,1 +1,1 @@
-"""The speed of each network beside the machine's limits and the same network in other frameworks."""
+"""Benchmarks: the speed of each network, of the same network in other frameworks, and of the machine."""

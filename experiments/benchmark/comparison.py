@@ -1,24 +1,24 @@
 """Compare the speed of an experiment's network with this machine's limits and with other frameworks.
 
 Each implementation is measured in a process of its own. The processes take turns (A B A B),
-and the fastest measurement of each implementation counts. Throughput is the median over
-steps whose results are waited for; the first step, which traces and compiles, is reported
-apart.
+and the fastest measurement of each implementation counts. Throughput is computed from the median
+duration of steps whose results are waited for. The first step, which traces and compiles, is
+reported separately.
 
 - This code reads generated images from the cache through its input pipeline. Work done once
-  per epoch is only in the mean step time. Prediction includes the choice of the classes.
-- Keras runs `fit` or `predict` over arrays in memory. The start of each call is only in the
-  mean step time.
+  per epoch affects only the mean step time. Prediction includes computing the class ids.
+- Keras runs `fit` or `predict` over arrays in memory. The start-up work of each call affects
+  only the mean step time.
 - PyTorch, eager or compiled by `torch.compile`, and OpenVINO run on one batch in memory.
   Prediction ends with the logits. OpenVINO only predicts. The first step of torch.compile
-  takes minutes unless its compilation cache on disk already has the network.
+  takes minutes unless its compilation cache on disk already contains the network.
 
-An implementation that kept fewer cores busy than another may have been slowed down by other
+An implementation with fewer busy cores than another one may have been slowed down by other
 programs.
 
 Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
-     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile \\
+     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile \
          --torch_python=/path/to/venv/bin/python
 """
 
@@ -39,7 +39,7 @@ from experiments import article
 from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
-PROGRAMS = {  # implementation -> the Python arguments of its measurement
+PROGRAMS = {  # implementation -> arguments for Python that start its measurement
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
     "keras": ["-m", "experiments.benchmark.keras_baselines"],
@@ -47,7 +47,7 @@ PROGRAMS = {  # implementation -> the Python arguments of its measurement
     "torch_compile": [str(FOLDER / "torch_baselines.py")],
     "openvino": [str(FOLDER / "openvino_baselines.py")],
 }
-PEERS = {  # baseline -> the packages that its Python must have besides NumPy
+PEERS = {  # baseline -> packages, in addition to NumPy, that its Python must have
     "keras": [],
     "torch": ["torch"],
     "torch_compile": ["torch"],
@@ -82,9 +82,9 @@ def define_flags(values):
 
 
 def run(flags):
-    """Measure and print the comparison; returns 0.
+    """Measure and print the comparison; return 0.
 
-    Raises InputError for flags that do not fit together and for a measurement that fails.
+    Raises InputError if flags contradict each other or a measurement fails.
     """
     if not flags.experiment:
         raise InputError("--experiment: name one, such as cityscape_road.")
@@ -109,7 +109,7 @@ def run(flags):
 
 
 def _peer_pythons(flags):
-    """Baseline -> Python interpreter, for the baselines of --peers whose packages are installed."""
+    """Return baseline -> Python interpreter, for the baselines of --peers whose packages are installed."""
     if flags.peers and flags.mode == "input":
         raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
     if "openvino" in flags.peers and flags.mode == "train":
@@ -137,7 +137,7 @@ def can_import(python, packages):
 
 
 def _settings(flags):
-    """The settings of every measurement, as JSON values. Fills the cache of images."""
+    """Return the settings of all measurements, as JSON values. Fills the cache of images."""
     module = article(flags.experiment)
     passed = ("batch_size", "precision", "lowering", "cache_dir")
     arguments = [f"--{name}={flags[name].value}" for name in passed]
@@ -158,7 +158,7 @@ def _settings(flags):
 
 
 def measure_in_process(name, settings, python):
-    """The metrics of one measurement of an implementation, made in a new process.
+    """Return the metrics of one measurement of an implementation, made in a new process.
 
     Raises InputError if the process fails.
     """

@@ -1,6 +1,6 @@
-"""The five networks in Keras, layer by layer as the articles' own listings, and their measurement.
+"""The five networks in Keras, written as in the articles' listings, and their measurement.
 
-The tests use them as references: equal outputs, gradients and numbers of parameters.
+The tests compare outputs, gradients and numbers of parameters with these networks.
 Each network maps images [B, H, W, 3] with values 0..255 to logits [B, H, W, channels].
 """
 
@@ -24,10 +24,10 @@ TAPS = (
 
 
 def measure(spec):
-    """Metrics of the steps of `fit` or `predict` over arrays in memory.
+    """Return the metrics of the steps of `fit` or `predict` over arrays in memory.
 
-    The start of each call, up to the end of its first step, is only in the mean step time,
-    like the start of an epoch of this code.
+    The first step of each call, with the start-up work of `fit` or `predict`, affects only the mean
+    step time; this project's own start-up work per epoch is counted in the same way.
     """
     keras.utils.set_random_seed(0)  # required by deterministic ops
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
@@ -65,7 +65,7 @@ def measure(spec):
 
 
 def road_unet(filters, channels):
-    """The network of `core.models.road_unet`."""
+    """Return the network of `core.models.road_unet`."""
 
     def conv(x, width, layer):
         return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
@@ -84,7 +84,7 @@ def road_unet(filters, channels):
 
 
 def pets_unet(filters, channels):
-    """The network of `core.models.pets_unet`."""
+    """Return the network of `core.models.pets_unet`."""
 
     def pair(x, width):
         for _ in range(2):
@@ -105,7 +105,7 @@ def pets_unet(filters, channels):
 
 
 def labels_unet(filters, channels):
-    """The network of `core.models.labels_unet`."""
+    """Return the network of `core.models.labels_unet`."""
 
     def pair(x, width):
         for _ in range(2):
@@ -125,7 +125,7 @@ def labels_unet(filters, channels):
 
 
 def dubai_unet(filters, channels):
-    """The network of `core.models.dubai_unet`."""
+    """Return the network of `core.models.dubai_unet`."""
 
     def pair(x, width, rate):
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
@@ -144,7 +144,7 @@ def dubai_unet(filters, channels):
 
 
 def mobilenet_unet(filters, channels):
-    """The network of `core.models.mobilenet_unet` with a frozen encoder."""
+    """Return the network of `core.models.mobilenet_unet` with a frozen encoder."""
     _, down = encoder()
     down.trainable = False
     inputs = keras.Input((None, None, 3))
@@ -158,7 +158,7 @@ def mobilenet_unet(filters, channels):
 
 
 def encoder(height=None, width=None):
-    """Keras' MobileNetV2 with random weights, and the model of its five skip connections."""
+    """Return Keras' MobileNetV2 with random weights, and a model of its five feature maps for the U-Net."""
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])
 

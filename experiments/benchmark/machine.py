@@ -1,4 +1,4 @@
-"""The limits of this machine that TensorFlow reaches: convolution FLOP/s and memory bandwidth."""
+"""Measure this machine's limits in TensorFlow: FLOP/s of convolutions and memory bandwidth."""
 
 import math
 
@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from experiments.benchmark import measurement
 
-# [B, H, W, C] of the timed 3x3 convolutions from C to C channels; sizes as in the U-Nets
+# shapes [B, H, W, C] of the timed 3x3 convolutions from C to C channels; sizes as in the U-Nets
 SIZES = ((16, 64, 64, 64), (16, 32, 32, 256), (8, 64, 64, 128))
-CALL_SECONDS = 0.1  # the intended duration of a call, which makes several convolutions on a fast device
-NUMBERS = 2**25  # float32, 128 MiB: larger than any cache
+CALL_SECONDS = 0.1  # approximate duration of a call; on a fast device a call contains several convolutions
+NUMBERS = 2**25  # number of float32 values: 128 MiB, larger than any cache
 
 
 def measure(spec):
-    """The fastest call of each kind: convolutions in GFLOP/s, memory traffic in GB/s."""
+    """Return the rate of the fastest call of each kind: convolutions in GFLOP/s, memory in GB/s."""
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
         "conv_gflops": max(convolution(size, dtype, seconds) for size in SIZES),
@@ -23,7 +23,7 @@ def measure(spec):
 
 
 def convolution(size, dtype, seconds):
-    """GFLOP/s (a multiply-add counts as two) of 3x3 convolutions on images of one size [B, H, W, C]."""
+    """Measure 3x3 convolutions on images [B, H, W, C]: GFLOP/s (a multiply-add counts as two)."""
     channels = size[-1]
     images = tf.cast(tf.random.normal(size), dtype)
     kernel = tf.random.normal([3, 3, channels, channels], stddev=(9 * channels) ** -0.5)
@@ -43,7 +43,7 @@ def convolution(size, dtype, seconds):
 
 
 def memory(seconds):
-    """GB/s read and written while one large array is added to another in place."""
+    """Measure the GB/s read and written while one large array is added to another in place."""
     total, term = tf.Variable(tf.zeros(NUMBERS)), tf.ones(NUMBERS)
 
     def add():

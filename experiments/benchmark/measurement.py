@@ -1,8 +1,8 @@
-"""One measurement of one implementation, in a process of its own.
+"""One measurement of one implementation, in a separate process.
 
 The process reads its settings as JSON from its only argument and prints its metrics as
-JSON. This module imports only the standard library, because the Python of a baseline
-need not have TensorFlow.
+JSON. This module imports only the standard library, because a baseline's Python may lack
+TensorFlow.
 """
 
 import json
@@ -21,7 +21,7 @@ def main(measure):
 
 
 def measure_steps(step, batch_size, seconds):
-    """Metrics of step(), a function that makes one step and waits for its result.
+    """Return the metrics of step(), a function that performs one step and waits for its result.
 
     The first step, which may trace and compile, is excluded from throughput.
     """
@@ -34,7 +34,7 @@ def measure_steps(step, batch_size, seconds):
 
 
 def metrics(batch_size, durations, cores, first_step_at):
-    """The metrics that every implementation reports.
+    """Return the metrics that every implementation reports.
 
     durations: seconds of each step; throughput uses their median. cores: the mean number
     of busy cores during these steps. first_step_at: the `time.time()` at which the first
@@ -51,7 +51,7 @@ def metrics(batch_size, durations, cores, first_step_at):
 
 
 def time_calls(call, seconds, least):
-    """Call until `seconds` have passed, at least `least` times: (durations, mean busy cores).
+    """Call until `seconds` have passed, at least `least` times; return (durations, mean busy cores).
 
     durations: seconds of each call.
     """
@@ -64,7 +64,7 @@ def time_calls(call, seconds, least):
 
 
 def peak_mib():
-    """The peak resident memory of this process, in MiB.
+    """Return the peak resident memory of this process, in MiB.
 
     On Linux, ru_maxrss is at least the parent process' value and can overstate; VmHWM does not.
     """

@@ -1,4 +1,4 @@
-"""Milliseconds and bytes of every operation of a training step, from TensorFlow's profiler."""
+"""Measure milliseconds and bytes of every operation of a training step with TensorFlow's profiler."""
 
 import collections
 import dataclasses
@@ -13,25 +13,25 @@ from experiments.benchmark import operations
 
 WARM_UP_STEPS = 2
 FORWARD, BACKWARD = PASSES = ("forward", "backward")
-REST = None  # the call number of ops that belong to no operation: the loss and accumulated gradients
+REST = None  # the call number of ops outside of all operations: the loss and the summation of gradients
 
 
 @dataclasses.dataclass
 class Cost:
-    """The milliseconds that an operation's ops ran in a step, and the bytes that they allocated."""
+    """The milliseconds that an operation's ops took in a step, and the bytes that they allocated."""
 
     milliseconds: float = 0.0
     allocated: float = 0.0
 
 
 def measure(experiment, weights, images, *, steps):
-    """The costs of training steps without the optimizer, and the rules of lowering that were applied.
+    """Return the costs of training steps without the optimizer, and the lowering rules that were applied.
 
     Returns (mode -> (one of PASSES, number of the call or REST) -> `Cost`, rule -> applications), with
-    the modes "off" and "auto" of lowering. images: float [B, H, W, 3] 0..255; their dtype is the
-    dtype of the pass. steps: how many are profiled in each mode, in turns; the least of each operation's
-    milliseconds counts. Ops that run at the same time share the cores, so the milliseconds may add up
-    to more than the step takes. Reads the times of ops on CPUs.
+    the lowering modes "off" and "auto". images: float [B, H, W, 3] 0..255; their dtype is the
+    dtype of the pass. steps: number of profiled steps per mode; the modes alternate, and the smallest
+    milliseconds of each operation are returned. Concurrent ops share the cores, so the sum of the
+    milliseconds may exceed the duration of a step. Only ops on CPUs are measured.
     """
     with lowering.disabled():
         traced = {"off": _training_step(experiment, weights, images)}
@@ -46,7 +46,7 @@ def measure(experiment, weights, images, *, steps):
 
 
 def _profile(step, owners):
-    """(one of PASSES, number of the call or REST) -> `Cost` of one step."""
+    """Return (one of PASSES, number of the call or REST) -> `Cost` of one step."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             step()
@@ -60,7 +60,7 @@ def _profile(step, owners):
 
 
 def _least(profiles):
-    """The least milliseconds and bytes of every operation in some profiles."""
+    """Return the smallest milliseconds and bytes of every operation over several profiles."""
     owners = {owner: None for costs in profiles for owner in costs}
     return collections.defaultdict(
         Cost,
@@ -75,7 +75,7 @@ def _least(profiles):
 
 
 def _training_step(experiment, weights, images):
-    """A function () -> None that makes a step and waits, and op name -> (one of PASSES, call number)."""
+    """Return a function () -> None that runs one step, and op name -> (one of PASSES, call number)."""
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
     seed = tf.constant([0, 0], tf.int64)
@@ -106,7 +106,7 @@ def _training_step(experiment, weights, images):
 
 
 def _owners(direction, graph_ops):
-    """Op name -> (direction, number of the call); an op of the model belongs to the call before it."""
+    """Return op name -> (direction, number of the call); a model's op belongs to the preceding call."""
     owners, current = {}, -1
     for op in graph_ops:
         index = operations.index_of(op.name)
@@ -116,7 +116,7 @@ def _owners(direction, graph_ops):
 
 
 def _owner(name, owners):
-    """(one of PASSES, call number or REST) of an op that ran; graph optimisation may have renamed it."""
+    """Return (one of PASSES, call number or REST) of an executed op, even if optimisation renamed it."""
     if name in owners:
         return owners[name]
     return (BACKWARD if "gradient_tape" in name else FORWARD), operations.index_of(name)

@@ -1,7 +1,7 @@
-"""The measurement of OpenVINO on CPUs: the PyTorch networks, converted and compiled to predict.
+"""Measure OpenVINO on CPUs: the PyTorch networks, converted and compiled for prediction.
 
-Run by its path: its Python needs OpenVINO and PyTorch, and of this project only the modules
-imported here.
+Run this file by its path. Its Python needs OpenVINO and PyTorch, but of this project only the
+modules imported here.
 """
 
 import measurement
@@ -13,7 +13,7 @@ PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
 def measure(spec):
-    """Metrics of synchronous predictions of one batch in memory.
+    """Return the metrics of synchronous predictions of one batch in memory.
 
     Raises ValueError if OpenVINO computes in another precision on this processor.
     """

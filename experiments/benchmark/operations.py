@@ -1,8 +1,8 @@
-"""The operations of a network, read from its traced graph.
+"""List the operations of a network from its traced graph.
 
 An operation is a call of a public function of `core.ops` together with the TensorFlow ops that
 follow it in the model, such as an activation or a concatenation. Ops before the first call,
-such as the scaling of the images, are an operation of their own.
+such as the scaling of the images, form an operation of their own.
 """
 
 import contextlib
@@ -16,8 +16,9 @@ import tensorflow as tf
 from core import ops
 from experiments.benchmark import flops
 
-SCOPE = "operation"  # the calls' name scopes: operation0, operation1, ...
-PASSIVE = ("Cast", "Identity", "StopGradient")  # TensorFlow ops that an operation's name leaves out
+SCOPE = "operation"  # prefix of the calls' name scopes: operation0, operation1, ...
+# types of TensorFlow ops that are omitted from an operation's name
+PASSIVE = ("Cast", "Identity", "StopGradient")
 
 
 @dataclasses.dataclass
@@ -25,8 +26,8 @@ class Operation:
     """One line of a summary.
 
     index: the number of the call of `core.ops`, from 0; -1 for the ops before the first call.
-    name: of the function called, and the types of the ops that follow; weights: names of the
-    variables it reads; parameters: their elements; output: its last tensor [B, H, W, C].
+    name: the called function and the types of the following ops; weights: names of the variables
+    that it reads; parameters: the number of their elements; output: its last tensor [B, H, W, C].
     """
 
     index: int
@@ -39,9 +40,9 @@ class Operation:
 
 @contextlib.contextmanager
 def scopes():
-    """A block in which each call of a public function of `core.ops` opens a name scope of its own.
+    """Context manager in which each call of a public function of `core.ops` opens its own name scope.
 
-    Yields the list of the names of the functions called so far. A call within a call opens none.
+    Yields the list of the names of the functions called so far. Nested calls open no scope.
     TensorFlow repeats the scope in the names of the ops that compute the gradient.
     """
     public = {
@@ -75,16 +76,16 @@ def scopes():
 
 
 def index_of(op_name):
-    """The number of the call that made an op, from the op's name; None for an op of the model."""
+    """Return the number of the call that made an op, from the op's name; None for an op of the model."""
     match = re.search(rf"{SCOPE}(\d+)", op_name)
     return int(match[1]) if match else None
 
 
 def by_call(images, logits):
-    """Number of the call -> the ops between images and logits that it made, in order of creation.
+    """Return number of the call -> its ops between images and logits, in order of creation.
 
     images, logits: symbolic tensors of a graph in which the forward pass was traced within `scopes`.
-    An op of the model belongs to the call before it.
+    An op of the model belongs to the preceding call.
     """
     needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
     for op in logits.graph.get_operations():  # in order of creation, so inputs come first
@@ -99,7 +100,7 @@ def by_call(images, logits):
 
 
 def of_network(forward, weights, shape, *, training=False):
-    """The list of `Operation`s of a forward pass for float32 images of a shape [B, H, W, 3].
+    """Return the list of `Operation`s of a forward pass for float32 images of a shape [B, H, W, 3].
 
     forward: as in `core.experiment.Experiment`; weights: name -> `tf.Variable`.
     """
@@ -132,7 +133,7 @@ def of_network(forward, weights, shape, *, training=False):
 
 
 def _variables(group, depending, variables):
-    """The names of the variables that ops read, directly or through ops that do not see the images."""
+    """Return the names of the variables that ops read, directly or through ops independent of the images."""
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:
         op = waiting.pop(0)

@@ -1,4 +1,4 @@
-"""The receptive field of every operation of a network, found by probing it with bright lines."""
+"""Find the receptive field of every operation of a network, by probing the network with bright lines."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,12 +11,12 @@ LARGEST_PROBE = 2048  # pixels along a side
 
 
 def sides(forward, weights):
-    """Number of the call -> the side of the receptive field of its output, in pixels of the image.
+    """Return number of the call -> side of the receptive field of its output, in pixels of the image.
 
-    A side is the larger of height and width. It is None if the receptive field has no bound below
-    about LARGEST_PROBE, and if the output is not a feature map. The network runs with the weights of
-    `tiling.probe_weights` on black images with one bright row or column, at each position within the
-    network's multiple. An output that differs from the output for a black image depends on that line.
+    A side is the larger of height and width. It is None if the receptive field is larger than
+    about LARGEST_PROBE, or if the output is not a feature map. The network runs with the weights of
+    `tiling.probe_weights` on black images with one bright row or column, at each position modulo the
+    network's `multiple`. An output that differs from the output for a black image depends on that line.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
@@ -33,7 +33,7 @@ def _larger(first, second):
 
 
 def _sides(forward, probe, multiple, length, axis):
-    """Number of the call -> side along an axis (1: height, 2: width), from images of that length."""
+    """Return number of the call -> side along an axis (1: height, 2: width), from images of this length."""
     bright = length // 2 + np.arange(multiple)  # one bright line per image; the last image has none
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
     images[np.arange(multiple), :, bright] = 1000
@@ -57,10 +57,10 @@ def _sides(forward, probe, multiple, length, axis):
 
 
 def _side(changed, bright, length):
-    """The side of the largest receptive field, or None if it may reach over the image's border.
+    """Return the side of the largest receptive field, or None if it may extend beyond the image's border.
 
     changed: bool [multiple, places]: the outputs along the axis that each bright line changes.
-    Outputs a multiple apart have receptive fields of the same size.
+    Outputs at a distance of `multiple` have receptive fields of the same size.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

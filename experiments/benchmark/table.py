@@ -1,4 +1,4 @@
-"""What the benchmark prints: the fastest measurement of each implementation, and ratios."""
+"""The output of the benchmark: the fastest measurement of each implementation, and ratios."""
 
 from core import lowering
 
@@ -15,11 +15,11 @@ COLUMNS = {  # heading -> metric and format
 
 
 def summarise(measurements):
-    """The metrics of a comparison as a dict of JSON values.
+    """Return the metrics of a comparison as a dict of JSON values.
 
     measurements: "machine", "ours" or a baseline -> list of the metrics of its measurements.
-    GFLOP are counted from the graph that this code runs; lowering makes them fewer than the
-    baselines' for some networks.
+    GFLOP are counted from this project's graph; for some networks, lowering makes them fewer than
+    the baselines' GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -44,7 +44,7 @@ def summarise(measurements):
 
 
 def _fastest(measurements):
-    """The columns of the fastest measurement, and the images per second of all as "turns"."""
+    """Return the metrics of the fastest measurement, and the images per second of all as "turns"."""
     fastest = max(measurements, key=lambda each: each["images_per_second"])
     return {
         **{metric: fastest[metric] for metric, _ in COLUMNS.values() if metric in fastest},
@@ -53,7 +53,7 @@ def _fastest(measurements):
 
 
 def render(metrics):
-    """The metrics of a comparison as lines of text."""
+    """Format the metrics of a comparison as lines of text."""
     lines = [
         "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),
         "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),

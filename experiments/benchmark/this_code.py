@@ -1,4 +1,4 @@
-"""The measurement of this code: an experiment's network, fed as training and evaluation feed it."""
+"""Measure this project's code: an experiment's network with the input pipeline of training or evaluation."""
 
 import dataclasses
 import importlib
@@ -16,15 +16,15 @@ from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 from experiments.benchmark import flops, measurement
 
-EPOCH = 64  # the least number of batches in an epoch
+EPOCH = 64  # the smallest number of batches in an epoch
 MODES = ("train", "infer", "input")
 
 
 def measure(spec):
-    """Metrics of a step of training, of prediction, or of the training input pipeline alone.
+    """Return the metrics of a step of training, of prediction, or of the training input pipeline alone.
 
     spec.module: the experiment's module; spec.flags: its arguments; spec.mode: one of MODES.
-    Adds to `measurement.metrics`: how often each rule of lowering was applied, GFLOP per image, the
+    Adds to `measurement.metrics`: how often each lowering rule was applied, GFLOP per image, the
     numbers of parameters [trained, all], the device's name and the versions.
     """
     module = importlib.import_module(spec.module)
@@ -51,7 +51,7 @@ def measure(spec):
 
 
 def _step(mode, experiment, weights, flags, examples):
-    """Two functions: one makes a step and waits for its result, one counts the GFLOP of a step."""
+    """Return two functions: one runs a step and waits for its result, one counts the GFLOP of a step."""
     if mode == "input":
         return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
@@ -72,7 +72,7 @@ def _step(mode, experiment, weights, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Yield batches (images, masks, share) without end, all of them full.
+    """Yield full batches (images, masks, share) without end.
 
     An epoch has at least `EPOCH` batches. Generated data sets are smaller than real ones, so
     an epoch repeats their images.

@@ -1,6 +1,6 @@
-"""The measurement of PyTorch, eager or compiled: channels last, autocast to bfloat16, Adam.
+"""Measure PyTorch, eager or compiled: channels last, autocast to bfloat16, Adam.
 
-Run by its path: its Python needs PyTorch, and of this project only the modules imported here.
+Run this file by its path. Its Python needs PyTorch, but of this project only the modules imported here.
 """
 
 import measurement
@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(spec):
-    """Metrics of steps on one batch in memory; spec.implementation: torch or torch_compile."""
+    """Return the metrics of steps on one batch in memory; spec.implementation: torch or torch_compile."""
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     model = model.to(DEVICE, memory_format=torch.channels_last).train(spec.mode == "train")
     network = torch.compile(model) if spec.implementation == "torch_compile" else model
@@ -44,7 +44,7 @@ def measure(spec):
 
 
 def cross_entropy(logits, masks):
-    """The mean cross-entropy over all pixels: of the sigmoid for one channel, else of the softmax."""
+    """Return the mean cross-entropy over all pixels, of the sigmoid (one channel) or of the softmax."""
     if logits.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(logits[:, 0], masks.float())
     return functional.cross_entropy(logits, masks)

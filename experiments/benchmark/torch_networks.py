@@ -1,6 +1,6 @@
 """The five networks in PyTorch. Each maps images [B, 3, H, W] to logits [B, channels, H, W].
 
-Baselines import this module by its path: their Python needs PyTorch, not TensorFlow.
+Baselines import this module by its path, because their Python has PyTorch but may lack TensorFlow.
 """
 
 import torch
@@ -12,14 +12,14 @@ RUNS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2),
 
 
 def parameter_counts(model):
-    """The numbers of parameters [trained, all]; moving averages are among all."""
+    """Return the numbers of parameters [trained, all]; all includes moving averages."""
     trained = [each for each in model.parameters() if each.requires_grad]
     stored = [*model.parameters(), *(each for each in model.buffers() if each.dim())]
     return [sum(each.numel() for each in part) for part in (trained, stored)]
 
 
 class Level(nn.Module):
-    """A level of a U-Net and all levels below: [B, I, H, W] -> [B, filters[0], H, W].
+    """One level of a U-Net with all coarser levels: [B, I, H, W] -> [B, filters[0], H, W].
 
     conv, up: functions made by `layers`. skip_drop: dropout rate after pooling and after
     a skip connection. pair_drop: dropout rates between two convolutions, in the encoder and
@@ -51,7 +51,7 @@ class Level(nn.Module):
 
 
 class MobileNetUNet(nn.Module):
-    """The U-Net on MobileNetV2. The encoder and its moving averages are frozen."""
+    """The U-Net with a MobileNetV2 encoder. The encoder and its moving averages are frozen."""
 
     def __init__(self, filters, channels):
         super().__init__()
@@ -105,7 +105,7 @@ class Block(nn.Module):
 
 
 def unet(conv, up, *, bias=True, **drop):
-    """A function (filters, channels) -> U-Net with these layers and a final 1x1 convolution."""
+    """Return a function (filters, channels) -> U-Net with these layers and a final 1x1 convolution."""
 
     def build(filters, channels):
         levels = Level(3, filters, conv=conv, up=up, **drop)
@@ -115,7 +115,7 @@ def unet(conv, up, *, bias=True, **drop):
 
 
 def layers(first, *others):
-    """A function (inside, width) -> layers: first(inside, width), then other(width) for each other."""
+    """Return a function (inside, width) -> layers: first(inside, width), then each other(width)."""
     return lambda inside, width: [first(inside, width), *(other(width) for other in others)]
 
 

@@ -1,1 +1,1 @@
-"""The published results: one CSV file of per-epoch metrics for each run, and the tables made from them."""
+"""The published results: a CSV file of per-epoch metrics for each run, and the tables made from them."""

@@ -5,7 +5,7 @@ Run: python -m experiments.results              prints both tables
      python -m experiments.results --curves=curves.png
      python -m experiments.results --add=RUN --name=GROUP_sSEED --settings=... --data=... --machine=...
 
-Each number has one source, the CSV files in experiments/results/; a test keeps README.md equal to them.
+All numbers come from the CSV files in experiments/results/; a test checks that README.md agrees.
 """
 
 import re
@@ -39,7 +39,10 @@ def define_flags(values):
 
 
 def run(flags):
-    """Do what the flags ask for; returns 0. Raises InputError for an unusable run folder or name."""
+    """Print or write the tables and curves, or add a run, as the flags say; return 0.
+
+    Raises InputError for an unusable run folder or name.
+    """
     if flags.add:
         add(flags)
     found = tables.groups()
@@ -55,7 +58,7 @@ def run(flags):
 
 
 def add(flags):
-    """Write the result file of the run folder --add."""
+    """Write the result file of the run folder given by --add."""
     if not re.fullmatch(rf"({'|'.join(tables.CHOOSES_BEST)})_\w+_s\d+", flags.name or ""):
         raise InputError(
             f"--name={flags.name}: begin with one of {', '.join(tables.CHOOSES_BEST)} and end with _s and the"
@@ -77,7 +80,7 @@ def add(flags):
 
 
 def put(path, table):
-    """Replace what stands between the markers <!-- results --> and <!-- end of results --> of a file."""
+    """Replace the text between <!-- results --> and <!-- end of results --> in a file."""
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- end of results -->")
@@ -87,7 +90,7 @@ def put(path, table):
 
 
 def draw_curves(found, path):
-    """Draw the metric that chooses the best epoch over the epochs, a panel for each experiment."""
+    """Draw, for each experiment, the metric that chooses the best epoch over the epochs."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

@@ -8,7 +8,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
 
-# Flags that decide nothing about a result, and what paths are called in the recorded command.
+# Flags that do not affect a result; and the names that replace paths in the recorded command.
 LEFT_OUT = ("run_dir", "cache_dir")
 NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 
@@ -16,7 +16,7 @@ NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 def command(flags_cfg):
     """Return the command of a run, with the flags that differ from the defaults, from the text of flags.cfg.
 
-    Paths are replaced by names such as DIR, because they mean nothing on another machine.
+    Paths are replaced by names such as DIR, because they have no meaning on another machine.
     """
     first, *lines = flags_cfg.splitlines()
     experiment = first.rpartition(".")[2]

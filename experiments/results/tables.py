@@ -1,9 +1,9 @@
-"""Read the result files and print them as Markdown tables.
+"""Read the result files and format them as Markdown tables.
 
 A result file, `GROUP_sSEED.csv`, begins with lines `# key: value` (command, settings, data, seed, machine,
 versions, commit, date, minutes), followed by the columns of the run's metrics.csv. Runs that differ only
 in the seed form a group; a table shows the mean and the sample standard deviation over its seeds.
-The tables leave out the folder early/, which holds small runs that later ones superseded.
+The tables leave out the folder early/, which contains small runs that were replaced by later ones.
 """
 
 import csv
@@ -19,9 +19,9 @@ FOLDER = Path(__file__).parent
 class Article:
     """A line of README's table.
 
-    link: title and author, in Markdown. column: of the result files. published: the article's own value.
-    groups, better: names of groups with the article's settings and with better ones; the first that has
-    files is shown.
+    link: title and author, in Markdown. column: the metric's column in the result files. published: the
+    article's own value. groups, better: names of groups with the article's settings, and with better ones;
+    the first group that has files is shown.
     """
 
     experiment: str
@@ -123,7 +123,7 @@ def read(path):
 
 
 def groups(folder=FOLDER):
-    """Return group name -> list of `Result`, one for each seed, both in order."""
+    """Return group name -> list of `Result`, one for each seed; groups and seeds are sorted."""
     found = {}
     for path in sorted(folder.glob("*.csv")):
         found.setdefault(re.sub(r"_s\d+$", "", path.stem), []).append(read(path))
@@ -131,7 +131,7 @@ def groups(folder=FOLDER):
 
 
 def articles_table(found):
-    """Return README's table: one figure of each article, its value there and ours after the last epoch."""
+    """Return README's table: for each article one metric, its published value and ours (last epoch)."""
     lines = [
         _row(
             "experiment",
@@ -172,9 +172,9 @@ def groups_table(found):
 
 
 def spread(results, column, epoch=lambda result: result.epochs[-1]):
-    """Return 'mean ± deviation' of a column over the runs; '' if a run lacks it.
+    """Return 'mean ± deviation' of a column over the runs; '' if a run lacks the column.
 
-    epoch: (result) -> the row to take, by default the last one.
+    epoch: a function (result) -> the row to use, by default the last one.
     """
     values = [epoch(result)[column] for result in results if column in epoch(result)]
     if len(values) < len(results):
@@ -185,7 +185,7 @@ def spread(results, column, epoch=lambda result: result.epochs[-1]):
 
 
 def _best(name, results):
-    """Return the spread of the metric that chooses the best epoch, at that epoch; '' without several rows."""
+    """Return the spread of the best metric over the runs, with its name; '' if a run has a single row."""
     column = CHOOSES_BEST[name.split("_")[0]]
     if any(len(result.epochs) < 2 for result in results):
         return ""
@@ -194,7 +194,7 @@ def _best(name, results):
 
 
 def _ours(results, column, data):
-    """Return 'value (N seeds, settings, data)', leaving out what the table's columns say already."""
+    """Return 'value (N seeds, settings, data)' without what the table's columns already say."""
     if not results:
         return ""
     header, seeds = results[0].header, len(results)
