@@ -43,6 +43,7 @@ class Examples:
     files:         the files found, without unreadable ones
     class_pixels:  int64 [256], number of pixels of each class id in masks
     photo_hashes:  int64 [M]: a hash of the pixels of each photo, equal for equal photos
+    warnings:      sentences about files that were left out, or are not as plain as they may seem
     """
 
     data_dir: Path
@@ -54,6 +55,7 @@ class Examples:
     files: list
     class_pixels: np.ndarray
     photo_hashes: np.ndarray
+    warnings: list = dataclasses.field(default_factory=list)
 
     def __len__(self):
         return len(self.rows)
@@ -103,7 +105,7 @@ def generated(dataset, cache_dir):
     return folder
 
 
-def load_split(dataset, flags, split):
+def load_split(dataset, flags, split, *, said=()):
     """Call `prepare` with arguments taken from the flags that all experiments share."""
     return prepare(
         dataset,
@@ -112,10 +114,11 @@ def load_split(dataset, flags, split):
         Path(flags.cache_dir),
         limit=flags.limit,
         bad_share=flags.skip_bad_images and flags.max_bad_share,
+        said=said,
     )
 
 
-def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
+def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said=()):
     """Return the `Examples` of a split, decoded now or taken from the cache.
 
     data_dir: a folder that `dataset.find` understands, or None for generated files.
@@ -123,6 +126,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
     limit: if above 0, only the first `limit` files are used.
     bad_share: the share of files, below 1, that may be unreadable; they are left out with a
     warning each. Raises InputError that names the first unreadable file if there are more.
+    said: warnings that are not printed again, those of the other split, which may have the same files.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -134,10 +138,11 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
                 _decode(dataset, files, split, folder, bad_share)
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
-    for sentence in index.bad:
-        print(f"warning: left out: {sentence}")
-    for line in remarks.summary([*found_remarks, *index.remarks]):
-        print(f"warning: {line}")
+    left_out = [f"left out: {sentence}" for sentence in index.bad]
+    warnings = [*left_out, *remarks.summary([*found_remarks, *index.remarks])]
+    for line in warnings:
+        if line not in said:
+            print(f"warning: {line}")
     files = [each for each, count in zip(files, index.examples) if count]
     owner = np.repeat(np.arange(len(files)), [count for count in index.examples if count])
     return Examples(
@@ -150,6 +155,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0):
         files=files,
         class_pixels=np.array(index.class_pixels, np.int64),
         photo_hashes=np.array(index.photo_hashes, np.int64),
+        warnings=warnings,
     )
 
 

@@ -68,7 +68,8 @@ def load_images(dataset, flags, folder, state):
     if state.image_files not in ([], files):
         place = flags.data_dir or "the generated data set"
         raise _other_images(folder, state, f"{place} has other files ({files[0][0]} and {files[1][0]})")
-    train, val = (cache.load_split(dataset, flags, split) for split in ("train", "val"))
+    train = cache.load_split(dataset, flags, "train")
+    val = cache.load_split(dataset, flags, "val", said=train.warnings)
     checksums = [train.checksum, val.checksum]
     distribution.check_alike([state.epoch, state.step, *checksums])
     if state.data not in ([], checksums):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data import cache, cityscapes_pairs, read_ahead
+from core.data import cache, cityscapes_pairs, read_ahead, remarks
 from core.runtime.errors import InputError
 
 
@@ -282,6 +282,17 @@ def test_a_cache_is_read_where_the_file_system_has_no_shared_mappings(pairs, tmp
     examples = cache.prepare(road(), pairs, "train", tmp_path / "cache")
     np.testing.assert_array_equal(examples.images, expected.images)
     np.testing.assert_array_equal(examples.masks, expected.masks)
+
+
+def test_a_warning_about_files_of_both_splits_is_printed_once(pairs, tmp_path, capsys):
+    def read(files, split):
+        remarks.add("turned", "files are turned")
+        return road().read(files, split)
+
+    both = dataclasses.replace(road(), read=read, find=lambda folder, split: road().find(folder, "val"))
+    train = cache.prepare(both, pairs, "train", tmp_path / "cache")
+    cache.prepare(both, pairs, "val", tmp_path / "cache", said=train.warnings)
+    assert capsys.readouterr().out.count("warning: files are turned (3 files like this one)") == 1
 
 
 def read_repeated(files, split, times=1):
