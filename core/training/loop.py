@@ -271,7 +271,7 @@ class Training:
         }
 
     def draw(self, row):
-        """Write an epoch's row to TensorBoard, and the picture of its predictions.
+        """Write the picture of an epoch's predictions, and its row to TensorBoard.
 
         A failure only causes a warning, because the epoch is saved already.
         """
@@ -279,9 +279,9 @@ class Training:
         with warn_on_failure(f"the picture {path}"):
             shown = self.val.rows[np.unique(np.linspace(0, len(self.val) - 1, PICTURES).astype(int))]
             panel = render.examples_panel(self.val, shown, self.predict, self.experiment.palette)
+            run_folder.write_picture(path, panel)
             if self.writer:
                 tensorboard.write(self.writer, row, panel)
-            run_folder.write_picture(path, panel)
 
     def picture_path(self, epoch):
         return self.folder / "predictions" / f"epoch_{epoch:03}.png"

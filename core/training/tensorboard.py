@@ -5,14 +5,18 @@ import importlib.util
 import numpy as np
 import tensorflow as tf
 
-from core.runtime.errors import InputError
+from core.runtime.errors import InputError, warn_on_failure
 
 
 def writer(folder):
-    """Return a summary writer for `folder/tensorboard`. Raises InputError if the extra is not installed."""
+    """Return a summary writer for `folder/tensorboard`, or None, with a warning, if it cannot be made.
+
+    Raises InputError if the extra is not installed.
+    """
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard needs an extra: pip install -e '.[tensorboard]'.")
-    return tf.summary.create_file_writer(str(folder / "tensorboard"))
+    with warn_on_failure(f"the TensorBoard files in {folder / 'tensorboard'}"):
+        return tf.summary.create_file_writer(str(folder / "tensorboard"))
 
 
 def write(writer, row, panel):

@@ -214,6 +214,13 @@ def test_a_picture_that_fails_is_a_warning_and_costs_no_epoch(
     assert column(tmp_path / "run", "epoch") == ["1"] and (tmp_path / "run/summary.json").exists()
 
 
+def test_tensorboard_files_that_cannot_be_made_are_a_warning(start, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").touch()
+    assert start("run", "--epochs=1", "--tensorboard") == 0
+    assert "the TensorBoard files in" in capsys.readouterr().out
+
+
 def test_a_run_can_be_trained_in_a_thread(start):
     """Python lets only the main thread handle signals; Streamlit and some notebooks train in another."""
     with ThreadPoolExecutor() as pool:
