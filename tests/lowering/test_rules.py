@@ -100,6 +100,17 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
         assert off <= (1e-5 * scale if dtype == tf.float32 else 4 * allowed + 0.02 * scale)
 
 
+def test_winograd_keeps_rows_beside_a_bright_row_in_float32():
+    """Rounding errors are relative to the largest of six rows; here one row is 100 times larger."""
+    x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
+    x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
+    found = winograd.winograd_conv2d(tf.constant(x), tf.constant(kernel)).numpy()
+    exact = tf.nn.conv2d(tf.cast(x, tf.float64), tf.cast(kernel, tf.float64), 1, "SAME").numpy()
+    beside = np.abs(np.arange(24) - 11) > 1  # rows whose exact values do not depend on the bright row
+    error, deviation = np.abs(found - exact)[:, beside], exact[:, beside].std()
+    assert error.max() < 5e-4 * deviation
+
+
 def test_a_depthwise_convolution_takes_the_frozen_normalisation_after_it():
     given = [random(2, 5, 7, 4)], [random(3, 3, 4, 1, seed=1), *NORM]
     found, rules = traced(normalised(ops.depthwise_conv2d), *given)
