@@ -52,8 +52,8 @@ def define_flags(values):
     flags.DEFINE_bool(
         "clean_labels",
         False,
-        "Remove the noise of JPEG from the masks: smooth them at full size, then resize by majority. This"
-        " changes the training and the validation masks, which are then closer to the official labels.",
+        "Remove JPEG noise from the masks: smooth them at full size, then resize by majority. Both"
+        " training and validation masks change and become closer to the official labels.",
         flag_values=values,
     )
     flags.register_validator(

@@ -28,7 +28,9 @@ def define_flags(values):
     """Define the flags of this command."""
     flags.DEFINE_bool("group", False, "Group runs that differ only in --seed.", flag_values=values)
     flags.DEFINE_string("output_dir", "comparison", "Folder for curves.png.", flag_values=values)
-    flags.DEFINE_integer("resamples", 2000, "Resamples of the bootstrap.", 100, 10**6, flag_values=values)
+    flags.DEFINE_integer(
+        "resamples", 2000, "Number of resamples of the bootstrap.", 100, 10**6, flag_values=values
+    )
 
 
 def run(flags, arguments):
@@ -117,8 +119,8 @@ def print_difference(a, b, *, resamples):
     for name, (difference, low, high) in differences.items():
         print(f"  {name:<14}{difference:+.4f}  [{low:+.4f}, {high:+.4f}]  {verdict(low, high)}")
     print(
-        "  The interval covers the choice of images. Another seed alone also makes two runs differ; to\n"
-        "  learn whether flags or code did, train several seeds of each and compare them with --group."
+        "  The interval covers the choice of images. A different seed alone also changes the metrics; to\n"
+        "  learn whether flags or code changed them, train several seeds of each version and use --group."
     )
 
 

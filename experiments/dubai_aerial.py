@@ -52,7 +52,7 @@ def define_flags(values):
         "split_by",
         "patch",
         ["patch", "image"],
-        "Validate on a tenth of the patches (the article), or on all patches of a tenth of the photos.",
+        "Validate on a tenth of all patches (as in the article), or on all patches of a tenth of the photos.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -66,8 +66,8 @@ def define_flags(values):
     flags.DEFINE_integer(
         "colour_tolerance",
         0,
-        "Largest channel difference between a mask pixel and the colour of its class; above 0 for masks"
-        " whose colours went through JPEG compression.",
+        "Largest channel difference between a mask pixel and the colour of its class; use a value above 0"
+        " for masks that were JPEG-compressed.",
         lower_bound=0,
         upper_bound=255,
         flag_values=values,
@@ -75,7 +75,7 @@ def define_flags(values):
     flags.register_validator(
         "patch_size",
         lambda size: size % MULTIPLE == 0,
-        f"must be a multiple of {MULTIPLE}, because the network halves it at each level",
+        f"must be a multiple of {MULTIPLE}, because the network halves the side at each level",
         flag_values=values,
     )
 

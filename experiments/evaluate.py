@@ -23,24 +23,28 @@ def define_flags(values):
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of the data set; without it, the run's. The run's own split is found again in it, also if"
-        " the files have moved.",
+        "Folder of the data set; by default that of the run. The run's own splits are found in it by pixel"
+        " content, even if files have moved.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "split",
         "val",
         ["val", "train", "all"],
-        "Images to evaluate; all: every image of the data set, for data that the run has not seen.",
+        "Which images to evaluate. all: every image of the data set, for data that the run has not seen.",
         flag_values=values,
     )
     flags.DEFINE_integer(
-        "batch_size", None, "Images per batch; without it, the training's.", lower_bound=1, flag_values=values
+        "batch_size",
+        None,
+        "Images per batch; by default as in the training.",
+        lower_bound=1,
+        flag_values=values,
     )
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Folder for the results; without it, a new one in evaluation/ in the run folder.",
+        "Folder for the results; by default a new folder in evaluation/ in the run folder.",
         flag_values=values,
     )
 

@@ -17,14 +17,14 @@ def define_flags(values):
     """Define the flags that choose the trained weights, the output folder and the form of the export."""
     restore.define_flags(values)
     flags.DEFINE_string(
-        "output_dir", None, "Folder to make, with saved_model/ and model.json.", flag_values=values
+        "output_dir", None, "Folder to create, with saved_model/ and model.json.", flag_values=values
     )
     flags.DEFINE_enum(
         "scaling",
         "train",
         export.SCALINGS,
-        "train: the model scales images as the training did and its logits back, like predict; none: it"
-        " takes images at their own size. A run that trained on parts of photos has no scaling.",
+        "train: the model scales images to the training size and its logits back, like predict; none: it"
+        " processes images at their own size. Runs trained on patches have no scaling.",
         flag_values=values,
     )
     flags.DEFINE_bool("tflite", False, "Write model.tflite too.", flag_values=values)
@@ -33,7 +33,7 @@ def define_flags(values):
 def run(flags):
     """Export; return 0. Raises InputError without --output_dir, and if that folder is not empty."""
     if not flags.output_dir:
-        raise InputError("--output_dir: name the folder to make.")
+        raise InputError("--output_dir: name the folder to create.")
     output_dir = Path(flags.output_dir)
     logging.set_verbosity(logging.WARNING)  # hides TensorFlow's remarks on saving
     export.save(restore.restore(flags, article), output_dir, scale=flags.scaling, tflite=flags.tflite)

@@ -46,17 +46,17 @@ def define_flags(values):
     flags.DEFINE_integer("size", None, size, 1, 2**14, **own)
     patch_size = "Height and width, in pixels, of patches that photos are cut into, instead of --size."
     flags.DEFINE_integer("patch_size", None, patch_size, 1, 2**14, **own)
-    classes = "File with a line NAME: ID or NAME: COLOUR for each class; without it, all mask values."
+    classes = "File with a line NAME: ID or NAME: COLOUR per class; by default, every mask value is a class."
     flags.DEFINE_string("classes", None, classes, **own)
     ignore = "Mask id or colour of pixels to leave out of loss, metrics and pictures; repeatable."
     flags.DEFINE_multi_string("ignore", [], ignore, **own)
     tolerance = "Largest channel difference between a mask pixel and the colour of its class."
     flags.DEFINE_integer("colour_tolerance", 0, tolerance, 0, 255, **own)
-    weights = "Factors of the classes in the loss: none, balanced (inverse to their pixels), or a file."
+    weights = "Weights of the classes in the loss: none, balanced (inverse to pixel counts), or a file."
     flags.DEFINE_string("class_weights", "none", weights, **own)
-    share = "Share of the photos that validate, if neither lists nor folders define the splits."
+    share = "Share of the photos used for validation, if neither lists nor folders define the splits."
     flags.DEFINE_float("val_share", 0.2, share, 0.001, 0.999, **own)
-    seed = "Decides which photos those are."
+    seed = "Seed of the random choice of these validation photos."
     flags.DEFINE_integer("split_seed", 42, seed, 0, 2**32 - 1, **own)
     encoder = "For mobilenet_unet: imagenet, none, or the path of a Keras weights file."
     flags.DEFINE_string("encoder_weights", "imagenet", encoder, **own)
@@ -148,7 +148,9 @@ def _found_classes(flags):
     ignored = set(_ignored_values(flags, found.coloured))
     kept = [index for index, (value,) in enumerate(found.values) if value not in ignored]
     if len(kept) < 2:
-        raise InputError(f"--ignore: it leaves {len(kept)} of the values in the masks; leave at least 2.")
+        raise InputError(
+            f"--ignore: only {len(kept)} of the values in the masks would be left; at least 2 are needed."
+        )
     names, values = (tuple(part[index] for index in kept) for part in (found.names, found.values))
     lines = [
         f"{name}: {counts[value]:,} pixels, {counts[value] / counts.total():.2%}"
@@ -167,7 +169,7 @@ def _ignored_values(flags, coloured):
             raise InputError(f"--ignore={text}: {error}.") from None
         if is_colour != coloured:
             kind = "a colour such as 128,64,128" if coloured else "an id such as 255"
-            raise InputError(f"--ignore={text}: give {kind}, as the classes have.")
+            raise InputError(f"--ignore={text}: give {kind}, because the classes have {kind}.")
         yield value
 
 

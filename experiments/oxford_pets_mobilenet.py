@@ -49,7 +49,7 @@ def define_flags(values):
     flags.DEFINE_bool(
         "train_encoder",
         False,
-        "Train the encoder too, with its batch normalisation.",
+        "Train the encoder too, including its batch normalisation.",
         flag_values=values,
     )
 

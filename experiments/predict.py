@@ -25,29 +25,33 @@ def define_flags(values):
     flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", **own)
     flags.DEFINE_bool("recursive", False, "Search the subfolders of the given folders too.", **own)
     size = (
-        "train: scale a photo as the training did, and the logits back to the photo's size; native: the"
-        " photo's own size. A run that trained on parts of photos uses the own size with both."
+        "train: scale a photo to the training size, and the logits back to the photo's size; native:"
+        " process it at its own size. Runs trained on patches always use the photo's own size."
     )
     flags.DEFINE_enum("size", "train", ["train", "native"], size, **own)
     tile = (
-        "Side in pixels of the tiles that larger photos are processed in at their own size; memory grows"
-        " with its square."
+        "Tile side in pixels for larger photos that are processed at their own size; memory grows with its"
+        " square."
     )
     flags.DEFINE_integer("tile", 1024, tile, 1, **own)
     flip = "flip: average the logits of the photo and of its mirror image."
     flags.DEFINE_enum("tta", None, ["flip"], flip, **own)
     probabilities = (
         "npy: write NAME_probabilities.npy too, float16 [height, width, classes]; png: write"
-        " NAME_probability_0.png and so on, one for each class id, 16-bit greyscale, 65535 is 1."
+        " NAME_probability_0.png and so on, one for each class id, 16-bit greyscale, 65535 for probability"
+        " 1."
     )
     flags.DEFINE_enum("probabilities", "none", ["none", *probability_files.FORMATS], probabilities, **own)
-    threshold = "For two classes: a pixel is of class 1 if its probability is above this; without it, 0.5."
+    threshold = (
+        "For two classes: a pixel is of class 1 if the probability of class 1 is above this value; default"
+        " 0.5."
+    )
     flags.DEFINE_float("threshold", None, threshold, **own)
     between = "must be a number between 0 and 1"
     flags.register_validator("threshold", lambda value: value is None or 0 < value < 1, between, **own)
     white = (
-        "White in photos with more than 8 bits per sample, such as 4095; 0: detected. Without it, as in"
-        " the training."
+        "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected. By"
+        " default as in the training."
     )
     flags.DEFINE_integer("white_level", None, white, 0, 2**31 - 1, **own)
 

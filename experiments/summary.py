@@ -32,13 +32,17 @@ from experiments.benchmark import op_times, operations, receptive_fields
 def define_flags(values):
     """Define the flags of the command."""
     own = {"flag_values": values}
-    precision = "Dtype of activations with --time; default: the experiment's or the run's."
+    precision = "Dtype of activations with --time; by default as in the experiment or run."
     flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
     flags.DEFINE_string("run_dir", None, "Folder of a run, instead of --experiment.", **own)
-    flags.DEFINE_integer("size", None, "Side of the images; default: the experiment's.", 1, 2**14, **own)
-    flags.DEFINE_bool("time", False, "Measure the cost of every line in training steps.", **own)
-    flags.DEFINE_integer("batch_size", 16, "Images per step with --time.", 1, **own)
-    flags.DEFINE_integer("steps", 5, "Profiled steps with --time.", 1, **own)
+    flags.DEFINE_integer(
+        "size", None, "Side of the images in pixels; by default as in the experiment.", 1, 2**14, **own
+    )
+    flags.DEFINE_bool(
+        "time", False, "Measure the time and memory of every operation in training steps.", **own
+    )
+    flags.DEFINE_integer("batch_size", 16, "With --time: number of images per step.", 1, **own)
+    flags.DEFINE_integer("steps", 5, "With --time: number of profiled steps.", 1, **own)
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], precision, **own)
 
 
@@ -86,7 +90,7 @@ def _side(experiment, own_flags):
     """Return the side of an experiment's training images in pixels: of resized photos or of patches."""
     side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
     if not side:
-        raise InputError("--size: give the side of the images; the experiment's flags do not say it.")
+        raise InputError("--size: give the side of the images, which the experiment's flags do not define.")
     return side
 
 

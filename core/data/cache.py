@@ -291,9 +291,9 @@ def _check_arrays(photos, masks, size, path):
     shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
     if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:
         raise InputError(
-            f"{path}: the reader made {photos.dtype} {list(photos.shape)} and {masks.dtype}"
-            f" {list(masks.shape)} of it; it must return uint8 [K, H, W, 3] and [K, H, W], with the same"
-            " height and width for all files."
+            f"{path}: the reader returned {photos.dtype} {list(photos.shape)} and {masks.dtype}"
+            f" {list(masks.shape)}; it must return uint8 [K, H, W, 3] and [K, H, W], with the same height"
+            " and width for all files."
         )
 
 
@@ -312,6 +312,6 @@ def _mention_other_caches(dataset, folder):
     if len(others) > 1:  # the first other cache may hold the other split of the same data
         size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
         print(
-            f"{folder.parent} holds {len(others)} more decoded copies of {dataset.name}, {size:,.0f} MiB,"
-            " from other files, settings or readers; delete the folders that no run needs any more"
+            f"{folder.parent} holds {len(others)} more caches of {dataset.name}, {size:,.0f} MiB, made from"
+            " other files, settings or readers; delete those that no run needs any more"
         )

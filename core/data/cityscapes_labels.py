@@ -98,7 +98,7 @@ def find(data_dir, split):
                 raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
             ids = find_by_stem(subfolder(labels, city.name), f"{scene}_gtFine_labelIds", ".png")
             if not ids.is_file():
-                raise InputError(f"{ids}: missing, but {photo} is there; unpack gtFine too.")
+                raise InputError(f"{ids}: missing, but {photo} exists; unpack gtFine too.")
             found.append((photo, ids))
     if not found:
         raise InputError(f"{photos}: no CITY/*.png in it; --data_dir must hold leftImg8bit/ and gtFine/.")

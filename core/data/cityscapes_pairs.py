@@ -75,8 +75,8 @@ def split_pair(path, white_level=0):
     pair = read_rgb(path, white_level=white_level)
     if pair.width != 2 * pair.height:
         raise InputError(
-            f"{path}: {pair.width}x{pair.height} is not a pair, photo left and colours right,"
-            " twice as wide as high; remove or replace the file."
+            f"{path}: {pair.width}x{pair.height} is not twice as wide as high, as a pair (photo left, class"
+            " colours right) must be; remove or replace the file."
         )
     half = pair.height
     return ImageOps.crop(pair, (0, 0, half, 0)), ImageOps.crop(pair, (half, 0, 0, 0))

@@ -52,7 +52,9 @@ def parse_value(text):
     if text.startswith("#"):
         return int(text[1:], 16), True
     if re.fullmatch(VALUE, text) is None or max(numbers) > (255 if len(numbers) == 3 else MAX_ID):
-        raise ValueError("the value is not an id from 0 to 65535, nor a colour such as 128,64,128 or #804080")
+        raise ValueError(
+            "the value is neither an id from 0 to 65535 nor a colour such as 128,64,128 or #804080"
+        )
     return (int(colours.pack(numbers)), True) if len(numbers) == 3 else (numbers[0], False)
 
 
@@ -68,7 +70,7 @@ def read(path):
         found = LINE.fullmatch(line)
         try:
             if not found:
-                raise ValueError("it must be NAME: VALUE, with an id or a colour")
+                raise ValueError("it must have the form NAME: VALUE, with an id or a colour as the value")
             value, coloured = parse_value(found["value"])
             if any(value in others for others in values.values()):
                 raise ValueError(f"another line has the value {found['value']} too")

@@ -150,16 +150,16 @@ def _check(pixels, files, patch_size, colour_tolerance):
     frequent = colours.most_frequent(others)
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
-            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the"
-            f" most frequent are {frequent or 'all unlabeled'}: correct the masks, their colours must be"
-            f" {COLOURS}."
+            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the most"
+            f" frequent are {frequent or 'all unlabeled'}: correct the masks; the colours of the classes"
+            f" are {COLOURS}."
         )
     _refuse_near_colours(others, pixels.sum(), files)
     if others:
         share = others.total() / pixels.sum()
         print(
-            f"{others.total():,} of {pixels.sum():,} mask pixels ({share:.2%}) have no class's colour and"
-            f" count as unlabeled: {frequent}"
+            f"{others.total():,} of {pixels.sum():,} mask pixels ({share:.2%}) have a colour of no class"
+            f" and count as unlabeled: {frequent}"
         )
 
 
@@ -182,7 +182,7 @@ def _refuse_near_colours(others, total, files):
     if near.total() > NEAR_SHARE * total:
         shown = ", ".join(text for text, _ in near.most_common(3))
         raise InputError(
-            f"{files[0][1].parent}: {near.total() / total:.1%} of the mask pixels have nearly the colour of a"
-            f" class, as after JPEG compression ({shown}); give --colour_tolerance={colours.NEAR}, or"
-            " replace the masks by ones saved without loss."
+            f"{files[0][1].parent}: {near.total() / total:.1%} of the mask pixels have almost, but not"
+            f" exactly, the colour of a class, as after JPEG compression ({shown}); give"
+            f" --colour_tolerance={colours.NEAR}, or use masks that were saved without lossy compression."
         )

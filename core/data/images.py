@@ -135,12 +135,12 @@ def _class_ids(image, deep, *, largest):
     # other formats may blend ids (lossy compression) or store colours
     if image.format != "PNG" or image.mode not in modes:
         raise ValueError(
-            "a mask of class ids is a PNG file with one number per pixel, this file is"
+            "a mask of class ids must be a PNG file with one number per pixel, but this file is"
             f" {image.format} {image.mode}"
         )
     ids = np.asarray(image.convert("L") if image.mode == "1" else image)
     if ids.max(initial=0) > largest:
-        raise ValueError(f"class ids up to {ids.max()}, at most {largest} are possible")
+        raise ValueError(f"it holds class id {ids.max()}, but the largest possible id is {largest}")
     if image.mode == "L":
         with open(image.filename, "rb") as file:
             bits = file.read(25)[-1]
@@ -175,7 +175,7 @@ def _read(path, max_pixels, convert, page):
         return converted
     except Image.DecompressionBombError:
         raise InputError(
-            f"{path}: more than the {max_pixels:,} pixels that are decoded at once; scale it down."
+            f"{path}: has more pixels than can be decoded at once ({max_pixels:,}); scale it down."
         ) from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable.") from None

@@ -41,7 +41,7 @@ def image_files(folder, suffixes=SUFFIXES):
         visible = [path for path in folder.iterdir() if path.name[0] != "."]
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be listed ({error.strerror}); make it a folder that can."
+            f"{folder}: cannot be listed ({error.strerror}); correct the path or make the folder readable."
         ) from None
     paths = sorted((path for path in visible if path.suffix.lower() in suffixes), key=natural_order)
     for path in paths:

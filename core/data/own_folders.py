@@ -62,7 +62,7 @@ def _has_splits(root):
 def _folder(parent, name):
     folder = listing.subfolder(parent, name)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, but others like it are there; add it.")
+        raise InputError(f"{folder}: this folder is missing, but other folders of the splits exist; add it.")
     return folder
 
 

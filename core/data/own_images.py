@@ -53,7 +53,8 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
         raise InputError(
-            f"--classes: {len(values)} mask values, at most {class_list.MAX_CLASSES} are possible."
+            f"--classes: {len(values)} mask values, but at most {class_list.MAX_CLASSES} classes are"
+            " possible."
         )
     is_random = data_dir is None or not own_folders.has_splits(Path(data_dir))
 
@@ -211,8 +212,8 @@ def _refuse_others(mask_file, others, total, preparation):
     if coloured:
         cure += ", or take colours that differ a little for the class with --colour_tolerance=N"
     raise InputError(
-        f"{mask_file}: {others.size / total:.2%} of the pixels have values of no class, most often {value};"
-        f" {cure}."
+        f"{mask_file}: {others.size / total:.2%} of the pixels have a value that belongs to no class, most"
+        f" often {value}; {cure}."
     )
 
 
@@ -223,7 +224,10 @@ def _check(pixels, files, names):
         raise InputError(
             f"{files[0][1].parent}: all pixels of the masks are ignored; correct --ignore or --classes."
         )
-    print(f"shares of the classes in {counted.sum():,} mask pixels, {ignored:,} more are ignored:")
+    print(
+        f"shares of the classes in {counted.sum():,} mask pixels; in addition, {ignored:,} pixels are"
+        " ignored:"
+    )
     for name, count in zip(names, counted):
         print(f"  {name:<30}{count / counted.sum():8.2%}")
         if not count:

@@ -61,7 +61,7 @@ def find(data_dir, split):
         ) from None
     names = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
     if not names:
-        raise InputError(f"{path}: no names in this list; fetch the annotations again.")
+        raise InputError(f"{path}: the list holds no names; download the annotations again.")
     return [_example(data_dir, path, name) for name in names]
 
 

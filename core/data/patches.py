@@ -18,8 +18,8 @@ def require_one(photo, photo_file, size):
     """Raise InputError if a PIL image is smaller than one patch."""
     if min(photo.size) < size:
         raise InputError(
-            f"{photo_file}: {photo.width}x{photo.height} pixels hold no patch of {size};"
-            " take a smaller --patch_size or remove the photo and its mask."
+            f"{photo_file}: {photo.width}x{photo.height} pixels are too few for a patch of {size}; take a"
+            " smaller --patch_size or remove the photo and its mask."
         )
 
 

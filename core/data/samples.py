@@ -45,7 +45,8 @@ def _detect_white_level(path, samples):
     low, high = samples.min(), samples.max()
     if samples.dtype != np.uint16:
         raise ValueError(
-            f"{samples.dtype} samples from {low:g} to {high:g}, with no known white; give --white_level"
+            f"{samples.dtype} samples from {low:g} to {high:g}, for which the value of white is unknown;"
+            " give --white_level"
         )
     bits = max(8, int(high).bit_length())
     if bits < 16:

@@ -90,7 +90,7 @@ def bootstrap(a, b, resamples):
     results = [validation_results(run) for run in (a, b)]
     _, rows_a, rows_b = np.intersect1d(*(each.hashes for each in results), return_indices=True)
     if not len(rows_a):
-        raise InputError("the runs have no validation image in common, or not at the same size.")
+        raise InputError("the runs have no validation image of the same size in common.")
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError("the masks of the validation images differ.")

@@ -29,7 +29,7 @@ def save(run, output_dir, *, scale="train", tflite=False):
     or cannot be written.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
-        raise InputError(f"{output_dir}: not empty; take another --output_dir.")
+        raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
     side = run.experiment.dataset.size if scale == "train" else None
     multiple = tiling.multiple(run.experiment.forward, run.weights)
     module = tf.Module()

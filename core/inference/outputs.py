@@ -42,7 +42,7 @@ def refuse_overwriting(images, written):
     written = set(written)
     for image in images:
         if Path(os.path.abspath(image)) in written:
-            raise InputError(f"{image}: a result would be written over it; take another --output_dir.")
+            raise InputError(f"{image}: a result would overwrite this image; use another --output_dir.")
 
 
 def write(photo, strips, experiment, output_dir, probabilities=None):

@@ -53,7 +53,7 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     """
     if options.threshold is not None and len(experiment.classes) != 2:
         raise InputError(
-            f"--threshold: is for two classes, this run has {len(experiment.classes)}; leave it out."
+            f"--threshold: needs two classes, but this run has {len(experiment.classes)}; leave it out."
         )
     started = time.monotonic()
     with records.opened(output_dir) as log:
@@ -201,7 +201,7 @@ class Job:
         """Print the time, the files written, the remarks and the images that could not be read."""
         done = len(self.names) - len(self.unreadable)
         print(
-            f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of that time:"
+            f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; busy during this time:"
             f" {self.stopwatch.shares(seconds)}"
         )
         if done:

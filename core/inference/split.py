@@ -22,7 +22,7 @@ def load(run, split):
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
     if record is None:
-        print("warning: this run has no record of its images, so some of these may have been trained on.")
+        print("warning: this run has no record of its images, so it may have been trained on some of these.")
         return examples, None
     if split != "all" and not np.array_equal(np.sort(examples.checksums), np.sort(record[split])):
         examples = _own(examples, split, record)
@@ -40,8 +40,8 @@ def _own(examples, split, record):
     rows = np.flatnonzero(np.isin(hashes, record[split]))
     if not len(rows):
         print(
-            f"warning: {examples.data_dir} holds none of the run's {split} examples: its own {split} split is"
-            " taken; --split=all takes all of its examples."
+            f"warning: {examples.data_dir} holds none of the run's {split} examples: the {split} split of"
+            " these data is used; --split=all uses all their examples."
         )
         return examples
     others = np.isin(hashes, [*record["train"], *record["val"]], invert=True).sum()
@@ -49,5 +49,8 @@ def _own(examples, split, record):
     if missing:
         print(f"warning: {missing} of the run's {len(record[split])} {split} examples are not in these data.")
     if others:
-        print(f"{others} examples there were neither trained nor validated on; --split=all includes them.")
+        print(
+            f"{others} of the examples were used neither for training nor for validation; --split=all"
+            " includes them."
+        )
     return dataclasses.replace(examples, rows=rows)

@@ -46,14 +46,16 @@ def receptive_field_radius(forward, weights, multiple):
         changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
         if not all(map(np.any, changed)):
             raise InputError(
-                "--tile: must hold the whole image: the probe of the receptive field changed no output."
+                "--tile: must be at least the image's size: the receptive field is unknown, because the"
+                " probe changed no output."
             )
         farthest = max(np.abs(distance[each]).max() for each in changed)
         if farthest + multiple < width // 2:
             return int(farthest)
         width *= 2
     raise InputError(
-        f"--tile: must hold the whole image: this network's outputs depend on inputs {farthest} pixels away."
+        f"--tile: must be at least the image's size: this network's outputs depend on inputs {farthest}"
+        " pixels away."
     )
 
 

@@ -116,8 +116,8 @@ def restore(variables, arrays, folder):
     differing = sorted({name for name, *_ in expected ^ found})
     if differing:
         raise InputError(
-            f"{folder}: the checkpoint is of another network, take one of this network; differing variables:"
-            f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
+            f"{folder}: the checkpoint belongs to another network; use a checkpoint of this network;"
+            f" differing variables: {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

@@ -98,7 +98,9 @@ def warn_if_changed(folder, experiment):
     items = read(folder)
     changed = changed_files(items[-1]["files"], current(experiment)) if items else []
     if changed:
-        print(f"warning: {folder} was trained with other code; changed since then: {', '.join(changed)}.")
+        print(
+            f"warning: {folder} was trained with other code; files changed since then: {', '.join(changed)}."
+        )
 
 
 def record(folder, experiment, *, epoch, step, write):

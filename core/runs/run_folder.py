@@ -151,7 +151,7 @@ def _check_settings(folder, experiment, define_flags, values):
     elif differing.keys() == {"epochs"}:
         raise InputError(
             f"{folder}: {differing['epochs']}: with --schedule={begun['schedule'].value}, the learning rate"
-            " of each step depends on the number of epochs, so this would be another training; begin a new"
+            " of each step depends on the number of epochs, so this would be another training; start a new"
             f" --run_dir with --init_from={folder}."
         )
     if differing:
@@ -230,7 +230,7 @@ def _flags_cfg(folder):
     try:
         return path.read_text("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text; restore the file from a copy.") from None
+        raise InputError(f"{path}: not a UTF-8 text file; restore it from a copy.") from None
 
 
 def write_metrics(folder, history):
@@ -252,7 +252,7 @@ def read_metrics(folder):
         with open(path, encoding="utf-8", newline="") as file:
             rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
     except FileNotFoundError:
-        raise InputError(f"{folder}: no metrics.csv: train this run for an epoch or more.") from None
+        raise InputError(f"{folder}: no metrics.csv; train this run for at least one epoch.") from None
     except (TypeError, ValueError):
         rows = []
     if not rows:

@@ -48,8 +48,8 @@ def strategy(name):
     except tf.errors.OpError:
         raise InputError(
             f"--strategy=multi_worker: cannot listen at {cluster[task['type']][task['index']]}, this"
-            " worker's address in TF_CONFIG; see that the address is this machine's, that the port is free,"
-            " and that all workers were started."
+            " worker's address in TF_CONFIG; check that the address belongs to this machine, that the port"
+            " is free, and that all workers are running."
         ) from None
 
 

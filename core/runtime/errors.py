@@ -17,4 +17,4 @@ def warn_on_failure(what):
         yield
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"warning: {what} could not be made ({reason}); everything else goes on.")
+        print(f"warning: {what} could not be written ({reason}); the program continues.")

@@ -24,7 +24,7 @@ def check_experiment(experiment, weights):
     if not 2 <= classes <= IGNORE:
         raise InputError(f"{name}: has {classes} classes; 2 to {IGNORE} are possible.")
     if len(set(experiment.classes)) < classes:
-        raise InputError(f"{name}: two of its classes have one name; give each class its own.")
+        raise InputError(f"{name}: two classes have the same name; give each class its own name.")
     if len(experiment.palette) != classes:
         raise InputError(
             f"{name}: has {classes} classes and {len(experiment.palette)} colours in its palette; give each"
@@ -39,7 +39,7 @@ def check_experiment(experiment, weights):
     measured = {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
     if experiment.best not in measured:
         raise InputError(
-            f"{name}: best={experiment.best!r} is none of its metrics; take one of"
+            f"{name}: best={experiment.best!r} is not one of its metrics; use one of"
             f" {', '.join(sorted(measured))}."
         )
     return logits
@@ -65,8 +65,8 @@ def check_masks(experiment, train, val):
         beyond = [index for index in np.flatnonzero(examples.class_pixels).tolist() if index >= classes]
         if beyond and not (experiment.ignore and beyond == [IGNORE]):
             raise InputError(
-                f"{examples.data_dir}: the masks hold class ids {beyond}, but {experiment.name} has the"
-                f" classes 0 to {classes - 1}; correct the reader, or the list of classes."
+                f"{examples.data_dir}: the masks hold class ids {beyond}, but the classes of"
+                f" {experiment.name} are 0 to {classes - 1}; correct the reader, or the list of classes."
             )
     experiment.dataset.check(train.class_pixels, train.files)
     for split, examples in (("training", train), ("validation", val)):

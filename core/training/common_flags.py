@@ -71,9 +71,11 @@ class _Definer:
 
 def _define_recipe(new):
     """Define flags that change the training; their defaults keep the article's settings."""
-    patience = "Stop after this many epochs in a row without a smaller validation loss; 0: never."
+    patience = "Stop after this many consecutive epochs without a smaller validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
-    decay = "Weight decay of kernels (AdamW): each step subtracts this times learning rate times weight."
+    decay = (
+        "Weight decay of kernels (AdamW): each step subtracts this value times learning rate times kernel."
+    )
     new.number("weight_decay", 0, decay)
     rate = "Learning rate after the warm-up: constant, or falling along a cosine to 0 after the last epoch."
     new.choice("schedule", "constant", optimizer.SCHEDULES, rate)
@@ -86,13 +88,13 @@ def _define_recipe(new):
     )
     new.number("ema_decay", 0, average, upper_bound=0.999999)
     known = ", ".join(augment.BY_NAME)
-    changes = f"Random augmentations besides the article's, separated by commas: some of {known}."
+    changes = f"Random augmentations in addition to the article's, separated by commas: any of {known}."
     flags.DEFINE_list("augment", [], changes, **new.own)
-    some = f"must be some of {known}, with commas between"
+    some = f"must be any of {known}, separated by commas"
     new.must("augment", lambda names: set(names) <= set(augment.BY_NAME), some)
     origin = "Folder of a run with the same network, whose weights this run begins with."
     new.folder("init_from", None, origin)
-    which = "With --init_from: take its epoch with the best validation metric, or its last epoch."
+    which = "With --init_from: use the weights of that run's best or last epoch."
     new.choice("init_checkpoint", "best", ["best", "last"], which)
     seed = "Seed of the initial weights, the order of the images and all other random choices."
     new.integer("seed", 0, seed, 0, 2**63 - 1)
@@ -100,10 +102,10 @@ def _define_recipe(new):
 
 def _define_data(new, name):
     """Define flags of images, folders and files. name: the experiment's name."""
-    new.integer("limit", 0, "Use only this many files of each split, the first ones; 0: all.")
-    bad = "Leave out unreadable files with a warning each, instead of ending at the first."
+    new.integer("limit", 0, "Use only the first files of each split, this many; 0: all.")
+    bad = "Leave out unreadable files, each with a warning, instead of stopping at the first one."
     new.switch("skip_bad_images", False, bad)
-    share = "With --skip_bad_images: end nevertheless if a larger share of the files is unreadable."
+    share = "With --skip_bad_images: stop if more than this share of the files is unreadable."
     new.number("max_bad_share", 0.05, share, upper_bound=0.99)
     white = (
         "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected per"
@@ -114,7 +116,7 @@ def _define_data(new, name):
     new.must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
     new.folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
     new.folder("cache_dir", "cache", "Folder for decoded and for generated images.")
-    minutes = "Minutes between checkpoints within an epoch; each epoch ends with one."
+    minutes = "Minutes between checkpoints within an epoch; each epoch also ends with a checkpoint."
     new.number("checkpoint_every", 5, minutes)
     new.switch("tensorboard", False, "Write metrics and pictures for TensorBoard.")
 
@@ -123,8 +125,8 @@ def _define_device(new):
     """Define flags of the computation: precision, compilation and devices."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
-        "Dtype of the activations. float16 uses loss scaling, for GPUs too old for bfloat16. auto: the"
-        " faster of float32 and bfloat16 on this machine, measured for a second when a run begins."
+        "Dtype of the activations. float16, for GPUs without bfloat16, uses loss scaling. auto: the faster"
+        " of float32 and bfloat16 on this machine, measured for a second when a run begins."
     )
     new.choice("precision", "float32", dtypes, dtype)
     rewrites = (
@@ -135,11 +137,13 @@ def _define_device(new):
     new.switch("xla", False, "Compile the training step with XLA.")
     devices = "One device, all GPUs of this machine, or all machines in the environment variable TF_CONFIG."
     new.choice("strategy", "single", distribution.STRATEGIES, devices)
-    resident = "Keep all decoded training images in the device's memory, for a GPU that waits for the CPU."
+    resident = (
+        "Keep all decoded training images in the device's memory, for a GPU that would wait for the CPU."
+    )
     new.switch("data_on_device", False, resident)
     same = (
-        "Use deterministic ops: runs with the same seed are equal bit for bit. By default on CPUs without"
-        " --xla, where it costs nothing; on GPUs some ops are slower with it."
+        "Use deterministic ops, so that runs with the same seed are bit-identical. This is the default on"
+        " CPUs without --xla, where it costs nothing; on GPUs it makes some ops slower."
     )
     new.switch("deterministic", None, same)
     gradient = "with --xla, max-pooling has no deterministic gradient: use only one of these flags"

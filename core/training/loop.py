@@ -120,7 +120,7 @@ class Training:
         if self.is_finished():
             early = self.state.epoch < self.flags.epochs
             way = "early, by --early_stopping_patience" if early else "more --epochs continue it"
-            print(f"this run is finished ({way}); another --run_dir begins a new one")
+            print(f"this run is finished ({way}); use another --run_dir to start a new run")
             self.report()
             return 0
         print(f"{len(self.train)} training and {len(self.val)} validation images from {self.train.data_dir}")
@@ -228,8 +228,8 @@ class Training:
             if value < MIN_LOSS:
                 raise InputError(
                     f"the loss is {value:.3g} at or before step {self.state.step} of epoch"
-                    f" {self.state.epoch + 1}, but a loss must not be below 0: correct the loss, or the masks"
-                    " that it gets. Checkpoints are from before."
+                    f" {self.state.epoch + 1}, but a loss must not be below 0: correct the loss function or"
+                    " the masks. The checkpoints were saved before this step."
                 )
             if not value < MAX_LOSS:  # also if it is NaN
                 raise self.diverged(f"the loss ({value:.3g})")
@@ -304,9 +304,9 @@ class Training:
     def diverged(self, what):
         """Return the InputError for a loss or weight that is not finite or too large."""
         return InputError(
-            f"{what} is not finite or absurdly large at or before step {self.state.step} of epoch"
-            f" {self.state.epoch + 1}: the training diverged. Checkpoints are from before; begin a new"
-            " --run_dir with a smaller --learning_rate, or with --clip_norm=1."
+            f"{what} is not finite or far too large at or before step {self.state.step} of epoch"
+            f" {self.state.epoch + 1}: the training diverged. The checkpoints were saved before this step;"
+            " begin a new --run_dir with a smaller --learning_rate, or with --clip_norm=1."
         )
 
     def report(self):

@@ -32,7 +32,7 @@ def state_from_json(saved, folder):
     fits = fits and all(isinstance(saved[name], kinds[name]) for name in saved)
     if not (fits and saved["step"] >= 0 and saved["epoch"] == len(saved["history"])):
         raise InputError(
-            f"{folder / 'checkpoints'}: not from a training of this version; restore a copy or begin"
-            " a new --run_dir."
+            f"{folder / 'checkpoints'}: the checkpoint was written by another version; restore a copy or"
+            " begin a new --run_dir."
         )
     return State(**saved)

@@ -44,6 +44,7 @@ def _of_other_classes(weights, arrays, logits):
             numbers[name] = differing[0][1]
     if len(set(numbers.values())) > 1:
         raise InputError(
-            f"--init_from: the run has another network: the shapes of {', '.join(sorted(numbers))} differ."
+            f"--init_from: the run trained another network: the shapes of {', '.join(sorted(numbers))}"
+            " differ."
         )
     return sorted(numbers)

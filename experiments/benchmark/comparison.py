@@ -59,12 +59,16 @@ def define_flags(values):
     """Define the flags of the benchmark."""
     own = {"flag_values": values}
     peers = f"Baselines that run the same network: any of {', '.join(PEERS)}, separated by commas."
-    rewrites = "Exact rewrites of this code's convolutions on CPUs: auto, or off."
+    rewrites = "Exact rewrites of this project's convolutions on CPUs: auto, or off."
     torch_python = "The Python interpreter that has PyTorch."
     openvino_python = "The Python interpreter that has OpenVINO and PyTorch; default: --torch_python."
     flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
     flags.DEFINE_enum(
-        "mode", "train", this_code.MODES, "Training, prediction, or the training input alone.", **own
+        "mode",
+        "train",
+        this_code.MODES,
+        "What to measure: training, prediction, or only the training input pipeline.",
+        **own,
     )
     flags.DEFINE_integer("batch_size", 16, "Images per step.", lower_bound=1, **own)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", **own)
@@ -73,7 +77,7 @@ def define_flags(values):
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
     flags.DEFINE_float("seconds", 10, "Duration of a measurement in seconds.", lower_bound=0, **own)
-    flags.DEFINE_integer("turns", 2, "Measurements of each implementation.", lower_bound=1, **own)
+    flags.DEFINE_integer("turns", 2, "Number of measurements of each implementation.", lower_bound=1, **own)
     flags.DEFINE_string("cache_dir", "cache", "Folder for decoded and generated images.", **own)
     flags.DEFINE_bool("json", False, "Print one JSON line instead of a table.", **own)
     flags.register_validator(
@@ -97,8 +101,8 @@ def run(flags):
             measurements[name].append(measured)
             if name in PEERS and measured["parameters"] != measurements["ours"][0]["parameters"]:
                 raise InputError(
-                    f"--peers: {name} has another number of parameters for {settings['network']}, so it"
-                    " is another network; correct its baseline, or leave it out."
+                    f"--peers: {name} has a different number of parameters for {settings['network']}, so"
+                    " its network differs; correct the baseline, or leave it out."
                 )
     asked = {
         name: flags[name].value for name in ("experiment", "mode", "precision", "batch_size", "lowering")

@@ -61,8 +61,8 @@ def add(flags):
     """Write the result file of the run folder given by --add."""
     if not re.fullmatch(rf"({'|'.join(tables.CHOOSES_BEST)})_\w+_s\d+", flags.name or ""):
         raise InputError(
-            f"--name={flags.name}: begin with one of {', '.join(tables.CHOOSES_BEST)} and end with _s and the"
-            " seed, as in road_best_s0."
+            f"--name={flags.name}: the name must begin with one of {', '.join(tables.CHOOSES_BEST)} and end"
+            " with _s and the seed, as in road_best_s0."
         )
     path = tables.FOLDER / f"{flags.name}.csv"
     path.write_text(

@@ -78,7 +78,7 @@ def test_a_reader_with_wrong_dtypes_or_shapes_is_refused(pairs, tmp_path, spoil)
         return spoil(files[0].stem, *road_set.read(files, split))
 
     dataset = dataclasses.replace(road_set, read=read)
-    with pytest.raises(InputError, match=r"\.jpg: the reader made"):
+    with pytest.raises(InputError, match=r"\.jpg: the reader returned"):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
 
 
@@ -317,9 +317,9 @@ def test_any_callable_may_be_the_reader_and_bound_arguments_are_part_of_the_key(
 def test_the_space_of_several_other_caches_of_the_data_set_is_mentioned(pairs, tmp_path, capsys):
     for split in ("train", "val"):
         cache.prepare(road(), pairs, split, tmp_path / "cache")
-    assert "more decoded copies" not in capsys.readouterr().out
+    assert "more caches of" not in capsys.readouterr().out
     cache.prepare(road(), pairs, "val", tmp_path / "cache", limit=1)
-    assert "holds 2 more decoded copies of cityscapes_pairs, 0 MiB" in capsys.readouterr().out
+    assert "holds 2 more caches of cityscapes_pairs, 0 MiB" in capsys.readouterr().out
 
 
 def test_reading_ahead_is_bounded_by_pixels(tmp_path, monkeypatch):

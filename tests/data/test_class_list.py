@@ -40,11 +40,11 @@ def test_a_written_list_reads_the_same(tmp_path):
     [
         ("", "0 classes"),
         ("one: 1\n", "1 classes"),
-        ("a: 1\nb\n", "line 2: it must be NAME: VALUE"),
+        ("a: 1\nb\n", "line 2: it must have the form NAME: VALUE"),
         ("a: 1\nb: 1\n", "line 2: another line has the value 1"),
         ("a: 1\nb: 1,2,3\n", "some classes have ids"),
-        ("a: 1\nb: 70000\n", "line 2: the value is not an id"),
-        ("a: 1,2,3\nb: 1,2,300\n", "line 2: the value is not an id"),
+        ("a: 1\nb: 70000\n", "line 2: the value is neither an id"),
+        ("a: 1,2,3\nb: 1,2,300\n", "line 2: the value is neither an id"),
         ("".join(f"c{n}: {n}\n" for n in range(256)), "256 classes"),
     ],
 )

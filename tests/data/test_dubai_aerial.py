@@ -102,7 +102,7 @@ def test_other_colours_are_unlabeled_and_counted(tmp_path, capsys):
     assert pixels[2] == 27 and pixels[5] == 5 and pixels.sum() == 32
     patches.check(pixels, files)
     assert capsys.readouterr().out == (
-        "4 of 32 mask pixels (12.50%) have no class's colour and count as unlabeled:"
+        "4 of 32 mask pixels (12.50%) have a colour of no class and count as unlabeled:"
         " (0, 0, 0) 3, (150, 193, 228) 1\n"
     )
 
@@ -125,7 +125,9 @@ def test_masks_without_any_class_are_refused_with_their_colours(tmp_path):
 def test_a_photo_smaller_than_a_patch_and_a_mask_of_another_size_are_named(tmp_path):
     write_tile(tmp_path / "Tile 1")
     files = dubai_aerial.find(tmp_path, "train")[0]
-    with pytest.raises(InputError, match=r"part_1\.jpg: 6x4 pixels hold no patch of 5;.*--patch_size"):
+    with pytest.raises(
+        InputError, match=r"part_1\.jpg: 6x4 pixels are too few for a patch of 5;.*--patch_size"
+    ):
         dataset(patch_size=5).read(files, "train")
     write_mask(files[1], np.zeros((6, 4, 3)))
     with pytest.raises(InputError, match=r"part_1\.png: 4x6 pixels, but its photo has 6x4"):
@@ -265,8 +267,8 @@ def test_colours_after_jpeg_compression_are_refused_and_read_with_a_tolerance(tm
         return masks[0]
 
     with pytest.raises(
-        InputError, match=r"masks: \d+\.\d% of the mask pixels have nearly.*--colour_tolerance"
+        InputError, match=r"masks: \d+\.\d% of the mask pixels have almost.*--colour_tolerance"
     ):
         read()
     assert (read(colour_tolerance=32) == ids).mean() > 0.96
-    assert "have no class's colour" in capsys.readouterr().out
+    assert "have a colour of no class" in capsys.readouterr().out

@@ -145,7 +145,7 @@ def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
 
 def test_values_of_no_class_are_refused_or_ignored(tmp_path):
     write_pairs(tmp_path, ["a"], np.where(VALUES == 7, 255, 0).astype(np.uint8))
-    with pytest.raises(InputError, match=r"a.png: 50.00% .* of no class, most often 255; .*--ignore=255"):
+    with pytest.raises(InputError, match=r"a.png: 50.00% .* to no class, most often 255; .*--ignore=255"):
         read(tmp_path)
     assert set(np.unique(read(tmp_path, ignore=(255,))[1])) == {0, 255}
 
@@ -236,7 +236,8 @@ def test_check_warns_of_absent_classes_and_refuses_masks_without_any(tmp_path, c
     dataset(tmp_path).check(pixels, files)
     printed = capsys.readouterr().out
     assert (
-        "no pixel of the training masks is c" in printed and "40 mask pixels, 5 more are ignored" in printed
+        "no pixel of the training masks is c" in printed
+        and "40 mask pixels; in addition, 5 pixels are ignored" in printed
     )
     with pytest.raises(InputError, match="all pixels of the masks are ignored"):
         dataset(tmp_path).check(np.bincount([255], minlength=256), files)

@@ -162,7 +162,7 @@ def test_implementations_take_turns(monkeypatch, shared_cache, programs, capsys)
 
 def test_a_failed_measurement_and_another_network_are_errors(monkeypatch, shared_cache, programs):
     wrong = program({"images_per_second": 1.0, "first_step_at": 0.0, "parameters": [2, 4]})
-    with pytest.raises(InputError, match="keras has another number of parameters for dubai_unet"):
+    with pytest.raises(InputError, match="keras has a different number of parameters for dubai_unet"):
         run_with(monkeypatch, shared_cache, programs | {"keras": wrong}, "--peers=keras")
     fails = programs | {"ours": ["-c", "raise MemoryError('no more')"]}
     with pytest.raises(InputError, match=r"of ours failed \(MemoryError: no more\).*--batch_size"):

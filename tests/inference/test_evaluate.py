@@ -79,7 +79,7 @@ def test_moved_data_are_split_as_in_the_training(moved, capsys):
     for name, rows, trained_on in (("val", [4, 5], 0), ("train", [0, 1, 2, 3], 4)):
         found, count = split.load(run, name)
         assert found.rows.tolist() == rows and count == trained_on
-    assert "4 examples there were neither trained nor validated on" in capsys.readouterr().out
+    assert "4 of the examples were used neither for training nor for validation" in capsys.readouterr().out
     found, count = split.load(run, "all")
     assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows of the (replaced) cache
     assert "the run was trained on 1 of them" in capsys.readouterr().out

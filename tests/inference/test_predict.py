@@ -302,7 +302,7 @@ def test_a_threshold_applies_to_the_probability_of_class_1():
 
 def test_a_threshold_needs_two_classes(run, tmp_path):
     three = dataclasses.replace(run.experiment, classes=("a", "b", "c"))
-    with pytest.raises(InputError, match="--threshold: is for two classes, this run has 3"):
+    with pytest.raises(InputError, match="--threshold: needs two classes, but this run has 3"):
         segment(dataclasses.replace(run, experiment=three), [tmp_path / "a"], tmp_path / "out", threshold=0.4)
 
 

@@ -114,7 +114,7 @@ def test_multiple_and_radius_of_layers_that_can_be_computed_by_hand():
         tiling.receptive_field_radius(
             lambda weights, x: x + tf.reduce_mean(x, axis=[1, 2], keepdims=True), weights, 4
         )
-    with pytest.raises(InputError, match="--tile: must hold .* changed no output"):
+    with pytest.raises(InputError, match="--tile: must be at least .* changed no output"):
         tiling.receptive_field_radius(lambda weights, x: 0 * convolutions(weights, x), weights, 4)
 
 

@@ -109,7 +109,7 @@ def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other
     arguments = cli.parse(restore.define_flags, [f"--run_dir={run_with_other_code}"])
     restore.restore(arguments, article)
     assert capsys.readouterr().out == (
-        f"warning: {run_with_other_code} was trained with other code; changed since then: core/ops.py.\n"
+        f"warning: {run_with_other_code} was trained with other code; files changed since then: core/ops.py.\n"
     )
     (run_with_other_code / "code.json").unlink()  # a run of a version without code.json
     restore.restore(arguments, article)

@@ -209,7 +209,7 @@ def test_a_picture_that_fails_is_a_warning_and_costs_no_epoch(
 
     monkeypatch.setattr(module, failing, fail)
     assert start("run", "--epochs=1", "--tensorboard") == 0
-    assert "could not be made (OSError: [Errno 28] No space left on device)" in capsys.readouterr().out
+    assert "could not be written (OSError: [Errno 28] No space left on device)" in capsys.readouterr().out
     assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 1
     assert column(tmp_path / "run", "epoch") == ["1"] and (tmp_path / "run/summary.json").exists()
 
