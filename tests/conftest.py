@@ -15,7 +15,7 @@ from absl import flags
 from PIL import Image
 from small_networks import small
 
-import core  # noqa: F401  before TensorFlow: keeps its start-up noise out of failures
+import core  # noqa: F401  must precede TensorFlow, whose start-up messages it suppresses
 from core.data.cache import Examples, photo_hash
 from core.models import road_unet
 from core.runtime import cli
@@ -34,7 +34,7 @@ def python(*arguments, **options):
 
 @contextlib.contextmanager
 def refused(named):
-    """Expect an InputError from the block: one sentence that names a file or flag."""
+    """Context manager that expects an InputError: one sentence that names a file or flag."""
     with pytest.raises(InputError) as caught:
         yield
     assert_one_sentence(str(caught.value), named)
@@ -46,7 +46,7 @@ def assert_one_sentence(message, named):
 
 @pytest.fixture
 def exit_message(monkeypatch):
-    """A function that calls run(flags) through `cli.main` and returns the message that it exits with."""
+    """Return a function that calls run(flags) through `cli.main` and returns the exit message."""
 
     def call(run):
         with pytest.raises(SystemExit) as ended:
@@ -64,7 +64,7 @@ def limits(tmp_path):
 
     def expired(*_):
         for pipe in filter(Path.is_fifo, tmp_path.rglob("*")):
-            os.close(os.open(pipe, os.O_RDWR))  # releases a thread that waits to open the pipe
+            os.close(os.open(pipe, os.O_RDWR))  # unblocks a thread that waits to open the pipe
         pytest.fail("not done after 30 seconds")
 
     handler, memory_before = signal.signal(signal.SIGALRM, expired), peak_memory()
@@ -76,19 +76,19 @@ def limits(tmp_path):
 
 
 def peak_memory():
-    """Peak resident memory of this process in bytes."""
+    """Return the peak resident memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def road_flags(run_dir, *arguments):
-    """The flags of cityscape_road for a run at 32x32."""
+    """Return the flags of cityscape_road for a run at 32x32."""
     return cli.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
 
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """A cache folder for all workers of the session, so that each generated data set is written once."""
+    """Return the cache folder of all workers in the session; each generated data set is written once."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -98,12 +98,12 @@ def shared_cache(tmp_path_factory):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """A folder of six training and three validation pairs, 64x32, with road in the lower half."""
+    """Return a folder of six training and three validation pairs, 64x32, with road in the lower half."""
     return write_pairs(tmp_path / "pairs", train=6, val=3)
 
 
 def write_pairs(folder, **counts):
-    """Write `write_pair` files SPLIT/1.jpg and so on, all different; return the folder.
+    """Write different `write_pair` files SPLIT/1.jpg and so on; return the folder.
 
     counts: split -> number of files.
     """
@@ -115,7 +115,7 @@ def write_pairs(folder, **counts):
 
 
 def decoded(folder, images, masks, rows=None):
-    """`Examples` of the uint8 arrays images and masks, memory-mapped from folder like the cache's."""
+    """Return `Examples` of the uint8 arrays images and masks, memory-mapped from a folder like a cache."""
 
     def mapped(name, array):
         np.ascontiguousarray(array).tofile(folder / name)
@@ -135,7 +135,7 @@ def decoded(folder, images, masks, rows=None):
 
 
 def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
-    """Write a pair of a noisy photo and class colours, each side x side; options go to Pillow's save.
+    """Write a pair of a noisy photo and class colours, each side x side; options are passed to Pillow's save.
 
     The lower half is road: its colour is `road`, and its photo is darker.
     """
@@ -149,7 +149,7 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 
 @pytest.fixture(scope="session")
 def road_run(tmp_path_factory):
-    """The folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
+    """Return the folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
     folder = tmp_path_factory.mktemp("road")
     pairs = write_pairs(folder / "pairs", train=8, val=5)
     folders = [f"--data_dir={pairs}", f"--cache_dir={folder / 'cache'}"]
@@ -160,9 +160,9 @@ def road_run(tmp_path_factory):
 
 @pytest.fixture
 def start(pairs, tmp_path):
-    """A function that trains a small road network on `pairs` in tmp_path / NAME; returns the exit code.
+    """Return a function that trains a small road network on `pairs` in tmp_path / NAME.
 
-    arguments: further flags. changes: other fields of the experiment.
+    The function returns the exit code. arguments: further flags. changes: replaced fields of the experiment.
     """
 
     def start(name, *arguments, **changes):

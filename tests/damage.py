@@ -1,6 +1,6 @@
-"""Damaged files for the tests of bad input.
+"""Functions that damage files, for the tests of bad input.
 
-A damage is a function of a path: it overwrites or replaces the file that is there.
+Each function here returns a function of a path, which overwrites or replaces the file at the path.
 """
 
 import io
@@ -14,12 +14,12 @@ from PIL import Image
 
 
 def overwrite(data):
-    """The damage that writes these bytes into the file."""
+    """Return a function that overwrites a file with these bytes."""
     return lambda path: path.write_bytes(data)
 
 
 def cut(start, end):
-    """The damage that keeps only the bytes between two fractions of the file's length."""
+    """Return a function that keeps only the bytes between two fractions of a file's length."""
 
     def damage(path):
         data = path.read_bytes()
@@ -29,7 +29,7 @@ def cut(start, end):
 
 
 def replace_by(make):
-    """The damage that deletes the file or folder and calls make(path)."""
+    """Return a function that deletes a file or folder and calls make(path)."""
 
     def damage(path):
         delete(path)
@@ -52,7 +52,7 @@ NOT_FILES = {
 
 
 def encoded(image, kind, **options):
-    """The bytes of a PIL image as a file of a Pillow format; options go to Pillow's save."""
+    """Return a PIL image encoded as a file of a Pillow format; options are passed to Pillow's save."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -63,7 +63,7 @@ def png_chunk(kind, data):
 
 
 def png(width, height, rows=b"", *, depth=8, extra=b""):
-    """A greyscale PNG whose header claims this size.
+    """Return a greyscale PNG file whose header claims this size.
 
     rows: uncompressed pixel data, a filter byte 0 before each row. depth: bits per pixel.
     extra: chunks between the header and the pixel data.
@@ -74,14 +74,15 @@ def png(width, height, rows=b"", *, depth=8, extra=b""):
 
 
 def tiff(width, height):
-    """A TIFF whose header claims this size and that holds 68 bytes of pixels."""
+    """Return a TIFF file whose header claims this size, with only 68 bytes of pixels."""
     fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
     return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(68)
 
 
 BLACK_ROWS = bytes(32 * 33)  # 32x32 pixels for `png`
-BOMB = b"a\0\0" + zlib.compress(bytes(2**22))  # 4 MiB in a few kB, as PNG text or colour profile
+# 4 MiB compressed to a few kB, for PNG texts and colour profiles
+BOMB = b"a\0\0" + zlib.compress(bytes(2**22))
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{} loop\n"  # never ends
 HUGE_IMAGES = {
     "PNG of 60000x60000": overwrite(png(60000, 60000)),

@@ -53,7 +53,7 @@ def main(name, *arguments):
         changes = [*experiment.augment, *(augment.BY_NAME[each] for each in flags.augment)]
         data = batches.training(train, flags.batch_size, seed=flags.seed, epoch=epoch, changes=changes)
         data = data.map(lambda images, masks, share: (images, masks[..., None]))
-        fitted = model.fit(data, shuffle=False, verbose=0)  # the data set is shuffled already
+        fitted = model.fit(data, shuffle=False, verbose=0)  # the data set is already shuffled
         means, confusion = evaluate(batches.evaluation(val, flags.batch_size))
         metrics = {**means, **experiment.metrics(confusion)}
         line = ", ".join(f"val_{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
@@ -62,7 +62,7 @@ def main(name, *arguments):
 
 
 def keras_model(experiment, flags):
-    """Return the Keras model of an experiment's network; the encoder trains if the flags say so."""
+    """Return the Keras model of an experiment's network; the flags say whether the encoder trains."""
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
     channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)

@@ -1,10 +1,10 @@
-"""The U-Nets with few levels and channels, for tests that need a network but not its size."""
+"""The U-Nets with few levels and channels, for tests that do not need full-size networks."""
 
 import functools
 
 
 def small(module, *, filters=(4, 8), **options):
-    """{"init_weights", "forward"} of a model module with other filters: fields of an `Experiment`.
+    """Return {"init_weights", "forward"}, fields of an `Experiment`, of a model module with other filters.
 
     options: keyword arguments of the module's `init_weights`, such as classes.
     """

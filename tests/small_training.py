@@ -1,7 +1,7 @@
 """Small trainings of the five experiments, which can kill their process at a chosen moment.
 
 run(name, run_dir, cache_dir, data_dir)                   trains to the end
-run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of the victim
+run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of a function, the victim
 """
 
 import csv
@@ -22,7 +22,7 @@ from core.runtime import cli
 from core.training import loop
 from experiments import article
 
-SMALL = {  # flags, and the fields of the experiment that a smaller network replaces
+SMALL = {  # name -> (flags, and the fields of the experiment that a smaller network replaces)
     "cityscape_road": (["--size=16"], small(road_unet)),
     "oxford_pets": (["--size=16"], small(pets_unet, classes=3)),
     "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], {}),
@@ -72,7 +72,7 @@ def contents(folder):
         "last": {name: array.tobytes() for name, array in arrays.items()},
         "best": {name: array.tobytes() for name, array in best.items()},
         "data": state["data"],
-        "history": str(  # as text, because NaN differs from NaN
+        "history": str(  # as text, because NaN does not equal NaN
             [{name: value for name, value in row.items() if "second" not in name} for row in state["history"]]
         ),
         "table": table,
@@ -81,7 +81,7 @@ def contents(folder):
 
 
 def _let_die(victim, call):
-    """Let this process die in the given call of the victim, counted from 1."""
+    """Make this process die in the given call of the victim, counted from 1."""
     calls = []
 
     def die():

@@ -1,11 +1,11 @@
-"""Soak test: compare trainings that are killed again and again with undisturbed ones.
+"""Soak test: compare trainings that are killed repeatedly with undisturbed ones.
 
     python tests/soak.py --minutes=60
 
 The five experiments take turns, on small generated images. Each is trained once without
-interruption and once with a SIGKILL after random times of 5 to 60 seconds. After each kill the
+interruption, and once with a SIGKILL after random times of 5 to 60 seconds. After each kill the
 checkpoint must be undamaged and not older than before; at the end weights, metrics.csv and
-pictures of both runs must be equal, bit for bit. Not part of the test suite.
+pictures of both runs must be bit-identical. Not part of the test suite.
 """
 
 import random

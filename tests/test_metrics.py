@@ -1,4 +1,4 @@
-"""Metrics and losses against NumPy, by hand."""
+"""Metrics and losses against NumPy and against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_confusion_matrix_counts_truth_in_rows():
     np.testing.assert_array_equal(metrics.confusion_matrix(truth, prediction, 4), expected)
 
 
-def test_class_ids_from_one_logit_and_from_many():
+def test_class_ids_of_one_logit_and_of_several():
     one = tf.constant([[[[-0.1], [0.1], [0.0]]]])
     np.testing.assert_array_equal(metrics.class_ids(one), [[[0, 1, 0]]])
     many = tf.constant([[[[3.0, 1.0, 2.0], [0.0, 5.0, 9.0]]]])
@@ -47,8 +47,8 @@ def test_class_metrics_by_hand():
     assert metrics.accuracy(CONFUSION) == 80 / 91
 
 
-def test_iou_is_not_dice():
-    assert metrics.iou(np.array([[6, 1], [1, 2]]))[1] == 2 / 4  # Dice would be 4 / 6
+def test_iou_differs_from_dice():
+    assert metrics.iou(np.array([[6, 1], [1, 2]]))[1] == 2 / 4  # the Dice coefficient would be 4 / 6
 
 
 def test_binary_metrics_describe_class_1():
@@ -104,7 +104,7 @@ def test_dice_loss_by_hand(classes):
 
 
 def ignored_example(classes):
-    """Logits, masks with a third of the pixels ignored (all of the last example), and class weights."""
+    """Return logits, masks with a third of the pixels ignored (the whole last example), and class weights."""
     rng = np.random.RandomState(0)
     logits = rng.normal(0, 3, (4, 6, 5, classes)).astype(np.float32)
     masks = rng.randint(0, max(classes, 2), (4, 6, 5)).astype(np.uint8)

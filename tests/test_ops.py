@@ -1,4 +1,4 @@
-"""The ops against Keras' layers, and against values that can be computed by hand."""
+"""The ops against Keras' layers, and against values computed by hand."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Initial values have the range and deviation of their distribution and depend only on seed and name."""
+"""Initial values have the range and deviation of their distribution and depend only on (seed, name)."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from core import weights
 SHAPE = (3, 3, 20, 40)
 
 
-def test_glorot_uniform_fills_its_range_with_the_right_deviation():
+def test_glorot_uniform_has_the_right_range_and_deviation():
     limit = np.sqrt(6 / (9 * (20 + 40)))
     value = weights.glorot_uniform("conv", SHAPE, seed=0).numpy()
     assert np.abs(value).max() <= limit

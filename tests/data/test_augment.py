@@ -35,7 +35,7 @@ def test_zoom_enlarges_the_same_window_of_photo_and_mask():
     assert len(sides) > 12 and len(corners) > 20
 
 
-def test_colour_changes_the_photo_and_not_the_mask():
+def test_colour_changes_only_the_photo():
     rng = np.random.RandomState(0)
     image, mask = rng.randint(60, 120, (8, 8, 3)).astype(np.uint8), rng.randint(0, 3, (8, 8))
     means = []

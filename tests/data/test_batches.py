@@ -13,7 +13,7 @@ from core.data import augment, batches
 
 @pytest.fixture
 def examples(tmp_path):
-    """Eleven images whose pixels are the image's number; the rows leave out image 4."""
+    """Return eleven images with constant pixels, the image's number; the rows leave out image 4."""
     numbers = np.arange(11, dtype=np.uint8)
     return decoded(
         tmp_path,
@@ -42,7 +42,7 @@ def test_an_epoch_continues_from_any_step(examples):
 
 
 def test_the_shuffle_spans_the_whole_set(tmp_path):
-    """A shuffle buffer would keep early examples early."""
+    """A shuffle buffer smaller than the set would keep early examples early."""
     numbers = np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2)
     many = decoded(tmp_path, numbers, np.zeros((2000, 1, 1), np.uint8))
     first = next(iter(batches.training(many, 200, seed=0, epoch=0)))[0].numpy()
@@ -50,8 +50,8 @@ def test_the_shuffle_spans_the_whole_set(tmp_path):
     assert seen.min() < 100 and seen.max() > 1900
 
 
-def test_an_epoch_leaves_no_pages_of_the_images_in_memory(tmp_path):
-    """Pages of a memory map would stay and fill the memory with a large set."""
+def test_an_epoch_keeps_no_mapped_pages_in_memory(tmp_path):
+    """Pages of a memory map would stay in memory until a large set fills it."""
     images = np.zeros((500, 256, 256, 3), np.uint8)  # 94 MiB
     examples = decoded(tmp_path, images, images[..., 0])
 
@@ -71,7 +71,7 @@ def test_evaluation_keeps_the_order_and_a_smaller_last_batch(examples):
 
 
 def flips(examples, **options):
-    """A dict: example -> whether it was flipped."""
+    """Return a dict: example -> True if it was flipped."""
     options = {"seed": 1, "epoch": 0, "changes": [augment.flip], **options}
     found = {}
     for images, masks, _ in batches.training(examples, 4, **options):
@@ -110,8 +110,8 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
     assert corners == {6 * top + left for top in range(3) for left in range(4)}
 
 
-def test_tf_data_autotuning_is_off(tmp_path):
-    """The autotuner sleeps longer each time, and shutdown of an iterator waits for it."""
+def test_the_autotuner_of_tf_data_is_disabled(tmp_path):
+    """The autotuner sleeps for growing intervals, and the shutdown of an iterator waits for it."""
     examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
     for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
         assert data.options().autotune.enabled is False

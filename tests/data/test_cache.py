@@ -1,4 +1,4 @@
-"""The cache: decoded once, keyed by what it depends on, complete or absent, resumable."""
+"""The cache: decoded once, keyed by everything it depends on, complete or absent, resumable."""
 
 import dataclasses
 import errno
@@ -20,7 +20,7 @@ def road():
 
 
 def counting(dataset):
-    """(the data set, a list that grows by each file that its reader reads)."""
+    """Return (the data set, a list to which its reader appends each file that it reads)."""
     read_files = []
 
     def read(files, split):
@@ -52,7 +52,7 @@ def test_files_are_decoded_again_only_after_a_change_of_settings_or_content(pair
 
     assert prepare(dataset) == 6
     assert prepare(dataset) == 0
-    assert prepare(dataset, pairs / ".." / pairs.name) == 0  # the same files by another path
+    assert prepare(dataset, pairs / ".." / pairs.name) == 0  # the same folder by another path
     assert prepare(dataclasses.replace(dataset, settings={"size": 8})) == 6
     (pairs / "train" / "3.jpg").chmod(0o640)
     os.link(pairs / "train" / "3.jpg", tmp_path / "another name")
@@ -86,7 +86,7 @@ def test_a_file_may_hold_several_examples_and_the_data_set_selects_the_split(pai
     single = road()
 
     def read(files, split):
-        repeats = int(files[0].stem)  # 1.jpg gives one example, 6.jpg six
+        repeats = int(files[0].stem)  # file 1.jpg gives one example, file 6.jpg six
         return tuple(np.repeat(part, repeats, axis=0) for part in single.read(files, split))
 
     several = dataclasses.replace(single, read=read, select=lambda owner, split: np.flatnonzero(owner == 2))
@@ -96,7 +96,7 @@ def test_a_file_may_hold_several_examples_and_the_data_set_selects_the_split(pai
 
 
 def locked(dataset, *names):
-    """(a data set, the names of the files that its reader refuses, the list of files read)."""
+    """Return (a data set, the set of file names that its reader refuses, the list of files read)."""
     dataset, read_files = counting(dataset)
     refused = set(names)
 
@@ -140,7 +140,7 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
 
     with pytest.raises(InputError, match=r"2 of 6 files are bad, .*0.3; the first: .*2.jpg: not a read"):
         prepare(0.3)
-    for _ in range(2):  # decoded now, and taken from the cache
+    for _ in range(2):  # first decoded, then read from the cache
         capsys.readouterr()
         train = prepare(0.4)
         warned = capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
         for image, files in zip(train.images, train.files):
             np.testing.assert_array_equal(image, road().read(files, "train")[0][0])
     with pytest.raises(InputError, match="^.*2.jpg: not a readable image"):
-        prepare(0)  # the cache of another run leaves files out; this run does not allow it
+        prepare(0)  # another run's cache leaves files out, but this run does not allow that
     for path in (pairs / "train").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="6 of 6 files"):
@@ -255,7 +255,7 @@ def test_checksums_follow_the_rows_of_the_split(pairs, tmp_path):
 
 
 def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
-    """Another user's cache, or one on a read-only mount, has no lock file that could be opened."""
+    """Nobody can open a lock file in another user's cache or on a read-only mount."""
     dataset = dataclasses.replace(road(), generate=Path.mkdir)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     folder = cache.generated(dataset, tmp_path / "cache")
@@ -305,7 +305,7 @@ class Reader:
         return read_repeated(files, split)
 
 
-def test_any_callable_may_be_the_reader_and_bound_arguments_are_part_of_the_key(pairs, tmp_path):
+def test_readers_may_be_any_callable_and_the_key_includes_bound_arguments(pairs, tmp_path):
     readers = [functools.partial(read_repeated, times=2), functools.partial(read_repeated, times=3), Reader()]
     lengths = [
         len(cache.prepare(dataclasses.replace(road(), read=read), pairs, "train", tmp_path / "cache"))
@@ -314,7 +314,7 @@ def test_any_callable_may_be_the_reader_and_bound_arguments_are_part_of_the_key(
     assert lengths == [12, 18, 6]
 
 
-def test_the_space_of_several_other_caches_of_the_data_set_is_mentioned(pairs, tmp_path, capsys):
+def test_the_disk_space_of_other_caches_is_printed(pairs, tmp_path, capsys):
     for split in ("train", "val"):
         cache.prepare(road(), pairs, split, tmp_path / "cache")
     assert "more caches of" not in capsys.readouterr().out
@@ -322,7 +322,7 @@ def test_the_space_of_several_other_caches_of_the_data_set_is_mentioned(pairs, t
     assert "holds 2 more caches of cityscapes_pairs, 0 MiB" in capsys.readouterr().out
 
 
-def test_reading_ahead_is_bounded_by_pixels(tmp_path, monkeypatch):
+def test_read_ahead_is_limited_by_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "PIXELS_AHEAD", 5 * 64 * 32)
     files = []
     for number in range(40):

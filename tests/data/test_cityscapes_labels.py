@@ -12,7 +12,7 @@ DATASET = cityscapes_labels.dataset(train_size=20, val_size=16)
 
 @pytest.fixture
 def streets(tmp_path):
-    """Two cities; in each photo the red channel is its number, and so is its label id."""
+    """Write photos of two cities; each photo's number is its red channel and its label id."""
     for number, (city, name) in enumerate([("ulm", "b"), ("ulm", "a"), ("aachen", "c")]):
         for part, suffix, value in (
             ("leftImg8bit", "leftImg8bit", (number, 0, 0)),
@@ -90,7 +90,7 @@ def test_the_official_benchmark_scores_19_classes():
 def test_mean_iou_over_19_ignores_pixels_of_the_other_classes():
     confusion = np.zeros((34, 34), np.int64)
     confusion[7, 7], confusion[7, 8], confusion[8, 8] = 90, 10, 40  # road, pavement
-    confusion[7, 9] = 20  # road predicted as parking: wrong in both
+    confusion[7, 9] = 20  # road predicted as parking: the pixels are wrong for both classes
     confusion[0, 7], confusion[9, 8] = 1000, 500  # unlabeled and parking: ignored officially
     figures = cityscapes_labels.scores(confusion)
     assert figures["mean_iou_19"] == pytest.approx((90 / 120 + 40 / 50) / 2)

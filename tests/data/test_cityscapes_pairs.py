@@ -1,4 +1,4 @@
-"""The road rule and the layout of the pairs."""
+"""The rule that decides which pixels are road, and the layout of the pairs."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def road(tolerance=30, rgb=(128, 64, 128), size=32, **options):
 
 @pytest.mark.parametrize("tolerance, expected", [(10, [1, 0, 0, 0]), (30, [1, 1, 0, 0]), (50, [1, 1, 1, 0])])
 def test_a_pixel_is_road_if_no_channel_differs_by_more_than_the_tolerance(tmp_path, tolerance, expected):
-    # at largest channel distances 0, 20, 40 and 66
+    # colours at channel distances 0, 20, 40 and 66
     colours = np.array([(128, 64, 128), (148, 44, 148), (128, 104, 128), (70, 130, 180)], np.uint8)
     pair = np.zeros((64, 128, 3), np.uint8)
     pair[:, 64:] = colours.repeat(16, axis=0)
@@ -24,7 +24,7 @@ def test_a_pixel_is_road_if_no_channel_differs_by_more_than_the_tolerance(tmp_pa
     assert masks[0, 32, 8::16].tolist() == expected
 
 
-def test_photo_is_the_left_half_and_masks_are_not_blended(tmp_path):
+def test_the_photo_is_the_left_half_and_mask_colours_are_not_interpolated(tmp_path):
     write_pair(tmp_path / "1.jpg", side=64, quality=100)
     photo, masks = road().read((tmp_path / "1.jpg",), "train")
     left = Image.open(tmp_path / "1.jpg").crop((0, 0, 64, 64)).resize((32, 32), Image.BILINEAR)
@@ -33,7 +33,7 @@ def test_photo_is_the_left_half_and_masks_are_not_blended(tmp_path):
     assert masks[0, :15].max() == 0 and masks[0, 17:].min() == 1
 
 
-def test_pairs_are_found_in_the_folder_or_one_below(pairs):
+def test_pairs_are_found_in_the_folder_or_a_subfolder(pairs):
     names = ["1.jpg", "2.jpg", "3.jpg"]
     for data_dir in (pairs, pairs.parent):
         found = cityscapes_pairs.find(data_dir, "val")
@@ -61,7 +61,7 @@ def test_folders_without_pairs_are_refused(tmp_path):
 
 def test_a_photo_without_its_colours_is_refused(tmp_path):
     Image.new("RGB", (64, 64)).save(tmp_path / "1.jpg")
-    with pytest.raises(InputError, match="1.jpg: 64x64 is not a pair"):
+    with pytest.raises(InputError, match="1.jpg: 64x64 is not twice as wide as high"):
         road().read((tmp_path / "1.jpg",), "train")
 
 
@@ -75,10 +75,11 @@ def test_masks_without_road_are_refused_with_their_most_frequent_colours(pairs):
     road().check(np.array([5, 1] + [0] * 254), files)
 
 
-def test_clean_labels_have_no_specks_and_follow_the_majority(tmp_path):
+def test_clean_labels_remove_specks_and_resize_by_majority(tmp_path):
     pair = np.zeros((64, 128, 3), np.uint8)
     pair[33:, 64:] = (128, 64, 128)  # the upper half of resized row 16 is not road
-    for row, column in np.ndindex(8, 8):  # one speck per 8x8, where nearest neighbour samples
+    # one speck in each 8x8 area, at the pixel that nearest neighbour would sample
+    for row, column in np.ndindex(8, 8):
         pair[8 * row + 5, 64 + 8 * column + 5] = (128, 64, 128) if row < 4 else (70, 130, 180)
     pair[36:40, 64:73] = (70, 130, 180)  # 4x9 pixels are no speck
     Image.fromarray(pair).save(tmp_path / "1.jpg", quality=100, subsampling=0)

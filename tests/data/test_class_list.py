@@ -48,7 +48,7 @@ def test_a_written_list_reads_the_same(tmp_path):
         ("".join(f"c{n}: {n}\n" for n in range(256)), "256 classes"),
     ],
 )
-def test_lists_that_cannot_be_right_are_refused(tmp_path, text, reason):
+def test_invalid_class_lists_are_refused(tmp_path, text, reason):
     with pytest.raises(InputError, match=f"classes.txt: {reason}"):
         class_list.read(written(tmp_path, text))
 
@@ -61,7 +61,7 @@ def test_missing_and_binary_files_are_named(tmp_path):
         class_list.read(tmp_path / "binary.txt")
 
 
-def test_weights_name_each_class_once(tmp_path):
+def test_class_weights_must_name_each_class_once(tmp_path):
     path = written(tmp_path, class_list.weights_to_text(("a b", "c"), (0.1, 2.0)))
     assert class_list.read_weights(path, ("a b", "c")) == (0.1, 2.0)
     assert class_list.read_weights(path, ("c", "a b")) == (2.0, 0.1)

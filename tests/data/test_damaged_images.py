@@ -15,7 +15,7 @@ PHOTO = Image.fromarray(np.random.RandomState(7).randint(0, 256, (SIDE, SIDE, 3)
 CLASS_IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3
 MASK = Image.fromarray(CLASS_IDS)
 PALETTE_MASK = MASK.convert("P")
-FILES = {  # the content of a file, and the function that reads it
+FILES = {  # name of a kind of file -> its content, and the function that reads it
     "JPEG photo": (encoded(PHOTO, "JPEG", quality=90), images.read_rgb),
     "PNG photo": (encoded(PHOTO, "PNG"), images.read_rgb),
     "PNG mask": (encoded(MASK, "PNG"), images.read_class_ids),
@@ -35,7 +35,7 @@ def test_a_damaged_file_is_refused(tmp_path, data, read, damage):
 
 
 @pytest.mark.parametrize("damage", HUGE_IMAGES.values(), ids=HUGE_IMAGES)
-def test_an_image_of_absurd_size_is_not_decoded(tmp_path, monkeypatch, damage):
+def test_an_image_with_too_many_pixels_is_not_decoded(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
     path = tmp_path / "1.png"
     damage(path)
@@ -45,7 +45,7 @@ def test_an_image_of_absurd_size_is_not_decoded(tmp_path, monkeypatch, damage):
 
 
 def read_or_refuse(read, path):
-    """The pixels of an image file, or None if it is refused in one sentence."""
+    """Return the pixels of an image file, or None if it is refused with one sentence."""
     try:
         return np.asarray(read(path))
     except InputError as error:
@@ -53,7 +53,7 @@ def read_or_refuse(read, path):
 
 
 @every_file
-def test_a_file_cut_anywhere_is_refused_or_read_the_same(tmp_path, data, read):
+def test_a_truncated_file_is_refused_or_gives_the_same_pixels(tmp_path, data, read):
     path = tmp_path / "1.png"
     path.write_bytes(data)
     whole = read_or_refuse(read, path)
@@ -64,8 +64,8 @@ def test_a_file_cut_anywhere_is_refused_or_read_the_same(tmp_path, data, read):
 
 
 @every_file
-def test_a_file_with_a_flipped_bit_is_refused_or_read_the_same(tmp_path, data, read):
-    """JPEG has no checksums: its pixels may differ, but not their number and type."""
+def test_a_file_with_a_flipped_bit_is_refused_or_gives_the_same_pixels(tmp_path, data, read):
+    """JPEG has no checksums, so pixels may differ, but not their number and dtype."""
     path = tmp_path / "1.png"
     path.write_bytes(data)
     whole = read_or_refuse(read, path)
@@ -80,7 +80,7 @@ def test_a_file_with_a_flipped_bit_is_refused_or_read_the_same(tmp_path, data, r
             assert pixels is None or np.array_equal(pixels, whole)
 
 
-PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
+PHOTOS = {  # a PIL image, the format of its file, and options for Pillow's save
     "black and white": (PHOTO.convert("1"), "PNG", {}),
     "grey with alpha": (PHOTO.convert("LA"), "PNG", {}),
     "palette": (PHOTO.quantize(), "PNG", {}),
@@ -94,7 +94,8 @@ PHOTOS = {  # a PIL image, the format of its file, and options of Pillow's save
 }
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # pytest overrides the filter in core.data.images
+# pytest overrides the warning filter of core.data.images
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("photo, kind, options", PHOTOS.values(), ids=PHOTOS)
 def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options):
     (tmp_path / "1.jpg").write_bytes(encoded(photo, kind, **options))
@@ -102,7 +103,7 @@ def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options)
 
 
 def packed_rows(ids, depth):
-    """Rows for `png` of class ids uint8 [H, W], with 2 or 4 bits per pixel."""
+    """Return the rows, for `png`, of class ids uint8 [H, W] with 2 or 4 bits per pixel."""
     bits = np.unpackbits(ids[..., None], axis=-1)[..., -depth:].reshape(len(ids), -1)
     return b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=-1))
 

@@ -28,7 +28,7 @@ DATASETS = {
     "labels": cityscapes_labels.dataset(train_size=16, val_size=16),
     "dubai": dubai_aerial.dataset(patch_size=16, split_by="patch", split_seed=0),
 }
-PHOTOS = {  # the photo of each set's second training example
+PHOTOS = {  # the photo of the second training example in each data set
     "pairs": "train/2.jpg",
     "pets": "images/train_2.jpg",
     "labels": "leftImg8bit/train/ulm/2_leftImg8bit.png",
@@ -49,7 +49,7 @@ def write(path, pixels):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """By name, the folder of each undamaged set and the checksum of its training examples.
+    """Return name of a set -> (folder of the undamaged set, checksum of its training examples).
 
     Each set has two examples per split.
     """
@@ -74,7 +74,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture
 def copied(originals, tmp_path):
-    """A function: name of a set -> the folder of a fresh copy."""
+    """Return a function: name of a set -> folder of a fresh copy."""
     return lambda name: Path(shutil.copytree(originals[name][0], tmp_path / name))
 
 
@@ -134,13 +134,13 @@ def dead_link(path):
 
 
 def inside(path, damage):
-    """The damage of a folder that damages the file or folder at a path below."""
+    """Return a function that applies a damage to the file or folder at a path inside a folder."""
     return lambda folder: damage(folder / path)
 
 
 an_empty_folder, an_empty_file = replace_by(Path.mkdir), replace_by(Path.touch)
 LIST = "annotations/trainval.txt"
-FOLDERS = {  # data set and fault: the damage, and the path that is named
+FOLDERS = {  # (data set, fault): the function that damages it, and the path that the message must name
     ("pairs", "an empty folder"): (an_empty_folder, ""),
     ("pairs", "a file"): (an_empty_file, ""),
     ("pairs", "no val"): (inside("val", delete), ""),
@@ -188,7 +188,7 @@ VALID_LISTS = {
 
 
 @pytest.mark.parametrize("damage", BAD_LISTS.values(), ids=BAD_LISTS)
-def test_a_bad_list_of_pets_is_refused(copied, damage):
+def test_an_invalid_list_of_pets_is_refused(copied, damage):
     folder = copied("pets")
     damage(folder / LIST)
     with refused(folder / LIST):
@@ -196,7 +196,7 @@ def test_a_bad_list_of_pets_is_refused(copied, damage):
 
 
 @pytest.mark.parametrize("pet", NAMES_OF_NO_PHOTO.values(), ids=NAMES_OF_NO_PHOTO)
-def test_a_list_with_a_name_of_no_photo_is_refused(copied, pet):
+def test_a_list_that_names_a_missing_photo_is_refused(copied, pet):
     folder = copied("pets")
     (folder / LIST).write_text(f"train_1 1 1 1\n{pet} 1 1 1\n")
     with refused(folder / "images"):

@@ -1,4 +1,4 @@
-"""The aerial data set: tiles, patches, colours, splits, and photos that users bring."""
+"""The aerial data set: tiles, patches, colours, splits, and photos in other formats."""
 
 import io
 
@@ -17,7 +17,7 @@ BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = dubai_aerial.PALETTE
 
 
 def write_tile(folder, *, count=1, size=(4, 6), colour=ROAD):
-    """A tile of noisy photos, height and width in size, with masks of one colour."""
+    """Write a tile of noisy photos, with heights and widths in size, and masks of one colour."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for index in range(count):
@@ -97,7 +97,7 @@ def test_other_colours_are_unlabeled_and_counted(tmp_path, capsys):
     colours[2, 0] = UNLABELED
     colours[3, 5] = 7
     write_mask(files[1][1], colours)
-    patches = dataset(patch_size=4)  # drops the last two columns, and the sevens in them
+    patches = dataset(patch_size=4)  # drops the last two columns, with the pixel of value 7
     pixels = sum(np.bincount(patches.read(pair, "train")[1].ravel(), minlength=256) for pair in files)
     assert pixels[2] == 27 and pixels[5] == 5 and pixels.sum() == 32
     patches.check(pixels, files)
@@ -155,7 +155,7 @@ def test_splits_are_disjoint_and_complete_and_depend_on_the_seed(split_by):
         assert photos and len(validation) == -(-len(OWNER) // 10)
 
 
-def test_a_split_by_patch_equals_scikit_learns():
+def test_a_split_by_patch_equals_scikit_learn():
     # what sorted(train_test_split(np.arange(40), test_size=0.1, random_state=42)[1]) gives
     np.testing.assert_array_equal(dataset().select(np.zeros(40, int), "val"), [15, 16, 19, 26])
 
@@ -167,7 +167,7 @@ def test_one_photo_or_patch_cannot_be_split():
         dataset().select(np.zeros(1, int), "val")
 
 
-# --- generated data, and the whole
+# --- generated data, and the whole data set
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_impossible_flags_are_refused(flag):
 
 
 def compressed(colours):
-    """Colours uint8 [H, W, 3] after JPEG compression."""
+    """Return colours uint8 [H, W, 3] after JPEG compression."""
     file = io.BytesIO()
     Image.fromarray(colours).save(file, "JPEG", quality=90)
     return np.asarray(Image.open(file))
@@ -247,7 +247,7 @@ def test_files_and_folders_that_are_not_used_are_counted_in_warnings(tmp_path, c
     assert "masks: 1 masks have no photo and are not used" in printed
 
 
-def test_two_photos_of_one_stem_are_refused(tmp_path):
+def test_two_photos_with_the_same_stem_are_refused(tmp_path):
     write_tile(tmp_path / "Tile 1")
     Image.new("RGB", (6, 4)).save(tmp_path / "Tile 1/images/part_1.png")
     with refused("part_1"):

@@ -64,7 +64,7 @@ def test_only_uncompressed_rgb_files_are_memory_mapped(tmp_path):
 
 
 def tiled_tiff(tile, width, height):
-    """A TIFF of the upper left part of one tile, uint8 [H, W, 3]."""
+    """Return a TIFF file of the upper left part of one tile, uint8 [H, W, 3]."""
     entries = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3}  # size, bits, plain, RGB, samples
     entries |= {322: tile.shape[1], 323: tile.shape[0], 324: 8 + 2 + 10 * 12 + 4, 325: tile.nbytes}
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
@@ -80,7 +80,7 @@ def test_exif_rotation_is_undone(tmp_path):
 
 
 @pytest.mark.parametrize("fault", [MemoryError(), OSError(errno.EMFILE, "Too many open files")], ids=repr)
-def test_a_fault_of_the_machine_is_not_blamed_on_the_file(tmp_path, monkeypatch, fault):
+def test_memory_and_disk_errors_are_not_reported_as_damaged_files(tmp_path, monkeypatch, fault):
     Image.fromarray(COLOUR).save(tmp_path / "good.png")
 
     def fail(image):
@@ -91,7 +91,7 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_file(tmp_path, monkeypatch,
         read_rgb(tmp_path / "good.png")
 
 
-def test_an_unknown_format_is_told_the_known_formats(tmp_path):
+def test_the_message_for_an_unknown_format_lists_the_known_formats(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "photo.tga")
     with pytest.raises(InputError, match="photo.tga: not a readable image .none of JPEG, PNG, .*PPM"):
         read_rgb(tmp_path / "photo.tga")
@@ -127,11 +127,11 @@ def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):
 
 
 def write_tiff(path, samples, *, photometric=1, order="<", sample_format=1, orientation=1):
-    """An uncompressed TIFF of samples [H, W] or [H, W, bands]. sample_format: 2 signed, 3 floating point."""
+    """Write an uncompressed TIFF of samples [H, W] or [H, W, bands]. sample_format: 2 signed, 3 float."""
     height, width = samples.shape[:2]
     bands = 1 if samples.ndim == 2 else samples.shape[2]
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    end = 8 + 2 + 11 * 12 + 4  # of the directory; bits and format of each band and the pixels follow
+    end = 8 + 2 + 11 * 12 + 4  # end of the directory; bits and format of each band and the pixels follow
     bits, formats = [8 * samples.dtype.itemsize] * bands, [sample_format] * bands
     tail_size = 4 * bands if bands > 2 else 0
     entries = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [end + tail_size]}
@@ -154,7 +154,8 @@ write_rgb_tiff = functools.partial(write_tiff, photometric=2)
 write_inverted_tiff = functools.partial(write_tiff, photometric=0)
 write_big_endian_tiff = functools.partial(write_tiff, photometric=2, order=">")
 RGB16, GREY16 = COLOUR.astype(np.uint16), GREY.astype(np.uint16)
-SIXTEEN_BITS = {  # an 8-bit image, its samples with more bits, the writer, and the white level
+# an 8-bit image, the same image with more bits, the function that writes it, and the white level
+SIXTEEN_BITS = {
     "RGB PNG, 12 bits": (COLOUR, RGB16 * 16, write_png16, 4095),
     "RGB TIFF, 11 bits": (COLOUR, RGB16 * 8, write_rgb_tiff, 2047),
     "RGB TIFF, big endian": (COLOUR, RGB16 * 257, write_big_endian_tiff, 65535),
@@ -200,7 +201,7 @@ def test_signed_and_32_bit_samples_need_a_white_level(tmp_path):
     assert np.asarray(read_rgb(path, white_level=1000))[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_a_16_bit_photo_is_turned_once_by_its_exif_orientation(tmp_path):
+def test_a_16_bit_photo_is_rotated_once_by_its_exif_orientation(tmp_path):
     write_tiff(tmp_path / "photo.tif", np.rot90(RGB16, 1) * 257, photometric=2, orientation=6)
     np.testing.assert_array_equal(read_rgb(tmp_path / "photo.tif"), COLOUR)
 
@@ -223,9 +224,9 @@ def test_pages_are_counted_without_reduced_copies(tmp_path):
     assert pages(tmp_path / "overview.tif") == [0] and not found
 
 
-def test_bands_besides_colour_and_alpha_are_remarked_on(tmp_path):
+def test_extra_bands_give_a_remark(tmp_path):
     bands = np.dstack([COLOUR, 255 - 0 * GREY])
-    for mode in ("RGBX", "RGBA"):  # a TIFF file of mode RGBX says that its fourth band is not alpha
+    for mode in ("RGBX", "RGBA"):  # a TIFF file of mode RGBX declares that its fourth band is not alpha
         Image.frombytes(mode, (8, 6), bands.tobytes()).save(tmp_path / f"{mode}.tif")
     with remarks.collect() as found:
         for mode in ("RGBX", "RGBA"):
@@ -233,7 +234,7 @@ def test_bands_besides_colour_and_alpha_are_remarked_on(tmp_path):
     assert remarks.summary(found) == [f"{tmp_path / 'RGBX.tif'}: only the first 3 of its 4 bands are used"]
 
 
-def test_transparent_pixels_are_remarked_on(tmp_path):
+def test_transparent_pixels_give_a_remark(tmp_path):
     for name, alpha in (("opaque", 255), ("clear", 0)):
         Image.fromarray(np.dstack([COLOUR, 0 * GREY + alpha])).save(tmp_path / f"{name}.png")
     with remarks.collect() as found:
@@ -243,7 +244,7 @@ def test_transparent_pixels_are_remarked_on(tmp_path):
     assert remarks.summary(found) == [told]
 
 
-def test_an_unusual_tiff_is_described(tmp_path):
+def test_the_message_for_an_unsupported_tiff_describes_its_layout(tmp_path):
     write_tiff(tmp_path / "bands.tif", np.zeros((2, 2, 5), np.uint8))
     with pytest.raises(InputError, match="bands.tif: .*a TIFF of 5 bands with 8-bit unsigned samples"):
         read_rgb(tmp_path / "bands.tif")
@@ -252,7 +253,7 @@ def test_an_unusual_tiff_is_described(tmp_path):
         read_rgb(tmp_path / "double.tif")
 
 
-def test_a_mask_that_fits_only_the_photo_before_turning_is_named_with_the_reason(tmp_path):
+def test_the_message_explains_a_mask_that_only_fits_the_unrotated_photo(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", exif=exif)

@@ -21,7 +21,7 @@ def test_photos_are_recognised_after_the_data_moved_and_grew(tmp_path):
     assert np.isin(moved.checksums, record["val"]).tolist() == [False, True, False, False]
 
 
-def test_an_older_run_has_no_record_and_a_damaged_one_is_named(tmp_path):
+def test_old_runs_have_no_record_and_a_damaged_record_is_named(tmp_path):
     assert membership.read(tmp_path) is None
     for content in (b"", b"no archive", b"PK\x03\x04"):
         (tmp_path / membership.NAME).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Own photos and masks: pairing, splits, kinds of masks, and the classes found in them."""
+"""The user's photos and masks: pairing, splits, kinds of masks, and the classes found in them."""
 
 import unicodedata
 
@@ -143,7 +143,7 @@ def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
     assert mask.shape == (1, 6, 6) and set(np.unique(mask)) == {0, 1}
 
 
-def test_values_of_no_class_are_refused_or_ignored(tmp_path):
+def test_mask_values_without_a_class_are_refused_or_ignored(tmp_path):
     write_pairs(tmp_path, ["a"], np.where(VALUES == 7, 255, 0).astype(np.uint8))
     with pytest.raises(InputError, match=r"a.png: 50.00% .* to no class, most often 255; .*--ignore=255"):
         read(tmp_path)
@@ -186,7 +186,7 @@ def test_masks_of_0_and_255_are_two_classes(tmp_path):
         assert own_images.find_classes(tmp_path)[0].values == ((0,), (255,))
 
 
-def test_one_mask_of_colours_makes_all_classes_colours(tmp_path):
+def test_if_one_mask_holds_colours_all_classes_are_colours(tmp_path):
     write_pairs(tmp_path, ["a", "b"])
     write_mask(tmp_path / "masks/b.png", np.full((8, 8, 3), (1, 2, 3), np.uint8))
     found, _ = own_images.find_classes(tmp_path)
@@ -201,7 +201,8 @@ def test_black_and_white_masks_with_grey_edges_are_refused(tmp_path):
         write_pairs(tmp_path / mode, "ab", np.asarray(blended.convert(mode)))
         with pytest.raises(InputError, match="black, white and [0-9]+ shades of grey, as after scaling"):
             own_images.find_classes(tmp_path / mode)
-    void = np.arange(40 * 40, dtype=np.uint8).reshape(40, 40) % 21  # as in Pascal VOC: 255 marks borders
+    # as in Pascal VOC, where 255 marks borders
+    void = np.arange(40 * 40, dtype=np.uint8).reshape(40, 40) % 21
     void[:, :9], void[:, 30:] = 0, 255
     write_pairs(tmp_path / "void", "ab", void)
     assert len(own_images.find_classes(tmp_path / "void")[0].names) == 22

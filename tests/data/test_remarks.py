@@ -1,4 +1,4 @@
-"""Remarks about readable files reach the user: from a cache as well as from a reader."""
+"""Remarks about readable files are shown to the user, whether the files are decoded or cached."""
 
 from conftest import write_pair
 from PIL import Image

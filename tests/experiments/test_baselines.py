@@ -1,4 +1,4 @@
-"""FLOPs against NumPy and hand counts, and the baselines' networks against ours."""
+"""FLOPs against NumPy and hand counts, and the baselines' networks against this project's."""
 
 import inspect
 import math
@@ -21,7 +21,7 @@ ARTICLES = ("cityscape_road", "oxford_pets", "oxford_pets_mobilenet", "cityscape
 
 
 def numpy_products(x, kernel, stride):
-    """Every product of a SAME convolution before any is summed: [B, H / s, W / s, I, h, w, O]."""
+    """Return every product of a SAME convolution before summation: [B, H / s, W / s, I, h, w, O]."""
     pads = []
     for length, window in zip(x.shape[1:3], kernel.shape):
         missing = max((math.ceil(length / stride) - 1) * stride + window - length, 0)
@@ -51,7 +51,7 @@ def test_multiply_adds_equal_the_number_of_products_in_numpy(side, stride):
     assert flops.gflop(einsum, tf.TensorSpec([2, 3, 7, 6])) == 2e-9 * (2 * 3 * 7 * 6 * 4)
 
 
-def test_gradients_and_called_functions_count():
+def test_flops_include_gradients_and_called_functions():
     """A gradient with respect to a kernel or an input costs as much as the forward convolution."""
     first, last = tf.Variable(tf.ones([3, 3, 3, 4])), tf.Variable(tf.ones([2, 2, 5, 4]))
     rest = tf.function(lambda x: tf.nn.conv2d_transpose(x, last, [2, 8, 6, 5], 2))
@@ -73,7 +73,7 @@ def test_gradients_and_called_functions_count():
 
 
 def network_of(name):
-    """An article's experiment, its weights, and the settings that choose its baselines."""
+    """Return an article's experiment, its weights, and the settings that choose its baselines."""
     module = article(name)
     experiment = module.experiment(cli.parse(module.define_flags))
     network = inspect.getmodule(experiment.forward)
@@ -89,18 +89,19 @@ def network_of(name):
 
 
 def counted_by_hand(weights, pixels):
-    """Multiply-adds of a U-Net's forward pass: every pixel of a level meets the whole kernel."""
+    """Return the multiply-adds of a U-Net's forward pass: every pixel of a level meets the whole kernel."""
     total = 0
     for name, kernel in weights.items():
         if len(kernel.shape) == 4:
             level = int(name[name.index("/") - 1]) if name.startswith(("down", "up")) else 0
-            level += "transpose" in name  # applied at the smaller size, stride 2
+            # a transposed convolution of stride 2 is computed at the smaller size
+            level += "transpose" in name
             total += math.prod(kernel.shape) * pixels / 4**level
     return total
 
 
 @pytest.mark.parametrize("name", ARTICLES)
-def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
+def test_flops_of_plain_networks_equal_hand_counts_and_keras(name):
     experiment, ours, settings = network_of(name)
     model = keras_baselines.NETWORKS[settings["network"]](settings["filters"], settings["channels"])
     trained = [variable for variable in ours.values() if variable.trainable]
@@ -120,7 +121,7 @@ def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
 
     with lowering.disabled():
         predict = tf.function(lambda images: experiment.forward(ours, images))
-        if name != "oxford_pets_mobilenet":  # its encoder has no levels in its names
+        if name != "oxford_pets_mobilenet":  # the encoder's variables have no levels in their names
             by_hand = 2e-9 * counted_by_hand(ours, pixels=2 * 32 * 64)
             assert flops.gflop(predict, images) == pytest.approx(by_hand)
         gflop = training_gflop(lambda images: experiment.forward(ours, images, training=True), trained)
@@ -129,7 +130,7 @@ def test_plain_networks_have_the_flops_of_hand_counts_and_of_keras(name):
 
 
 @pytest.mark.parametrize("mode, precision", [("train", "bfloat16"), ("infer", "float32")])
-def test_keras_measurement(mode, precision):
+def test_a_keras_measurement_reports_all_metrics(mode, precision):
     network = {"network": "labels_unet", "filters": [4, 6], "channels": 5, "size": [16, 32]}
     spec = types.SimpleNamespace(**network, mode=mode, precision=precision, batch_size=2, seconds=0)
     before, begun = keras.config.dtype_policy(), time.time()
@@ -140,13 +141,14 @@ def test_keras_measurement(mode, precision):
     assert metrics["images_per_second"] == pytest.approx(2 / metrics["step_seconds"])
     assert begun < metrics["first_step_at"] < time.time()
     trained, total = metrics["parameters"]
-    assert total - trained == 2 * (4 * 4 + 2 * 6 + 4)  # moving mean and variance after each ReLU
+    # moving mean and variance of the normalisation after each ReLU
+    assert total - trained == 2 * (4 * 4 + 2 * 6 + 4)
 
 
 @pytest.mark.parametrize("peer, mode", [("torch", "train"), ("openvino", "infer")])
 @pytest.mark.parametrize("name", ARTICLES)
-def test_torch_and_openvino_have_our_parameters(name, peer, mode):
-    """Needs a Python with PyTorch and OpenVINO: this one, or the one that TORCH_PYTHON names."""
+def test_torch_and_openvino_networks_have_the_same_number_of_parameters(name, peer, mode):
+    """Needs a Python with PyTorch and OpenVINO: the current one, or the one given by TORCH_PYTHON."""
     interpreter = os.environ.get("TORCH_PYTHON", sys.executable)
     if not comparison.can_import(interpreter, comparison.PEERS[peer]):
         pytest.skip(f"{interpreter} has no {peer}; TORCH_PYTHON may name a Python that has it")

@@ -49,7 +49,7 @@ def test_lowering_off_measures_the_plain_network(pairs, tmp_path):
         metrics = this_code.measure(spec)
     finally:
         lowering.configure("auto")
-    # 1.751 GFLOP at 128x128 pixels: every output of a convolution meets its whole kernel
+    # 1.751 GFLOP at 128x128 pixels if every output of a convolution uses its whole kernel
     assert metrics["rules"] == {} and metrics["gflop_per_image"] == pytest.approx(1.751 / 16, rel=1e-3)
 
 
@@ -59,7 +59,8 @@ def test_our_measurement_uses_every_image_in_full_batches(mode, images, pairs, t
     arguments = ["--size=32", "--batch_size=4", f"--data_dir={pairs}", f"--cache_dir={tmp_path}"]
     spec = types.SimpleNamespace(module="experiments.cityscape_road", flags=arguments, mode=mode, seconds=0)
     metrics = this_code.measure(spec)
-    passes = {"train": 3, "infer": 1, "input": 0}[mode]  # of 0.11 GFLOP in the article's convolutions
+    # passes of 0.11 GFLOP each, in the article's convolutions
+    passes = {"train": 3, "infer": 1, "input": 0}[mode]
     assert passes * 0.05 <= metrics["gflop_per_image"] <= passes * 0.11
     assert metrics["images_per_second"] == 4 / metrics["step_seconds"] > 0
     assert metrics["parameters"] == [1_961_152, 1_961_152]
@@ -76,7 +77,7 @@ def test_our_measurement_uses_every_image_in_full_batches(mode, images, pairs, t
 
 
 def metrics_of(rate, **metrics):
-    """The metrics of an invented measurement with `rate` images per second."""
+    """Return the metrics of an invented measurement with `rate` images per second."""
     defaults = {"first_step_seconds": 3.0, "peak_mib": 100.0, "cores_busy": 1.0, "versions": {}}
     step = {"step_seconds": 16 / rate, "mean_step_seconds": 20 / rate}
     return {"images_per_second": rate, **step, **defaults, **metrics}
@@ -108,7 +109,7 @@ def test_ratios_and_shares_use_the_fastest_measurements():
     assert row[2:] == ["20.0", "0.8000", "1.0000", "40.0", "40.0%", "1.00", "100", "3.0"]
 
 
-def test_json_line_of_a_real_measurement_and_a_sentence_for_a_missing_peer(shared_cache, tmp_path, capsys):
+def test_the_command_prints_json_and_a_message_for_a_missing_baseline(shared_cache, tmp_path, capsys):
     (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
     arguments = [
@@ -130,7 +131,7 @@ def test_json_line_of_a_real_measurement_and_a_sentence_for_a_missing_peer(share
 
 
 def program(metrics):
-    """The Python arguments of a measurement that prints these metrics."""
+    """Return the arguments with which Python prints these metrics, like a measurement."""
     return ["-c", f"print('noise'); print({json.dumps(metrics)!r})"]
 
 
@@ -150,7 +151,7 @@ def run_with(monkeypatch, cache, programs, *arguments):
     return comparison.run(cli.parse(comparison.define_flags, arguments))
 
 
-def test_implementations_take_turns(monkeypatch, shared_cache, programs, capsys):
+def test_implementations_are_measured_alternately(monkeypatch, shared_cache, programs, capsys):
     order, measure = [], comparison.measure_in_process
     monkeypatch.setattr(
         comparison, "measure_in_process", lambda name, *rest: order.append(name) or measure(name, *rest)
@@ -160,7 +161,7 @@ def test_implementations_take_turns(monkeypatch, shared_cache, programs, capsys)
     assert "1.00 times the throughput of keras" in capsys.readouterr().out
 
 
-def test_a_failed_measurement_and_another_network_are_errors(monkeypatch, shared_cache, programs):
+def test_a_failed_measurement_or_a_different_network_is_an_error(monkeypatch, shared_cache, programs):
     wrong = program({"images_per_second": 1.0, "first_step_at": 0.0, "parameters": [2, 4]})
     with pytest.raises(InputError, match="keras has a different number of parameters for dubai_unet"):
         run_with(monkeypatch, shared_cache, programs | {"keras": wrong}, "--peers=keras")

@@ -1,4 +1,4 @@
-"""`experiments.compare`: what differs between runs, and by how much more than chance."""
+"""`experiments.compare`: what differs between runs, and whether by more than chance."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from experiments import article, cityscape_road, compare
 
 @pytest.fixture(scope="module")
 def other_run(road_run):
-    """A run like `road_run` with another learning rate and seed."""
+    """Return a run like `road_run` with another learning rate and seed."""
     flags = cli.parse(
         cityscape_road.define_flags,
         [
@@ -60,7 +60,10 @@ def test_the_saved_results_of_images_sum_to_the_validation_metrics(road_run):
 
 @pytest.fixture
 def edited_run(road_run, tmp_path):
-    """A copy of `road_run` that was trained with another core/ops.py and has no results of its images."""
+    """Return a copy of `road_run` whose record says that it was trained with another core/ops.py.
+
+    Its results per validation image are missing.
+    """
     shutil.copytree(road_run, tmp_path / "edited")
     (item,) = json.loads((tmp_path / "edited/code.json").read_text())
     item["files"]["core/ops.py"] = "0123456789abcdef"
@@ -112,7 +115,7 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
     assert compare.verdict(*uncertainty.welch([0.1, float("nan")], [0.2, 0.3])[1:]) == "undefined"
 
 
-def test_what_cannot_be_compared_is_said_in_a_sentence(road_run, tmp_path):
+def test_runs_that_cannot_be_compared_give_a_message(road_run, tmp_path):
     with pytest.raises(InputError, match="two or more runs"):
         compared(tmp_path, [road_run])
     shutil.copytree(road_run, tmp_path / "fresh")

@@ -1,4 +1,4 @@
-"""Downloads against a local server, and archives that must not be unpacked."""
+"""Downloads from a local server, and archives that must not be unpacked."""
 
 import hashlib
 import http.server
@@ -18,7 +18,7 @@ NAMES = ("train/1.jpg", "train/2.jpg", "val/1.jpg")
 
 
 def packed(*members):
-    """Bytes of a gzipped tar archive of (TarInfo fields, content) members."""
+    """Return a gzipped tar archive, as bytes, of (TarInfo fields, content) members."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for fields, content in members:
@@ -35,7 +35,7 @@ GOOD = packed(*(({"name": f"cityscapes/{name}"}, name.encode()) for name in NAME
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on 127.0.0.1 that sends .content, claims .length bytes, and counts .requests."""
+    """Return a server on 127.0.0.1 that sends .content, claims .length bytes, and counts .requests."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,7 +64,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def fetch(server, tmp_path, monkeypatch):
-    """A function (sha256=None) that downloads the server's archive into tmp_path/data."""
+    """Return a function (sha256=None) that downloads the server's archive into tmp_path/data."""
 
     def run(sha256=None):
         archives = {"cityscapes_pairs": ((server.url, "cityscapes", sha256),)}
@@ -99,7 +99,7 @@ def test_the_reader_finds_the_downloaded_files_and_a_second_call_leaves_them(ser
     ],
     ids=["404", "cut", "another digest"],
 )
-def test_a_failed_download_is_one_sentence_and_leaves_no_archive(
+def test_a_failed_download_gives_one_sentence_and_leaves_no_archive(
     server, fetch, tmp_path, content, length, sha256, reason
 ):
     server.content, server.length = content, length
@@ -158,7 +158,7 @@ def test_an_unknown_name_and_a_missing_folder_are_refused(arguments):
 
 
 @pytest.mark.parametrize("name", download.BY_HAND)
-def test_steps_by_hand_quote_the_folder(name, capsys):
+def test_printed_download_steps_contain_the_folder(name, capsys):
     assert download.run(SimpleNamespace(data_dir="/my data"), [name]) == 0
     out = capsys.readouterr().out
     assert "--data_dir='/my data'" in out and "{" not in out

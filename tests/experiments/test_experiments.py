@@ -1,4 +1,4 @@
-"""Each experiment's command on generated data: one epoch, small through its flags."""
+"""The command of each experiment on generated data: one epoch of a small network."""
 
 import csv
 import dataclasses
@@ -41,7 +41,7 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
     arguments = [*COMMANDS[script], *folders, "--epochs=1", f"--precision={precision}"]
     flags = cli.parse(script.define_flags, arguments)
     experiment = script.experiment(flags)
-    if precision == "bfloat16":  # the articles' widths are tested once, in float32
+    if precision == "bfloat16":  # the articles' full widths are tested only once, in float32
         experiment = dataclasses.replace(experiment, **SMALL[experiment.name][1])
     assert loop.run(experiment, script.define_flags, flags) == 0
     with open(tmp_path / "run" / "metrics.csv") as file:
@@ -73,7 +73,7 @@ def use(run, row, tmp_path):
     assert outputs["probabilities"].shape[-1] == len(figures["classes"])
 
 
-def test_the_list_names_every_experiment_and_command_with_a_sentence():
+def test_the_list_describes_every_experiment_and_command():
     trained, others = listing.commands(ROOT / "experiments")
     assert trained.keys() >= {script.__name__.partition(".")[2] for script in COMMANDS}
     assert others.keys() >= {"benchmark", "evaluate", "export", "predict"}

@@ -1,4 +1,4 @@
-"""The README's lines for notebooks, run as they are written."""
+"""The Python example in README.md, run as it is written."""
 
 import re
 
@@ -16,9 +16,7 @@ from experiments import predict
 MARK = "<!-- tested by tests/experiments/test_from_python.py -->"
 
 
-def test_the_lines_for_notebooks_predict_an_array_and_train_with_an_edited_op(
-    road_run, tmp_path, monkeypatch
-):
+def test_the_python_example_predicts_an_array_and_trains_with_an_edited_op(road_run, tmp_path, monkeypatch):
     (lines,) = re.findall(rf"{MARK}\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(lines.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
@@ -26,7 +24,8 @@ def test_the_lines_for_notebooks_predict_an_array_and_train_with_an_edited_op(
     (tmp_path / "runs/cityscape_road").symlink_to(road_run)
     pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    monkeypatch.setattr(ops, "conv2d_up", ops.conv2d_up)  # so that the edit ends with the test
+    # monkeypatch restores the original op after the test
+    monkeypatch.setattr(ops, "conv2d_up", ops.conv2d_up)
     small = "--size=16", "--limit=4", f"--data_dir={road_run.parent / 'pairs'}"
     train = experiments.train
     monkeypatch.setattr(experiments, "train", lambda script, *flags: train(script, *flags, *small))
@@ -37,7 +36,7 @@ def test_the_lines_for_notebooks_predict_an_array_and_train_with_an_edited_op(
     assert (tmp_path / "runs/relu/predictions/epoch_002.png").exists()
 
 
-def test_an_array_is_predicted_as_the_command_predicts_its_file(road_run, tmp_path):
+def test_predicting_an_array_equals_predicting_its_file(road_run, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (2, 45, 70, 3), np.uint8)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f"{number}.png")

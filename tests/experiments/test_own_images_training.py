@@ -1,4 +1,4 @@
-"""Trainings on own images, and the files that they keep in the run folder."""
+"""Trainings on the user's images, and the files that they keep in the run folder."""
 
 import functools
 
@@ -21,7 +21,7 @@ from experiments import dubai_aerial as aerial
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """The same photos and masks in two layouts: tiles/ as the aerial set, own/ as images/ and masks/."""
+    """Write the same photos and masks twice: tiles/ like the aerial set, own/ with images/ and masks/."""
     folder = tmp_path_factory.mktemp("photos")
     palette = np.array(dubai_aerial.PALETTE, np.uint8)
     for tile in (1, 2):
@@ -41,14 +41,14 @@ def photos(tmp_path_factory):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """The aerial network with two levels of few filters."""
+    """Return the aerial network with two levels of few filters."""
     init_weights = functools.partial(dubai_unet.init_weights, filters=(4, 8))
     monkeypatch.setattr(dubai_unet, "init_weights", init_weights)
     monkeypatch.setattr(dubai_unet, "forward", functools.partial(dubai_unet.forward, depth=1))
 
 
 def train(script, tmp_path, *arguments):
-    """Train in tmp_path/run; the parsed flags."""
+    """Train in tmp_path/run; return the parsed flags."""
     common = ["--epochs=1", "--batch_size=4", "--patch_size=16", "--seed=3"]
     folders = [f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"]
     flags = cli.parse(script.define_flags, [*common, *folders, *arguments])
@@ -56,7 +56,7 @@ def train(script, tmp_path, *arguments):
     return flags
 
 
-def test_aerial_photos_rearranged_give_the_same_training_weight_for_weight(small_network, photos, tmp_path):
+def test_rearranged_aerial_photos_give_bit_identical_weights(small_network, photos, tmp_path):
     train(aerial, tmp_path / "a", f"--data_dir={photos}/tiles", "--split_by=image")
     own = [f"--data_dir={photos}/own", f"--classes={photos}/classes.txt"]
     train(own_images, tmp_path / "b", *own, "--network=dubai_unet", "--val_share=0.1", "--clip_norm=0")
@@ -66,7 +66,7 @@ def test_aerial_photos_rearranged_give_the_same_training_weight_for_weight(small
         np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
 
 
-def test_a_run_keeps_its_classes_and_weights_and_is_restored_without_the_files(
+def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(
     small_network, photos, tmp_path
 ):
     classes = tmp_path / "classes.txt"
@@ -91,7 +91,7 @@ def test_found_classes_are_written_to_the_run_folder_and_read_from_it(
     assert f"{len(found.names)} classes in the masks" in capsys.readouterr().out
     text = (tmp_path / "run/classes.txt").read_text()
     (tmp_path / "run/classes.txt").write_text(text.replace("colour #6ec1e4:", "road:"))
-    assert "road" in own_images.experiment(flags).classes  # a begun run reads the file
+    assert "road" in own_images.experiment(flags).classes  # a run that has a checkpoint reads the file
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def between(text, start, end):
     return text.partition(start)[2].partition(end)[0]
 
 
-def test_the_results_tables_are_the_ones_that_the_result_files_give():
+def test_the_results_tables_equal_those_made_from_the_result_files():
     found = tables.groups()
     for text, table in ((README, tables.articles_table(found)), (NOTES, tables.groups_table(found))):
         assert between(text, "<!-- results -->\n", "<!-- end of results -->") == table, (
@@ -32,7 +32,7 @@ QUOTES = re.findall(r"<!-- quoted from (\S+)\.(\w+) -->\n```python\n(.*?)```", R
 
 
 @pytest.mark.parametrize("module, function, quote", QUOTES, ids=[quote[1] for quote in QUOTES])
-def test_quoted_code_is_the_code(module, function, quote):
+def test_quoted_code_equals_the_source(module, function, quote):
     source = inspect.getsource(getattr(importlib.import_module(module), function))
     assert any(textwrap.indent(quote, " " * depth) in source for depth in (0, 4, 8))
 
@@ -41,13 +41,13 @@ def test_the_forward_pass_and_the_training_step_are_quoted():
     assert {quote[1] for quote in QUOTES} == {"forward", "make_train_step"}
 
 
-def test_the_diagram_is_the_one_that_the_network_gives():
+def test_the_diagram_equals_the_one_drawn_from_the_network():
     maps = draw_network.feature_maps(road_unet.forward, road_unet.init_weights(seed=0), 128)
     assert draw_network.svg(maps) == (ROOT / "experiments/pictures/road_unet.svg").read_text()
 
 
 @pytest.mark.parametrize("text", [README, NOTES], ids=["README", "BUILD_NOTES"])
-def test_files_and_commands_that_are_named_exist(text):
+def test_named_files_and_commands_exist(text):
     links = re.findall(r"\]\(((?!http|#)[^)]+)\)", text)
     for path in links + re.findall(r"`((?:core|tests|experiments)/[\w/]+\.\w+)`", text):
         assert "NAME" in path or "GROUP" in path or (ROOT / path).exists(), path
@@ -55,5 +55,5 @@ def test_files_and_commands_that_are_named_exist(text):
         assert importlib.util.find_spec(module.replace("NAME", "cityscape_road")), module
 
 
-def test_lengths_stay_within_bounds():
+def test_documents_stay_within_their_line_limits():
     assert len(README.splitlines()) <= 180 and len(NOTES.splitlines()) <= 350

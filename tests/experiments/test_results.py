@@ -14,7 +14,7 @@ def add(arguments):
     return results.run(cli.parse(results.define_flags, arguments))
 
 
-def test_a_result_file_has_the_metrics_and_the_command_of_its_run(road_run, tmp_path, monkeypatch):
+def test_a_result_file_contains_the_metrics_and_command_of_its_run(road_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     add([f"--add={road_run}", "--name=road_tiny_s0", "--settings=better", "--commit=abc"])
     text = (tmp_path / "road_tiny_s0.csv").read_text()
@@ -35,7 +35,7 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
     (tmp_path / "road_best_s1.csv").write_text(header + "1,0.1\n2,0.7\n")
     (line,) = (line for line in tables.groups_table(tables.groups(tmp_path)).splitlines() if "best`" in line)
     assert "0.600 ± 0.141" in line  # 0.5 and 0.7
-    assert "road IoU 0.800 ± 0.141" in line  # the best epochs: 0.9 and 0.7
+    assert "road IoU 0.800 ± 0.141" in line  # the best epochs have 0.9 and 0.7
 
 
 def test_a_name_that_fits_no_group_is_refused(road_run):

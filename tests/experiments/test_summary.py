@@ -1,4 +1,4 @@
-"""The summary of a network's operations: against hand counts, edits, a brute-force probe and the profiler."""
+"""The summary of operations, against hand counts, edited ops, a brute-force probe and the profiler."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from experiments.benchmark import flops, op_times, operations, receptive_fields
 
 
 def network(module, **options):
-    """forward and weights of a small network."""
+    """Return forward pass and weights of a small network."""
     parts = small(module, **options)
     return parts["forward"], parts["init_weights"](seed=0)
 
@@ -34,9 +34,9 @@ def test_road_has_a_line_per_call_with_the_articles_sizes():
     up = ["maxpool_up, ConcatV2", "conv2d_up", "conv2d_up"]
     assert [each.name for each in found] == ["RealDiv", *4 * down, *down[:2], *4 * up, "conv2d"]
     by_weights = {each.weights[0]: each for each in found if each.weights}
-    assert by_weights.keys() == weights.keys()  # each variable in one line, in its own
+    assert by_weights.keys() == weights.keys()  # each variable is in exactly one line
     assert sum(each.parameters for each in found) == count(weights)
-    first_up = by_weights["up3/conv1"]  # 3x3, 256 + 128 -> 128 channels, at an eighth of the size
+    first_up = by_weights["up3/conv1"]  # 3x3, from 256 + 128 to 128 channels, at an eighth of the size
     assert first_up.output.shape == [1, 8, 12, 128] and first_up.parameters == 9 * 384 * 128
     assert first_up.multiply_adds == 9 * 384 * 128 * 8 * 12
 
@@ -52,7 +52,7 @@ def test_dubai_names_layers_and_dropout_in_training():
 
 
 def brute_force_side(forward, weights, index, length):
-    """The largest receptive field along the width: each input column is perturbed alone."""
+    """Return the largest receptive field along the width, by changing each input column alone."""
     images = np.zeros([length + 1, 4, length, 3], np.float32)
     images[np.arange(length), :, np.arange(length)] = 1000
 
@@ -73,14 +73,14 @@ def brute_force_side(forward, weights, index, length):
 def test_receptive_fields_equal_a_brute_force_probe_and_the_recursion_by_hand():
     forward, weights = network(road_unet)  # two levels
     sides = receptive_fields.sides(forward, weights)
-    # image, two 3x3 convolutions, 2x2 pooling, two convolutions at stride 2
+    # the image, two 3x3 convolutions, 2x2 pooling, two convolutions at stride 2
     assert [sides[index] for index in range(-1, 5)] == [1, 3, 5, 6, 10, 14]
     positive = {name: tf.Variable(tf.ones_like(weight)) for name, weight in weights.items()}
     for index in range(5, 9):  # up, two convolutions, logit
         assert sides[index] == brute_force_side(forward, positive, index, length=48)
 
 
-def test_an_edited_op_shows_in_its_line_and_in_the_receptive_field(monkeypatch):
+def test_an_edited_op_changes_its_line_and_the_receptive_field(monkeypatch):
     def repeated(x):
         return tf.repeat(tf.repeat(x, 2, axis=1), 2, axis=2)
 
@@ -91,10 +91,11 @@ def test_an_edited_op_shows_in_its_line_and_in_the_receptive_field(monkeypatch):
     assert "maxpool_up, ConcatV2" in names and receptive_fields.sides(forward, weights) == before
     monkeypatch.setattr(ops, "maxpool_up", lambda x: repeated(x + tf.reduce_mean(x, [1, 2], keepdims=True)))
     after = receptive_fields.sides(forward, weights)
-    assert after[4] == before[4] and after[5] is None  # the mean sees the whole image: no bound
+    # the mean depends on the whole image, so the receptive field has no bound
+    assert after[4] == before[4] and after[5] is None
 
 
-def test_times_and_bytes_belong_to_the_lines_of_a_training_step():
+def test_times_and_bytes_are_attributed_to_operations():
     experiment = dubai_aerial.experiment(cli.parse(dubai_aerial.define_flags))
     experiment = dataclasses.replace(experiment, **small(dubai_unet, filters=(8, 128), classes=6))
     weights = experiment.init_weights(seed=0)
@@ -108,7 +109,8 @@ def test_times_and_bytes_belong_to_the_lines_of_a_training_step():
     for each in costs.values():
         total = sum(cost.allocated for cost in each.values())
         assert sum(each[owner].allocated for owner in owners) > 0.8 * total > 0
-        for cost in (each["forward", conv2], each["backward", conv2]):  # at least its output, or its gradient
+        # bytes of at least the output, or of its gradient
+        for cost in (each["forward", conv2], each["backward", conv2]):
             assert cost.milliseconds > 0 and cost.allocated >= 2 * 32 * 32 * 128 * 4
     transposed = next(line.index for line in found if line.name.startswith("conv2d_transpose"))
     assert costs["off"]["forward", transposed].milliseconds > 0

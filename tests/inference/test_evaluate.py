@@ -52,7 +52,7 @@ def test_metrics_equal_the_validation_of_the_training(road_run, tmp_path, name):
     assert Image.open(folder / "worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
 
 
-def test_each_evaluation_has_a_folder_of_its_own(road_run, tmp_path):
+def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
     shutil.copytree(road_run, tmp_path / "run")
     flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best", lowering="auto")
     restored = restore.restore(flags, article, data=True)
@@ -64,7 +64,7 @@ def test_each_evaluation_has_a_folder_of_its_own(road_run, tmp_path):
 
 @pytest.fixture
 def moved(tmp_path, monkeypatch):
-    """Ten photos, of which 0..3 were trained and 4, 5 validated on; the split is drawn anew: 0, 4, 9."""
+    """Ten photos: 0..3 for training and 4, 5 for validation; a new random split would choose 0, 4, 9."""
     photos = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 3)).astype(np.uint8)
     examples = decoded(tmp_path, photos, np.zeros([10, 4, 4], np.uint8), rows=[0, 4, 9])
     rows = [dataclasses.replace(examples, rows=np.arange(10)[part]) for part in (slice(4), slice(4, 6))]
@@ -81,7 +81,7 @@ def test_moved_data_are_split_as_in_the_training(moved, capsys):
         assert found.rows.tolist() == rows and count == trained_on
     assert "4 of the examples were used neither for training nor for validation" in capsys.readouterr().out
     found, count = split.load(run, "all")
-    assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows of the (replaced) cache
+    assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows of the replaced cache
     assert "the run was trained on 1 of them" in capsys.readouterr().out
 
 

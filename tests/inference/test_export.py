@@ -86,7 +86,7 @@ OUTPUTS = ("class_ids", "probabilities")
 
 
 def predicted_for(run, pixels, folder, **options):
-    """Class ids and probabilities that predict writes for an image."""
+    """Return class ids and probabilities that `predict` writes for an image."""
     Image.fromarray(pixels).save(folder / "photo.png")
     options = predict.Options(probabilities="npy", **options)
     sources = photos.find([folder / "photo.png"])
@@ -100,7 +100,8 @@ def predicted_for(run, pixels, folder, **options):
 def test_the_tflite_model_equals_the_saved_model(run, tmp_path):
     export.save(run, tmp_path / "exported", tflite=True)
     size = (tmp_path / "exported/model.tflite").stat().st_size
-    assert 4 * 1_961_152 < size < 8.1e6  # float32 parameters, without the transformed copies of lowering
+    # float32 parameters without copies of kernels transformed by lowering
+    assert 4 * 1_961_152 < size < 8.1e6
     saved = tf.saved_model.load(str(tmp_path / "exported/saved_model"))
     interpreter = tf.lite.Interpreter(str(tmp_path / "exported/model.tflite"))
     lite = interpreter.get_signature_runner("serving_default")

@@ -1,4 +1,4 @@
-"""PNG files written in strips are read by Pillow."""
+"""Pillow reads the PNG files that are written in strips."""
 
 import numpy as np
 import pytest

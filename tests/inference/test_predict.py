@@ -34,7 +34,7 @@ PALETTE = np.array([(0, 0, 0), (128, 64, 128)])
 
 @pytest.fixture(scope="module")
 def run(road_run):
-    """The trained run, with a random last layer, so that noise images get both classes."""
+    """Return the trained run with a random last layer, so that noise images get both classes."""
     run = restored(road_run)
     kernel = np.random.RandomState(0).normal(size=run.weights["logit"].shape)
     run.weights["logit"].assign(kernel)
@@ -48,7 +48,7 @@ def restored(folder, name="best", **options):
 
 
 def segment(run, paths, output_dir, **options):
-    """The exit code and, by name, the class ids written."""
+    """Segment; return the exit code and, by name, the class ids written."""
     sources, options = photos.find(paths), predict.Options(**options)
     code = predict.run(run.experiment, run.weights, run.dtype, sources, output_dir, options)
     labels = {
@@ -66,12 +66,12 @@ def photo(path, width, height, **options):
 
 
 def expected(run, path):
-    """Class ids of an image whose sides are multiples of 16, from the network's forward pass."""
+    """Return the class ids, by the network's forward pass, of an image whose sides are multiples of 16."""
     return (logits(run, path)[..., 0] > 0).astype(np.uint8)
 
 
 def logits(run, path, size=None):
-    """Logits [H, W, 1] of an image, scaled to size (height, width) for the network if given."""
+    """Return logits [H, W, 1] of an image, scaled for the network to size (height, width) if given."""
     image = Image.open(path).convert("RGB")
     image = image.resize(size[::-1], Image.Resampling.BILINEAR) if size else image
     return road_unet.forward(run.weights, np.asarray(image, np.float32)[None]).numpy()[0]
@@ -112,14 +112,14 @@ def test_tiles_give_the_class_ids_of_the_whole_image(run, tmp_path):
     path = photo(tmp_path / "large.png", 411, 357)
     _, whole = segment(run, [path], tmp_path / "whole", tile=512, flip=True)
     _, tiled = segment(run, [path], tmp_path / "tiled", tile=256, flip=True)
-    assert (whole["large"] != tiled["large"]).mean() < 1e-4  # a logit may lie within rounding of 0
+    assert (whole["large"] != tiled["large"]).mean() < 1e-4  # a logit near 0 may change its sign by rounding
 
 
-def test_a_memory_mapped_file_gives_the_result_of_a_decoded_one(run, tmp_path, monkeypatch):
+def test_memory_mapped_and_decoded_files_give_the_same_result(run, tmp_path, monkeypatch):
     path = photo(tmp_path / "plain.png", 411, 357)
     Image.open(path).save(tmp_path / "mapped.tif")
     _, plain = segment(run, [path], tmp_path / "plain", tile=256)
-    monkeypatch.setattr(images, "read_rgb", None)  # the file must not be decoded whole
+    monkeypatch.setattr(images, "read_rgb", None)  # fails if the file is decoded as a whole
     _, mapped = segment(run, [tmp_path / "mapped.tif"], tmp_path / "mapped", tile=256)
     np.testing.assert_array_equal(plain["plain"], mapped["mapped"])
     overlays = [Image.open(tmp_path / name / f"{name}_overlay.png") for name in ("plain", "mapped")]
@@ -160,7 +160,8 @@ def test_ctrl_c_stops_prediction_after_the_current_tile(run, tmp_path, monkeypat
 
     network = Network(monkeypatch, interrupted)
     path = photo(tmp_path / "large.png", 600, 600)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has none
+    # a background job of a shell ignores SIGINT
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
             segment(run, [path], tmp_path / "out", tile=256)
@@ -170,7 +171,7 @@ def test_ctrl_c_stops_prediction_after_the_current_tile(run, tmp_path, monkeypat
     assert {each.name for each in (tmp_path / "out").iterdir()} == {".lock", "shares.jsonl"}
 
 
-def test_with_flip_a_mirrored_image_gets_the_mirrored_mask(run, tmp_path):
+def test_with_tta_flip_a_mirrored_image_gets_the_mirrored_mask(run, tmp_path):
     path = photo(tmp_path / "one.png", 64, 48)
     Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "two.png")
     _, plain = segment(run, [path], tmp_path / "plain")
@@ -229,7 +230,7 @@ def test_output_names_never_collide(tmp_path):
 def test_each_page_of_a_tiff_file_is_segmented(run, tmp_path):
     pages = [Image.open(photo(tmp_path / f"{width}.png", width, 32)) for width in (32, 48, 64)]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
-    photo(tmp_path / "stack_page_002.png", 16, 16)  # a name that the pages' results have too
+    photo(tmp_path / "stack_page_002.png", 16, 16)  # a file with the same name as a page's results
     _, labels = segment(run, [tmp_path / "stack.tif", tmp_path / "stack_page_002.png"], tmp_path / "out")
     for number, width in enumerate((32, 48, 64), 1):
         name = "stack.tif_page_002" if number == 2 else f"stack_page_{number:03}"
@@ -237,7 +238,7 @@ def test_each_page_of_a_tiff_file_is_segmented(run, tmp_path):
     assert list(labels) == ["stack_page_002.png"]
 
 
-def test_a_second_call_keeps_earlier_results_and_takes_none_as_an_image(run, tmp_path, capsys):
+def test_a_second_call_keeps_earlier_results_and_does_not_segment_them(run, tmp_path, capsys):
     first, second = photo(tmp_path / "a/1.png", 48, 32), photo(tmp_path / "b/1.png", 32, 32)
     segment(run, [tmp_path / "a"], tmp_path / "a")
     capsys.readouterr()
@@ -308,7 +309,7 @@ def test_a_threshold_needs_two_classes(run, tmp_path):
 
 def test_every_experiment_is_found_by_its_name():
     for name in listing.commands(Path(experiments.__file__).parent)[0]:
-        if name != "own_images":  # its classes are found in the data
+        if name != "own_images":  # the classes of own_images are found in the data
             module = article(name)
             assert module.experiment(cli.parse(module.define_flags)).name == name
 
@@ -328,7 +329,7 @@ def test_a_run_is_restored_without_its_data(road_run, tmp_path):
         restored(moved, data=True)
 
 
-def test_a_folder_that_is_not_a_run_is_refused_in_a_sentence(road_run, tmp_path):
+def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
     with pytest.raises(InputError, match="--run_dir"):
         restore.restore(SimpleNamespace(run_dir=None), article)
     with pytest.raises(InputError, match="no flags.cfg"):
@@ -364,7 +365,7 @@ def test_the_command_line_segments_a_folder_and_names_unreadable_files(road_run,
     assert "1 images in" in done.stdout and "network" in done.stdout
 
 
-def test_the_command_line_passes_the_options_on(road_run, tmp_path, monkeypatch):
+def test_command_line_flags_reach_the_prediction(road_run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(predict, "run", lambda *arguments: seen.append(arguments[-1]))
     path = photo(tmp_path / "a.png", 40, 30)

@@ -36,5 +36,5 @@ def test_a_long_caption_ends_at_its_column():
 def test_the_confusion_picture_has_a_cell_for_each_pair_of_classes():
     picture = render.confusion(np.array([[90, 10], [0, 5]]), ("background", "road"))
     assert picture.width == picture.height > 2 * 36
-    corners = np.asarray(picture, int)[-70::36, -70::36, 0]  # of the cells, away from the numbers
+    corners = np.asarray(picture, int)[-70::36, -70::36, 0]  # corners of the cells, away from the numbers
     np.testing.assert_allclose(corners, [[26, 230], [255, 0]], atol=1)

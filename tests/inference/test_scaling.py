@@ -10,20 +10,20 @@ from core.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("resample", [Image.Resampling.NEAREST, Image.Resampling.BILINEAR])
-def test_images_scaled_in_a_graph_equal_pillows(resample):
+def test_images_scaled_in_a_graph_equal_pillow(resample):
     scale = tf.function(lambda images: scaling.resize_images(images, 32, resample), reduce_retracing=True)
     for height, width in ((37, 61), (32, 32), (1, 9), (150, 70)):
         images = np.random.RandomState(0).randint(0, 256, (2, height, width, 3)).astype(np.uint8)
         for image, scaled in zip(images, scale(images.astype(np.float32)).numpy()):
             expected = np.asarray(Image.fromarray(image).resize((32, 32), resample), int)
             assert np.abs(scaled - expected).max() <= (resample == Image.Resampling.BILINEAR)
-            assert (scaled != expected).mean() < 0.2  # means that lie halfway between two levels
+            assert (scaled != expected).mean() < 0.2  # pixels whose mean lies halfway between two levels
     with pytest.raises(InputError, match="BICUBIC is not available in exports"):
         scaling.resize_images(tf.zeros([1, 8, 8, 3]), 4, Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (8, 6), (9, 31), (40, 3), (16, 12)])
-def test_strips_of_scaled_logits_equal_tensorflows_resize(monkeypatch, height, width):
+def test_strips_of_scaled_logits_equal_tf_image_resize(monkeypatch, height, width):
     logits = np.random.RandomState(0).normal(size=(8, 6, 3)).astype(np.float32)
     whole = tf.image.resize(logits, [height, width]).numpy()
     for values in (1, 500, 2**22):

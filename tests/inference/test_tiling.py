@@ -1,4 +1,4 @@
-"""Tiled prediction equals whole prediction, and the network properties it relies on are found right."""
+"""Tiled prediction equals whole prediction, and the network properties that tiling needs are correct."""
 
 import functools
 
@@ -36,20 +36,20 @@ def test_tiles_give_the_logits_of_the_whole_image(name):
     overlap = -(-radius // multiple) * multiple
     width = (
         75 if name == "mobilenet" else 2 * overlap + 6 * multiple + 11
-    )  # to save time: one column of tiles
+    )  # one column of tiles, to save time
     image = noise(2 * overlap + 8 * multiple + 5, width)
     mirror = name == "road"
     function = compiled(tiling.mirrored(network.forward) if mirror else network.forward, weights, multiple)
     whole = function(image[None])[0].numpy()
     tiles = functools.partial(in_tiles, function, image, 2 * overlap + 4 * multiple, multiple=multiple)
     np.testing.assert_allclose(tiles(overlap=radius), whole, rtol=0, atol=1e-5)
-    if name == "pets":  # a smaller overlap is not enough
+    if name == "pets":  # with a smaller overlap the results differ
         assert np.abs(tiles(overlap=multiple) - whole).max() > 1e-3
 
 
 def test_tiles_give_the_logits_of_the_whole_image_in_bfloat16(monkeypatch):
     """Fails if windows of Winograd's convolution begin at other rows than in the whole image."""
-    monkeypatch.setattr(policy, "_has_amx", lambda: False)  # where it is, the rule is off in bfloat16
+    monkeypatch.setattr(policy, "_has_amx", lambda: False)  # with AMX, the rule is off in bfloat16
     before = lowering.applied()["winograd"]
     weights = pets_unet.init_weights(seed=0, filters=(16, 16, 16, 16, 128), classes=3)
     function = compiled(pets_unet.forward, weights, 16, tf.bfloat16)
@@ -102,7 +102,7 @@ def test_multiple_and_radius_of_layers_that_can_be_computed_by_hand():
         return ops.maxpool_up(ops.maxpool_down(x)) + x
 
     def strided(weights, x):
-        """Position j sees the inputs 2j .. 2j + 2 and feeds the outputs 2j - 1 .. 2j + 3."""
+        """Position j depends on the inputs 2j .. 2j + 2 and contributes to the outputs 2j - 1 .. 2j + 3."""
         x = tf.nn.conv2d(x, weights["one"], strides=2, padding="SAME")
         return ops.conv2d_transpose(x, weights["two"], stride=2)
 

@@ -1,4 +1,4 @@
-"""Intervals of differences, against plain NumPy computations on pixels and against simulated truth."""
+"""Confidence intervals, against plain NumPy computations on pixels and against simulated differences."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from core.inference import uncertainty
 
 
 def road_iou(truths, predictions):
-    """IoU of class 1 by counting the pixels of label maps."""
+    """Return the IoU of class 1 by counting the pixels of label maps."""
     hit, either = 0, 0
     for truth, prediction in zip(truths, predictions):
         hit += np.sum((truth == 1) & (prediction == 1))
@@ -61,7 +61,7 @@ def test_welch_intervals_contain_the_true_difference_in_95_of_100_cases():
     assert 0.94 < hits / 4000 < 0.98
 
 
-def test_welch_of_a_textbook_example():
-    """Equal sizes and variances: Student's t with 4 degrees of freedom, 2.776 * sqrt(2 / 3)."""
+def test_welch_interval_of_a_textbook_example():
+    """With equal sizes and variances: Student's t with 4 degrees of freedom, 2.776 * sqrt(2 / 3)."""
     difference, low, high = uncertainty.welch([1, 2, 3], [2, 3, 4])
     assert difference == 1 and high - 1 == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=1e-3) and low < 0

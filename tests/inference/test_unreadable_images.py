@@ -18,7 +18,7 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)
 
 def test_each_unreadable_image_is_named_and_the_others_are_segmented(tmp_path, capsys):
     def forward(weights, images, **options):
-        return images[..., :1] - 127  # class 1 where red is above 127
+        return images[..., :1] - 127  # predicts class 1 where red is above 127
 
     experiment = dataclasses.replace(cityscape_road.experiment(road_flags(tmp_path)), forward=forward)
     bad = [tmp_path / "missing.png"]

@@ -13,7 +13,7 @@ def random(*shape, seed=0):
 
 
 def traced(function, activations, kernels, dtype=tf.float32):
-    """Outputs and gradients of a graph, float32, and the rules applied in it.
+    """Return outputs and gradients of a graph, float32, and the rules applied in it.
 
     function: (*activations, *kernels) -> [B, H, W, C]. The graph knows the channels of the
     activations, which have the given dtype, but not their sizes. Kernels and biases are float32.
@@ -56,7 +56,9 @@ def normalised(op):
 
 
 NORM = [random(4, seed=seed) for seed in (2, 3, 4, 5)]
-CASES = {  # rule -> function, kernels and biases, whether it takes a skip, and at twice the size
+# rule -> (function, kernels and biases, True if it takes a skip connection, True for twice the
+# size)
+CASES = {
     "nearest_then_skip": (up_and_skip, [random(3, 3, 4, 9, seed=2)], 2),
     "frozen_part_apart": (frozen_skip, [random(3, 3, 17, 9, seed=2)], 1),
     "transpose_then_conv": (
@@ -78,7 +80,7 @@ CASES = {  # rule -> function, kernels and biases, whether it takes a skip, and 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("rule", CASES)
 def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
-    """float32: 1e-5 of the largest value. bfloat16: as near to plain float32 as plain bfloat16 is."""
+    """float32: within 1e-5 of the largest value. bfloat16: as close to plain float32 as plain bfloat16 is."""
     if (rule, dtype) == ("transpose_kernel_gradient", tf.float32):
         pytest.skip("this rule is for bfloat16")
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
@@ -218,7 +220,7 @@ def test_an_activation_between_the_transposed_and_the_plain_convolution_stays():
 
 
 @pytest.mark.parametrize("off", ["the mode", "the block", "a GPU", "eager"])
-def test_lowering_is_off(off, monkeypatch):
+def test_lowering_can_be_disabled(off, monkeypatch):
     before = lowering.applied()
     if off == "the mode":
         lowering.configure("off")
@@ -237,7 +239,7 @@ def test_lowering_is_off(off, monkeypatch):
 
 @pytest.mark.parametrize("rule", ["winograd", "transpose_then_conv"])
 @pytest.mark.parametrize("dtype, applied", [(tf.float32, True), (tf.bfloat16, False)])
-def test_on_processors_with_amx_convolutions_in_bfloat16_are_direct(rule, dtype, applied, monkeypatch):
+def test_with_amx_bfloat16_convolutions_are_not_rewritten(rule, dtype, applied, monkeypatch):
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
     monkeypatch.setattr(policy, "_has_amx", lambda: True)
     function, kernels, skip_scale = CASES[rule]
@@ -246,7 +248,7 @@ def test_on_processors_with_amx_convolutions_in_bfloat16_are_direct(rule, dtype,
     assert (rule in rules) == applied
 
 
-def test_counts_of_rules_as_text():
+def test_counts_of_rules_are_formatted_as_text():
     counts = {"winograd": 13, "nearest_then_skip": 4}
     assert lowering.described(counts) == "4 x nearest_then_skip, 13 x winograd"
     assert lowering.described({}) == "no rule applied"

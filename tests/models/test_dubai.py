@@ -1,4 +1,4 @@
-"""The aerial article's network and its soft metrics."""
+"""The network of the aerial article, and its soft metrics."""
 
 import functools
 
@@ -22,7 +22,7 @@ SMALL = (4, 6, 8)
 
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_and_gradients_equal_keras(training, monkeypatch):
-    """Compare the whole network; in training, both replace dropout by a multiplication with 1 - rate."""
+    """Compare the whole network; in training, both multiply by 1 - rate instead of dropout."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: x if seed is None else x * (1 - rate))
     if training:
         monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 - rate))
@@ -50,7 +50,7 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
         np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
-def test_the_parameter_count_is_the_articles():
+def test_the_parameter_count_equals_the_articles():
     variables = dubai_unet.init_weights(seed=0, classes=6)
     assert (len(variables), weights.count(variables)) == (46, 1_421_830)
 
@@ -77,7 +77,7 @@ def test_dropout_acts_only_in_training_and_depends_on_the_seed(monkeypatch):
     drawn = []
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: drawn.append(layer) or x)
     forward(variables, images, training=True, seed=[0, 1])
-    assert len(drawn) == len(set(drawn)) == 5  # each layer has a number of its own
+    assert len(drawn) == len(set(drawn)) == 5  # each layer has its own number
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
@@ -110,7 +110,7 @@ def test_soft_metrics_follow_the_articles_formulas():
 
 def test_soft_metrics_of_saturated_logits_equal_metrics_of_class_ids():
     masks = np.array([[[0, 1], [2, 3]], [[4, 5], [0, 0]]])
-    wrong = np.array([[[0, 1], [2, 3]], [[4, 5], [1, 1]]])  # 6 of 8 pixels are right
+    wrong = np.array([[[0, 1], [2, 3]], [[4, 5], [1, 1]]])  # 6 of 8 pixels are correct
     logits = 100 * np.eye(6, dtype=np.float32)[wrong]
     np.testing.assert_allclose(article.soft_jaccard(logits, masks), [7 / 11, 7 / 11], rtol=1e-6)
     np.testing.assert_allclose(article.soft_iou(logits, masks), [1, 3 / 7], rtol=1e-6)

@@ -1,4 +1,4 @@
-"""An edit of any op changes every network made of it, alike in training, evaluation and export."""
+"""An edit of an op changes every network that uses it, equally in training, evaluation and export."""
 
 import numpy as np
 import pytest
@@ -40,7 +40,7 @@ def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, o
         for name, value in weights.items():
             if name.endswith("/mean"):  # training moves the averages
                 value.assign(tf.zeros_like(value))
-            elif name.endswith(("/variance", "/gamma")):  # a gain of 3: no signal fades
+            elif name.endswith(("/variance", "/gamma")):  # a gain of 3, so that the signal does not vanish
                 value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
         training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
         evaluation = call(lambda x: forward(weights, x))

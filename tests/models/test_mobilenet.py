@@ -1,4 +1,4 @@
-"""MobileNetV2 against Keras' model, and the U-Net on it against the tutorial's Keras code."""
+"""MobileNetV2 against Keras' model, and its U-Net against the tutorial's Keras code."""
 
 import functools
 import socket
@@ -56,7 +56,7 @@ def encoder_weights():
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory, encoder_weights):
-    """A folder of weight files in each format that Keras writes or published, all with encoder_weights."""
+    """Write weight files in each format that Keras writes or published, all with encoder_weights."""
     folder = tmp_path_factory.mktemp("keras")
     whole, _ = keras_encoder(64, 64, encoder_weights)
     whole.save_weights(folder / "new.weights.h5")
@@ -97,7 +97,7 @@ def test_depthwise_convolution_equals_keras_at_any_size(size, stride):
 
 @pytest.mark.parametrize("height, width", [(128, 128), (72, 104)])
 def test_encoder_outputs_equal_keras(height, width, encoder_weights):
-    """At 72x104 some levels have odd sizes."""
+    """At 72x104 pixels some levels have odd sizes."""
     _, reference = keras_encoder(height, width, encoder_weights)
     images = pictures(1, height, width, 3) / 128 - 1
     taps = mobilenet_v2.forward(encoder_weights, images)
@@ -156,7 +156,7 @@ def test_outputs_gradients_and_averages_of_the_whole_network_equal_keras():
         np.testing.assert_allclose(decoder[name], wanted, atol=1e-5, err_msg=name)
 
 
-def test_parameter_counts_are_the_tutorials():
+def test_parameter_counts_equal_the_tutorials():
     weights = mobilenet_unet.init_weights(seed=0, classes=3)
     trained = {name: variable for name, variable in weights.items() if variable.trainable}
     assert count(weights) == 6_504_227
@@ -192,7 +192,7 @@ def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encod
     slots = optimizer.init_slots(weights, tf.float32)
     train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
-    # eager with a trained encoder, whose graph takes longer to build than all other tests here take
+    # eager, because the graph of a trained encoder takes longer to build than all other tests here
     compiled = train_step.python_function if train_encoder else train_step
     compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
     for name, variable in weights.items():
@@ -203,7 +203,7 @@ def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encod
 @pytest.mark.parametrize("file", ["new.weights.h5", "model.h5", "published.h5", "topped.weights.h5"])
 def test_weights_are_read_from_every_format_of_keras_files(file, keras_files, encoder_weights):
     weights = mobilenet_v2.init_weights(seed=9, trainable=False)
-    tf.keras.backend.set_floatx("float16")  # as a user's ~/.keras/keras.json may say
+    tf.keras.backend.set_floatx("float16")  # as a user's ~/.keras/keras.json may set it
     tf.keras.backend.set_image_data_format("channels_first")
     pretrained.load(weights, str(keras_files / file))
     for name, variable in weights.items():

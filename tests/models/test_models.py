@@ -79,7 +79,7 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
         (labels_unet, {"classes": 34}, 134, 31_061_282),
     ],
 )
-def test_parameter_counts_are_the_articles(module, options, arrays, parameters):
+def test_parameter_counts_equal_the_articles(module, options, arrays, parameters):
     variables = module.init_weights(seed=0, **options)
     assert (len(variables), weights.count(variables)) == (arrays, parameters)
 

@@ -1,4 +1,4 @@
-"""Checkpoints are complete and checked; if one is damaged, it is named and the previous one is loaded."""
+"""Checkpoints are complete and verified; a damaged one is named and the previous one is loaded."""
 
 import errno
 import os
@@ -38,7 +38,7 @@ def test_a_kept_checkpoint_does_not_change_when_later_ones_are_saved(tmp_path, m
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_every_flipped_bit_and_every_truncation_is_noticed_or_harmless(tmp_path):
+def test_flipped_bits_and_truncations_are_detected_or_harmless(tmp_path):
     checkpoint.save(tmp_path, ARRAYS, STATE)
     path = tmp_path / "last.npz"
     whole = path.read_bytes()
@@ -50,7 +50,7 @@ def test_every_flipped_bit_and_every_truncation_is_noticed_or_harmless(tmp_path)
             arrays, state = checkpoint.load(path)
         except InputError as error:
             assert "last.npz" in str(error)
-        else:  # a bit without meaning, such as one of a time stamp
+        else:  # a bit without effect, such as one of a time stamp
             assert state["epoch"] == 3 and arrays.keys() == ARRAYS.keys()
             assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
     for length in range(0, len(whole), 7):
@@ -77,7 +77,7 @@ def test_the_previous_checkpoint_is_loaded_if_the_last_is_damaged(tmp_path, caps
 
 
 @pytest.mark.parametrize("reader", [(np, "load"), (zipfile, "ZipFile")])
-def test_an_error_of_the_disk_damages_no_checkpoint(tmp_path, monkeypatch, reader):
+def test_a_disk_error_does_not_damage_checkpoints(tmp_path, monkeypatch, reader):
     def fail(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 

@@ -1,4 +1,4 @@
-"""A run knows the code it was trained with, and says which files have changed since."""
+"""A run records the code it was trained with, and commands name the files that have changed since."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from experiments import article, cityscape_road
 ROAD = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
 
 
-def test_every_file_that_decides_a_number_has_a_digest_and_no_other_file_has():
+def test_exactly_the_files_that_affect_results_have_a_digest():
     digests = code_digest.current(ROAD)
     decisive = """experiments/cityscape_road.py core/ops.py core/weights.py core/losses.py core/metrics.py
         core/models/road_unet.py core/data/cityscapes_pairs.py core/data/augment.py core/training/step.py
@@ -29,7 +29,7 @@ def test_every_file_that_decides_a_number_has_a_digest_and_no_other_file_has():
     assert not [name for name in digests if name.startswith(other)]
 
 
-def test_of_several_imported_networks_only_the_one_in_use_has_a_digest():
+def test_only_the_network_in_use_has_a_digest():
     init_weights = functools.partial(mobilenet_unet.init_weights, classes=3)
     own = dataclasses.replace(
         ROAD, name="own_images", forward=mobilenet_unet.forward, init_weights=init_weights
@@ -40,7 +40,7 @@ def test_of_several_imported_networks_only_the_one_in_use_has_a_digest():
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the project's source files, as a function path -> its text after an edit."""
+    """Copy the project's source files; return a function path -> the file's text after an edit."""
     for package in ("core", "experiments"):
         others = shutil.ignore_patterns("*.png", "*.cfg", "*.csv", "__pycache__")
         shutil.copytree(code_digest.ROOT / package, tmp_path / package, ignore=others)
@@ -68,7 +68,7 @@ def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
 
 
 def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkeypatch):
-    """A notebook's edit is in no file."""
+    """An edit made in a notebook is in no file."""
     before = code_digest.current(ROAD)
     assert not [name for name in before if ":" in name]  # decorated functions are not replaced
     monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel))
@@ -80,7 +80,7 @@ def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkey
 
 @pytest.fixture
 def run_with_other_code(road_run, tmp_path):
-    """A copy of the road run that stands after its first epoch and was trained with another core/ops.py."""
+    """Return a copy of the road run after its first epoch, recorded as trained with another core/ops.py."""
     shutil.copytree(road_run, tmp_path / "run")
     shutil.move(tmp_path / "run/checkpoints/previous.npz", tmp_path / "run/checkpoints/last.npz")
     (item,) = json.loads((tmp_path / "run/code.json").read_text())
@@ -109,9 +109,10 @@ def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other
     arguments = cli.parse(restore.define_flags, [f"--run_dir={run_with_other_code}"])
     restore.restore(arguments, article)
     assert capsys.readouterr().out == (
-        f"warning: {run_with_other_code} was trained with other code; files changed since then: core/ops.py.\n"
+        f"warning: {run_with_other_code} was trained with other code; files changed since then:"
+        " core/ops.py.\n"
     )
-    (run_with_other_code / "code.json").unlink()  # a run of a version without code.json
+    (run_with_other_code / "code.json").unlink()  # like a run of a version without code.json
     restore.restore(arguments, article)
     assert not capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Instead of a damaged checkpoint the previous one is loaded; other networks' arrays are refused."""
+"""A damaged checkpoint is replaced by the previous one; arrays of another network are refused."""
 
 import io
 import json
@@ -20,7 +20,7 @@ STATE = json.dumps({"arrays": NAMES, "state": {"epoch": 2}})
 
 
 def archive(state=STATE, **arrays):
-    """The damage that writes a checkpoint with this state and ARRAYS, updated by arrays.
+    """Return a function that writes a checkpoint with this state and with ARRAYS, updated by arrays.
 
     A state or array of None is left out.
     """
@@ -35,7 +35,7 @@ def archive_with_loop_state(state):
 
 
 def archive_of_terabytes():
-    """The damage that writes an archive whose one array claims 10**12 numbers."""
+    """Return a function that writes an archive whose one array claims 10**12 numbers."""
     file, header = io.BytesIO(), "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
     with zipfile.ZipFile(file, "w") as members:
         header = header.ljust(117).encode() + b"\n"

@@ -34,14 +34,14 @@ both_uses = pytest.mark.parametrize("use", [claim, load])
 
 @pytest.fixture
 def run(tmp_path):
-    """A run folder with a checkpoint of another network."""
+    """Return a run folder with a checkpoint of another network."""
     claim(tmp_path / "run")
     checkpoint.save(tmp_path / "run/checkpoints", {"conv1": np.zeros([2, 3], np.float32)}, {"epoch": 1})
     return tmp_path / "run"
 
 
 def edit(old, new):
-    """The damage that replaces the first occurrence of a text."""
+    """Return a function that replaces the first occurrence of a text in a file."""
     return lambda path: path.write_text(path.read_text().replace(old, new, 1), newline="")
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_flags_cfg_is_refused(run, damage, use):
 
 
 @both_uses
-def test_a_flags_cfg_cut_anywhere_is_refused(run, use):
+def test_a_truncated_flags_cfg_is_refused(run, use):
     path = run / "flags.cfg"
     whole = path.read_bytes()
     for length in range(0, len(whole) - 1, 40):
@@ -101,7 +101,7 @@ def test_a_flags_cfg_in_another_notation_has_the_same_values(run, change):
     assert found.flag_values_dict() == expected.flag_values_dict()
 
 
-IMPOSSIBLE_FOLDERS = {  # functions that put something else at the path of the run folder
+IMPOSSIBLE_FOLDERS = {  # functions that put something else at the run folder's path
     "a file": Path.touch,
     "inside a file": lambda folder: replace_by(Path.touch)(folder.parent),
     "a link to itself": lambda folder: folder.symlink_to(folder),
@@ -116,7 +116,7 @@ IMPOSSIBLE_FOLDERS = {  # functions that put something else at the path of the r
 
 @both_uses
 @pytest.mark.parametrize("make", IMPOSSIBLE_FOLDERS.values(), ids=IMPOSSIBLE_FOLDERS)
-def test_what_cannot_be_a_run_folder_is_refused(tmp_path, make, use):
+def test_an_invalid_run_folder_is_refused(tmp_path, make, use):
     folder = tmp_path / "parent" / "run"
     folder.parent.mkdir()
     make(folder)

@@ -1,4 +1,4 @@
-"""Run folders: the name of the experiment, paths, and runs of other versions."""
+"""Run folders: the experiment's name, paths, and runs of other versions."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ def claim(script, *arguments, name="cityscape_road"):
 
 
 def test_an_experiment_must_have_the_name_of_its_script(tmp_path):
-    """A copied script with its old name would be evaluated with the classes of the original."""
+    """A copied script with its old name would be evaluated with the classes of the original script."""
     copy = tmp_path / "my_city.py"
     copy.write_bytes((ROOT / "experiments/cityscape_road.py").read_bytes())
     spec = importlib.util.spec_from_file_location("my_city", copy)
@@ -54,16 +54,17 @@ def test_a_weights_file_is_the_same_flag_from_another_working_directory(tmp_path
     run_dir, name = f"--run_dir={tmp_path / 'run'}", "oxford_pets_mobilenet"
     path = claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=weights.h5", name=name)
     assert f"--encoder_weights={tmp_path / 'weights.h5'}\n" in path.read_text()
-    (path.parent / "checkpoints/last.npz").touch()  # from now on, the flags must not differ
+    (path.parent / "checkpoints/last.npz").touch()  # a run with a checkpoint, whose flags must not change
     claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=weights.h5", name=name)
     with pytest.raises(InputError, match="--encoder_weights .begun with .*weights.h5, now none"):
         claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=none", name=name)
 
 
-def test_a_run_of_another_version_is_called_so(tmp_path):
+def test_the_message_says_that_a_run_is_of_another_version(tmp_path):
     path = claim(cityscape_road, f"--run_dir={tmp_path}")
     whole = path.read_text()
-    path.write_text(whole.removesuffix(f"{run_folder.END}\n"))  # versions before "# end" wrote this
+    # the file as older versions wrote it, without "# end"
+    path.write_text(whole.removesuffix(f"{run_folder.END}\n"))
     with pytest.raises(InputError, match="flags.cfg: .* of an older version, .* add that line"):
         run_folder.read_flags(tmp_path, cityscape_road.define_flags)
     path.write_text(whole.replace("--epochs", "--passes"))

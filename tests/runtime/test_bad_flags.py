@@ -93,7 +93,7 @@ def test_a_bad_cluster_configuration_is_refused(monkeypatch, config):
         distribution.strategy("multi_worker")
 
 
-FLAGFILES = {  # the content, and what must be named
+FLAGFILES = {  # name -> (content of the flagfile, text that the message must contain)
     "Latin 1": (b"--epochs=3\n# K\xe4tzchen\n", "some.cfg"),
     "a PNG": (png(4, 4, bytes(20)), "some.cfg"),
     "a byte order mark": (b"\xef\xbb\xbf--epochs=3\n", "--epochs=3"),
@@ -106,7 +106,7 @@ FLAGFILES = {  # the content, and what must be named
     "a zero byte in a flagfile's name": (b"--flagfile=a\0b\n", "some.cfg"),
     "a zero byte in a folder's name": (b"--run_dir=a\0b\n", "--run_dir"),
 }
-VALID_FLAGFILES = {  # the content, and the number of epochs that it sets; 25 is the default
+VALID_FLAGFILES = {  # name -> (content, the number of epochs that it sets); 25 is the default
     "empty": (b"", 25),
     "comments": (b"# one\n// two\n", 25),
     "CRLF and blank lines": (b"\r\n--epochs=3\r\n\r\n# end\r\n", 3),
@@ -142,5 +142,5 @@ def device_is_full(values):
 
 
 @pytest.mark.parametrize("run", [device_is_full, lambda values: np.zeros(2**47)], ids=["TensorFlow", "NumPy"])
-def test_too_little_memory_is_reported_with_its_cure(exit_message, run):
+def test_out_of_memory_is_reported_with_its_cure(exit_message, run):
     assert_one_sentence(exit_message(run), "--batch_size")

@@ -1,4 +1,4 @@
-"""The command line end to end, in processes of its own, on generated data."""
+"""The command line end to end, in separate processes, on generated data."""
 
 import configparser
 import fnmatch
@@ -15,7 +15,7 @@ from experiments import cityscape_road
 
 
 def test_the_road_experiment_learns_generated_scenes_without_any_data(shared_cache, tmp_path):
-    """Three epochs at 32x32 instead of 128x128, in a user's environment that prefers other Keras backends."""
+    """Three epochs at 32x32 instead of 128x128; environment variables select another Keras backend."""
     run = tmp_path / "run"
     folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
     (tmp_path / ".keras").mkdir()

@@ -30,7 +30,7 @@ PRECISIONS = {
 
 
 def has_gpu_kernel(node):
-    """True if TensorFlow has a GPU kernel for a graph node's op and dtypes."""
+    """True if TensorFlow has a GPU kernel for the op and dtypes of a graph node."""
     return any(
         kernel.device_type in ("GPU", "DEFAULT")
         and all(node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
@@ -44,7 +44,7 @@ def kernels_of(op):
 
 
 def ops_on_host(function):
-    """The ops of a concrete function without a GPU kernel, as a set of (op, dtypes...)."""
+    """Return the ops of a concrete function that have no GPU kernel, as a set of (op, dtypes...)."""
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
     if not any(has_gpu_kernel(node) for node in nodes):
@@ -55,7 +55,7 @@ def ops_on_host(function):
 
 
 @pytest.mark.parametrize("name", PRECISIONS)
-def test_training_and_prediction_run_wholly_on_a_gpu(name):
+def test_every_op_of_training_and_prediction_has_a_gpu_kernel(name):
     script, dtype, (arguments, network) = article(name), PRECISIONS[name], SMALL[name]
     experiment = script.experiment(cli.parse(script.define_flags, arguments))
     experiment = dataclasses.replace(experiment, **network)
@@ -72,7 +72,7 @@ def test_training_and_prediction_run_wholly_on_a_gpu(name):
 
 
 @pytest.mark.parametrize("hidden", [False, True])
-def test_a_gpu_that_tensorflow_does_not_find_is_warned_of_unless_it_is_hidden(monkeypatch, capsys, hidden):
+def test_a_warning_names_a_gpu_that_tensorflow_does_not_find(monkeypatch, capsys, hidden):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(device, "DRIVERS", (__file__,))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -90,8 +90,8 @@ def test_device_name_counts_the_gpus_of_the_strategy(monkeypatch, strategy, coun
     assert device.set_up(flags) == f"{count} x H"
 
 
-def test_batches_of_data_on_the_device_are_made_on_a_gpu():
-    """An op on the host would copy all images there at each step."""
+def test_batches_of_data_on_the_device_need_no_host_ops():
+    """An op without a GPU kernel would copy all images to the host at each step."""
     images = tf.Variable(np.zeros([5, 12, 12, 3], np.uint8))
     changes = [functools.partial(augment.random_crop, size=8), *augment.BY_NAME.values()]
     for each in ([], changes):

@@ -1,4 +1,4 @@
-"""File locks, with the system's own functions and with a stand-in for Windows' `msvcrt`."""
+"""File locks, with the system's functions and with a replacement for Windows' `msvcrt`."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from core.runtime import files, locks
 
 @pytest.fixture(params=["this system", "Windows"])
 def system(request, monkeypatch):
-    """Locks of this system, or of a `msvcrt` that keeps a set of the locked files."""
+    """Yields twice: with this system's locks, and with a `msvcrt` that keeps a set of the locked files."""
     if request.param == "this system":
         return
     held, opened = set(), {}
@@ -34,7 +34,7 @@ def system(request, monkeypatch):
     monkeypatch.setattr(locks.time, "sleep", lambda seconds: held.clear())  # the other process ends
 
 
-def test_a_lock_that_is_held_is_refused_at_once(system, tmp_path):
+def test_a_lock_that_another_process_holds_is_refused_at_once(system, tmp_path):
     with files.lock(tmp_path / ".lock", wait=True), pytest.raises(BlockingIOError):
         with files.lock(tmp_path / ".lock", wait=False):
             pass
@@ -52,7 +52,7 @@ def test_waiting_for_a_lock_ends_when_the_other_process_ends(system, tmp_path):
 
 @pytest.mark.skipif(locks.fcntl is None, reason="Windows has its own locks")
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, capsys, number):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capsys, number):
     def refuse(file, operation):
         raise OSError(number, os.strerror(number))
 

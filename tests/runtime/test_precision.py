@@ -1,4 +1,4 @@
-"""--precision=auto: a measurement when a run begins, the recorded choice when it continues."""
+"""--precision=auto: measured when a run begins, and read from the record when it continues."""
 
 from core.runs import run_folder
 from core.runtime import cli, precision

@@ -1,4 +1,4 @@
-"""Progress lines: regular in log files, with a rate and a remaining time that hold after a resume."""
+"""Progress lines: regular in log files, with a correct rate and remaining time after a resume."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from core.runtime import progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A list whose last number is the time in seconds."""
+    """Return a list whose last number is the current time in seconds."""
     times = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: times[-1])
     return times
@@ -39,7 +39,7 @@ def test_rate_and_remaining_time_after_a_resume_count_only_the_units_since(clock
     assert capsys.readouterr().out.splitlines()[-1].endswith("2 s/step, 1:20 left")
 
 
-def test_slow_units_get_a_line_each(clock, capsys):
+def test_slow_units_get_one_line_each(clock, capsys):
     bar = progress.Progress(3, "photo")
     updates(clock, bar, 1, 3, seconds=7200)
     assert capsys.readouterr().out.splitlines() == [
@@ -49,7 +49,7 @@ def test_slow_units_get_a_line_each(clock, capsys):
     ]
 
 
-def test_a_terminal_shows_one_line_that_is_rewritten_and_ended(clock, capsys, monkeypatch):
+def test_a_terminal_shows_one_line_that_is_redrawn(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     bar = progress.Progress(4, "image")
     for _ in range(4):
@@ -64,7 +64,7 @@ def test_a_terminal_shows_one_line_that_is_rewritten_and_ended(clock, capsys, mo
     assert capsys.readouterr().out == "\rimage 1/4 [=====...............]\x1b[K\n"
 
 
-def test_a_tracked_loop_yields_its_items_and_leaves_no_line_on_a_terminal(clock, capsys, monkeypatch):
+def test_track_yields_its_items_and_removes_its_line_from_a_terminal(clock, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for item in progress.track("abc", 3, "step"):
         clock.append(clock[-1] + 1)

@@ -1,4 +1,4 @@
-"""A training refuses an experiment whose parts do not fit, and chooses its best epoch by a defined metric."""
+"""Training refuses an experiment whose parts do not fit, and chooses its best epoch by a defined metric."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from experiments import cityscape_road
 
 
 def road(**changes):
-    """The road experiment with a small network and changed parts."""
+    """Return the road experiment with a small network and the given changes."""
     experiment = cityscape_road.experiment(road_flags("unused"))
     return dataclasses.replace(experiment, **small(road_unet) | changes)
 
@@ -42,7 +42,7 @@ def test_parts_of_an_experiment_that_do_not_fit_are_refused(changes, named):
         checks.check_experiment(experiment, experiment.init_weights(seed=0))
 
 
-def test_a_third_class_is_refused_before_anything_is_decoded(pairs, tmp_path, capsys):
+def test_a_third_class_is_refused_before_decoding(pairs, tmp_path, capsys):
     flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
     with refused("3 classes, but its network's logits have 1 channels"):
         loop.run(road(**THREE), cityscape_road.define_flags, flags)
@@ -71,7 +71,7 @@ def test_without_road_in_the_validation_masks_the_loss_chooses_the_best_epoch(pa
     assert "iou is undefined for these validation masks; the smallest validation loss chooses" in told
 
 
-def test_validation_photos_that_are_training_photos_too_are_counted(tmp_path, capsys):
+def test_validation_photos_identical_to_training_photos_are_counted(tmp_path, capsys):
     photos = np.random.RandomState(0).randint(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     masks = np.zeros([4, 8, 8], np.uint8)
     for rows, told in (([1, 2], "1 of the 2 validation images are training images too"), ([2, 3], "")):

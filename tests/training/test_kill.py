@@ -1,4 +1,4 @@
-"""Training processes killed with SIGKILL can be continued, and equal unbroken ones bit for bit."""
+"""Training processes killed with SIGKILL can be continued, and their results are bit-identical."""
 
 import functools
 import multiprocessing
@@ -19,8 +19,9 @@ from experiments import article
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["small_training"])  # TensorFlow is imported once
 
-# When each experiment is killed: in which call of which function (see `small_training.run`). All
-# experiments share one loop, so each tests some of the moments; tests/soak.py kills at random times.
+# name -> where it is killed: a function and the number of its call (see `small_training.run`). All
+# experiments share one loop, so each tests some of the moments; tests/soak.py kills at random
+# times.
 DEATHS = {
     "cityscape_road": [("preparation", 7), ("checkpoint", 2)],
     "oxford_pets": [("step", 2)],
@@ -31,7 +32,7 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("name", DEATHS)
-def test_a_killed_training_equals_an_unbroken_one(name, shared_cache, tmp_path):
+def test_a_killed_training_equals_an_uninterrupted_one(name, shared_cache, tmp_path):
     begin = functools.partial(start, name, generated(name, shared_cache), tmp_path)
     unbroken = begin("unbroken")
     for death in DEATHS[name]:
@@ -46,8 +47,8 @@ def test_a_killed_training_equals_an_unbroken_one(name, shared_cache, tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_a_full_disk_loses_no_checkpoint(shared_cache, tmp_path):
-    """A limit on file sizes lets a write fail in its middle, as a full disk does."""
+def test_a_full_disk_damages_no_checkpoint(shared_cache, tmp_path):
+    """A limit on file sizes makes a write fail in its middle, like a full disk."""
     begin = functools.partial(start, "cityscape_road", generated("cityscape_road", shared_cache), tmp_path)
     unbroken = begin("unbroken")
     for death, limit, exit_code in ((("step", 4), None, -signal.SIGKILL), (None, 2000, 1), (None, None, 0)):

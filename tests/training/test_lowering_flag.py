@@ -1,4 +1,4 @@
-"""--lowering: what a run prints and records, and that it changes results by rounding alone."""
+"""--lowering: what a run prints and records; results differ only by rounding."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def train(pairs, folder, *arguments):
     return run_folder.read_metrics(folder)
 
 
-def test_a_run_prints_and_records_the_rules_and_rounds_alike_without_them(pairs, tmp_path, capsys):
+def test_a_run_records_the_lowering_rules_and_losses_are_equal_without_them(pairs, tmp_path, capsys):
     lowered = train(pairs, tmp_path / "auto")
     assert "lowering: 1 x nearest_then_skip\n" in capsys.readouterr().out
     plain = train(pairs, tmp_path / "off", "--lowering=off")
@@ -40,14 +40,12 @@ def test_a_run_prints_and_records_the_rules_and_rounds_alike_without_them(pairs,
         assert with_rules["train_loss"] == pytest.approx(without["train_loss"], rel=1e-5)
     for name, rules in (("auto", {"nearest_then_skip": 1}), ("off", {})):
         assert json.loads((tmp_path / name / "summary.json").read_text())["lowering"] == rules
-    train(pairs, tmp_path / "auto")  # the run is finished: nothing is traced, the record stays
+    train(pairs, tmp_path / "auto")  # the run is finished, so nothing is traced and the record stays
     summary = json.loads((tmp_path / "auto" / "summary.json").read_text())
     assert summary["lowering"] == {"nearest_then_skip": 1}
 
 
-def test_another_lowering_may_continue_a_run_and_says_that_it_is_not_bit_identical(
-    pairs, tmp_path, monkeypatch, capsys
-):
+def test_continuing_with_another_lowering_gives_a_warning(pairs, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as interrupted:
         interrupted.setattr(loop.Training, "is_finished", lambda self: self.state.epoch == 1)
         train(pairs, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Adam, its learning rate, loss scaling and averaged weights, against Keras, NumPy and TensorFlow's op."""
+"""Adam, learning rate, loss scaling and averaged weights, against Keras, NumPy and TensorFlow's fused op."""
 
 import functools
 
@@ -36,7 +36,7 @@ def test_adams_formula_equals_the_fused_op_bit_for_bit(gradient_scale):
 
 
 def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
-    """The edits are of a constant, of the formula, of its result, and one that concerns kernels only."""
+    """The edits change a constant, the formula, its result, and the update of kernels only."""
     unedited, adam = stepped(), optimizer.adam
 
     def wrapped(*args, **options):
@@ -65,7 +65,7 @@ def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
 
 
 def stepped():
-    """The variables after a traced step of the optimizer, as bytes by name."""
+    """Return the variables after a traced step of the optimizer, as bytes by name."""
     weights = {"kernel": tf.Variable([[1.0, 2.0]]), "bias": tf.Variable([3.0])}
     gradients = {"kernel": tf.constant([[0.5, -2.0]]), "bias": tf.constant([0.1])}
     slots = optimizer.init_slots(weights, tf.float32)
@@ -73,7 +73,7 @@ def stepped():
     return {name: variable.numpy().tobytes() for name, variable in (weights | slots).items()}
 
 
-def test_only_kernels_decay():
+def test_weight_decay_applies_only_to_kernels():
     weights = {"kernel": tf.Variable([[1.0]]), "bias": tf.Variable([1.0])}
     still = {name: tf.zeros_like(weight) for name, weight in weights.items()}
     slots = optimizer.init_slots(weights, tf.float32)

@@ -1,4 +1,4 @@
-"""Settings beyond the articles': averaged weights, half precision, XLA, the flagfiles in experiments/best."""
+"""Settings that the articles do not use: averaged weights, half precision, XLA, experiments/best."""
 
 import dataclasses
 import json
@@ -62,8 +62,8 @@ def test_the_best_settings_of_an_experiment_train(path, shared_cache, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
-def test_half_precision_follows_float32(dtype):
-    """The loss falls alike over twenty steps on one batch, up to the rounding of an 8-bit mantissa."""
+def test_losses_in_half_precision_are_close_to_float32(dtype):
+    """The losses of twenty steps on one batch agree up to the rounding of an 8-bit mantissa."""
     expected, _ = _trained(tf.float32, Recipe(0.01), steps=20)
     found, _ = _trained(dtype, Recipe(0.01), steps=20)
     assert expected[-1] < 0.7 * expected[0]
@@ -71,7 +71,7 @@ def test_half_precision_follows_float32(dtype):
 
 
 def test_a_step_compiled_with_xla_equals_a_plain_one(tmp_path):
-    """It runs in its own process: the suite enables deterministic ops, and XLA's max-pooling has none."""
+    """It runs in its own process: the suite enables deterministic ops, which XLA's max-pooling lacks."""
     child = FORKS.Process(target=_compare_with_xla)
     child.start()
     child.join()

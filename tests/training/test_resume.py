@@ -1,4 +1,4 @@
-"""A training that is stopped, killed or extended equals an unbroken one, bit for bit."""
+"""A training that is stopped, killed or extended is bit-identical to an uninterrupted one."""
 
 import fcntl
 import os
@@ -28,7 +28,7 @@ def test_runs_with_the_same_seed_are_equal(start, tmp_path):
 
 
 def pets(**changes):
-    """Fields of an experiment with dropout and flips, which the road experiment does not have."""
+    """Return fields of an experiment with dropout and flips, which the road experiment does not have."""
 
     return {**small(pets_unet, classes=1), "augment": (augment.flip,)}
 
@@ -100,7 +100,7 @@ def test_a_run_stopped_during_validation_validates_again(start, tmp_path, monkey
 def test_a_run_killed_during_a_save_continues_from_a_whole_checkpoint(
     start, tmp_path, monkeypatch, epochs, victims
 ):
-    """The process dies at the third call of the victim; it saves after each step.
+    """The process dies at the third call of the victim; training saves after each step.
 
     savez: while the archive is written; fsync: before the archive is renamed; write_metrics: after
     the save; keep: before the best checkpoint is kept.
@@ -124,7 +124,7 @@ class Killed(BaseException):
 
 
 def die_at_third_call(monkeypatch, modules, victim):
-    """Let the third call of a function, `checkpoint.keep` or one of the modules', raise Killed."""
+    """Make the third call of a function, `checkpoint.keep` or one of the given modules, raise Killed."""
     module, calls = modules.get(victim, checkpoint), []
     whole = getattr(module, victim)
 

@@ -1,4 +1,4 @@
-"""Several replicas or processes train like one device; a run survives the loss of a worker."""
+"""Training with several replicas or processes equals one device; a run survives the loss of a worker."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from core.runtime.errors import InputError
 from core.training import optimizer, step
 from experiments import article
 
-NOTICED = 90  # seconds within which the other workers must end after one died; 15 are usual
+NOTICED = 90  # the other workers must end within this time after one died; usually they take 15 s
 
 
 @pytest.mark.parametrize("replicas, processes", [(1, 1), (2, 1), (4, 2), (3, 3)])
@@ -72,7 +72,8 @@ def test_each_replica_draws_its_own_dropout():
 def test_runs_with_three_workers_or_two_replicas_train_like_one_device(shared_cache, tmp_path):
     data = generated("cityscape_road", shared_cache)
     start = functools.partial(worker, data, tmp_path)
-    arguments = ["--batch_size=6", "--limit=20"]  # the last batch has 2: nothing for the third
+    # the last batch has 2 examples, so the third worker gets none
+    arguments = ["--batch_size=6", "--limit=20"]
     assert ended(start_all(start, 3, "three", *arguments)) == [0, 0, 0]
     children = []
     for name, strategy in (("one", "single"), ("two", "mirrored")):
@@ -89,7 +90,7 @@ def test_runs_with_three_workers_or_two_replicas_train_like_one_device(shared_ca
             assert several[name] == pytest.approx(one[name], rel=0.01), name
 
 
-def test_a_run_continued_after_the_loss_of_a_worker_equals_an_unbroken_one(shared_cache, tmp_path):
+def test_a_run_continued_after_losing_a_worker_equals_an_uninterrupted_one(shared_cache, tmp_path):
     start = functools.partial(worker, generated("cityscape_road", shared_cache), tmp_path)
     assert ended(start_all(start, 2, "unbroken")) == [0, 0]
     for victim, call in ((1, 4), (0, 2)):  # dies in this step
@@ -152,7 +153,7 @@ def ended(children):
 
 
 def _compare_two_with_one(folder):
-    """Plain gradient descent is used: Adam would turn rounding errors of tiny gradients into full steps."""
+    """Uses gradient descent, because Adam turns rounding errors of tiny gradients into full steps."""
     _split_the_cpu()
     optimizer.adam = _descend
     examples = numbered(folder, 13, size=16)
@@ -166,7 +167,7 @@ def _compare_two_with_one(folder):
 
 
 def _trained(examples, strategy):
-    """Losses, weights and confusion matrix of three epochs; of 13 examples in batches of 4, one is left."""
+    """Return losses, weights and confusion matrix of three epochs of 13 examples in batches of 4."""
     experiment = dataclasses.replace(_experiment("cityscape_road"), **small(road_unet))
     with strategy.scope():
         weights = experiment.init_weights(seed=0)
@@ -289,7 +290,7 @@ def _work(config, index, training):
 
 
 def _train(data, run_dir, cache_dir, death, arguments):
-    """Train as a process; with --strategy=mirrored, the CPU is split into two devices."""
+    """Train in this process; with --strategy=mirrored, the CPU is split into two devices."""
     if "--strategy=mirrored" in arguments:
         _split_the_cpu()
     try:

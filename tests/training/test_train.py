@@ -88,7 +88,7 @@ def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
     assert one[1].sum() == 6 * 16 * 16
 
 
-def test_an_exploding_loss_ends_the_run(start):
+def test_a_loss_that_is_too_large_ends_the_run(start):
     with pytest.raises(InputError, match="the loss .* step . of epoch 1: the training diverged"):
         start("run", "--learning_rate=1e6", "--clip_norm=0", "--epochs=50")
 
@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
         def poisoned(*batch):
             loss = step(*batch)
             calls.append(1)
-            if len(calls) == 4:  # the last step of epoch 2; its loss is still finite
+            if len(calls) == 4:  # the last step of epoch 2, whose loss is still finite
                 weights["logit"].assign(np.nan * weights["logit"])
             return loss
 
@@ -166,7 +166,7 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
 
 @pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 0.0), (0.01, 20.0)])
 def test_training_steps_equal_keras(clip_norm, weight_decay):
-    """Loss and weights of five steps, with Keras' loss and optimizer on the same network."""
+    """Compares loss and weights of five steps with Keras' loss and optimizer on the same network."""
     experiment = dataclasses.replace(
         cityscape_road.experiment(cli.parse(cityscape_road.define_flags, [])), **ROAD
     )
@@ -201,7 +201,7 @@ def test_tensorboard_writes_events_or_is_refused_without_its_package(start, tmp_
 @pytest.mark.parametrize(
     "module, failing", [(render, "examples_panel"), (render, "curves"), (tensorboard, "write")]
 )
-def test_a_picture_that_fails_is_a_warning_and_costs_no_epoch(
+def test_a_failed_picture_gives_a_warning_and_keeps_the_epoch(
     start, tmp_path, monkeypatch, capsys, module, failing
 ):
     def fail(*_, **__):
@@ -227,7 +227,7 @@ def test_a_run_can_be_trained_in_a_thread(start):
         assert pool.submit(start, "run", "--epochs=1").result() == 0
 
 
-def test_curves_are_left_out_without_matplotlib(start, tmp_path, monkeypatch):
+def test_training_without_matplotlib_writes_no_curves(start, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert start("run", "--epochs=1") == 0
     assert not (tmp_path / "run" / "curves.png").exists()

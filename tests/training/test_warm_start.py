@@ -1,4 +1,4 @@
-"""--init_from takes over the weights of another run, except where the number of classes differs."""
+"""--init_from copies the weights of another run, except where the number of classes differs."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ SMALL = functools.partial(pets_unet.init_weights, filters=(4, 8))
 
 
 def saved_run(folder, weights, **averages):
-    """A run folder whose best checkpoint holds the weights, slots of Adam, and averages where given."""
+    """Return a run folder whose best checkpoint holds the weights, Adam's slots, and averages if given."""
     arrays = {name: variable.numpy() for name, variable in weights.items()}
     slots = {"adam/step": np.int64(3), **{f"adam/mean/{name}": array for name, array in arrays.items()}}
     (folder / "checkpoints").mkdir(parents=True)
@@ -55,7 +55,7 @@ def test_averaged_weights_are_taken_if_the_run_has_them(tmp_path):
     ],
     ids=["wider", "deeper", "another network"],
 )
-def test_another_network_is_refused_by_its_variables(tmp_path, weights, named):
+def test_another_network_is_refused_with_the_names_of_its_variables(tmp_path, weights, named):
     saved_run(tmp_path, SMALL(seed=0, classes=3))
     before = {name: variable.numpy() for name, variable in weights.items()}
     with refused(named):
