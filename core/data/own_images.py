@@ -95,7 +95,10 @@ def find_classes(data_dir):
     _refuse_noise(counts, masks[0].parent)
     _refuse_greys(counts, coloured, masks[0].parent)
     if len(counts) < 2:
-        raise InputError(f"{masks[0].parent}: all pixels of the masks have one value; add masks.")
+        raise InputError(
+            f"{masks[0].parent}: all pixels of the masks have one value, apart from transparency, which is"
+            " not read; add masks of other values."
+        )
     values = sorted(counts)
     kind = "colour" if coloured else "class"
     names = tuple(f"{kind} {class_list.value_text(value, coloured)}" for value in values)

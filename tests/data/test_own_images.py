@@ -210,7 +210,7 @@ def test_black_and_white_masks_with_grey_edges_are_refused(tmp_path):
 
 def test_too_many_values_and_a_single_value_are_refused(tmp_path):
     write_pairs(tmp_path, ["a"], np.zeros((8, 8), np.uint8))
-    with pytest.raises(InputError, match="one value"):
+    with pytest.raises(InputError, match="one value, apart from transparency"):
         own_images.find_classes(tmp_path)
     noise = np.random.RandomState(0).randint(0, 256, (40, 8, 3)).astype(np.uint8)
     write_mask(tmp_path / "masks/a.png", noise)
