@@ -26,7 +26,7 @@ class Article:
 
     experiment: str
     link: str
-    figure: str
+    metric: str
     column: str
     published: str
     groups: tuple
@@ -136,10 +136,10 @@ def articles_table(found):
         _row(
             "experiment",
             "article",
-            "figure",
-            "article's value",
-            "our data",
-            "ours, its settings",
+            "metric",
+            "published value",
+            "data of our runs",
+            "ours, article's settings",
             "ours, better settings",
         ),
         "|---" * 7 + "|",
@@ -150,7 +150,7 @@ def articles_table(found):
         )
         data = next((results[0].header["data"] for results in (article, better) if results), "")
         ours = [_ours(results, each.column, data) for results in (article, better)]
-        lines.append(_row(f"`{each.experiment}`", each.link, each.figure, each.published, data, *ours))
+        lines.append(_row(f"`{each.experiment}`", each.link, each.metric, each.published, data, *ours))
     return "\n".join(lines) + "\n"
 
 
@@ -166,7 +166,7 @@ def groups_table(found):
         last = [spread(results, column) for column in COLUMNS]
         epochs = f"{max(result.epochs[-1]['epoch'] for result in results):g}"
         minutes = ", ".join(dict.fromkeys(result.header["minutes"] for result in results))
-        about = f"{header['data']}; {header['settings']}"
+        about = f"{header['data']}; {_settings(header)}"
         lines.append(_row(f"`{name}`", about, len(results), epochs, *last, _best(name, results), minutes))
     return "\n".join(lines) + "\n"
 
@@ -199,9 +199,14 @@ def _ours(results, column, data):
         return ""
     header, seeds = results[0].header, len(results)
     notes = [f"{seeds} seed{'s' * (seeds > 1)}"]
-    notes += [header["settings"]] * (header["settings"] not in ("the article's", "better"))
+    notes += [_settings(header)] * (header["settings"] not in ("the article's", "better"))
     notes += [header["data"]] * (header["data"] != data)
     return f"{spread(results, column)} ({'; '.join(notes)})"
+
+
+def _settings(header):
+    """Return a result's settings as text: "the article's, clipped" as "article's settings, clipped"."""
+    return re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
 
 
 def _row(*cells):
