@@ -4,7 +4,7 @@ import functools
 
 
 def small(module, *, filters=(4, 8), **options):
-    """Return {"init_weights", "forward"}, fields of an `Experiment`, of a model module with other filters.
+    """Return the `Experiment` fields init_weights and forward for a model module with other filters.
 
     options: keyword arguments of the module's `init_weights`, such as classes.
     """

@@ -195,7 +195,7 @@ def _remark_pages(path, image, page):
 
 
 def _remark_bands(path, image):
-    """Remark on a TIFF file with bands besides grey or RGB and alpha, such as near infrared."""
+    """Add a remark if a TIFF file has further bands, such as near infrared, beyond colour and alpha."""
     tags = getattr(image, "tag_v2", {})
     bands, colours = tags.get(BANDS, 1), COLOUR_BANDS.get(tags.get(PHOTOMETRIC))
     if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(EXTRA_BANDS, ())):

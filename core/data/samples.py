@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from core.data import remarks
 
-# TIFF tags, and values that they may have
+# TIFF tags, and values of these tags
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR = 258, 262, 274, 284
 MIN_IS_WHITE, SEPARATE_PLANES = 0, 2
 

@@ -82,7 +82,7 @@ def find(arguments, *, recursive=False):
         print(f"left out {len(results)} results of earlier predictions, such as {min(results)}")
     sources = [source for path in paths if path not in results for source in _pages(path)]
     if not sources:
-        raise InputError("no images: name image files, or folders that hold some.")
+        raise InputError("no images found; pass image files, or folders that contain image files.")
     return sources
 
 

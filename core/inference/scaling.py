@@ -6,7 +6,7 @@ from PIL import Image
 
 from core.runtime.errors import InputError
 
-STRIP_VALUES = 2**20  # float32 values of a strip of logits: 4 MiB, and several times that while it is made
+STRIP_VALUES = 2**20  # values per strip of logits: 4 MiB, but several times as much while it is computed
 
 
 def logit_strips(logits, height, width):

@@ -129,7 +129,7 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
 
 
 def probe_weights(weights):
-    """Return weights with the same names and shapes, such that no layer blocks a bright pixel.
+    """Return replacements for a network's weights, with which no layer blocks a bright pixel.
 
     Kernels are positive. Weights whose names end in bias, beta or mean are zero, so that a black image
     stays black; all other weights are one.

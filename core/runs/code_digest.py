@@ -129,7 +129,7 @@ def record(folder, experiment, *, epoch, step, write):
             return
         print(
             f"warning: {', '.join(differing)} changed since {folder} was last trained: from here on, the"
-            " run is no longer bit-identical to an unbroken one."
+            " run is no longer bit-identical to an uninterrupted one."
         )
     if write:
         files.write_text(folder / "code.json", json.dumps([*items, item], indent=2) + "\n")

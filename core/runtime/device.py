@@ -7,7 +7,7 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # a usable NVIDIA GPU has one
+DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # one exists if there is a GPU
 
 
 def set_up(flags):

@@ -102,7 +102,7 @@ def _define_recipe(new):
 
 def _define_data(new, name):
     """Define flags of images, folders and files. name: the experiment's name."""
-    new.integer("limit", 0, "Use only the first files of each split, this many; 0: all.")
+    new.integer("limit", 0, "Number of files to use from each split, beginning with the first; 0: all.")
     bad = "Leave out unreadable files, each with a warning, instead of stopping at the first one."
     new.switch("skip_bad_images", False, bad)
     share = "With --skip_bad_images: stop if more than this share of the files is unreadable."

@@ -160,8 +160,8 @@ class Training:
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
             print(
-                f"warning: this run began with --lowering={begun}: from here on it is no longer equal bit for"
-                " bit to a run that was never interrupted."
+                f"warning: this run began with --lowering={begun}: from here on it is no longer"
+                " bit-identical to an uninterrupted run."
             )
 
     def batches_maker(self):

@@ -8,7 +8,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
 
-# Flags that do not affect a result; and the names that replace paths in the recorded command.
+# Flags to omit from the recorded command, and the names that replace paths in it.
 LEFT_OUT = ("run_dir", "cache_dir")
 NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 

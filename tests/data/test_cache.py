@@ -30,7 +30,7 @@ def counting(dataset):
     return dataclasses.replace(dataset, read=read), read_files
 
 
-def test_examples_are_the_readers_arrays_in_the_order_of_the_files(pairs, tmp_path):
+def test_examples_equal_the_arrays_of_the_reader_in_file_order(pairs, tmp_path):
     train = cache.prepare(road(), pairs, "train", tmp_path / "cache")
     assert (train.images.shape, train.masks.shape) == ((6, 16, 16, 3), (6, 16, 16))
     for index, files in enumerate(train.files):

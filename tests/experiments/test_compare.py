@@ -42,7 +42,7 @@ def test_two_runs_are_compared_by_flags_code_metrics_curves_and_images(road_run,
     (rate,) = [line.split() for line in out.splitlines() if "--learning_rate" in line]
     assert rate == ["--learning_rate", "0.001", "0.003"]
     assert "--batch_size" not in out and "--run_dir" not in out
-    assert "code that differs from run 1's: none" in out
+    assert "files whose code differs from run 1: none" in out
     final = [run_folder.read_metrics(folder)[-1] for folder in (road_run, other_run)]
     assert f"{final[1]['val_loss']:.4f} (" in out
     (line,) = [line for line in out.splitlines() if line.startswith("  loss ")]
