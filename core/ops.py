@@ -69,7 +69,7 @@ def maxpool_up(x):
 
 
 def dropout(x, rate, seed, layer):
-    """Set a share `rate` of the values to zero and scale up the others; return x itself if seed is None.
+    """Set a share `rate` of the values to zero and scale up the rest; return x itself if seed is None.
 
     seed: int [2], the seed of the step; layer: int, folded into the seed so that each layer draws its
     own values. The rate is rounded to a multiple of 2**-16, because each random number of 32 bits

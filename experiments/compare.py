@@ -75,7 +75,7 @@ def metric_rows(runs):
 
 
 def shown_metric(runs):
-    """Return the metric column to draw beside the losses; all runs have it."""
+    """Return the metric column that is drawn with the losses; all runs have it."""
     columns = f"val_{runs[0].experiment.best}", "val_accuracy", "val_loss"
     return next(column for column in columns if all(column in run.final for run in runs))
 

@@ -43,7 +43,7 @@ class Examples:
     files:         the files found, without unreadable ones
     class_pixels:  int64 [256], number of pixels of each class id in masks
     photo_hashes:  int64 [M]: a hash of the pixels of each photo, equal for equal photos
-    warnings:      sentences about files that were left out, or are not as plain as they may seem
+    warnings:      sentences about files that were left out or read in an unexpected way
     """
 
     data_dir: Path
@@ -126,7 +126,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     limit: if above 0, only the first `limit` files are used.
     bad_share: the share of files, below 1, that may be unreadable; they are left out with a
     warning each. Raises InputError that names the first unreadable file if there are more.
-    said: warnings that are not printed again, those of the other split, which may have the same files.
+    said: warnings that are not printed again: the other split, which may have the same files, gave them.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -176,9 +176,9 @@ def _load(folder):
 
 
 def _map(path, shape):
-    """A file as a memory-mapped array, uint8.
+    """Memory-map a file as an array, uint8.
 
-    Some network file systems refuse shared mappings, with ENODEV; a private one has the same content.
+    If a network file system refuses shared mappings (ENODEV), a private mapping with equal content is used.
     """
     try:
         return np.memmap(path, np.uint8, "r", shape=shape)

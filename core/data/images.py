@@ -204,7 +204,7 @@ def _remark_bands(path, image):
 
 
 def _remark_alpha(path, image):
-    """Remark on transparent pixels: their stored colours are used, although viewers hide them."""
+    """Add a remark if pixels are transparent: their colours are used, although viewers hide them."""
     if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
         remarks.add("alpha", f"{path}: the colours of its transparent pixels are used too")
 

@@ -68,7 +68,7 @@ def by_stem(paths):
 
 
 def composed(name):
-    """The name with accents in composed form (NFC): macOS may store the same name in decomposed form."""
+    """Return the name with composed accents (NFC), because macOS may store the name in decomposed form."""
     return unicodedata.normalize("NFC", name)
 
 

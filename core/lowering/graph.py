@@ -48,7 +48,7 @@ def concatenated(x):
 
 
 def nearest_source(up):
-    """Return the input [B, H, W, C] of the `core.ops.maxpool_up` that made `up`, if nothing else reads `up`.
+    """Return the input [B, H, W, C] that `core.ops.maxpool_up` up-sampled to `up`, if only one op reads `up`.
 
     The recognised pattern is depth_to_space of four copies along the channels. Returns None for
     every other tensor.
@@ -84,7 +84,7 @@ def _uses(x):
 
 
 def custom_gradient(function):
-    """`tf.custom_gradient` that gives the gradient's ops the name scope of the call, as TensorFlow does.
+    """Wrap `tf.custom_gradient` so that the gradient's ops have the name scope of the call, as in TensorFlow.
 
     Profiles and graph viewers can then attribute a backward op to its call.
     """

@@ -47,7 +47,7 @@ PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
-    """Return name -> value for those flags of define_flags that affect the result of a training.
+    """Return name -> value of the flags in define_flags that affect the result of a training.
 
     Paths are absolute.
     """

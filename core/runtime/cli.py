@@ -17,7 +17,7 @@ def main(define_flags, run, *, arguments=False):
     """Define flags, parse the command line, call run(flags) and exit.
 
     If arguments is True, the arguments that are not flags are passed on as a list: run(flags, [...]).
-    -h and --version print and exit. If `best/NAME.cfg` lies beside the script NAME.py, --best reads
+    -h and --version print and exit. If `best/NAME.cfg` is in the folder of the script NAME.py, --best reads
     that flagfile, and flags given on the command line take precedence over it.
     Exit codes: what run returns; 1 for a mistake that the user can correct, with one sentence on stderr;
     130 and 143 if SIGINT or SIGTERM stopped a training that saved its state; 141 if the reader of

@@ -63,7 +63,7 @@ class _Definer:
         flags.register_validator(flag, holds, message, **self.own)
 
     def needs(self, flag, other, allowed, message):
-        """Refuse `flag` unless the other flag has one of the allowed values."""
+        """Refuse the flag `flag` unless the flag `other` has one of the allowed values."""
         flags.register_multi_flags_validator(
             [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **self.own
         )

@@ -27,7 +27,7 @@ def load(weights, run_dir, name, *, logits):
     epoch = state.get("epoch")
     print(f"initial weights: {path}, after {epoch} epochs")
     if fresh:
-        print(f"initialised afresh because the classes differ: {', '.join(fresh)}")
+        print(f"not copied but initialised, because the classes differ: {', '.join(fresh)}")
     return {"run": str(run_dir), "checkpoint": name, "epoch": epoch, "initialised_afresh": fresh}
 
 

@@ -1,4 +1,4 @@
-"""Each augmentation is a function of its seed and changes photo and mask alike."""
+"""Each augmentation is a function of its seed and changes photo and mask in the same way."""
 
 import numpy as np
 import tensorflow as tf

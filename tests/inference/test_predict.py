@@ -48,7 +48,7 @@ def restored(folder, name="best", **options):
 
 
 def segment(run, paths, output_dir, **options):
-    """Segment; return the exit code and, by name, the class ids written."""
+    """Run `predict`; return its exit code and a dict: name -> class ids written."""
     sources, options = photos.find(paths), predict.Options(**options)
     code = predict.run(run.experiment, run.weights, run.dtype, sources, output_dir, options)
     labels = {

@@ -102,8 +102,8 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
         assert off <= (1e-5 * scale if dtype == tf.float32 else 4 * allowed + 0.02 * scale)
 
 
-def test_winograd_keeps_rows_beside_a_bright_row_in_float32():
-    """Rounding errors are relative to the largest of six rows; here one row is 100 times larger."""
+def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
+    """Rounding errors are relative to the largest of six rows; here one row has 100 times larger values."""
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
     x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
     found = winograd.winograd_conv2d(tf.constant(x), tf.constant(kernel)).numpy()

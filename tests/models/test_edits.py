@@ -30,7 +30,7 @@ EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in nam
 
 @pytest.mark.parametrize("network, op", EDITS)
 def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, op, monkeypatch):
-    """The edit is a non-linear function of the op's output; Winograd is used at every width."""
+    """The edit applies a non-linear function to the op's output; Winograd is used at every width."""
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1)
     fields, _ = NETWORKS[network]
     weights, forward = fields["init_weights"](seed=0), fields["forward"]

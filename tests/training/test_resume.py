@@ -120,7 +120,7 @@ def test_a_run_killed_during_a_save_continues_from_a_whole_checkpoint(
 
 
 class Killed(BaseException):
-    """Ends a training as SIGKILL does, but not the process of the tests."""
+    """An exception that ends a training like SIGKILL, without ending the test process."""
 
 
 def die_at_third_call(monkeypatch, modules, victim):
