@@ -27,7 +27,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import common_flags, loop, pretrained
 
-NETWORKS = {  # name -> (module, the number that must divide height and width)
+NETWORKS = {  # name -> (module, number that must divide the images' height and width)
     "road_unet": (road_unet, 2**road_unet.DEPTH),
     "pets_unet": (pets_unet, 2**pets_unet.DEPTH),
     "dubai_unet": (dubai_unet, 2**dubai_unet.DEPTH),

@@ -40,7 +40,7 @@ def test_metrics_of_another_number_of_classes_are_refused():
         metrics.multiclass(("a", "b", "c"))(CONFUSION)
 
 
-def test_class_metrics_by_hand():
+def test_class_metrics_equal_hand_computed_values():
     np.testing.assert_allclose(metrics.iou(CONFUSION), [50 / 55, 20 / 31, 10 / 16, np.nan])
     np.testing.assert_allclose(metrics.precision(CONFUSION), [50 / 52, 20 / 24, 10 / 15, np.nan])
     np.testing.assert_allclose(metrics.recall(CONFUSION), [50 / 53, 20 / 27, 10 / 11, np.nan])
@@ -62,7 +62,7 @@ def test_a_class_in_neither_truth_nor_prediction_is_excluded_from_the_mean():
     assert found["classes_averaged"] == 3 and np.isnan(found["iou/d"])
 
 
-def test_binary_cross_entropy_by_hand():
+def test_binary_cross_entropy_equals_hand_computed_values():
     logits = np.random.RandomState(0).normal(0, 3, (3, 4, 5, 1)).astype(np.float32)
     masks = np.random.RandomState(1).randint(0, 2, (3, 4, 5)).astype(np.uint8)
     p = 1 / (1 + np.exp(-logits[..., 0].astype(np.float64)))
@@ -70,7 +70,7 @@ def test_binary_cross_entropy_by_hand():
     np.testing.assert_allclose(losses.binary_cross_entropy(logits, masks), expected, rtol=1e-5)
 
 
-def test_categorical_cross_entropy_by_hand():
+def test_categorical_cross_entropy_equals_hand_computed_values():
     logits = np.random.RandomState(0).normal(0, 3, (3, 4, 5, 6)).astype(np.float32)
     masks = np.random.RandomState(1).randint(0, 6, (3, 4, 5)).astype(np.uint8)
     p = np.exp(logits.astype(np.float64))
@@ -87,7 +87,7 @@ def test_losses_stay_finite_at_very_large_logits():
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_dice_loss_by_hand(classes):
+def test_dice_loss_equals_hand_computed_values(classes):
     rng = np.random.RandomState(0)
     logits = rng.randn(2, 4, 5, classes).astype(np.float32)
     masks = rng.randint(0, max(classes, 2), (2, 4, 5)).astype(np.uint8)
@@ -115,7 +115,7 @@ def ignored_example(classes):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("classes", [1, 4])
-def test_cross_entropy_with_ignored_pixels_and_class_weights_by_hand(classes, weighted):
+def test_cross_entropy_with_ignored_pixels_and_class_weights_equals_hand_computed_values(classes, weighted):
     logits, masks, class_weights = ignored_example(classes)
     scores = logits.astype(np.float64)
     if classes == 1:

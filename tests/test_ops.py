@@ -108,7 +108,7 @@ def test_kernels_are_cast_to_the_dtype_of_the_activations():
     assert ops.conv2d_up(ops.maxpool_up(x), random(3, 3, 2, 3)).dtype == tf.bfloat16
 
 
-def test_dropout_zeroes_its_rate_scales_the_rest_and_depends_on_the_seed():
+def test_dropout_zeroes_a_share_scales_the_rest_and_depends_on_the_seed():
     x = tf.ones([1, 100, 100, 3])
     first, again, other_layer, other_step = (
         ops.dropout(x, 0.3, seed, layer).numpy()
@@ -125,7 +125,7 @@ def test_dropout_zeroes_its_rate_scales_the_rest_and_depends_on_the_seed():
     assert ops.dropout(x, 0.3, None, 0) is x
 
 
-def test_batch_norm_equals_keras_in_training_and_after():
+def test_batch_norm_equals_keras_in_training_and_inference():
     layer = keras.layers.BatchNormalization()
     layer.build((None, 5, 6, 4))
     layer.set_weights([random(4), random(4, seed=1), random(4, seed=2), tf.exp(random(4, seed=3))])

@@ -19,7 +19,8 @@ from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
 GENERATED = 120  # photos
-RARE, MAX_RARE = 1e-4, 8  # rare: below this share of the pixels; most rare values allowed
+# At most MAX_RARE mask values may be rare, that is, have less than the share RARE of the pixels.
+RARE, MAX_RARE = 1e-4, 8
 FEWEST_GREYS = 16  # this many shades from black to white are not classes
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 

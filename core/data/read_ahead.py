@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-PIXELS_AHEAD = 2**26  # 256 MiB in Pillow; a larger item is read alone
+PIXELS_AHEAD = 2**26  # bound on decoded pixels, 256 MiB in Pillow; a larger item is read alone
 
 
 def read_ahead(read, items):

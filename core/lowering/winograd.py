@@ -113,7 +113,7 @@ def _kernel_gradient(x, upstream):
 
 
 def _values_of_windows(x, transform, *, above, left=0):
-    """Return windows of rows, transformed: [B, H, W, C] -> list of P tensors [B, H / 4, left + W, C].
+    """Return the transformed windows of rows: [B, H, W, C] -> list of P tensors [B, H / 4, left + W, C].
 
     transform: [P, R]. Window i has R rows, beginning with row 4 i - above; rows outside of the image
     are zeros. left: columns of zeros to add on the left.

@@ -9,7 +9,7 @@ import tensorflow as tf
 from core import ops
 from core.weights import glorot_uniform, he_normal, zeros
 
-FILTERS = (64, 128, 256, 512, 1024)  # per level, from the article; the last level is the bottleneck
+FILTERS = (64, 128, 256, 512, 1024)  # channels per level, from the article; the last level is the bottleneck
 DEPTH = len(FILTERS) - 1  # how often the size is halved
 DROPOUT = 0.3
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from core import ops
 from core.weights import glorot_uniform
 
-FILTERS = (16, 32, 64, 128, 256)  # per level, from the article; the last level is the bottleneck
+FILTERS = (16, 32, 64, 128, 256)  # channels per level, from the article; the last level is the bottleneck
 DEPTH = len(FILTERS) - 1  # how often the size is halved
 
 

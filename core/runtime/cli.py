@@ -49,7 +49,7 @@ def main(define_flags, run, *, arguments=False):
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else Python reports the pipe again when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python reports the closed pipe at exit
         sys.exit(141)
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         sys.exit(f"error: {' '.join(_sentence(error).splitlines())}")

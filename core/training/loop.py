@@ -156,7 +156,7 @@ class Training:
                 self.draw(self.state.history[-1])
 
     def warn_of_other_lowering(self):
-        """Print that the run was begun with another --lowering and continues with different rounding."""
+        """Print a warning if the run was begun with another --lowering, because rounding will differ."""
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
             print(

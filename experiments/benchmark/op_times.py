@@ -93,7 +93,7 @@ def _training_step(experiment, weights, images):
         before = len(graph.get_operations())
         gradients = tape.gradient(loss, trained)
         owners.update(_owners(FORWARD, forward))
-        # in reverse, the gradient of an op of the model follows the gradient of the call before it
+        # in the backward pass, the gradient of a model's op follows the gradient of the preceding call
         owners.update(_owners(BACKWARD, graph.get_operations()[: before - 1 : -1]))
         return gradients
 

@@ -205,8 +205,9 @@ def _ours(results, column, data):
 
 
 def _settings(header):
-    """Return a result's settings as text: "the article's, clipped" as "article's settings, clipped"."""
-    return re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
+    """Return a result's settings in full words: "the article's" becomes "article's settings"."""
+    text = re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
+    return text.replace(", clipped", ", gradient clipped")
 
 
 def _row(*cells):

@@ -65,7 +65,7 @@ def test_an_epoch_keeps_no_mapped_pages_in_memory(tmp_path):
     assert pages() - before < 20
 
 
-def test_evaluation_keeps_the_order_and_a_smaller_last_batch(examples):
+def test_evaluation_keeps_the_order_and_the_partial_last_batch(examples):
     seen = [images[:, 0, 0, 0].numpy().tolist() for images, _, _ in batches.evaluation(examples, 4)]
     assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
 

@@ -169,7 +169,7 @@ def test_a_damaged_cache_is_named(pairs, tmp_path, name, content):
         cache.prepare(road(), pairs, "train", tmp_path / "cache")
 
 
-def test_a_cache_without_read_permission_is_not_called_damaged(pairs, tmp_path, monkeypatch):
+def test_an_unreadable_cache_is_not_reported_as_damaged(pairs, tmp_path, monkeypatch):
     def forbidden(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -248,7 +248,7 @@ def test_checksums_are_equal_for_equal_photos_only(pairs, tmp_path):
     assert both.checksums.tolist() == [*train.checksums, *val.checksums]
 
 
-def test_checksums_follow_the_rows_of_the_split(pairs, tmp_path):
+def test_checksums_are_in_the_order_of_the_rows_of_the_split(pairs, tmp_path):
     chosen = dataclasses.replace(road(), select=lambda owner, split: np.array([4, 1]))
     train = cache.prepare(chosen, pairs, "train", tmp_path / "cache")
     assert train.checksums.tolist() == train.photo_hashes[[4, 1]].tolist()

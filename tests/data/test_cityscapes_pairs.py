@@ -65,7 +65,7 @@ def test_a_photo_without_its_colours_is_refused(tmp_path):
         road().read((tmp_path / "1.jpg",), "train")
 
 
-def test_masks_without_road_are_refused_with_their_most_frequent_colours(pairs):
+def test_masks_without_road_are_refused_and_their_most_frequent_colours_listed(pairs):
     files = cityscapes_pairs.find(pairs, "train")
     literal = road(tolerance=0, rgb=(128, 63, 126))
     pixels = sum(np.bincount(literal.read(each, "train")[1].ravel(), minlength=256) for each in files)

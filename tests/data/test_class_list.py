@@ -14,7 +14,7 @@ def written(tmp_path, text):
     return path
 
 
-def test_ids_and_colours_in_several_notations(tmp_path):
+def test_ids_and_colours_are_read_in_several_notations(tmp_path):
     ids = class_list.read(written(tmp_path, "# a comment\nbackground: 0\n\nego vehicle = 300\nzone 2 7\n"))
     assert ids.names == ("background", "ego vehicle", "zone 2") and not ids.coloured
     assert ids.values == ((0,), (300,), (7,))
@@ -26,7 +26,7 @@ def test_ids_and_colours_in_several_notations(tmp_path):
     assert colours.palette == ((128, 64, 128), (0x6B, 0x8E, 0x23), (70, 71, 72))
 
 
-def test_a_written_list_reads_the_same(tmp_path):
+def test_a_written_class_list_is_read_back_unchanged(tmp_path):
     for original in (
         class_list.ClassList(("colour #804080", "b"), ((0x804080, 1), (0,)), True),
         class_list.ClassList(("class 0", "class 255"), ((0,), (255,)), False),

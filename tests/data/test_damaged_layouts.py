@@ -211,7 +211,7 @@ def test_lists_of_pets_in_other_notations_give_the_same_examples(originals, copi
 
 
 @pytest.mark.parametrize("file_name", ["stra\udcdfe.jpg", "two\nlines.jpg"], ids=["not UTF-8", "two lines"])
-def test_unusual_file_names_are_reported_on_one_line(copied, exit_message, file_name):
+def test_messages_with_unusual_file_names_have_one_line(copied, exit_message, file_name):
     folder = copied("pairs")
     (folder / "train" / file_name).write_bytes(b"")
     message = exit_message(lambda values: prepare("pairs", folder))

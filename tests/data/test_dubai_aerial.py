@@ -88,7 +88,7 @@ def test_palette_masks_give_the_same_class_ids_as_rgb_masks(tmp_path):
     np.testing.assert_array_equal(masks[0], np.array([4, 0, 1])[indices[:, :4]])
 
 
-def test_other_colours_are_unlabeled_and_counted(tmp_path, capsys):
+def test_colours_of_no_class_are_unlabeled_and_counted(tmp_path, capsys):
     write_tile(tmp_path / "Tile 1", count=2)
     files = dubai_aerial.find(tmp_path, "train")
     colours = np.full((4, 6, 3), ROAD, np.uint8)
@@ -97,7 +97,7 @@ def test_other_colours_are_unlabeled_and_counted(tmp_path, capsys):
     colours[2, 0] = UNLABELED
     colours[3, 5] = 7
     write_mask(files[1][1], colours)
-    patches = dataset(patch_size=4)  # drops the last two columns, with the pixel of value 7
+    patches = dataset(patch_size=4)  # drops the last two columns, including the value 7
     pixels = sum(np.bincount(patches.read(pair, "train")[1].ravel(), minlength=256) for pair in files)
     assert pixels[2] == 27 and pixels[5] == 5 and pixels.sum() == 32
     patches.check(pixels, files)
@@ -114,7 +114,7 @@ def test_nothing_is_printed_if_all_colours_belong_to_classes(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
-def test_masks_without_any_class_are_refused_with_their_colours(tmp_path):
+def test_masks_without_any_class_are_refused_and_their_colours_listed(tmp_path):
     write_tile(tmp_path / "Tile 1", colour=(80, 227, 194))
     files = dubai_aerial.find(tmp_path, "train")
     pixels = np.bincount(dataset().read(files[0], "train")[1].ravel(), minlength=256)
@@ -192,7 +192,7 @@ def test_generated_tiles_differ_in_size_and_contain_every_class(generated):
     assert (pixels[:6] > 0).all() and not pixels[6:].any()
 
 
-def test_generated_scenes_depend_on_the_seed_only_and_use_the_class_ids_of_the_set():
+def test_generated_scenes_depend_only_on_the_seed_and_use_the_class_ids_of_the_set():
     scene = aerial_scenes.scene((0, 1), size=(60, 80))
     assert scene[0].shape == (60, 80, 3) and scene[1].shape == (60, 80)
     for first, again in zip(scene, aerial_scenes.scene((0, 1), size=(60, 80))):
@@ -203,7 +203,7 @@ def test_generated_scenes_depend_on_the_seed_only_and_use_the_class_ids_of_the_s
 
 
 @pytest.mark.parametrize("flag", ["--patch_size=100", "--patch_size=0", "--split_by=tile", "--split_seed=-1"])
-def test_impossible_flags_are_refused(flag):
+def test_invalid_flags_are_refused(flag):
     with pytest.raises(InputError, match=flag.split("=")[0].strip("-")):
         cli.parse(article.define_flags, [flag])
 

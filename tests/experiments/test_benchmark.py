@@ -27,7 +27,7 @@ def test_throughput_excludes_the_first_step_and_slow_steps():
     assert metrics["cores_busy"] < 0.9
 
 
-def test_timing_ends_after_the_seconds_and_the_least_number_of_calls():
+def test_timing_ends_after_a_time_and_a_minimum_number_of_calls():
     assert len(measurement.time_calls(lambda: None, seconds=0, least=7)[0]) == 7
     durations, cores = measurement.time_calls(lambda: sum(range(100_000)), seconds=0.2, least=1)
     assert len(durations) > 3 and sum(durations) < 1 and 0 < cores < 1.2

@@ -78,7 +78,7 @@ def contents(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_reader_finds_the_downloaded_files_and_a_second_call_leaves_them(server, fetch, tmp_path):
+def test_the_reader_finds_downloaded_files_and_a_second_call_keeps_them(server, fetch, tmp_path):
     assert fetch(hashlib.sha256(GOOD).hexdigest()) == 0
     found = [
         path for split in ("train", "val") for (path,) in cityscapes_pairs.find(tmp_path / "data", split)

@@ -41,7 +41,7 @@ def test_road_has_a_line_per_call_with_the_articles_sizes():
     assert first_up.multiply_adds == 9 * 384 * 128 * 8 * 12
 
 
-def test_dubai_names_layers_and_dropout_in_training():
+def test_the_dubai_summary_names_layers_and_training_dropout():
     forward, weights = network(dubai_unet, classes=3)
     found = operations.of_network(forward, weights, [1, 8, 8, 3], training=True)
     assert [each.name for each in found][:4] == ["RealDiv", "conv2d, Relu", "dropout", "conv2d, Relu"]

@@ -21,7 +21,7 @@ from experiments import evaluate as verb
 
 
 @pytest.mark.parametrize("name", ["best", "last"])
-def test_metrics_equal_the_validation_of_the_training(road_run, tmp_path, name):
+def test_metrics_equal_those_of_validation_during_training(road_run, tmp_path, name):
     flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name, lowering="auto")
     restored = restore.restore(flags, article, data=True)
     results, folder = report.evaluate(restored, "val", tmp_path / "out")
@@ -85,7 +85,7 @@ def test_moved_data_are_split_as_in_the_training(moved, capsys):
     assert "the run was trained on 1 of them" in capsys.readouterr().out
 
 
-def test_missing_examples_and_other_data_are_warned_of(moved, monkeypatch, capsys):
+def test_missing_examples_and_other_data_give_a_warning(moved, monkeypatch, capsys):
     run, examples = moved
     fewer = dataclasses.replace(examples, photo_hashes=np.where(np.arange(10) == 5, 1, examples.photo_hashes))
     monkeypatch.setattr(cache, "load_split", lambda *_: fewer)

@@ -112,7 +112,7 @@ def test_the_tflite_model_equals_the_saved_model(run, tmp_path):
         assert (ours["class_ids"].numpy() != theirs["class_ids"]).sum() < 5
 
 
-def test_probabilities_of_many_logits_and_of_one():
+def test_probabilities_of_several_logits_and_of_one():
     logits = tf.constant([[[[1.0, 2.0, 3.0]]]])
     np.testing.assert_allclose(decision.probabilities(logits), tf.nn.softmax(logits))
     one = decision.probabilities(tf.fill([1, 1, 1, 1], 3.0))

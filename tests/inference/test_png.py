@@ -36,7 +36,7 @@ def test_an_unfinished_picture_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_16_bit_greyscale(tmp_path):
+def test_pillow_reads_16_bit_greyscale(tmp_path):
     values = np.random.RandomState(0).randint(0, 2**16, (9, 5)).astype(np.uint16)
     with png.writer(tmp_path / "a.png", 5, 9, colour=png.GREY, bits=16) as append:
         append(values[:4])

@@ -280,7 +280,7 @@ def test_class_ids_are_decided_from_logits_scaled_to_the_images_size(run, tmp_pa
     np.testing.assert_allclose(shares, tf.sigmoid(scaled[..., 0]), rtol=0, atol=1e-5)
 
 
-def test_probabilities_and_threshold(run, tmp_path):
+def test_probabilities_are_written_and_the_threshold_is_applied(run, tmp_path):
     path = photo(tmp_path / "large.png", 411, 357)
     _, labels = segment(run, [path], tmp_path / "out", tile=256, threshold=0.7, probabilities="npy")
     shares = np.load(tmp_path / "out/large_probabilities.npy")

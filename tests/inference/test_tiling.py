@@ -15,9 +15,9 @@ from core.runtime.errors import InputError
 FILTERS = (4, 4, 6, 6, 8)  # narrow layers, but as many levels as in the articles
 WIDE = (*FILTERS[:4], 128)  # the deepest layer is wide enough for Winograd's convolution
 NETWORKS = {
-    # name: network, options of its weights, multiple, radius of the receptive field. The U-Nets' radius
-    # by hand: two 3x3 convolutions on five levels down reach 2 * (1 + 2 + 4 + 8 + 16) = 62, on four levels
-    # up 30, four poolings add a pixel's place in them, 15. 3x3 transposed convolutions add 1 + 2 + 4 + 8.
+    # name: network, options of its weights, multiple, radius of the receptive field. The radius of 107 by
+    # hand: two 3x3 convolutions per level give 2 * (1 + 2 + 4 + 8 + 16) = 62 in the encoder and 30 in the
+    # decoder; four poolings add 15. 3x3 transposed convolutions (pets) add another 1 + 2 + 4 + 8.
     "road": (road_unet, {"filters": WIDE}, 16, 107),
     "dubai": (dubai_unet, {"filters": FILTERS, "classes": 6}, 16, 107),
     "labels": (labels_unet, {"filters": FILTERS, "classes": 34}, 16, 107),

@@ -113,7 +113,7 @@ def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
     assert error.max() < 5e-4 * deviation
 
 
-def test_a_depthwise_convolution_takes_the_frozen_normalisation_after_it():
+def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
     given = [random(2, 5, 7, 4)], [random(3, 3, 4, 1, seed=1), *NORM]
     found, rules = traced(normalised(ops.depthwise_conv2d), *given)
     assert rules == {"frozen_norm": 1}
@@ -213,7 +213,7 @@ def test_a_pattern_that_almost_matches_is_not_rewritten(case):
         np.testing.assert_array_equal(lowered, expected)
 
 
-def test_an_activation_between_the_transposed_and_the_plain_convolution_stays():
+def test_an_activation_between_two_convolutions_prevents_their_merging():
     function, kernels, _ = CASES["transpose_then_conv"]
     _, rules = traced(activated_between, [MAP, SKIP], kernels)
     assert not rules

@@ -46,7 +46,7 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
     gradients = tape.gradient(loss, list(variables.values()))
     expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
     for name, gradient, expected in zip(variables, gradients, expected_gradients, strict=True):
-        scale = np.abs(expected).max()  # some gradients are all below 1e-4
+        scale = np.abs(expected).max()  # in some tensors all gradients are below 1e-4
         np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 

@@ -210,7 +210,7 @@ def test_weights_are_read_from_every_format_of_keras_files(file, keras_files, en
         np.testing.assert_array_equal(variable, encoder_weights[name], err_msg=name)
 
 
-def test_a_wrong_weights_file_is_named_with_its_fault(tmp_path, keras_files):
+def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files):
     (tmp_path / "text.h5").write_text("not HDF5")
     whole = (keras_files / "published.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])

@@ -48,7 +48,7 @@ def test_a_run_is_usable_from_another_working_directory(tmp_path, monkeypatch):
     assert cli.parse(cityscape_road.define_flags, [f"--flagfile={flags.run_dir}/flags.cfg"]).limit == 0
 
 
-def test_a_weights_file_is_the_same_flag_from_another_working_directory(tmp_path, monkeypatch):
+def test_a_weights_path_is_the_same_flag_value_in_another_working_directory(tmp_path, monkeypatch):
     (tmp_path / "weights.h5").touch()
     monkeypatch.chdir(tmp_path)
     run_dir, name = f"--run_dir={tmp_path / 'run'}", "oxford_pets_mobilenet"

@@ -32,7 +32,7 @@ BAD_ARGUMENTS += ["--data_dir=" + "x" * 5000, "--cache_dir=two\nlines"]
 
 @pytest.mark.parametrize("name", NUMERIC)
 @pytest.mark.parametrize("value", NOT_NUMBERS)
-def test_numeric_flags_refuse_other_values(name, value):
+def test_numeric_flags_refuse_invalid_values(name, value):
     with refused(name):
         cli.parse(cityscape_road.define_flags, [f"--{name}={value}"])
 

@@ -33,7 +33,7 @@ def test_a_log_file_gets_a_line_every_half_minute(clock, capsys):
     ]
 
 
-def test_rate_and_remaining_time_after_a_resume_count_only_the_units_since(clock, capsys):
+def test_after_a_resume_rate_and_remaining_time_count_only_new_units(clock, capsys):
     bar = progress.Progress(1000, "step", done=900)
     updates(clock, bar, 901, 960, seconds=2)
     assert capsys.readouterr().out.splitlines()[-1].endswith("2 s/step, 1:20 left")

@@ -97,7 +97,7 @@ def test_the_learning_rate_follows_keras_cosine_with_warm_up():
     assert constant == [0.25, 0.5, 0.5, 0.5]
 
 
-def test_averages_equal_an_exponential_moving_average_by_hand():
+def test_averages_equal_a_hand_computed_exponential_moving_average():
     weights = {"kernel": tf.Variable([1.0, 2.0])}
     averages = optimizer.init_averages(weights)
     expected = np.array([1.0, 2.0])

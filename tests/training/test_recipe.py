@@ -47,7 +47,7 @@ def test_validation_and_restored_runs_use_the_averaged_weights(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])
-def test_the_best_settings_of_an_experiment_train(path, shared_cache, tmp_path):
+def test_each_experiment_trains_with_its_best_settings(path, shared_cache, tmp_path):
     data, flagfile = generated(path.stem, shared_cache), f"--flagfile={path}"
     ours = [flagfile, "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
     training = path.stem, tmp_path / "run", shared_cache, data, None, ours

@@ -208,7 +208,7 @@ def test_a_finished_run_refuses_a_changed_image(start, pairs):
         start("run", "--epochs=1")
 
 
-def test_a_run_folder_is_for_one_process_at_a_time(start, tmp_path):
+def test_only_one_process_can_train_in_a_run_folder(start, tmp_path):
     start("run")
     with open(tmp_path / "run" / ".lock", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

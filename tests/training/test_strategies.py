@@ -32,7 +32,7 @@ NOTICED = 90  # the other workers must end within this time after one died; usua
 
 @pytest.mark.parametrize("replicas, processes", [(1, 1), (2, 1), (4, 2), (3, 3)])
 @pytest.mark.parametrize("count", [24, 25, 29, 35, 5])
-def test_the_parts_of_all_replicas_make_up_the_batches_of_one_device(tmp_path, replicas, processes, count):
+def test_the_parts_of_all_replicas_equal_the_batches_of_one_device(tmp_path, replicas, processes, count):
     examples, size = numbered(tmp_path, count), 12
     here = replicas // processes
     streams = []  # of each replica

@@ -214,7 +214,7 @@ def test_a_failed_picture_gives_a_warning_and_keeps_the_epoch(
     assert column(tmp_path / "run", "epoch") == ["1"] and (tmp_path / "run/summary.json").exists()
 
 
-def test_tensorboard_files_that_cannot_be_made_are_a_warning(start, tmp_path, capsys):
+def test_tensorboard_files_that_cannot_be_written_give_a_warning(start, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/tensorboard").touch()
     assert start("run", "--epochs=1", "--tensorboard") == 0

@@ -26,7 +26,7 @@ def saved_run(folder, weights, **averages):
 
 
 @pytest.mark.parametrize("classes", [3, 5])
-def test_only_layers_of_other_classes_keep_their_initial_weights(tmp_path, capsys, classes):
+def test_only_layers_with_another_number_of_classes_keep_initial_weights(tmp_path, capsys, classes):
     theirs = saved_run(tmp_path, SMALL(seed=0, classes=3))
     weights, untouched = (SMALL(seed=1, classes=classes) for _ in range(2))
     record = warm_start.load(weights, tmp_path, "best", logits=classes)
