@@ -2,7 +2,7 @@
 
 Run: python -m experiments.download NAME --data_dir=DIR
 
-Downloaded:             oxford_pets (811 MB), cityscapes_pairs
+Downloaded:              oxford_pets (811 MB), cityscapes_pairs
 Only steps are printed:  cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 
 An existing folder is left unchanged. An interrupted download starts from the beginning.

@@ -84,7 +84,7 @@ def soft_jaccard(logits, masks):
     """Return the article's Jaccard index of a batch, float32 [B], the same value for each example.
 
     logits: float32 [B, H, W, C]; masks: class ids [B, H, W]. Intersection and union are sums of softmax
-    probabilities over all pixels and classes of the batch, plus 1.
+    probabilities over all pixels and classes of the batch; 1 is added to both.
     """
     hit, union = _overlap(logits, masks, axis=[0, 1, 2, 3])
     return tf.fill([tf.shape(logits)[0]], (hit + 1) / (union + 1))

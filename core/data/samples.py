@@ -86,7 +86,7 @@ def _samples(open_image):
 
 
 def _other_byte(tile):
-    """Return a tile's decoder arguments, changed to decode the other byte of each 16-bit sample."""
+    """Return a tile's decoder arguments, changed to decode the low byte of each 16-bit sample."""
     order = _raw_mode(tile)[-1]
     if order == "N":  # native byte order
         order = "L" if sys.byteorder == "little" else "B"

@@ -54,7 +54,7 @@ def is_ours(path):
 
 
 def _filtered(rows, colour, bits):
-    """Return rows as bytes uint8 [h, 1 + bytes] after PNG filtering: RGB as differences to the left pixel."""
+    """Return filtered rows, uint8 [h, 1 + bytes]; RGB pixels become differences from their left neighbour."""
     data = rows.astype(">u2").view(np.uint8) if bits == 16 else rows
     data = data.reshape(len(rows), -1)
     filtered = np.empty([len(data), 1 + data.shape[1]], np.uint8)

@@ -136,7 +136,7 @@ def record(folder, experiment, *, epoch, step, write):
 
 
 def _file_of(function, root):
-    """Return the file, under root, of the module that defines a function or the function of a partial."""
+    """Return the file, under root, of the module that defines a function; partials are unwrapped."""
     while isinstance(function, functools.partial):
         function = function.func
     return root.joinpath(*function.__module__.split(".")).with_suffix(".py")

@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(spec):
-    """Return the metrics of steps on one batch in memory; spec.implementation: torch or torch_compile."""
+    """Return the metrics of repeated steps on one batch; spec.implementation: torch or torch_compile."""
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     model = model.to(DEVICE, memory_format=torch.channels_last).train(spec.mode == "train")
     network = torch.compile(model) if spec.implementation == "torch_compile" else model

@@ -131,7 +131,7 @@ def write_tiff(path, samples, *, photometric=1, order="<", sample_format=1, orie
     height, width = samples.shape[:2]
     bands = 1 if samples.ndim == 2 else samples.shape[2]
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    end = 8 + 2 + 11 * 12 + 4  # end of the directory; bits and format of each band and the pixels follow
+    end = 8 + 2 + 11 * 12 + 4  # end of the directory; bits and format of each band follow, then pixels
     bits, formats = [8 * samples.dtype.itemsize] * bands, [sample_format] * bands
     tail_size = 4 * bands if bands > 2 else 0
     entries = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [end + tail_size]}

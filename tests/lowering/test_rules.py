@@ -56,8 +56,7 @@ def normalised(op):
 
 
 NORM = [random(4, seed=seed) for seed in (2, 3, 4, 5)]
-# rule -> (function, kernels and biases, True if it takes a skip connection, True for twice the
-# size)
+# rule -> (function, kernels and biases, scale of the skip connection: 0 without, 2 for twice the size)
 CASES = {
     "nearest_then_skip": (up_and_skip, [random(3, 3, 4, 9, seed=2)], 2),
     "frozen_part_apart": (frozen_skip, [random(3, 3, 17, 9, seed=2)], 1),

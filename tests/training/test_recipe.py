@@ -87,7 +87,7 @@ def _compare_with_xla():
 
 
 def _trained(dtype, recipe, *, steps):
-    """Return the loss of each step on one batch, and the weights after them, of a small road network."""
+    """Train a small road network on one batch; return the loss of each step, and the final weights."""
     experiment = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
     experiment = dataclasses.replace(experiment, **small(road_unet))
     images = np.random.RandomState(0).randint(0, 256, (4, 16, 16, 3)).astype(np.uint8)
