@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 ORIENTATION = 0x0112  # EXIF tag
 SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag for the kind of a page, and two flags
-PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # three TIFF tags; two values for alpha
+PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # TIFF tags; ALPHA: values for alpha
 COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # photometric interpretation -> bands of grey or RGB
 
 Image.MAX_IMAGE_PIXELS = None  # `_read` refuses larger files

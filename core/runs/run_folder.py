@@ -171,7 +171,9 @@ def experiment_name(folder):
     """Return the name of a run's experiment. Raises InputError if the folder is not a run folder."""
     first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):
-        raise InputError(f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' and a name.")
+        raise InputError(
+            f"{folder / 'flags.cfg'}: the first line must be '{NAMED}' followed by an experiment's name."
+        )
     return first.removeprefix(NAMED)
 
 

@@ -115,7 +115,7 @@ def unet(conv, up, *, bias=True, **drop):
 
 
 def layers(first, *others):
-    """Return a function (inside, width) -> layers: first(inside, width), then each other(width)."""
+    """Return a function (inside, width) -> list of first(inside, width) and other(width) for all others."""
     return lambda inside, width: [first(inside, width), *(other(width) for other in others)]
 
 
