@@ -52,4 +52,4 @@ def test_continuing_with_another_lowering_gives_a_warning(pairs, tmp_path, monke
     capsys.readouterr()
     rows = train(pairs, tmp_path / "run", "--lowering=off")
     out = capsys.readouterr().out
-    assert len(rows) == 2 and "warning: this run began with --lowering=auto" in out and "bit for bit" in out
+    assert len(rows) == 2 and "warning: this run began with --lowering=auto" in out and "bit-identical" in out
