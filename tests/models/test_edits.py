@@ -1,5 +1,7 @@
 """An edit of an op changes every network that uses it, equally in training, evaluation and export."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,32 +27,41 @@ NETWORKS = {
         ["conv2d", "conv2d_transpose", "depthwise_conv2d", "batch_norm"],
     ),
 }
+IMAGES = tf.random.stateless_uniform([1, 32, 32, 3], [1, 2], 0, 255)
 EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in names]
+
+
+def outputs(weights, forward, call):
+    """Logits in training, in evaluation and as an export computes them, from call(function of images)."""
+    for name, value in weights.items():
+        if name.endswith("/mean"):  # training moves the averages
+            value.assign(tf.zeros_like(value))
+        elif name.endswith(("/variance", "/gamma")):  # a gain of 3, so that the signal does not vanish
+            value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
+    training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
+    evaluation = call(lambda x: forward(weights, x))
+    with lowering.disabled():
+        return [training, evaluation, call(lambda x: forward(weights, x))]
+
+
+def traced(function):
+    return tf.function(function, autograph=False)(IMAGES).numpy()
+
+
+@functools.cache
+def unedited(network):
+    """The weights of a network and its traced outputs."""
+    fields, _ = NETWORKS[network]
+    weights = fields["init_weights"](seed=0)
+    return weights, outputs(weights, fields["forward"], traced)
 
 
 @pytest.mark.parametrize("network, op", EDITS)
 def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, op, monkeypatch):
     """The edit applies a non-linear function to the op's output; Winograd is used at every width."""
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1)
-    fields, _ = NETWORKS[network]
-    weights, forward = fields["init_weights"](seed=0), fields["forward"]
-    images = tf.random.stateless_uniform([1, 32, 32, 3], [1, 2], 0, 255)
-
-    def outputs(call):
-        for name, value in weights.items():
-            if name.endswith("/mean"):  # training moves the averages
-                value.assign(tf.zeros_like(value))
-            elif name.endswith(("/variance", "/gamma")):  # a gain of 3, so that the signal does not vanish
-                value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
-        training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
-        evaluation = call(lambda x: forward(weights, x))
-        with lowering.disabled():
-            return [training, evaluation, call(lambda x: forward(weights, x))]
-
-    def traced(function):
-        return tf.function(function, autograph=False)(images).numpy()
-
-    before = outputs(traced)
+    weights, before = unedited(network)
+    forward = NETWORKS[network][0]["forward"]
     original = getattr(ops, op)
 
     def edited(*args, **options):
@@ -58,7 +69,8 @@ def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, o
         return y + 0.1 * tf.sin(3 * y)
 
     monkeypatch.setattr(ops, op, edited)
-    after, eager = outputs(traced), outputs(lambda function: function(images).numpy())
+    after = outputs(weights, forward, traced)
+    eager = outputs(weights, forward, lambda function: function(IMAGES).numpy())
     for mode, old, new, expected in zip(("training", "evaluation", "export"), before, after, eager):
         scale = np.abs(old).max()
         assert np.abs(new - old).max() > 1e-3 * scale, mode
