@@ -55,7 +55,7 @@ def run(flags):
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
     for name, value in results.items():
-        # the table shows the metrics of single classes
+        # the table below shows the metrics per class
         if name not in ("classes", "evaluation") and "/" not in name:
             print(f"{name:<30}{value:8.4f}")
     print(f"{'':<30}{'IoU':>8}{'Dice':>10}{'precision':>11}{'recall':>8}{'pixels':>14}")

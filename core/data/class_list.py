@@ -36,7 +36,7 @@ class ClassList:
 
     @property
     def palette(self):
-        """Return each class' RGB in pictures: its first mask colour, or a colour made from its first id."""
+        """Return each class' RGB in output images: its first mask colour, or one made from its first id."""
         return tuple(
             colours.unpack(values[0]) if self.coloured else voc_colour(values[0]) for values in self.values
         )

@@ -121,7 +121,7 @@ def _refuse_greys(counts, coloured, folder):
 
     Lists of class ids end well below 200, apart from 255 for pixels without a class.
     """
-    unit = 0x010101 if coloured else 1  # in a packed grey, red, green and blue are equal
+    unit = 0x010101 if coloured else 1  # a packed grey is its level times 0x010101
     greys = sorted(value // unit for value in counts if value % unit == 0)
     frequent = {value / unit for value, _ in counts.most_common(2)}
     if len(greys) == len(counts) >= FEWEST_GREYS and frequent == {0, 255} and greys[-2] >= 200:

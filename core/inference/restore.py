@@ -52,7 +52,7 @@ def define_flags(values):
         "lowering",
         "auto",
         lowering.MODES,
-        "auto: exact rewrites of convolutions that need less work on CPUs; off: every operation as written.",
+        "auto: on CPUs, convolutions may be replaced by equal ones of fewer operations; off: as written.",
         flag_values=values,
     )
 

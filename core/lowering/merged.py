@@ -101,7 +101,7 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def _kernel_of_blocks(kernels):
-    """Return the kernel [4, 4, O, I] for stride 2 from four kernels [3, 3, O, I] for stride 1.
+    """Merge four kernels [3, 3, O, I] into one, [4, 4, O, I], of a transposed convolution with stride 2.
 
     The four kernels belong to the pixels, row by row, of the 2x2 output block of an input pixel.
     Each kernel is shifted by its pixel's position in the block; the result is the sum of the four.

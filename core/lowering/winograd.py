@@ -80,7 +80,7 @@ def _convolve(x, kernel, *, transposed=False):
     batch, height, width, _ = tf.unstack(tf.shape(x))
     windows, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
-    # otherwise TensorFlow would transform the kernels of all layers at once
+    # wait for x: otherwise TensorFlow transforms the kernels of all layers at the start of the step
     with tf.control_dependencies([x]):
         rows = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)  # [6, 3, I, O]
     products = []

@@ -11,7 +11,7 @@ from core import ops
 from core.weights import batch_norm, glorot_uniform, zeros
 
 FILTERS = (64, 128, 256, 512, 1024)  # channels per level, from the article; the last level is the bottleneck
-DEPTH = len(FILTERS) - 1  # how often the size is halved
+DEPTH = len(FILTERS) - 1  # max-poolings, each of which halves the size
 
 
 def init_weights(*, seed, classes, filters=FILTERS):

@@ -222,7 +222,7 @@ class Training:
         return distribution.gathered([len(self.signals)]).any()
 
     def add_losses(self):
-        """Wait for the losses of the last steps and add them to the state; raise if one is out of range."""
+        """Add the losses of the last steps to the state. Raises InputError if one is out of bounds."""
         for examples, loss in self.pending:
             value = float(loss)
             if value < MIN_LOSS:
