@@ -1,1 +1,1 @@
-"""Commands for trained runs (evaluation, prediction, export), and drawing of result pictures."""
+"""Evaluate, apply, export and compare trained runs, and draw pictures of their results."""

@@ -1,4 +1,4 @@
-"""Segment images that are NumPy arrays, for notebooks and other programs."""
+"""Predict the class ids of images that are NumPy arrays, for notebooks and other programs."""
 
 import numpy as np
 from PIL import Image
@@ -9,10 +9,12 @@ from core.runtime.errors import InputError
 
 
 def predict(run, images):
-    """Return class ids uint8 [N, H, W] of photos uint8 [N, H, W, 3] (RGB) of any size.
+    """Return the predicted class ids of photos: uint8 [N, H, W].
 
-    run: `core.inference.restore.Run`. The class ids equal those of `experiments.predict` with its default
-    flags: if the run's data set resizes photos, the photos are resized too, and the logits are scaled back.
+    run: `core.inference.restore.Run`. images: uint8 [N, H, W, 3], RGB; H and W may be any size.
+    If the run was trained on resized photos, each photo is resized in the same way, and the logits are
+    scaled back to H x W. The class ids equal the class ids that `experiments.predict` writes with its
+    default flags, except where rounding decides between two classes.
     Raises InputError for arrays of another shape or dtype.
     """
     images = np.asarray(images)

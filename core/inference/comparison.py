@@ -1,4 +1,4 @@
-"""Compare runs: their settings, code and metrics, and their paired results on validation images."""
+"""Compare runs: their flags, their code, their metrics, and their results on the same validation images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,9 +19,14 @@ from core.runtime.errors import InputError
 class Run:
     """A run to compare.
 
-    settings: the flags that decide its result, name -> value. code: digests of the code that trained it,
-    empty if unknown. history: one dict per epoch. best: the row of the best checkpoint's epoch.
-    module_of: a function, name of an experiment -> its module.
+    label:       the number of the run in printed tables, as text.
+    folder:      the run folder.
+    module_of:   a function: name of an experiment -> module of the experiment.
+    experiment:  the `Experiment` that the run trained.
+    settings:    flag name -> value, for the flags that affect the result of a training.
+    code:        file path -> digest, for the code that last trained the run; empty if it is unknown.
+    history:     the rows of metrics.csv: one dict (column -> float) per epoch.
+    best:        the row of `history` for the epoch of the checkpoint best.npz.
     """
 
     label: str
@@ -35,12 +40,15 @@ class Run:
 
     @property
     def final(self):
-        """The history's row for the last epoch."""
+        """The last row of `history`: the metrics after the last epoch."""
         return self.history[-1]
 
 
 def load(folder, label, module_of):
-    """Return the `Run` of a folder. Raises InputError if it is not a run with a finished epoch."""
+    """Return the `Run` in a run folder. label, module_of: fields of the `Run`.
+
+    Raises InputError if the folder is not a run folder, or if the run has not finished an epoch.
+    """
     module = module_of(run_folder.experiment_name(folder))
     values = run_folder.read_flags(folder, module.define_flags, without=("data_dir",))
     history, items = run_folder.read_metrics(folder), code_digest.read(folder)
@@ -59,14 +67,21 @@ def load(folder, label, module_of):
 
 
 def differing_flags(runs):
-    """Return flag -> list of its values, one per run, as text, for flags that differ between runs."""
+    """Return the flags whose values differ between runs: a dict, --NAME -> list of values as text.
+
+    Each list has one value per run, in the order of the runs; "-" stands for a flag that a run lacks.
+    """
     names = sorted({name for run in runs for name in run.settings})
     rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def grouped(runs):
-    """Group runs whose experiment, flags and code are equal except --seed; return lists of runs."""
+    """Group the runs that differ only in --seed, and return a list of groups, which are lists of runs.
+
+    Two runs are in one group if they have the same experiment, the same code and, except for --seed, the
+    same `settings`.
+    """
     groups = {}
     for run in runs:
         settings = {name: str(value) for name, value in run.settings.items() if name != "seed"}
@@ -76,24 +91,32 @@ def grouped(runs):
 
 
 def is_metric(column):
-    """True if a column of metrics.csv is a loss or a metric averaged over all classes."""
+    """True if a column of metrics.csv is a loss or a metric.
+
+    False for the columns of single classes, such as `val_iou/road`, and for the count
+    `val_classes_averaged`.
+    """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 
 
 def bootstrap(a, b, resamples):
-    """Return (differences as in `uncertainty.paired_bootstrap`, number of images, number of files).
+    """Compare the metrics of runs a and b on the validation images that they have in common.
 
-    Raises InputError if the runs have no common validation images, or different classes.
+    Returns (differences, number of these images, number of files that these images come from).
+    differences: metric name -> (value of b - value of a, lower end, upper end of the 95 % interval), from
+    `uncertainty.paired_bootstrap` with `resamples` resamples of the images.
+    Raises InputError if the runs have different classes, no validation image in common, or different
+    masks for a common image.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes.")
     results = [validation_results(run) for run in (a, b)]
     _, rows_a, rows_b = np.intersect1d(*(each.hashes for each in results), return_indices=True)
     if not len(rows_a):
-        raise InputError("the runs have no validation image of the same size in common.")
+        raise InputError("the runs have no validation image with the same pixels and size in common.")
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
-        raise InputError("the masks of the validation images differ.")
+        raise InputError("the runs have different masks for the same validation images.")
     classes, count = len(a.experiment.classes), len(rows_a)
     sums = [
         np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
@@ -113,17 +136,20 @@ def bootstrap(a, b, resamples):
 
 
 def validation_results(run):
-    """Return the `PerImage` of a run's last epoch, as saved by the training or computed now.
+    """Return the `PerImage` of a run's last epoch: the results on each validation image.
 
-    Raises InputError if it must be computed but the code has changed since the training.
+    The results are read from val_images.npz. If that file is missing or belongs to an earlier epoch, the
+    results are computed now. Raises InputError if they must be computed but the code has changed since
+    the training, or if the code of the training is unknown.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):
         return saved
     if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment)):
         raise InputError(
-            f"{run.folder} has no {per_image.NAME} of its last epoch, and it was trained with other code than"
-            " the present code, which would compute something else; train it to its end with its own code."
+            f"{run.folder} has no {per_image.NAME} of its last epoch, and the results cannot be computed now"
+            " because the code has changed since the training; finish the training with the code that began"
+            " it."
         )
     values = cli.parse(restore.define_flags, [f"--run_dir={run.folder}", "--checkpoint=last"])
     restored = restore.restore(values, run.module_of, data=True)

@@ -8,17 +8,20 @@ from core import metrics
 
 
 def probabilities(logits):
-    """Return class probabilities, float32 [B, H, W, classes], with sum 1; one logit gives two classes."""
+    """Convert float32 logits [..., C] to class probabilities, float32 [..., classes], which sum to 1.
+
+    C is the number of classes, or 1 for two classes; that one logit belongs to class 1.
+    """
     if logits.shape[-1] == 1:
         return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
     return tf.nn.softmax(logits)
 
 
 def class_ids(logits, threshold=None):
-    """Return the class ids, uint8 [..., H, W], of float32 logits.
+    """Convert float32 logits [..., C] to class ids, uint8 [...].
 
-    threshold: None for the most probable class; for two classes, a number between 0 and 1: a
-    pixel is of class 1 if the probability of class 1 is above the threshold.
+    threshold: None: each pixel gets its most probable class. A number between 0 and 1, for two classes:
+    a pixel gets class 1 if the probability of class 1 is above the threshold, otherwise class 0.
     """
     if threshold is None:
         return metrics.class_ids(logits)

@@ -1,4 +1,4 @@
-"""Compute losses, measures and the confusion matrix of a network over a whole split."""
+"""Compute the loss, the confusion matrix and other metrics of a network over a whole split."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,12 +8,16 @@ from core.runtime import distribution
 
 
 def make_evaluate(experiment, weights, dtype):
-    """Return a function: batches -> (means, confusion matrix int64 [classes, classes]).
+    """Return a function that evaluates the network: batches -> (means, confusion matrix).
 
-    batches: from `core.data.batches.evaluation`. means: name -> mean over the examples, for the loss
-    and the experiment's measures. Each example has the same weight whatever the batch sizes, but a
-    measure such as Dubai's `soft_jaccard` is itself computed over a batch. Results are summed over all
-    replicas. The function is compiled once and reads the variables' current values in each call.
+    batches: an iterable of batches as from `core.data.batches.evaluation`.
+    means: a dict, name -> float: the means of the loss and of the experiment's `measures`.
+    confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
+    Each mean is over all examples, and each example has the same weight even if the last batch is
+    smaller. However, some measures give all examples of a batch one common value, such as Dubai's
+    `soft_jaccard`. Their means depend on the batch size.
+    The results include the examples of all replicas. The network is compiled once, and each call uses
+    the current values of the variables in `weights`. dtype: the dtype of the activations.
     """
     classes = len(experiment.classes)
     measures = {"loss": experiment.loss, **experiment.measures}
@@ -25,9 +29,9 @@ def make_evaluate(experiment, weights, dtype):
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
-        own = share > 0  # with share 0, the examples are copies from another replica
+        own = share > 0  # share is 0 if these examples are copies of another replica's examples
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
-        # float64 because all_reduce needs one dtype; counts are exact up to 2**53
+        # The counts become float64 because all_reduce needs one dtype; they stay exact up to 2**53.
         results = sums, tf.cast(counts, tf.float64)
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
@@ -50,7 +54,10 @@ def make_evaluate(experiment, weights, dtype):
 
 
 def make_predict(experiment, weights, dtype):
-    """Return a compiled function: images [B, H, W, 3] with values 0..255 -> class ids uint8 [B, H, W]."""
+    """Return a compiled function: images [B, H, W, 3] with values 0..255 -> class ids uint8 [B, H, W].
+
+    dtype: the dtype of the activations.
+    """
 
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(images):

@@ -1,9 +1,11 @@
 """Export a trained network as a SavedModel that runs without this project's code.
 
-saved_model/   signature `serving_default`: images uint8 [N, H, W, 3], RGB, of any size and number
-               -> class_ids uint8 [N, H, W] and probabilities float32 [N, H, W, classes]
-model.json     the meaning of the outputs: classes, palette, scaling
-model.tflite   if requested, the same signature for TensorFlow Lite
+An export is a folder with these files:
+
+saved_model/   a SavedModel. Its signature `serving_default` maps images uint8 [N, H, W, 3], RGB, with any
+               N, H and W, to class_ids uint8 [N, H, W] and probabilities float32 [N, H, W, classes]
+model.json     a description of the inputs and outputs: sizes, scaling, class names, palette
+model.tflite   the same function for TensorFlow Lite, if requested
 """
 
 import shutil
@@ -20,13 +22,14 @@ SCALINGS = ("train", "none")
 
 
 def save(run, output_dir, *, scale="train", tflite=False):
-    """Export a `restore.Run` to output_dir; the model computes in the run's precision.
+    """Export the network of `run`, a `restore.Run`, to the folder output_dir.
 
-    scale: "train": the model scales images to the training size, and its logits back to the images'
-    size, as `predict` does; "none": the network receives images at their own size. Runs that were
-    trained on patches have no scaling. tflite: also write model.tflite, and compute in float32,
-    because TensorFlow Lite has no bfloat16 convolution. Raises InputError if output_dir is not empty
-    or cannot be written.
+    scale: "train": the model scales images to the training size, and scales the logits back to the size
+    of the images, as `core.inference.predict` does by default. "none": the network processes images at
+    their own size. If the run was trained on patches, images are never scaled.
+    tflite: if True, model.tflite is written too, and both models compute in float32, because TensorFlow
+    Lite has no bfloat16 convolution. If False, the SavedModel computes in the dtype of the training.
+    Raises InputError if output_dir is not empty or cannot be written.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
@@ -36,14 +39,14 @@ def save(run, output_dir, *, scale="train", tflite=False):
     module.weights = list(run.weights.values())
     signature = _signature(run, side, multiple, tf.float32 if tflite else run.dtype)
     output_dir = output_dir.absolute()
-    partial = output_dir.with_name(f".{output_dir.name}.partial")  # renamed once it is complete
+    partial = output_dir.with_name(f".{output_dir.name}.partial")  # renamed to output_dir once complete
     with files.writing(output_dir):
-        shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+        shutil.rmtree(partial, ignore_errors=True)  # a killed export may have left it
         partial.mkdir(parents=True)
         try:
-            with lowering.disabled():
+            with lowering.disabled():  # exports use TensorFlow's own convolutions, for any device
                 tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
-        except tf.errors.OpError as error:  # TensorFlow raises it if the disk is full
+        except tf.errors.OpError as error:  # TensorFlow raises OpError if the disk is full
             raise OSError(error.message) from None
         if tflite:
             converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
@@ -53,7 +56,11 @@ def save(run, output_dir, *, scale="train", tflite=False):
 
 
 def _signature(run, side, multiple, dtype):
-    """Return the exported function. side: the side that images are scaled to, or None."""
+    """Return the function to export: images uint8 [N, H, W, 3] -> dict of class_ids and probabilities.
+
+    side: the side, in pixels, that the function scales images to; None if it does not scale them.
+    multiple: without scaling, images are padded to multiples of this number. dtype: of the activations.
+    """
     forward = run.experiment.forward if side else tiling.padded(run.experiment.forward, multiple)
     resample = run.experiment.dataset.resample
 
@@ -63,7 +70,8 @@ def _signature(run, side, multiple, dtype):
     def segment(images):
         count, height, width, _ = tf.unstack(tf.shape(images))
         black = tf.zeros([tf.maximum(1 - count, 0), height, width, 3])
-        batch = tf.concat([tf.cast(images, tf.float32), black], axis=0)  # never empty, else layers fail
+        # some layers fail for an empty batch, so a black image is added to it and its logits are dropped
+        batch = tf.concat([tf.cast(images, tf.float32), black], axis=0)
         scaled = scaling.resize_images(batch, side, resample) if side else batch
         logits = tf.cast(forward(run.weights, tf.cast(scaled, dtype)), tf.float32)
         if side:
@@ -75,11 +83,14 @@ def _signature(run, side, multiple, dtype):
 
 
 def _description(run, side, multiple):
-    """Return the content of model.json."""
+    """Return the content of model.json, a dict. side, multiple: as for `_signature`."""
     trained_side, resample = run.experiment.dataset.size, run.experiment.dataset.resample.name.lower()
-    size = f"any; padded inside to multiples of {multiple} by the last row and column"
+    size = f"any; the model pads images to multiples of {multiple} by repeating the last row and column"
     if side:
-        size = f"any; scaled inside to {side} x {side}, {resample}, and the logits back, bilinear"
+        size = (
+            f"any; the model scales images to {side} x {side} ({resample}) and scales the logits back to the"
+            " images' size (bilinear)"
+        )
     return {
         "experiment": run.experiment.name,
         "checkpoint": str(run.checkpoint.absolute()),
@@ -91,7 +102,7 @@ def _description(run, side, multiple):
             "size": size,
             "validated_on": f"images scaled to {trained_side} x {trained_side}, {resample}"
             if trained_side
-            else "parts of images at their own size",
+            else "patches of images that were not scaled",
             "validated_side": trained_side,
         },
         "output": {

@@ -1,10 +1,12 @@
-"""Files that `predict` writes for each image, strip by strip.
+"""Write the result files of `core.inference.predict` for each image.
 
     NAME_labels.png    class ids, 8-bit greyscale; ids 0 and 1 both look black in a viewer
-    NAME_colours.png   the class ids in the experiment's palette
-    NAME_overlay.png   the mean of photo and colours
+    NAME_colours.png   each pixel in the palette colour of its class
+    NAME_overlay.png   the mean of the photo and NAME_colours.png
 
 If requested, class probabilities are written too, see `core.inference.probability_files`.
+The files of a large image are written in strips, which are consecutive blocks of rows, so that the
+results of the whole image need not be in memory.
 """
 
 import contextlib
@@ -23,9 +25,11 @@ RESULT = re.compile(r".*_(labels|colours|overlay|probability_\d+)\.png", re.IGNO
 
 
 def paths(output_dir, name, probabilities, classes):
-    """Return the absolute paths of an image's output files: the three PICTURES, then the probabilities.
+    """Return the absolute paths of an image's result files, a list.
 
-    probabilities: None or one of `probability_files.FORMATS`; classes: the number of classes.
+    The list begins with the three PICTURES; the files of probabilities follow if they are requested.
+    name: the NAME of the image. probabilities: the format of the files of probabilities, one of
+    `probability_files.FORMATS`, or None for no such files. classes: the number of classes.
     """
     prefix = os.path.abspath(output_dir / name)
     pictures = [f"{prefix}_{picture}.png" for picture in PICTURES]
@@ -33,12 +37,15 @@ def paths(output_dir, name, probabilities, classes):
 
 
 def is_result(path):
-    """True if a file is a picture written by `predict`, judged by its name and a PNG text chunk."""
+    """True if `predict` wrote the file at path, according to the file's name and its PNG text chunk."""
     return bool(RESULT.fullmatch(path.name)) and png.is_ours(path)
 
 
 def refuse_overwriting(images, written):
-    """Raise InputError if one of the paths to be written is also an input image."""
+    """Raise InputError if an input image has a path that is about to be written.
+
+    images: paths of the input images. written: absolute paths of the files to be written.
+    """
     written = set(written)
     for image in images:
         if Path(os.path.abspath(image)) in written:
@@ -46,10 +53,12 @@ def refuse_overwriting(images, written):
 
 
 def write(photo, strips, experiment, output_dir, probabilities=None):
-    """Write an image's files and return its record, a dict for `core.inference.records`.
+    """Write the result files of one image and return a dict for its line in shares.jsonl.
 
-    strips: lists of arrays, from top to bottom: class ids uint8 [rows, width] and, if requested,
-    probabilities as `probability_files.encode` returns them, [rows, width, classes].
+    photo: a `photos.Photo`. probabilities: as for `paths`.
+    strips: an iterable of strips of the results, from the top of the image to the bottom. Each strip is a
+    list: class ids uint8 [rows, width] and, if requested, probabilities [rows, width, classes] in the
+    dtype that `probability_files.encode` returns.
     """
     palette, classes = np.array(experiment.palette, np.uint8), len(experiment.classes)
     labels, colours, overlay, *others = paths(output_dir, photo.name, probabilities, classes)
@@ -75,6 +84,7 @@ def write(photo, strips, experiment, output_dir, probabilities=None):
 
 
 def _record(photo, classes, counts):
+    """Return the content of a line of shares.jsonl. counts: int64 [256], number of pixels of each class."""
     path, page = photo.source.key
     return {
         "image": path,

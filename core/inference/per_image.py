@@ -1,7 +1,7 @@
 """Results of a network on each validation image, stored in the run folder for later comparisons.
 
-A training writes `val_images.npz` right after its last epoch, when the code is certainly the code
-that trained the run; later edits of an op would change the predictions of an older run.
+The training writes the results to `val_images.npz` right after its last epoch. Results that are computed
+later would change if an op had been edited in the meantime.
 """
 
 import dataclasses
@@ -20,11 +20,13 @@ NAME = "val_images.npz"
 class PerImage:
     """Results on N validation images after an epoch.
 
-    epoch:      int64 [], the number of trained epochs
-    hashes:     int64 [N], `core.data.cache.Examples.checksums`: they identify the images
-    files:      int64 [N], the number of the file that each image comes from; patches share a file
-    confusion:  int64 [N, classes, classes], truth by prediction
-    loss:       float64 [N], the experiment's loss
+    epoch:      int64 [], the number of epochs that the network was trained for
+    hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.checksums`
+    files:      int64 [N], the index of the file that each image was read from; patches of one photo
+                have the same index
+    confusion:  int64 [N, classes, classes], pixel counts: confusion[n, t, p] is the number of pixels of
+                image n with true class t and predicted class p
+    loss:       float64 [N], the experiment's loss of each image
     """
 
     epoch: np.ndarray
@@ -35,10 +37,10 @@ class PerImage:
 
 
 def evaluate(evaluate_batches, examples, epoch):
-    """Return the `PerImage` of a split.
+    """Evaluate each image of a split on its own, and return the `PerImage`.
 
-    evaluate_batches: a function of `core.inference.evaluate.make_evaluate`, on one replica.
-    examples: `core.data.cache.Examples`. epoch: how many epochs the weights were trained for.
+    evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned, on one replica.
+    examples: `core.data.cache.Examples`. epoch: the number of epochs that the weights were trained for.
     """
     results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]
     return PerImage(
@@ -51,6 +53,7 @@ def evaluate(evaluate_batches, examples, epoch):
 
 
 def _batch_of_one(examples, row):
+    """Return (images [1, H, W, 3], masks [1, H, W], share), a batch with the example of index `row`."""
     images, masks = examples.images[row : row + 1], examples.masks[row : row + 1]
     return tf.constant(images), tf.constant(masks), tf.constant(1.0)
 

@@ -1,4 +1,4 @@
-"""Images to predict: find their files and pages, name their results, and read their pixels."""
+"""Find the images to segment, choose the names of their result files, and read their pixels."""
 
 import collections
 import dataclasses
@@ -13,7 +13,7 @@ from core.data import images, listing, read_ahead
 from core.inference import outputs
 from core.runtime.errors import InputError
 
-MAX_PIXELS = 2**29  # the largest image, in pixels, that is decoded as a whole: 2 GiB of memory
+MAX_PIXELS = 2**29  # an image with more pixels is not decoded; Pillow needs 4 bytes per pixel, here 2 GiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Source:
     """An image to segment: a file, or one page of a file.
 
     path:    the file.
-    page:    index of the page, for `images.read_rgb`.
-    number:  position among the file's pages, from 1; None if the file has one page.
+    page:    the index of the page in the file, from 0, for `images.read_rgb`.
+    number:  the page number that is shown to the user, from 1; None if the file has one page. It counts
+             full-size pages only, so it may differ from page + 1.
     """
 
     path: Path
@@ -31,11 +32,16 @@ class Source:
 
     @property
     def key(self):
-        """(absolute path, number): identifies the image in `records.Records.names`."""
+        """(absolute path, number), which identifies the image in `records.Records.names`."""
         return os.path.abspath(self.path), self.number
 
     def name(self, folders):
-        """Return the name of the image's results: the stem, or the last `folders` parts of the path."""
+        """Return a name for the image's result files.
+
+        folders: 0: the name is the file name without its suffix. k > 0: the name is the last k parts of
+        the absolute path, such as "a/photo.png" for k = 2. "_page_" and the page number are appended if
+        the file has several pages.
+        """
         parts = os.path.abspath(self.path).split(os.sep)
         name = "/".join(parts[-folders:]) if folders else self.path.stem
         return name if self.number is None else f"{name}_page_{self.number:03}"
@@ -43,13 +49,15 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """An image, open for reading.
+    """An image that is decoded or memory-mapped.
 
-    source:  the `Source` of the image.
-    name:    the name of its results, from `output_names`.
-    height:  height of the image in pixels; `width` is its width.
-    crop:    a function (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3].
-    pixels:  the network's input, uint8 [h, w, 3]; None if the image is processed in tiles.
+    source:         the `Source` of the image.
+    name:           the name of the image's result files, from `output_names`.
+    height, width:  the size of the image in pixels.
+    crop:           a function that returns a part of the image:
+                    (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3], RGB.
+    pixels:         the network's input, uint8 [h, w, 3]: the image, resized if the network needs that.
+                    None if the image is processed in tiles.
     """
 
     source: Source
@@ -66,12 +74,13 @@ class Photo:
 
 
 def find(arguments, *, recursive=False):
-    """Return a `Source` for each page of each image file in paths, which are files and folders.
+    """Return a `Source` for each page of each image file that the arguments name.
 
-    For a folder, the image files directly inside it are used and, if recursive, those inside its
-    visible subfolders. Pictures written by `predict` are left out. Prints how many were left out and
-    which subfolders were not searched. A path that does not exist is kept, so that reading it reports
-    the error. Raises InputError if there is no image.
+    arguments: paths of files and folders. A folder stands for the image files directly inside it. If
+    recursive is True, it also stands for the image files in its visible subfolders at any depth.
+    Pictures that `predict` wrote earlier are left out. Prints their number, and which subfolders were not
+    searched. A path that does not exist is kept, so that `read` reports the error.
+    Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
         _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
@@ -79,7 +88,7 @@ def find(arguments, *, recursive=False):
     paths = list({os.path.abspath(path): path for path in found}.values())
     results = {path for path in paths if outputs.is_result(path)}
     if results:
-        print(f"left out {len(results)} results of earlier predictions, such as {min(results)}")
+        print(f"left out {len(results)} results of earlier predictions, for example {min(results)}")
     sources = [source for path in paths if path not in results for source in _pages(path)]
     if not sources:
         raise InputError("no images found; pass image files, or folders that contain image files.")
@@ -87,11 +96,13 @@ def find(arguments, *, recursive=False):
 
 
 def output_names(sources, earlier=None):
-    """Map each source to the name of its results; names differ even if letter case is ignored.
+    """Return a dict that maps each `Source` to a unique name for its result files.
 
-    The name is the file's stem if no other file has the same stem; otherwise it is the file name,
-    preceded by as many parent folders as needed. earlier: the names of results that are already in
-    the output folder, by `Source.key`: the same image keeps its name, other images get other names.
+    The name is the file name without its suffix, if no other image has the same. Otherwise the name is the
+    file name, preceded by as many parent folders as make it unique. Names that differ only in letter case
+    count as equal, because some file systems ignore case.
+    earlier: `Source.key` -> name, for results that are already in the output folder. An image with an
+    earlier name keeps that name. No other image gets it.
     """
     earlier = earlier or {}
     names = {source: earlier[source.key] for source in sources if source.key in earlier}
@@ -103,19 +114,21 @@ def output_names(sources, earlier=None):
         counts = used + collections.Counter(names[source].casefold() for source in fresh)
         alike = [source for source in fresh if counts[names[source].casefold()] > 1]
         deeper = [source for source in alike if depth[source] < most[source]]
-        if not deeper:  # all names differ, or the whole paths differ only in letter case
+        if not deeper:  # all names differ, or more parent folders cannot make them differ
             return names | _numbered(alike, names, set(counts))
         for source in deeper:
             depth[source] += 1
 
 
 def read(source, name, *, resize, resample, tile, white_level):
-    """Open an image as a `Photo`.
+    """Decode or memory-map an image and return it as a `Photo`.
 
-    resize: side that the network's input is scaled to, with the filter resample; None for the
-    image's own size. With None, an image of more than tile x tile pixels is processed in tiles:
-    its file is memory-mapped if uncompressed, otherwise decoded as a whole. white_level: as for
-    `images.read_rgb`. Raises InputError that names the file if it cannot be decoded.
+    source: its `Source`. name: the name of its result files.
+    resize: the network's input is the image scaled to resize x resize pixels with the filter `resample`.
+    None: the input is the image at its own size. Then an image of more than tile x tile pixels is
+    processed in tiles, and its file is memory-mapped if `images.map_rgb` supports it.
+    white_level: as for `images.read_rgb`.
+    Raises InputError that names the file if the file cannot be decoded.
     """
     path = source.path
     large = not resize and source.page == 0 and read_ahead.pixel_count(path) > tile**2
@@ -135,7 +148,7 @@ def read(source, name, *, resize, resample, tile, white_level):
 
 
 def _in_folder(folder, recursive):
-    """Yield the image files of a folder; print which subfolders are not searched."""
+    """Yield the paths of a folder's image files; print which subfolders are not searched."""
     yield from listing.image_files(folder)
     below = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),
@@ -158,7 +171,11 @@ def _pages(path):
 
 
 def _numbered(sources, names, used):
-    """Return new names, with a number, for sources with equal names. used: existing names in lower case."""
+    """Make names unique by appending "-" and a number; return a dict, source -> new name.
+
+    sources: the sources whose `names` are not unique. used: all names so far, in lower case; the new names
+    are added.
+    """
     numbered = {}
     for source in sources:
         candidates = (f"{names[source]}-{number}" for number in itertools.count(1))
@@ -168,10 +185,10 @@ def _numbered(sources, names, used):
 
 
 def _crop_array(array):
-    """Implement `Photo.crop` for an array [H, W, 3]."""
+    """Return the function `Photo.crop` for an array [H, W, 3]."""
     return lambda top, left, bottom, right: np.asarray(array[top:bottom, left:right])
 
 
 def _crop_image(image):
-    """Implement `Photo.crop` for a PIL image."""
+    """Return the function `Photo.crop` for a PIL image."""
     return lambda top, left, bottom, right: np.asarray(image.crop((left, top, right, bottom)))

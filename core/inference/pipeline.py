@@ -5,7 +5,7 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-# bound on the pixels being decoded, or waiting to be written; a larger image is processed alone
+# `ahead` submits no further image while more pixels or more images than these are pending
 PIXELS_AHEAD = 2**25
 IMAGES_AHEAD = 256
 
@@ -14,11 +14,12 @@ class Stopwatch:
     """Measures the seconds spent in each stage of a pipeline, summed over all threads."""
 
     def __init__(self, *stages):
-        self.spans = {stage: [] for stage in stages}  # list.append is safe between threads
+        # stage -> list of durations in seconds; threads may append to one list at the same time
+        self.spans = {stage: [] for stage in stages}
 
     @contextlib.contextmanager
     def add(self, stage, *, sign=1):
-        """Add the block's duration to a stage; with sign=-1, subtract it."""
+        """Context manager that adds the duration of its block to a stage; with sign=-1, subtracts it."""
         started = time.monotonic()
         try:
             yield
@@ -26,15 +27,15 @@ class Stopwatch:
             self.spans[stage].append(sign * (time.monotonic() - started))
 
     def shares(self, seconds):
-        """Return one line: the time of each stage as a percentage of `seconds`."""
+        """Return a line of text with the time of each stage as a percentage of `seconds`."""
         return ", ".join(f"{stage} {sum(spans) / seconds:.0%}" for stage, spans in self.spans.items())
 
 
 @contextlib.contextmanager
 def threads(stopped):
-    """Context manager for a thread pool.
+    """Context manager that yields a thread pool, and at its end waits for the pool's tasks.
 
-    If the block raises, sets the event `stopped` and drops the tasks that have not started.
+    If the block raises, the `threading.Event` stopped is set, and tasks that have not started are dropped.
     """
     with ThreadPoolExecutor() as pool:
         try:
@@ -46,10 +47,10 @@ def threads(stopped):
 
 
 def ahead(pool, function, items, pixels):
-    """Yield function(item) for each item, in order, computed in the pool's threads in advance.
+    """Yield function(item) for each item, in order; the pool's threads compute the results in advance.
 
-    pixels: a function that returns an item's number of pixels. At most PIXELS_AHEAD pixels and
-    IMAGES_AHEAD items are pending at a time.
+    pixels: a function: item -> number of pixels. An item is pending until its result is yielded. While more
+    than PIXELS_AHEAD pixels or more than IMAGES_AHEAD items are pending, no further item is submitted.
     """
     waiting, pending = collections.deque(), 0
     for item in items:
@@ -63,12 +64,14 @@ def ahead(pool, function, items, pixels):
 
 
 def batches(photos, max_pixels):
-    """Group consecutive `photos.Photo`s with equal input shapes into lists of at most max_pixels.
+    """Group consecutive `photos.Photo`s into batches for the network; yield each batch as a list.
 
-    A photo with more pixels, or one that is processed in tiles, is returned in a list with one element.
+    The photos of a batch have network inputs of the same shape, and together at most max_pixels pixels. A
+    photo with more pixels, or a photo that is processed in tiles, is a batch on its own.
     """
     batch, held = [], 0
     for photo in photos:
+        # a resized photo and its network input are both in memory; the larger of the two counts
         count = photo.area if photo.pixels is None else max(photo.area, photo.pixels.size // 3)
         if batch and (held + count > max_pixels or photo.pixels.shape != batch[0].pixels.shape):
             yield batch

@@ -1,4 +1,7 @@
-"""PNG files (ISO/IEC 15948) written in strips; Pillow can only write a whole image at once."""
+"""Write PNG files (ISO/IEC 15948) strip by strip; Pillow can only write a whole image at once.
+
+A strip is a block of consecutive rows.
+"""
 
 import contextlib
 import struct
@@ -9,18 +12,20 @@ from PIL import Image
 
 from core.runtime import files
 
-GREY, RGB, PALETTE = 0, 2, 3  # the standard's colour types
-# the value of the text chunk "Software", which identifies files written by this module
-SOFTWARE = "raw-unet predict"
+GREY, RGB, PALETTE = 0, 2, 3  # codes of the colour types in the PNG standard
+SOFTWARE = "raw-unet predict"  # `is_ours` recognises a file by this text in its chunk "Software"
 
 
 @contextlib.contextmanager
 def writer(path, width, height, *, colour, palette=(), bits=8):
-    """Context manager that yields a function to append rows [h, width], or [h, width, 3] for RGB.
+    """Context manager that creates a PNG file and yields a function that appends a strip to it.
 
-    colour: GREY, RGB or PALETTE. palette: RGB of each index, 0..255. bits: 8 for uint8 rows; 16,
-    for GREY only, for uint16 rows. The file appears only when it is complete: when the block ends
-    after `height` rows. Raises InputError if the file cannot be written.
+    width, height: the size of the image in pixels. The strips must have `height` rows in total.
+    colour: GREY, RGB or PALETTE. A strip is an array [rows, width], or [rows, width, 3] for RGB.
+    palette: for PALETTE, the colour of each index: RGB values, 0..255.
+    bits: bits per sample: 8 for strips of uint8; 16 for strips of uint16, with GREY only.
+    The file appears at path when the block ends; until then its rows are in a temporary file.
+    Raises InputError if the file cannot be written.
     """
     compressor = zlib.compressobj(1)
     with files.atomic(path) as file:
@@ -45,16 +50,20 @@ def writer(path, width, height, *, colour, palette=(), bits=8):
 
 
 def is_ours(path):
-    """True if a PNG file was written by `writer`."""
+    """True if the file at path is a PNG file that `writer` created."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return image.info.get("Software") == SOFTWARE
-    except Exception:  # not a PNG file, or a damaged one; decoding reports the error
+    except Exception:  # the file is damaged or not a PNG file; decoding it later reports the error
         return False
 
 
 def _filtered(rows, colour, bits):
-    """Return filtered rows, uint8 [h, 1 + bytes]; RGB pixels become differences from their left neighbour."""
+    """Apply a PNG filter to the rows of a strip: uint8 [rows, 1 + bytes per row].
+
+    The first byte of each row is the filter type. RGB pixels are stored as the difference from the pixel
+    to their left, which compresses better.
+    """
     data = rows.astype(">u2").view(np.uint8) if bits == 16 else rows
     data = data.reshape(len(rows), -1)
     filtered = np.empty([len(data), 1 + data.shape[1]], np.uint8)

@@ -1,8 +1,9 @@
-"""Segment images: write class ids, colours and an overlay at each image's own size.
+"""Segment image files: write class ids, colours and an overlay at each image's own size.
 
-Threads decode and write files while the network runs. A large image is processed in tiles
-and written in strips. Pillow decodes a file as a whole, at four bytes per pixel;
-uncompressed TIFF and PPM files are memory-mapped instead.
+Threads decode and write files while the network runs. If a large image is not resized for the network, it
+is processed in tiles and its results are written in strips, which are blocks of consecutive rows. If such
+an image is an uncompressed TIFF or PPM file, it is memory-mapped. All other files are decoded as a whole by
+Pillow, which needs four bytes of memory per pixel.
 """
 
 import dataclasses
@@ -25,13 +26,16 @@ from core.runtime.errors import InputError
 class Options:
     """Settings for segmentation.
 
-    resize:         side that images are scaled to for the network; logits are scaled back to
-                    the image's size, bilinearly. None: the image's own size.
-    tile:           without resize, an image of more than tile x tile pixels is processed in
-                    tiles that overlap enough for the result to equal that of the whole image.
-    flip:           average the logits with those of the mirrored image.
-    threshold:      for two classes, the probability above which a pixel is of class 1; None: 0.5.
-    probabilities:  None, or the format in which they are written: "npy" or "png".
+    resize:         each image is scaled to resize x resize pixels for the network, and its logits are
+                    scaled back to the image's size, bilinearly. None: images keep their own size.
+    tile:           if resize is None, an image of more than tile x tile pixels is processed in tiles of
+                    about this side, in pixels. The tiles overlap by the radius of the network's receptive
+                    field, so their logits equal the logits of the whole image up to rounding.
+    flip:           if True, the logits of the image and of its mirror image are averaged.
+    threshold:      for two classes: a pixel gets class 1 if the probability of class 1 is above this
+                    value. None: the more probable class.
+    probabilities:  the format in which class probabilities are written, "npy" or "png"; None: they are
+                    not written.
     white_level:    as for `core.data.images.read_rgb`.
     """
 
@@ -44,12 +48,14 @@ class Options:
 
 
 def run(experiment, weights, dtype, sources, output_dir, options):
-    """Segment `photos.Source`s into output_dir; return 0, or 1 if some could not be read.
+    """Segment images and write the results to output_dir; return 0, or 1 if an image could not be read.
 
-    `outputs` describes the files written for each image, `records` the lines of shares.jsonl.
-    Results of earlier calls are kept, except for images that are segmented again. Raises
-    InputError if output_dir cannot be written, if a result would replace an image, if the tile
-    is too small, and for a threshold with more than two classes.
+    sources: a list of `photos.Source`. options: `Options`. dtype: the dtype of the activations.
+    `core.inference.outputs` describes the files that are written for each image, and
+    `core.inference.records` describes the file shares.jsonl. Results of earlier calls are kept, except
+    for images that are segmented again.
+    Raises InputError if output_dir cannot be written, if a result would replace an input image, if the
+    tile is too small for the network, and if a threshold is given but there are more than two classes.
     """
     if options.threshold is not None and len(experiment.classes) != 2:
         raise InputError(
@@ -74,10 +80,10 @@ def run(experiment, weights, dtype, sources, output_dir, options):
 
 @dataclasses.dataclass(frozen=True)
 class Segmented:
-    """A photo and the network's outputs for it.
+    """A photo and its results, which are not written yet.
 
-    strips:  an iterable of strips, for `outputs.write`.
-    size:    a bound on the memory used until it is written, in units of 4 bytes.
+    strips:  an iterable of strips of the results, for `outputs.write`.
+    size:    the memory that counts for this photo until it is written, in pixels of 4 bytes each.
     """
 
     photo: photos.Photo
@@ -86,10 +92,10 @@ class Segmented:
 
 
 class Job:
-    """The stages of `run` and their shared state: network, options, names, unreadable files.
+    """One call of `run`: its three stages `read`, `segment` and `write`, and the state that they share.
 
-    `read` and `write` run in the pool's threads, `segment` in the main thread. Tiles are
-    computed by the thread that writes them.
+    `read` and `write` run in the threads of the pool, `segment` runs in the main thread. The tiles of a
+    large photo are computed by the thread that writes their results.
     """
 
     def __init__(self, experiment, weights, dtype, names, output_dir, options):
@@ -98,21 +104,25 @@ class Job:
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
-        self.radius = None  # the radius of the receptive field, once computed
-        self.in_use, self.stopped = threading.Lock(), threading.Event()
-        self.unreadable, self.remarks = [], []  # InputErrors; see core.data.remarks
+        self.radius = None  # the radius of the receptive field in pixels; `overlap` computes it
+        self.in_use, self.stopped = threading.Lock(), threading.Event()  # in_use: held to run the network
+        self.unreadable = []  # one InputError for each image that could not be read
+        self.remarks = []  # [kind, sentence], see core.data.remarks
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
 
     def written(self):
-        """Yield the paths of all result files."""
+        """Yield the paths of all files that this job will write."""
         for name in self.names.values():
             yield from outputs.paths(
                 self.output_dir, name, self.options.probabilities, len(self.experiment.classes)
             )
 
     def read(self, source):
-        """Return the `photos.Photo` of a source, or None after storing the error in `unreadable`."""
+        """Return the `photos.Photo` of a `photos.Source`; None if it cannot be read.
+
+        In that case the error is added to `unreadable`.
+        """
         with self.stopwatch.add("decode"), remarks.collect() as found:
             try:
                 return photos.read(
@@ -126,13 +136,14 @@ class Job:
             except InputError as error:
                 self.unreadable.append(error)
             finally:
+                # if each page is segmented, the remark that only the first page is used does not apply
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
 
     def network(self, pixels):
-        """Run the network on images uint8 [B, h, w, 3], for one thread at a time.
+        """Run the network on images uint8 [B, h, w, 3]; return a list of arrays, see `make_network`.
 
-        Returns a list of arrays as described in `make_network`. Memory is bounded by one batch or tile.
-        Raises CancelledError once `stopped` is set.
+        If another thread is running the network, this thread waits. The activations of only one batch or
+        tile are in memory at a time. Raises CancelledError if the event `stopped` is set.
         """
         with self.in_use:
             if self.stopped.is_set():
@@ -141,7 +152,10 @@ class Job:
                 return [output.numpy() for output in self.compute(pixels)]
 
     def segment(self, decoded):
-        """Yield a `Segmented` for each photo."""
+        """Run the network on an iterable of `photos.Photo`s; yield a `Segmented` for each photo.
+
+        The network runs later for photos that are processed in tiles: while their `strips` are consumed.
+        """
         for batch in pipeline.batches(decoded, self.options.tile**2):
             if batch[0].pixels is None:
                 yield Segmented(batch[0], self.tiles(batch[0], self.overlap()), batch[0].area)
@@ -153,9 +167,10 @@ class Job:
             self.bar.add(len(batch))
 
     def overlap(self):
-        """Return the receptive field's radius; the first call, in the main thread, computes it.
+        """Return the radius of the network's receptive field in pixels, by which tiles must overlap.
 
-        The probe takes seconds and as much memory as a tile, so no tile is computed meanwhile.
+        The first call computes it, which takes seconds and as much memory as a tile. During that time no
+        other thread can run the network, so the memory for both is never needed at once.
         """
         if self.radius is None:
             with self.in_use:
@@ -165,7 +180,11 @@ class Job:
         return self.radius
 
     def strips(self, photo, arrays):
-        """Yield the strips of a photo that was processed as a whole."""
+        """Yield the strips, for `outputs.write`, of a photo that the network processed as a whole.
+
+        arrays: the photo's entries of the arrays that `network` returned. If photos are resized, they hold
+        only logits, which are scaled to the photo's size strip by strip.
+        """
         if not self.options.resize:
             yield arrays
             return
@@ -173,10 +192,13 @@ class Job:
             yield [each.numpy() for each in self.decide(logits)]
 
     def tiles(self, photo, overlap):
-        """Yield the strips of a large photo; each strip is one row of tiles."""
+        """Process a large photo in tiles; yield its strips, for `outputs.write`. A strip is a row of tiles.
+
+        overlap: the radius of the network's receptive field in pixels.
+        """
 
         def network(pixels):
-            # the writing thread waits for the network; this time does not count as writing
+            # the thread that writes this photo also runs the network; this time does not count as writing
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 
@@ -187,7 +209,7 @@ class Job:
             self.bar.add((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write a photo's results; return its record."""
+        """Write the results of a `Segmented` photo; return the content of its line in shares.jsonl."""
         with self.stopwatch.add("write"):
             return outputs.write(
                 segmented.photo,
@@ -198,17 +220,20 @@ class Job:
             )
 
     def report(self, seconds):
-        """Print the time, the files written, the remarks and the images that could not be read."""
+        """Print the throughput, the files written, the remarks, and the images that could not be read.
+
+        seconds: the duration of the whole job.
+        """
         done = len(self.names) - len(self.unreadable)
         print(
-            f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; busy during this time:"
-            f" {self.stopwatch.shares(seconds)}"
+            f"{done} images in {seconds:.1f} s, {done / seconds:.1f} images/s; share of this time in each"
+            f" stage, summed over threads: {self.stopwatch.shares(seconds)}"
         )
         if done:
             classes = len(self.experiment.classes)
             written = outputs.paths(self.output_dir, "NAME", self.options.probabilities, classes)
             print(f"{self.output_dir}: {', '.join(path.name for path in written)}, shares.jsonl")
-            print("NAME_labels.png holds class ids, so it looks black in a viewer; look at NAME_colours.png")
+            print("NAME_labels.png holds class ids, so it looks black; view NAME_colours.png instead")
         for line in remarks.summary(sorted(self.remarks)):
             print(f"warning: {line}", file=sys.stderr)
         for error in sorted(self.unreadable, key=str):
@@ -216,7 +241,11 @@ class Job:
 
 
 def decider(options):
-    """Return a function: float32 logits -> list of class ids and, if requested, encoded probabilities."""
+    """Return a function that converts float32 logits [..., C] to a list of results.
+
+    The list holds class ids, uint8 [...], and, if options.probabilities is given, class probabilities
+    [..., classes] in the dtype that `probability_files.encode` returns.
+    """
 
     def decide(logits):
         outputs = [decision.class_ids(logits, options.threshold)]
@@ -229,10 +258,12 @@ def decider(options):
 
 
 def make_network(experiment, weights, dtype, multiple, options):
-    """Return a compiled function of images uint8 [B, h, w, 3] of any size, which returns a list of tensors.
+    """Return a compiled function: images uint8 [B, h, w, 3] of any size -> list of tensors.
 
-    If images are resized, the list holds float32 logits [B, h, w, C], which the caller scales back and
-    decides. Otherwise it holds the outputs of `decider`, which need less memory.
+    If options.resize is given, the list holds the float32 logits [B, h, w, C]. The caller scales them to
+    the image's size and then calls `decider`'s function. Otherwise the list holds the results of
+    `decider`'s function, which need less memory than logits.
+    multiple: images are padded so that this number divides their height and width.
     """
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
     forward, decide = tiling.padded(forward, multiple), decider(options)

@@ -1,7 +1,9 @@
-"""Files of class probabilities, written in strips.
+"""Write the class probabilities of an image to files, strip by strip. A strip is a block of rows.
 
-npy: NAME_probabilities.npy, float16 [height, width, classes].
-png: NAME_probability_CLASS.png for each class id, 16-bit greyscale, 65535 for probability 1.
+There are two formats. NAME is the name of the image's result files:
+
+npy: one file NAME_probabilities.npy, float16 [height, width, classes].
+png: one file NAME_probability_CLASS.png for each class id CLASS, 16-bit greyscale, 65535 for probability 1.
 """
 
 import contextlib
@@ -12,19 +14,25 @@ import tensorflow as tf
 from core.inference import png
 from core.runtime import files
 
-WHITE = 2**16 - 1
+WHITE = 2**16 - 1  # the sample value for probability 1 in a 16-bit PNG file
 FORMATS = ("npy", "png")
 
 
 def encode(probabilities, kind):
-    """Convert float32 probabilities to the dtype of a file: float16 for npy, uint16 for png."""
+    """Convert float32 probabilities to the values that a file of format `kind` stores.
+
+    kind: "npy": float16 probabilities; "png": uint16 values from 0 to 65535.
+    """
     if kind == "npy":
         return tf.cast(probabilities, tf.float16)
     return tf.cast(tf.round(probabilities * WHITE), tf.uint16)
 
 
 def paths(prefix, kind, classes):
-    """Return the paths of an image's files. prefix: their path up to NAME; classes: the number of classes."""
+    """Return the paths of the files of one image as a list of text; it is empty if kind is None.
+
+    prefix: the beginning of each path, up to and including NAME. classes: the number of classes.
+    """
     if kind == "npy":
         return [f"{prefix}_probabilities.npy"]
     return [f"{prefix}_probability_{index}.png" for index in range(classes)] if kind == "png" else []
@@ -32,10 +40,11 @@ def paths(prefix, kind, classes):
 
 @contextlib.contextmanager
 def writer(places, width, height, classes):
-    """Context manager that yields a function to append rows of `encode`d probabilities [h, width, classes].
+    """Context manager that creates the files of one image and yields a function that appends a strip.
 
-    places: the paths returned by `paths`. The files appear only when they are complete, at the end of
-    the block. Raises InputError if a file cannot be written.
+    places: the `Path`s of the files, in the order of `paths`. A strip is an array [rows, width, classes] as
+    returned by `encode`; the strips must have `height` rows in total. The files appear when the block
+    ends. Raises InputError if a file cannot be written.
     """
     with contextlib.ExitStack() as stack:
         if places[0].suffix == ".npy":

@@ -1,8 +1,11 @@
-"""The file shares.jsonl in an output folder: one line of JSON per segmented image, kept across calls.
+"""Read and write shares.jsonl, the list of all images that were segmented into an output folder.
+
+Each line is a record in JSON: it describes one image, and later calls of `predict` keep it.
 
     {"image": absolute path, "name": NAME, "width": 411, "height": 277, "shares": {"road": 0.3, ...}}
 
-A page of a file with several pages has a field "page" too, counted from 1.
+NAME is the name of the image's result files. "shares" holds the share of the pixels in each class. If the
+image file has several pages, each page has its own record, with its number, from 1, in the field "page".
 """
 
 import contextlib
@@ -14,36 +17,40 @@ from core.runtime.errors import InputError
 
 
 class Records:
-    """The records of an output folder, name -> dict, with a method that adds records."""
+    """The records in a file shares.jsonl.
+
+    path: the file. by_name: the records, NAME -> dict.
+    """
 
     def __init__(self, path):
         self.path = path
         self.by_name = _read(path) if path.is_file() else {}
 
     def names(self):
-        """Return a dict: (absolute path of the image, page or None) -> name of its results."""
+        """Return a dict: (absolute path of the image, page number or None) -> NAME of its result files."""
         return {
             (os.path.abspath(record["image"]), record.get("page")): name
             for name, record in self.by_name.items()
         }
 
     def add(self, record):
-        """Append a record; it replaces an earlier record with the same name."""
+        """Append a record, a dict, to the file. In `by_name` it replaces a record with the same NAME."""
         self.by_name[record["name"]] = record
         with files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def rewrite(self):
-        """Rewrite the file with exactly one complete line per name."""
+        """Rewrite the file with one line for each record in `by_name`."""
         files.write_text(self.path, "".join(f"{json.dumps(each)}\n" for each in self.by_name.values()))
 
 
 @contextlib.contextmanager
 def opened(output_dir):
-    """Context manager that yields the `Records` of a folder; creates the folder if it is missing.
+    """Context manager that locks an output folder and yields its `Records`.
 
-    Raises InputError if the folder cannot be written, if another process writes results there,
-    and if a line of shares.jsonl is not a record.
+    The folder is created if it is missing. At the end, only the latest record of each NAME is left in the
+    file. Raises InputError if the folder cannot be written, if another process writes results there, and
+    if a line of shares.jsonl is not a record.
     """
     with contextlib.ExitStack() as stack:
         with files.writing(output_dir):
@@ -64,7 +71,11 @@ def opened(output_dir):
 
 
 def _read(path):
-    """Return the records of a file, name -> dict, without an incomplete last line of a killed process."""
+    """Return the records in a file, NAME -> dict.
+
+    The last line is ignored if it is not a record, because a killed process may have written only a part
+    of it. Raises InputError if another line is not a record.
+    """
     lines, by_name = path.read_text("utf-8", errors="replace").split("\n"), {}
     for number, line in enumerate(lines, 1):
         try:
@@ -74,7 +85,7 @@ def _read(path):
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 raise InputError(
-                    f"{path}: line {number} is not the record of an image; remove it or take another"
+                    f"{path}: line {number} does not describe an image; remove the line or use another"
                     " --output_dir."
                 ) from None
     return by_name

@@ -5,30 +5,37 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.experiment import IGNORE
 
-CAPTION = 18  # pixels above each row
-WRONG = (225, 45, 60)
-IGNORED = (128, 128, 128)  # colour of pixels whose class id is IGNORE
+CAPTION = 18  # height, in pixels, of the line of text above each row of pictures
+WRONG = (225, 45, 60)  # colour of wrong pixels: red
+IGNORED = (128, 128, 128)  # colour of pixels whose class id is IGNORE: grey
 
 
 def colours(class_ids, palette):
-    """Convert class ids uint8 [H, W] to RGB uint8 [H, W, 3]; ignored pixels become IGNORED."""
+    """Convert class ids uint8 [H, W] to colours, RGB uint8 [H, W, 3].
+
+    palette: RGB of each class, 0..255. Pixels with class id IGNORE get the colour IGNORED.
+    """
     table = np.zeros([256, 3], np.uint8)
     table[: len(palette)], table[IGNORE] = palette, IGNORED
     return table[class_ids]
 
 
 def errors(photo, truth, prediction):
-    """Return the photo in grey, tinted red where the prediction is wrong: uint8 [H, W, 3]."""
+    """Return the photo in grey, with wrong pixels tinted red: uint8 [H, W, 3].
+
+    photo: uint8 [H, W, 3]. truth, prediction: class ids uint8 [H, W]. A pixel is wrong if its predicted
+    class differs from its true class; pixels whose true class is IGNORE are never wrong.
+    """
     grey = photo.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     wrong = ((truth != prediction) & (truth != IGNORE))[..., None]
     return np.where(wrong, 0.3 * grey + 0.7 * np.array(WRONG), grey).astype(np.uint8)
 
 
 def panel(photos, truths, predictions, palette, captions):
-    """Draw a PIL image with a row per example: photo, truth, prediction, errors.
+    """Draw a PIL image that has one row per example, with photo, truth, prediction and errors side by side.
 
     photos: uint8 [N, H, W, 3]. truths, predictions: class ids uint8 [N, H, W]. palette: RGB of each
-    class. captions: N texts, shown above the photos.
+    class, 0..255. captions: a list of N texts, one to show above each photo.
     """
     height, width = truths.shape[1:]
     sheet = Image.new("RGB", (4 * width, len(photos) * (height + CAPTION)), "white")
@@ -55,9 +62,10 @@ def panel(photos, truths, predictions, palette, captions):
 
 
 def examples_panel(examples, rows, predict, palette):
-    """Draw `panel` for some rows of a `core.data.cache.Examples`, with file names as captions.
+    """Draw `panel` for chosen examples, with the file names of the photos as captions.
 
-    predict: images uint8 [1, H, W, 3] -> class ids uint8 [1, H, W].
+    examples: `core.data.cache.Examples`. rows: indices of the chosen examples in examples.images.
+    predict: a function: images uint8 [1, H, W, 3] -> class ids uint8 [1, H, W].
     """
     return panel(
         examples.images[rows],
@@ -69,16 +77,17 @@ def examples_panel(examples, rows, predict, palette):
 
 
 def confusion(confusion, classes):
-    """Draw a confusion matrix as a PIL image: each cell is the share of a true class, in percent.
+    """Draw a confusion matrix as a PIL image, with one row per true class and one column per predicted class.
 
-    confusion: int [classes, classes]; rows are true classes, columns predicted ones. classes: names.
+    A cell shows which share of the pixels of its true class got its predicted class, in percent.
+    confusion: int [classes, classes], pixel counts, with one row per true class. classes: their names.
     """
     font, cell = ImageFont.load_default(12), 36
     margin = 12 + int(max(font.getlength(name) for name in classes))
     side = margin + cell * len(classes)
     sheet = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(sheet)
-    upright = Image.new("RGB", (margin, side - margin), "white")  # column names, rotated below
+    upright = Image.new("RGB", (margin, side - margin), "white")  # the column names, before their rotation
     for row, name in enumerate(classes):
         middle = cell * (row + 0.5)
         draw.text((margin - 6, margin + middle), name, "black", font, anchor="rm")
@@ -96,13 +105,14 @@ def confusion(confusion, classes):
 
 
 def curves(history):
-    """Draw losses and metrics over the epochs as a matplotlib Figure; None without matplotlib.
+    """Plot the losses and metrics of a run over its epochs; return a matplotlib Figure.
 
-    history: a list of dicts with the same keys, one per epoch.
+    Metrics of single classes are left out. Returns None if matplotlib is not installed.
+    history: a list of dicts, column of metrics.csv -> value, one per epoch.
     """
     try:
         from matplotlib.figure import Figure
-    except ImportError:  # the optional extra `plots`
+    except ImportError:  # the optional extra `plots` installs matplotlib
         return None
     figure = Figure(figsize=(10, 4))
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.96)
@@ -121,13 +131,14 @@ def curves(history):
 
 
 def compared_curves(histories, metric):
-    """Draw the losses and one metric of several runs as a matplotlib Figure; None without matplotlib.
+    """Plot the losses and one metric of several runs over their epochs; return a matplotlib Figure.
 
-    histories: label -> list of dicts, one per epoch. metric: the metric column to draw.
+    Returns None if matplotlib is not installed. histories: label of a run -> its history, as for `curves`.
+    metric: the column of metrics.csv to plot, such as "val_iou".
     """
     try:
         from matplotlib.figure import Figure
-    except ImportError:  # the optional extra `plots`
+    except ImportError:  # the optional extra `plots` installs matplotlib
         return None
     figure = Figure(figsize=(12, 5))
     figure.subplots_adjust(left=0.06, right=0.98, bottom=0.11, top=0.92)

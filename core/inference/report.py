@@ -1,8 +1,9 @@
-"""Write the results of an evaluation: metrics, the confusion matrix, the worst images.
+"""Evaluate a trained run and write the results to a folder.
 
-figures.json    all metrics; under "evaluation": data, split, checkpoint, code and date
-confusion.csv   the confusion matrix: a row for each true class; confusion.png draws it
-worst.png       the images with the most wrong pixels
+figures.json    all metrics, and a description of the evaluation: data, split, checkpoint, code and date
+confusion.csv   the confusion matrix in pixels, with one row per true class
+confusion.png   a drawing of the confusion matrix
+worst.png       the images with the largest share of wrong pixels
 """
 
 import csv
@@ -25,16 +26,17 @@ from core.runs import code_digest, run_folder
 from core.runtime import files, progress
 from core.runtime.errors import InputError
 
-WORST = 10  # images in worst.png
+WORST = 10  # number of images in worst.png
 
 
 def evaluate(run, split, output_dir=None, *, batch_size=None):
-    """Evaluate a `restore.Run` on "train", "val" or "all"; return (metrics, folder of the results).
+    """Evaluate a run on a split of its data; return (results, folder of the result files).
 
-    metrics: the metrics that training reports for validation, under the same names; "classes": IoU,
-    Dice, precision, recall and pixel count of each class; "evaluation": the facts from `_facts`.
-    output_dir: a folder without an evaluation; None for a new folder in the run folder. batch_size:
-    None for the batch size of the training.
+    run: `restore.Run`. split: "train", "val" or "all".
+    output_dir: the folder to write to, which must not hold an evaluation; None: a new folder in the run
+    folder. batch_size: None: the batch size of the training.
+    results: a dict, the content of figures.json: the dict of `summary`, and under the key "evaluation" the
+    dict of `_facts`. Raises InputError if output_dir holds an evaluation or cannot be written.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
     output_dir = _new_folder(run, split, output_dir)
@@ -60,7 +62,11 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
 
 
 def _new_folder(run, split, output_dir):
-    """Create and return the folder of an evaluation. Raises InputError if output_dir already holds one."""
+    """Create the folder of an evaluation and return its path.
+
+    The folder is output_dir. If output_dir is None, it is a new folder in the run folder, such as
+    evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir holds an evaluation.
+    """
     if output_dir:
         if (output_dir / "figures.json").exists():
             raise InputError(f"{output_dir}: holds the results of an evaluation; take another --output_dir.")
@@ -77,7 +83,11 @@ def _new_folder(run, split, output_dir):
 
 
 def _facts(run, split, examples, trained_on):
-    """Return a description of the evaluated run and data, for figures.json."""
+    """Return a dict that describes the evaluated run and data, for figures.json.
+
+    examples: the evaluated `core.data.cache.Examples`. trained_on: the number of these examples that the
+    run was trained on, or None if it is unknown.
+    """
     trained, now = code_digest.read(run.folder), code_digest.current(run.experiment)
     return {
         "experiment": run.experiment.name,
@@ -96,7 +106,10 @@ def _facts(run, split, examples, trained_on):
 
 
 def _worst(examples, predict, batch_size):
-    """Return the indices of the examples with the largest share of wrong pixels, worst first."""
+    """Return the indices, in examples.images, of the examples with the largest share of wrong pixels.
+
+    The worst example comes first. predict: a function: images [B, H, W, 3] -> class ids uint8 [B, H, W].
+    """
     wrong = [
         np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
         for images, masks, _ in batches.evaluation(examples, batch_size)
@@ -105,7 +118,13 @@ def _worst(examples, predict, batch_size):
 
 
 def summary(experiment, means, confusion):
-    """Return all metrics of a confusion matrix, under the same names as in training."""
+    """Return all metrics of an evaluation as a dict, name -> float.
+
+    The loss and the experiment's metrics have the names of their columns in metrics.csv, without "val_".
+    Accuracy and mean IoU are added if the experiment does not report them. The key "classes" holds a dict:
+    class name -> dict of IoU, Dice, precision, recall, and the number of pixels with this true class.
+    means: name -> mean, from the function of `core.inference.evaluate.make_evaluate`.
+    """
     of_classes = {
         "iou": metrics.iou(confusion),
         "dice": metrics.dice(confusion),
@@ -129,7 +148,7 @@ def summary(experiment, means, confusion):
 
 
 def table(confusion, classes):
-    """Format the confusion matrix as CSV: a row for each true class, a column for each predicted class."""
+    """Format a confusion matrix as CSV text, with a row per true class and a column per predicted class."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["truth / prediction", *classes])

@@ -17,12 +17,12 @@ from core.runtime.errors import InputError
 class Run:
     """A trained run.
 
-    experiment:  the `Experiment` that the flags define.
+    experiment:  the `Experiment` that the run trained.
     flags:       the flags of the training.
-    weights:     name -> tf.Variable, for `experiment.forward`.
-    dtype:       the dtype of activations.
-    checkpoint:  the file of the weights.
-    epoch:       number of epochs that the weights were trained for.
+    weights:     name -> tf.Variable: the trained weights, for `experiment.forward`.
+    dtype:       the dtype of the activations.
+    checkpoint:  the path of the checkpoint file that the weights were read from.
+    epoch:       the number of epochs that the weights were trained for.
     """
 
     experiment: Experiment
@@ -45,25 +45,30 @@ def define_flags(values):
         "checkpoint",
         "best",
         ["best", "last"],
-        "best: the weights of the epoch with the best validation metric; last: the latest weights.",
+        "Which weights of the run to use. best: the weights after the epoch with the best validation metric."
+        " last: the latest weights.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "lowering",
         "auto",
         lowering.MODES,
-        "auto: on CPUs, convolutions may be replaced by equal ones of fewer operations; off: as written.",
+        "auto: on CPUs, traced graphs replace some convolutions by exact rewrites that need less work. off:"
+        " graphs compute every operation as it is written.",
         flag_values=values,
     )
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):
-    """Return the `Run` selected by parsed flags of `define_flags`.
+    """Load the `Run` in a run folder.
 
-    article: a function from an experiment's name to its module. data: True if the run's data are
-    needed; if False, their folder may be missing. data_dir: a folder to use instead of the run's, without
-    the run's --limit. limit: False also drops --limit. Raises InputError for a folder that is not a
-    run folder, a missing checkpoint, and weights that do not fit the network.
+    values: parsed flags of `define_flags`: the run folder, the checkpoint and the lowering mode.
+    article: a function: name of an experiment -> module of the experiment.
+    data: False if the caller needs no images; then the run's data folder may be missing.
+    data_dir: a data folder to use instead of the run's data folder. In this case, and if limit is False,
+    the run's flag --limit is ignored.
+    Prints a warning if the code has changed since the training. Raises InputError if the folder is not a
+    run folder, if the checkpoint is missing or damaged, and if its weights do not fit the network.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")

@@ -1,4 +1,4 @@
-"""Scale images to a network's training size, and logits back to the images' size."""
+"""Scale images to the size that a network was trained with, and scale logits back to the images' size."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,13 +6,14 @@ from PIL import Image
 
 from core.runtime.errors import InputError
 
-STRIP_VALUES = 2**20  # values per strip of logits: 4 MiB, but several times as much while it is computed
+STRIP_VALUES = 2**20  # float32 values in a strip of logits: 4 MiB; computing it needs several times as much
 
 
 def logit_strips(logits, height, width):
-    """Yield strips float32 [rows, width, C], from top to bottom, of logits [h, w, C] scaled bilinearly.
+    """Scale logits bilinearly to height x width; yield the result in strips, float32 [rows, width, C].
 
-    The values equal `tf.image.resize(logits, [height, width])`, with half-pixel centres, but
+    logits: float32 array [h, w, C]. A strip is a block of consecutive rows; the first strip is the top of
+    the result. The strips together equal `tf.image.resize(logits, [height, width])` up to rounding, but
     only one strip is in memory at a time.
     """
     upper, lower, down = _neighbours(height, logits.shape[0])
@@ -28,11 +29,12 @@ def logit_strips(logits, height, width):
 
 
 def resize_images(images, side, resample):
-    """Scale images float32 [B, H, W, 3] of integer values to [B, side, side, 3], in a graph.
+    """Scale images to float32 [B, side, side, 3] like Pillow's `resize`, but with TensorFlow ops.
 
-    resample: Pillow's NEAREST or BILINEAR. The values equal those of Pillow's `resize`, except for
-    rounding differences of one level where a mean lies halfway between two levels. Uses only ops
-    that TensorFlow Lite supports. Raises InputError for other filters.
+    images: float32 [B, H, W, 3] with integer values 0..255. resample: `Image.Resampling.NEAREST` or
+    BILINEAR. The result has integer values that equal Pillow's result. With BILINEAR, a value may differ
+    by 1 where the exact mean lies halfway between two integers.
+    All ops are supported by TensorFlow Lite. Raises InputError for other filters.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))
     if resample == Image.Resampling.NEAREST:
@@ -48,9 +50,10 @@ def resize_images(images, side, resample):
 
 
 def _triangle_filter(old, new):
-    """Return the interpolation weights, float32 [new, old], of the old positions for each new position.
+    """Return the matrix, float32 [new, old], that scales a line of `old` pixels to `new` pixels.
 
-    When scaling down, the triangle filter is widened by the scale, as in Pillow, to avoid aliasing.
+    Each row holds the weights of the old pixels in one new pixel; they sum to 1. To avoid aliasing when
+    the image shrinks, the triangle filter is widened by the factor old / new, as in Pillow.
     """
     scale = tf.cast(old, tf.float32) / new
     centres = (tf.range(new, dtype=tf.float32)[:, None] + 0.5) * scale
@@ -60,7 +63,11 @@ def _triangle_filter(old, new):
 
 
 def _neighbours(size, old):
-    """Return, for each new position, the two nearest old positions and the weight of the second, float32."""
+    """Return what linear interpolation of a line from `old` to `size` pixels needs for each new pixel.
+
+    Returns (first, second, weight): the indices of the two nearest old pixels, int [size], and the weight
+    of the second one, float32 [size]. Pixel centres lie at half-integers, as in `tf.image.resize`.
+    """
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(old / size) - np.float32(
         0.5
     )
@@ -71,4 +78,5 @@ def _neighbours(size, old):
 
 
 def _between(first, second, weight):
+    """Interpolate linearly: `first` for weight 0, `second` for weight 1."""
     return first + (second - first) * weight

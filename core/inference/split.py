@@ -1,7 +1,8 @@
-"""Select the examples to evaluate a run on, and count how many of them it was trained on.
+"""Select the examples that a run is evaluated on, and count those that the run was trained on.
 
-A run records the hashes of its training and validation photos (`core.data.membership`), so its
-splits can be found again in data that have moved, grown or lost files.
+The run folder holds a list of the hashes of the run's training and validation photos
+(`core.data.membership`). With this list, the run's splits are found again even if the data set has moved,
+or if files were added or removed.
 """
 
 import dataclasses
@@ -12,17 +13,21 @@ from core.data import cache, membership
 
 
 def load(run, split):
-    """Return (examples, trained_on) for "train", "val" or "all" of the data that run.flags name.
+    """Load the examples of a split; return (examples, trained_on).
 
-    run: a `restore.Run`. examples: a `cache.Examples`. trained_on: how many of the examples the run was
-    trained on, or None if the run has no record of its photos. If the data contain photos of the
-    record, "train" and "val" are the run's own splits; otherwise they are the data set's. Prints the
-    number of examples, and whether they differ from the run's.
+    run: a `restore.Run`; run.flags name the data folder. split: "train", "val" or "all".
+    examples: a `cache.Examples`. For "train" and "val", it holds the photos that the run used for that
+    split. If the data set contains none of these photos, it holds the data set's own split.
+    trained_on: the number of examples that the run was trained on; None if the run folder has no list of
+    the run's photos. Prints the number of examples, and how they differ from the run's split.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
     if record is None:
-        print("warning: this run has no record of its images, so it may have been trained on some of these.")
+        print(
+            f"warning: {run.folder} has no {membership.NAME}, which lists the run's images, so the run may"
+            " have been trained on some of the evaluated images."
+        )
         return examples, None
     if split != "all" and not np.array_equal(np.sort(examples.checksums), np.sort(record[split])):
         examples = _own(examples, split, record)
@@ -35,22 +40,29 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """Return the examples that belong to the run's own split, from data that differ from the run's."""
+    """Return the examples whose photos belong to the run's split, from data that differ from the run's data.
+
+    record: split -> hashes of the run's photos, int64 [N]. If there are no such examples, prints a warning
+    and returns all given examples.
+    """
     hashes = examples.photo_hashes
     rows = np.flatnonzero(np.isin(hashes, record[split]))
     if not len(rows):
         print(
-            f"warning: {examples.data_dir} holds none of the run's {split} examples: the {split} split of"
-            " these data is used; --split=all uses all their examples."
+            f"warning: {examples.data_dir} holds none of the run's {split} examples, so the data set's own"
+            f" {split} split is evaluated; use --split=all to evaluate all its examples."
         )
         return examples
     others = np.isin(hashes, [*record["train"], *record["val"]], invert=True).sum()
     missing = np.isin(record[split], hashes, invert=True).sum()
     if missing:
-        print(f"warning: {missing} of the run's {len(record[split])} {split} examples are not in these data.")
+        print(
+            f"warning: {missing} of the run's {len(record[split])} {split} examples are not in"
+            f" {examples.data_dir}."
+        )
     if others:
         print(
-            f"{others} of the examples were used neither for training nor for validation; --split=all"
-            " includes them."
+            f"{others} of the examples were used neither for training nor for validation and are left out;"
+            " --split=all includes them."
         )
     return dataclasses.replace(examples, rows=rows)

@@ -46,7 +46,7 @@ def test_an_export_loads_without_this_project_and_equals_predict(run, road_run, 
     card = json.loads((exported / "model.json").read_text())
     assert card["classes"] == ["background", "road"] and card["palette"][1] == [128, 64, 128]
     assert card["scaling"] == "train" and card["input"]["validated_side"] == 32
-    assert "scaled inside to 32 x 32, bilinear" in card["input"]["size"]
+    assert "scales images to 32 x 32 (bilinear)" in card["input"]["size"]
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-I", "-c", FOREIGN, str(exported)]
