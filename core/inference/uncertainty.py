@@ -2,23 +2,27 @@
 
 import numpy as np
 
-# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom; 1.96 is used beyond
-# 30.
+# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom. For more degrees of freedom,
+# `welch` uses 1.96, the quantile of the normal distribution.
 T_975 = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 2.120
     2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
 T_975 = [float(quantile) for quantile in T_975.split()]
 
 
 def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
-    """Return the differences between two networks on the same images, with 95 % intervals.
+    """Return the differences between the metrics of two networks on the same images, with 95 % intervals.
 
     Images are drawn with replacement, the same images for both networks (Efron and Tibshirani, 1993).
     The interval lies between the 2.5 % and 97.5 % quantiles of the resampled differences. It reflects
     the choice of images, not the choice of the training seed.
 
-    a, b: float64 [N, K], K sums for each image. clusters: int [N]: images with the same number, such as
-    patches of one photo, are drawn together. statistic: a function (sums [K]) -> name -> value.
-    Returns name -> (b - a, lower end, upper end).
+    a, b: float64 [N, K]: for networks a and b, K numbers for each of N images, such as the pixel counts of
+    a confusion matrix. statistic: a function that computes metrics from the sum of these numbers over
+    images: float64 [K] -> dict of name -> value.
+    clusters: int [N]. Images with the same number, such as patches of one photo, are drawn together.
+    resamples: how often a set of images is drawn. seed: the seed of these draws.
+    Returns name -> (value of b - value of a, lower end, upper end). Metrics that are undefined for the
+    given images are left out.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = cluster.max() + 1
@@ -38,9 +42,10 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
 
 
 def welch(a, b):
-    """Return the difference of the means of two samples with its 95 % interval (Welch, 1947).
+    """Return the difference between the means of two samples, with its 95 % interval (Welch, 1947).
 
-    a, b: at least two numbers each. Returns (mean of b - mean of a, lower end, upper end).
+    a, b: the samples, each a sequence of at least two numbers.
+    Returns (mean of b - mean of a, lower end, upper end).
     """
     variances = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
     difference, total = np.mean(b) - np.mean(a), sum(variances)
@@ -53,4 +58,5 @@ def welch(a, b):
 
 
 def _subtract(values, others):
+    """Subtract two dicts, name -> number, that have the same names."""
     return {name: float(value) - float(others[name]) for name, value in values.items()}
