@@ -160,7 +160,7 @@ def probe_weights(weights):
 
 
 def _probe_weight(name, variable):
-    """Return the replacement for one weight. All values of a kernel are equal, and smaller in larger kernels."""
+    """Return the replacement for one weight. A kernel gets one positive value, smaller for larger kernels."""
     if len(variable.shape) == 4:
         height, width, *channels = variable.shape
         return tf.fill(variable.shape, 1 / (height * width * min(channels)))

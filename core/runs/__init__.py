@@ -1,1 +1,1 @@
-"""Run folders: flags, checkpoints, and digests of the code that trained the run."""
+"""Read and write run folders: flags, metrics, checkpoints, and digests of the code that trained the run."""

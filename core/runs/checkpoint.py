@@ -1,8 +1,8 @@
-"""Checkpoints: one file with everything that a run needs to continue.
+"""Save and load checkpoints. A checkpoint is one file with everything that a run needs to continue.
 
-A checkpoint is a NumPy `.npz` archive: one array per variable, and the state of the training loop as
-JSON, with the names of the arrays. The archive holds a CRC-32 of every member, which is verified when
-the file is read. Nothing is pickled.
+The file is a NumPy `.npz` archive. It holds one array per variable, and the member state.json with the
+state of the training loop and the names of all arrays. A zip archive stores a CRC-32 of every member, which
+is verified when the member is read. Nothing is pickled.
 """
 
 import json
@@ -15,15 +15,16 @@ import numpy as np
 from core.runtime import files
 from core.runtime.errors import InputError
 
-STATE = "state.json"
-AVERAGE = "average/"  # prefix of the averaged weights' names
-OPTIMIZER = ("adam/", "scaling/")  # prefixes of the optimizer's variables
+STATE = "state.json"  # name of the archive member with the state of the training loop
+AVERAGE = "average/"  # prefix of the names of the averaged weights (--ema_decay)
+OPTIMIZER = ("adam/", "scaling/")  # prefixes of the names of the optimizer's variables
 
 
 def save(folder, arrays, state):
-    """Write arrays (name -> ndarray) and state (JSON values) as `folder/last.npz`.
+    """Write a checkpoint to `folder/last.npz`. The old `last.npz` becomes `previous.npz`.
 
-    The old `last.npz` becomes `previous.npz`. If the process is killed, every file is complete.
+    arrays: name -> ndarray, one for each variable. state: a dict of JSON values, the state of the training
+    loop. Even if the process is killed, `last.npz` and `previous.npz` never hold half-written data.
     """
     with files.atomic(folder / "last.npz") as file:
         text = json.dumps({"state": state, "arrays": sorted(arrays)})
@@ -33,21 +34,24 @@ def save(folder, arrays, state):
 
 
 def keep(folder, name, source="last"):
-    """Hard-link, or copy, `folder/SOURCE.npz` to `folder/NAME.npz`."""
+    """Make `folder/NAME.npz` a hard link to `folder/SOURCE.npz`, or a copy where hard links are impossible.
+
+    An existing `folder/NAME.npz` is replaced. name, source: NAME and SOURCE.
+    """
     source, fresh = folder / f"{source}.npz", folder / f".{name}.npz.partial"
     with files.writing(folder / f"{name}.npz"):
         fresh.unlink(missing_ok=True)
         try:
-            os.link(source, fresh)  # a second name for the same data, which takes no space
-        except OSError:  # some file systems do not have hard links
+            os.link(source, fresh)  # a hard link is a second name for the same data and takes no space
+        except OSError:  # some file systems do not support hard links
             shutil.copyfile(source, fresh)
         os.replace(fresh, folder / f"{name}.npz")
-        # os.replace does nothing if both names already are hard links of one file
+        # os.replace leaves `fresh` in place if it and the target already are hard links of one file
         fresh.unlink(missing_ok=True)
 
 
 def load(path):
-    """Return (arrays, state) of a checkpoint.
+    """Read a checkpoint file and return (arrays, state), as passed to `save`.
 
     Raises InputError if the file is missing or damaged, and OSError if the disk fails or the user may
     not read the file.
@@ -65,7 +69,7 @@ def load(path):
             raise ValueError("arrays or state are missing")
         return arrays, saved["state"]
     except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
-        if getattr(error, "errno", None) in files.PASSING:
+        if getattr(error, "errno", None) in files.PASSING:  # the disk or the permissions, not the file
             raise
         raise InputError(
             f"{path}: damaged checkpoint ({error}); restore it from a copy or delete it."
@@ -73,10 +77,11 @@ def load(path):
 
 
 def load_latest(folder, *, mend=True):
-    """Return (arrays, state) of the newest undamaged checkpoint, or None if there is no checkpoint yet.
+    """Load the newest undamaged checkpoint of a run; return (arrays, state), as passed to `save`.
 
-    If `last.npz` is missing or damaged, a warning names it and `previous.npz` is loaded; if mend is True,
-    `last.npz` is also replaced by `previous.npz`. Raises InputError if all checkpoints are damaged.
+    Returns None if there is no checkpoint yet. If `last.npz` is missing or damaged, prints a warning and
+    loads `previous.npz`. If mend is True, `last.npz` is then replaced by `previous.npz`.
+    folder: the folder of the checkpoints. Raises InputError if no checkpoint is undamaged.
     """
     last, previous = folder / "last.npz", folder / "previous.npz"
     if not os.path.lexists(previous):
@@ -92,10 +97,11 @@ def load_latest(folder, *, mend=True):
 
 
 def prediction_variables(variables):
-    """Return the variables used for predictions, NAME -> value.
+    """Return the weights that predictions use, name -> value.
 
-    variables: all variables of a training, or all arrays of a checkpoint, by name. Returns the
-    averaged weights if there are any, otherwise the weights.
+    variables: name -> value: all variables of a training, or all arrays of a checkpoint. If they contain
+    averaged weights, these are returned, without the prefix AVERAGE in their names. Otherwise the weights
+    themselves are returned, which are all variables except the optimizer's.
     """
     averages = {
         name.removeprefix(AVERAGE): value for name, value in variables.items() if name.startswith(AVERAGE)
@@ -104,9 +110,10 @@ def prediction_variables(variables):
 
 
 def restore(variables, arrays, folder):
-    """Assign arrays to the variables with the same names.
+    """Assign each array of a checkpoint to the variable of the same name.
 
-    Raises InputError that names the variables whose names, shapes or dtypes differ.
+    variables: name -> `tf.Variable`. arrays: name -> ndarray. folder: the path to name in an error message.
+    Raises InputError unless both have the same names, and the same shape and dtype for each name.
     """
     expected = {
         (name, *variable.shape, np.dtype(variable.dtype.as_numpy_dtype))
@@ -116,8 +123,9 @@ def restore(variables, arrays, folder):
     differing = sorted({name for name, *_ in expected ^ found})
     if differing:
         raise InputError(
-            f"{folder}: the checkpoint belongs to another network; use a checkpoint of this network;"
-            f" differing variables: {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}."
+            f"{folder}: the checkpoint belongs to another network, because these variables differ:"
+            f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}; use a checkpoint of this"
+            " network."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

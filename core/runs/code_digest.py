@@ -1,13 +1,14 @@
-"""Digests of the code that determines a run's results, stored in the run folder as code.json.
+"""Compute digests of the code that determines a run's results, and store them in the run folder.
 
-code.json is a list. Each item states which code trained the run, beginning with an epoch and a step:
-`epoch`, `step`, `files` (path -> digest) and `versions` (TensorFlow and NumPy). The list has one item
-unless the run was continued with other code. Runs of old versions have no code.json.
+The file code.json is a list of JSON objects. Each object describes the code that trained the run from a
+certain epoch and step on. Its fields are `epoch`, `step`, `files` (path -> digest) and `versions` (package
+-> version, for TensorFlow and NumPy). The list has one object, and one more each time that the run was
+continued with other code. Runs that were trained by old versions of this project have no code.json.
 
-The files are the experiment's script and every project file that it imports, directly or indirectly,
-except networks that it does not use and files that do not affect results (DECIDE_NOTHING).
-Comments, docstrings and blank lines do not count. A function in one of these modules that was replaced
-at run time, for example in a notebook, has its own digest under the name FILE:FUNCTION.
+`files` holds the experiment's script and every project file that the script imports, directly or
+indirectly. It leaves out networks that the experiment does not use, and files that do not affect results
+(DECIDE_NOTHING). A digest does not depend on comments, docstrings and blank lines. If a function was
+replaced at run time, for example in a notebook, it has its own digest under the name FILE:FUNCTION.
 """
 
 import ast
@@ -27,7 +28,8 @@ from core.runtime import files
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
 
-# Folders and files that affect no weight and no metric. Flags and data are checked separately.
+# Folders and files whose code affects no weight and no metric of a run, so that they have no digest. What
+# they read, flags and images, affects the results, but is compared elsewhere when a run is continued.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",
@@ -46,10 +48,11 @@ DECIDE_NOTHING = (
 
 
 def current(experiment, root=ROOT):
-    """Return the digests of an experiment's code: path relative to root -> 16 hexadecimal digits.
+    """Return the digests of the code that determines an experiment's results.
 
-    experiment: `core.experiment.Experiment`; its name is the name of its script. The result is empty if
-    there is no such script, for example because the experiment is defined in a notebook.
+    Returns a dict: path of a file, relative to root -> digest, 16 hexadecimal digits. The dict is empty if
+    no script has the name of the experiment, for example because the experiment is defined in a notebook.
+    experiment: `core.experiment.Experiment`. root: the folder of the packages `core` and `experiments`.
     """
     script = root / "experiments" / f"{experiment.name}.py"
     networks = {_file_of(experiment.forward, root), _file_of(experiment.init_weights, root)}
@@ -63,7 +66,7 @@ def current(experiment, root=ROOT):
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
         tree = ast.parse(source)
         imported = _imported_files(tree, path, root)
-        if path == script:  # a script may offer several networks
+        if path == script:  # a script may import several networks, of which the experiment uses one
             imported = [each for each in imported if each.parent.name != "models" or each in networks]
         pending += imported
         digests |= _replaced_functions(tree, name) if root == ROOT else {}
@@ -71,29 +74,35 @@ def current(experiment, root=ROOT):
 
 
 def combined(digests):
-    """Return one digest, 16 hexadecimal digits, of a dict of digests."""
+    """Combine a dict of digests, path -> digest, into one digest of 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(folder):
-    """Return the items of a run's code.json, oldest first; an empty list without a readable file."""
+    """Return the list in the code.json of a run folder, oldest code first.
+
+    The list is empty if the file is missing or damaged.
+    """
     try:
         items = json.loads((folder / "code.json").read_text("utf-8"))
         return [item for item in items if isinstance(item["files"], dict)]
-    except (OSError, ValueError, KeyError, TypeError):  # a missing record must not stop the command
+    except (OSError, ValueError, KeyError, TypeError):  # without code.json, a command can still do its work
         return []
 
 
 def changed_files(before, now):
-    """Return the sorted paths whose digests differ between two dicts, missing ones included."""
+    """Return the sorted paths whose digests differ between two dicts, path -> digest.
+
+    A path that is in only one of the dicts counts as different.
+    """
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
 def warn_if_changed(folder, experiment):
-    """Print one warning that names the files that changed since the run was last trained, if there are any.
+    """Print a warning if the code has changed since a run was last trained; it names the changed files.
 
-    Commands that use a trained run call this. experiment: its `Experiment`. Nothing is printed for a run
-    without code.json.
+    Commands that use a trained run call this function. folder: the run folder. experiment: the run's
+    `Experiment`. Prints nothing if the run has no code.json.
     """
     items = read(folder)
     changed = changed_files(items[-1]["files"], current(experiment)) if items else []
@@ -104,11 +113,12 @@ def warn_if_changed(folder, experiment):
 
 
 def record(folder, experiment, *, epoch, step, write):
-    """Record in code.json which code trains a run from this epoch and step on.
+    """Add the present code to a run's code.json, if it differs from the code that last trained the run.
 
-    If the run was begun with other code, or other versions of TensorFlow or NumPy, print one warning
-    that names them. experiment: its `Experiment`. epoch, step: the progress of training; if both are 0, a
-    new record begins. write: True if this process writes the run folder's files.
+    In that case, prints a warning that names the changed files and the changed versions of TensorFlow and
+    NumPy. folder: the run folder. experiment: the run's `Experiment`.
+    epoch, step: the progress of the training. If both are 0, a new code.json replaces an existing one.
+    write: False if another worker writes the files of the run folder; then nothing is written.
     """
     item = {
         "epoch": epoch,
@@ -136,16 +146,18 @@ def record(folder, experiment, *, epoch, step, write):
 
 
 def _file_of(function, root):
-    """Return the file, under root, of the module that defines a function; partials are unwrapped."""
+    """Return the path, under root, of the module that defines a function or a `functools.partial` of it."""
     while isinstance(function, functools.partial):
         function = function.func
     return root.joinpath(*function.__module__.split(".")).with_suffix(".py")
 
 
 def _replaced_functions(tree, name):
-    """Return NAME:FUNCTION -> digest for the functions of a module that differ from those in its file.
+    """Return the digests of a module's functions that were replaced at run time: NAME:FUNCTION -> digest.
 
-    tree: the parsed file; name: its path, such as core/ops.py. Empty if the module is not imported.
+    name: the path of the module's file, such as core/ops.py. tree: its syntax tree. A function counts as
+    replaced if it was defined in another module or under another name. The dict is empty if the module has
+    not been imported.
     """
     module, found = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
     for node in tree.body if module else ():
@@ -161,7 +173,10 @@ def _replaced_functions(tree, name):
 
 
 def _imported_files(tree, path, root):
-    """Return the files of `core` and `experiments` that a parsed file imports, at any place in the file."""
+    """Return the files of `core` and `experiments` that a file imports, at its top or inside functions.
+
+    path: the file. tree: its syntax tree.
+    """
     modules = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -177,9 +192,10 @@ def _imported_files(tree, path, root):
 
 
 def _statements(source):
-    """Return Python source without comments, docstrings and blank lines.
+    """Remove comments, docstrings and blank lines from Python source text.
 
-    Texts are compared instead of syntax trees, because the trees differ between versions of Python.
+    Digests are computed from text and not from syntax trees, because the trees differ between versions of
+    Python.
     """
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -197,6 +213,7 @@ def _statements(source):
 
 
 def _is_string(node):
+    """True if a statement is a string literal, such as a docstring."""
     return (
         isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)

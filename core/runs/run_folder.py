@@ -1,18 +1,20 @@
-"""The folder of a run: its settings and its results.
+"""Read and write the files of a run folder, which holds the settings and the results of a training.
 
-    flags.cfg                  an absl flagfile; with --run_dir=OTHER it repeats the run. The first line is
-                               a comment that names the experiment, the last line is "# end"
+    flags.cfg                  the flags of the run, an absl flagfile. The first line is a comment that
+                               names the experiment, the last line is "# end". A command with
+                               --flagfile=flags.cfg --run_dir=OTHER repeats the training in folder OTHER
     code.json                  digests of the code that trained the run (`core.runs.code_digest`)
-    metrics.csv                one row per epoch
+    metrics.csv                one row of metrics per epoch
     val_images.npz             confusion matrix and loss of each validation image after the last epoch
-    summary.json               final and best metrics, parameters, time, versions
-    predictions/epoch_NNN.png  photo, truth, prediction, errors
-    curves.png                 if matplotlib is installed
-    checkpoints/               last, previous and best, `.npz`
-    classes.txt, class_weights.txt   only for runs of `own_images`
-    data_split.npz             the training and validation photos, see core.data.membership
+    summary.json               metrics of the last and of the best epoch, number of parameters, time, versions
+    predictions/epoch_NNN.png  photo, truth, prediction and errors of some validation images
+    curves.png                 losses and metrics over the epochs; needs matplotlib
+    checkpoints/               last.npz, previous.npz and best.npz
+    classes.txt, class_weights.txt   only for runs of the experiment `own_images`
+    data_split.npz             hashes of the training and validation photos (`core.data.membership`)
 
-Nothing here is ever deleted. Everything except the pictures can be rebuilt from the checkpoint.
+No file is ever deleted. A continued run writes metrics.csv, summary.json and curves.png again, from the
+history of all epochs in its checkpoint.
 """
 
 import contextlib
@@ -30,26 +32,26 @@ from core.runtime.errors import InputError
 NAMED = "# python -m experiments."  # the first line of flags.cfg begins with this
 END = "# end"  # the last line of flags.cfg, which shows that the file is complete
 
-# Flags that may differ when a run is continued, because they do not affect its result.
+# Flags that may change when a run is continued, because they do not affect its result.
 RESUMABLE = {
-    "data_dir",  # the images have a checksum
+    "data_dir",  # the data may be moved; the images themselves are compared by a checksum
     "run_dir",
     "cache_dir",
     "data_on_device",
-    "lowering",  # changes results by rounding alone
+    "lowering",  # affects results only by rounding; the training prints a warning if it changed
     "checkpoint_every",
     "tensorboard",
 }
 
-
-# Flags whose value may be a path, in addition to --init_from and all flags that end in _dir.
+# Flags whose value may be a path. The values of --init_from and of flags that end in _dir are always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
-    """Return name -> value of the flags in define_flags that affect the result of a training.
+    """Return the flags that affect the result of a training: a dict, name -> value, with absolute paths.
 
-    Paths are absolute.
+    define_flags: the function of an experiment's script that defines its flags; other flags are left out.
+    values: the parsed `flags.FlagValues`.
     """
     names = sorted(cli.parse(define_flags))
     return {name: _absolute(name, values[name].value) for name in names if name not in RESUMABLE}
@@ -57,11 +59,15 @@ def result_flags(define_flags, values):
 
 @contextlib.contextmanager
 def claim(folder, experiment, define_flags, values):
-    """Lock a run folder for this process; create it, or check that it fits the experiment and flags.
+    """Context manager that locks a run folder, so that no other process trains in it.
 
-    experiment: its name. define_flags: the function of its script. values: the flags of this run. Raises
-    InputError if another process trains in the folder, if the folder belongs to another experiment or
-    has other flags, and if the experiment is not named like its script.
+    Creates the folder and writes flags.cfg, unless the folder already holds a checkpoint. In that case,
+    checks that the run was begun by the same experiment and with the same flags; those in RESUMABLE may
+    differ.
+    experiment: the name of the experiment. define_flags: the function of the experiment's script that
+    defines its flags. values: the parsed `flags.FlagValues`.
+    Raises InputError if another process trains in the folder, if the folder was begun by another
+    experiment or with other flags, and if the name of the experiment differs from the name of its script.
     """
     _check_name(experiment, define_flags)
     for path in (folder / "checkpoints", folder / "predictions"):
@@ -75,7 +81,7 @@ def claim(folder, experiment, define_flags, values):
                 raise InputError(
                     f"{folder}: another process trains here; wait for it or take another --run_dir."
                 ) from None
-        if not is_begun(folder):  # without a checkpoint, the folder's settings may be replaced
+        if not is_begun(folder):  # nothing was trained with the old flags.cfg, so it may be replaced
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
         yield
@@ -87,13 +93,14 @@ def is_begun(folder):
 
 
 def keep_text(path, text):
-    """Write a text file into a run folder that has no checkpoint yet.
+    """Write a text file into the folder of a run that has not begun.
 
-    Raises InputError if another process trains in the folder and the file differs.
+    Does nothing if the file already holds this text. Otherwise raises InputError if another process trains
+    in the folder, because that process may have read the file.
     """
     with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # all workers write the file at about the same time
+        # the workers of a distributed training call this function at about the same time
         with files.lock(path.parent / ".setup.lock", wait=True):
             if path.is_file() and path.read_bytes() == text.encode():
                 return
@@ -107,24 +114,24 @@ def keep_text(path, text):
 
 
 def _check_name(experiment, define_flags):
-    """Raise InputError unless an experiment is named like the module that defines its flags.
+    """Raise InputError unless the name of an experiment equals the name of the script that defines its flags.
 
-    evaluate, predict and export find the script by the name in the run folder. A copied script with
-    the old name would therefore get the classes of the original script.
+    flags.cfg stores the name of the experiment, and evaluate, predict and export load the script with this
+    name. If a script was copied and the name in it was not changed, they would load the original script.
     """
     module = sys.modules.get(getattr(define_flags, "__module__", None))
     if module is None or getattr(module, "__file__", None) is None:
         return
-    script = Path(module.__file__).stem  # the module's own name is "__main__" while it runs as a script
+    script = Path(module.__file__).stem  # module.__name__ is "__main__" if the module runs as a script
     if script != experiment:
         raise InputError(
             f"{module.__file__}: this experiment is named {experiment!r}; write name={script!r}, the name of"
-            " its script, in common_flags.define and in Experiment."
+            " the script, in common_flags.define and in Experiment."
         )
 
 
 def _write_flags(folder, experiment, define_flags, values):
-    """Write flags.cfg, with absolute paths, so that a run can be used from any working directory."""
+    """Write flags.cfg. Paths in it are absolute, so that it can be used from any working directory."""
     lines = [NAMED + experiment]
     for name in sorted(cli.parse(define_flags)):
         value = values[name].value
@@ -134,7 +141,10 @@ def _write_flags(folder, experiment, define_flags, values):
 
 
 def _check_settings(folder, experiment, define_flags, values):
-    """Raise InputError if a run folder was begun by another experiment or with other flags."""
+    """Raise InputError if a run was begun by another experiment, or with other flags that affect its result.
+
+    With --schedule=constant, --epochs may differ, because no step depends on the number of epochs.
+    """
     if experiment_name(folder) != experiment:
         raise InputError(
             f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
@@ -146,7 +156,7 @@ def _check_settings(folder, experiment, define_flags, values):
         if _absolute(name, begun[name].value) != value
     }
     constant = "schedule" not in begun or begun["schedule"].value == "constant"
-    if constant:  # no step depends on the total number of epochs
+    if constant:
         differing.pop("epochs", None)
     elif differing.keys() == {"epochs"}:
         raise InputError(
@@ -162,13 +172,16 @@ def _check_settings(folder, experiment, define_flags, values):
 
 
 def _absolute(name, value):
-    """Return a flag's value; if it is a path, as an absolute path."""
+    """Return a flag's value. If the value is a path, it is made absolute."""
     is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.exists(value))
     return os.path.abspath(value) if value and is_path else value
 
 
 def experiment_name(folder):
-    """Return the name of a run's experiment. Raises InputError if the folder is not a run folder."""
+    """Return the name of the experiment in the flags.cfg of a run folder.
+
+    Raises InputError if the folder is not a run folder.
+    """
     first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):
         raise InputError(
@@ -178,16 +191,20 @@ def experiment_name(folder):
 
 
 def read_flags(folder, define_flags, *, without=(), extra=()):
-    """Return the flags that a run was begun with, as `flags.FlagValues`.
+    """Return the flags in the flags.cfg of a run folder, as `flags.FlagValues`.
 
-    without: names of flags to leave out; extra: arguments to add. --run_dir is `folder`, also if the
-    folder was moved. Raises InputError that names flags.cfg if the file is damaged or of another version.
+    define_flags: the function of the experiment's script that defines its flags.
+    without: names of flags that keep their default instead of the value in the file.
+    extra: command-line arguments, such as "--data_dir=DIR", that override the file.
+    The flag --run_dir, if defined, is set to `folder`, even if the file names another folder because the run
+    was moved. Raises InputError that names flags.cfg if the file is damaged or was written by another
+    version of this project.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:
         raise InputError(
-            f"{path}: the last line is not '{END}': the run is of an older version, or the file was cut;"
-            " restore it from a copy, or add that line if no flag is missing."
+            f"{path}: the last line is not '{END}': the run is of an older version, or the end of the file is"
+            " missing; restore the file from a copy, or add that line if no flag is missing."
         )
     others = "#", *(f"--{name}=" for name in without)
     lines = [line for line in lines if line.strip() and not line.startswith(others)]
@@ -200,22 +217,30 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
         reason = str(error)
         if "Unknown command line flag" in reason:
             cure = (
-                ": the run is of another version, or the file is damaged; restore a copy or use that version."
+                ": the run is of another version, or the file is damaged; use that version, or restore the"
+                " file from a copy."
             )
             reason = reason.replace("; see --help.", cure)
         raise InputError(f"{path}: {reason}") from None
 
 
 def recorded_flag(folder, name):
-    """Return a flag's value, as text, in the flags.cfg of a run with checkpoints; otherwise None."""
-    if not any((folder / "checkpoints").glob("*.npz")):
+    """Return the value of a flag in the flags.cfg of a run folder, as text.
+
+    Returns None if the run has no checkpoint yet, or if the file does not contain the flag.
+    """
+    if not is_begun(folder):
         return None
     values = [line.partition("=")[2] for line in _flags_cfg(folder) if line.startswith(f"--{name}=")]
     return values[-1] if values else None
 
 
 def record_flag(folder, name, value):
-    """Write a flag's new value to flags.cfg if it differs; for settings that a continued run may change."""
+    """Replace the value of a flag in the flags.cfg of a run folder.
+
+    Used for flags that may change when a run is continued. Does nothing if the file does not contain the
+    flag.
+    """
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]
     if changed != lines:
@@ -223,12 +248,10 @@ def record_flag(folder, name, value):
 
 
 def _flags_cfg(folder):
-    """Return the lines of flags.cfg; the list is not empty."""
+    """Return the lines of the flags.cfg in a run folder, at least one. Raises InputError without the file."""
     path = folder / "flags.cfg"
     if not os.path.isfile(path):
-        raise InputError(
-            f"{folder}: no flags.cfg here, so this is not the folder of a run; name another --run_dir."
-        )
+        raise InputError(f"{folder}: no flags.cfg here, so this is not a run folder; name another --run_dir.")
     try:
         return path.read_text("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:
@@ -236,7 +259,7 @@ def _flags_cfg(folder):
 
 
 def write_metrics(folder, history):
-    """Write metrics.csv. history: a list of dicts with the same keys, one per epoch."""
+    """Write metrics.csv. history: a list of dicts, column -> value, one per epoch, with the same keys."""
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0])
     writer.writeheader()
@@ -245,9 +268,9 @@ def write_metrics(folder, history):
 
 
 def read_metrics(folder):
-    """Return metrics.csv as a list of dicts of floats, one per epoch.
+    """Return the rows of metrics.csv: a list of dicts, column -> float, one per epoch.
 
-    Raises InputError if the file is damaged, or missing because no epoch is finished.
+    Raises InputError if the file is damaged, or if it is missing because no epoch is finished.
     """
     path = folder / "metrics.csv"
     try:
@@ -258,12 +281,12 @@ def read_metrics(folder):
     except (TypeError, ValueError):
         rows = []
     if not rows:
-        raise InputError(f"{path}: damaged; continue the training, which writes it again.")
+        raise InputError(f"{path}: damaged; continue the training, which writes the file again.")
     return rows
 
 
 def read_summary(folder):
-    """Return summary.json as a dict, which is empty if the file is missing or damaged."""
+    """Return the content of summary.json, a dict. It is empty if the file is missing or damaged."""
     try:
         return json.loads((folder / "summary.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -271,25 +294,25 @@ def read_summary(folder):
 
 
 def write_json(path, value):
-    """Write a dict as JSON. NaN and infinity, which JSON does not have, become null."""
+    """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     files.write_text(path, text + "\n")
 
 
 def write_picture(path, picture):
-    """Write a PIL image as PNG."""
+    """Write a PIL image to a PNG file."""
     with files.atomic(path) as file:
         picture.save(file, "PNG")
 
 
 def write_figure(path, figure):
-    """Write a matplotlib figure as PNG."""
+    """Write a matplotlib figure to a PNG file."""
     with files.atomic(path) as file:
         figure.savefig(file, format="png")
 
 
 def _finite(value):
-    """Return a JSON value with None in place of NaN and infinity."""
+    """Copy a JSON value, with NaN and infinity in it replaced by None. Lists are not searched."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
