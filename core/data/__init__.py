@@ -1,1 +1,1 @@
-"""Readers of the data sets, the cache of decoded images, augmentation and batching."""
+"""Read data sets, cache the decoded images, and make augmented batches of them."""

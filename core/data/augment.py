@@ -1,21 +1,22 @@
 """Random augmentations of one example, each a pure function of its seed.
 
-image: [H, W, 3]; mask: class ids [H, W]; seed: int [2]. A caller that applies several
-augmentations derives a seed for each of them.
+The functions take an image, uint8 [H, W, 3], its mask, uint8 [H, W], class ids, and a seed, int [2].
+They return the changed image and mask. A caller that applies several augmentations derives a seed for
+each of them.
 """
 
 import tensorflow as tf
 
 
 def flip(image, mask, seed):
-    """Mirror left and right with probability 0.5."""
+    """Mirror image and mask horizontally with probability 0.5."""
     if tf.random.stateless_uniform([], seed) < 0.5:
         return tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
     return image, mask
 
 
 def random_crop(image, mask, seed, *, size):
-    """Cut a square of size x size pixels at a uniformly random position."""
+    """Crop image and mask to a square of size x size pixels at a uniformly random position."""
     room = tf.shape(image)[:2] - size + 1  # number of positions of the upper left corner
     place = tf.random.stateless_uniform([2], seed) * tf.cast(room, tf.float32)
     top, left = tf.unstack(tf.cast(place, tf.int32))
@@ -24,7 +25,10 @@ def random_crop(image, mask, seed, *, size):
 
 
 def dihedral(image, mask, seed):
-    """Apply a random symmetry of the square (one of eight); for square images taken from above."""
+    """Apply one of the eight rotations and reflections of a square, each with probability 1/8.
+
+    The image must be square. Meant for aerial photos, in which no direction is special.
+    """
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:
         image, mask = tf.reverse(image, axis=[1]), tf.reverse(mask, axis=[1])
@@ -36,9 +40,10 @@ def dihedral(image, mask, seed):
 
 
 def zoom(image, mask, seed):
-    """Zoom in: resize a random window, 0.7 to 1 times the height and width, to the full size.
+    """Zoom in: cut a random window and resize it to the size of the image.
 
-    Images are resized bilinearly, masks by nearest neighbour.
+    The window's height and width are 0.7 to 1 times those of the image. The image is resized bilinearly,
+    the mask by nearest neighbour.
     """
     height, width, _ = image.shape
     draw = tf.random.stateless_uniform([3], seed)
@@ -53,7 +58,10 @@ def zoom(image, mask, seed):
 
 
 def colour(image, mask, seed):
-    """Multiply brightness, contrast and saturation by random factors from 0.7 to 1.3."""
+    """Multiply the image's brightness, contrast and saturation by random factors from 0.7 to 1.3.
+
+    The mask stays the same.
+    """
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 0.7, 1.3))
     image = tf.cast(image, tf.float32)
     grey = tf.reduce_mean(image, axis=2, keepdims=True)
@@ -63,9 +71,10 @@ def colour(image, mask, seed):
     return tf.saturate_cast(tf.round(image), tf.uint8), mask
 
 
+# the names that --augment accepts
 BY_NAME = {
     "flip": flip,
     "dihedral": dihedral,
     "zoom": zoom,
     "colour": colour,
-}  # the names that --augment accepts
+}

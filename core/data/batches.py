@@ -1,10 +1,14 @@
-"""Batches of decoded examples, in an order that is a function of (seed, epoch).
+"""Make batches of decoded examples, in an order that is a function of (seed, epoch).
 
-A batch is (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []). With
-several replicas, the data set yields one part of each batch per replica of this
-process; `share` is then the number of examples in the part divided by the number in
-the batch. If the last batch has fewer examples than there are replicas, each replica
-without an example gets a copy of another replica's example, with share 0.
+The functions return a `tf.data.Dataset` of (images uint8 [B, H, W, 3], masks uint8 [B, H, W],
+share float32 []). With one replica, each element is a batch, and share is 1.
+
+With several replicas, each batch is divided into one part per replica. The elements are the parts
+for the replicas of this process. share is the number of examples in the part divided by the number
+of examples in the batch. If the last batch has fewer examples than there are replicas, some parts
+would be empty. Such a part gets a copy of the batch's first example, with share 0.
+
+A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
 
 import math
@@ -16,11 +20,13 @@ ALONE = tf.distribute.InputContext()  # a single replica
 
 
 def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
-    """Return a `tf.data.Dataset` of the batches of an epoch, starting at step first_step.
+    """Return the batches of an epoch as a `tf.data.Dataset` that begins at step first_step.
 
-    Each epoch shuffles the whole set; the last batch may be smaller. changes: functions
-    like those of `core.data.augment`, applied in order; their random choices are a
-    function of (seed, epoch, example).
+    examples: `core.data.cache.Examples`. The examples of the split are shuffled as a whole, without a
+    shuffle buffer. The last batch may be smaller. changes: augmentations with the signature of those
+    in `core.data.augment`, applied in order. Their random choices are a function of (seed, epoch, row).
+    context: tells the number of replicas, and which of them belong to this process. The batch size
+    must be a multiple of the number of replicas.
     """
 
     def changed(image, mask, row):
@@ -31,14 +37,15 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
 
 
 def order(examples, seed, epoch):
-    """Return the shuffled indices of all examples for an epoch: int64 [N]."""
+    """Return the rows of all N examples of the split, in the order of an epoch: int64 [N]."""
     return np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
 
 def change(image, mask, row, seed, changes):
-    """Apply the changes to the example with index `row`: uint8 [H, W, 3] and uint8 [H, W].
+    """Apply augmentations to an example; return the changed image and mask.
 
-    seed: int64 [2], the run's seed and the epoch. Returns the changed image and mask.
+    image: uint8 [H, W, 3]. mask: uint8 [H, W]. row: int64 [], the example's row. seed: int64 [2], the
+    run's seed and the epoch. Each of the changes gets its own seed, derived from seed, row and position.
     """
     row_seed = tf.random.experimental.stateless_fold_in(seed, row)
     for number, each in enumerate(changes):
@@ -47,17 +54,20 @@ def change(image, mask, row, seed, changes):
 
 
 def evaluation(examples, batch_size, context=ALONE):
-    """Return a `tf.data.Dataset` of batches in a fixed order; the last batch may be smaller."""
+    """Return the batches of the split, in the order of `examples.rows`; the last batch may be smaller."""
     return _batched(examples, examples.rows, batch_size, context)
 
 
 def _batched(examples, rows, batch_size, context, changed=None):
-    """Return a `tf.data.Dataset` that yields, for each batch of rows, the part of each local replica."""
-    replicas = context.num_replicas_in_sync
-    here = replicas // context.num_input_pipelines
-    mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
+    """Return a `tf.data.Dataset` that cuts the rows into batches and yields the parts for this process.
 
-    def batched(rows, size, share):
+    changed: a function (image, mask, row) -> (image, mask, row) that augments an example, or None.
+    """
+    replicas = context.num_replicas_in_sync
+    here = replicas // context.num_input_pipelines  # number of replicas of this process
+    mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)  # their indices
+
+    def parts(rows, size, share):
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
         if changed:
             data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
@@ -66,18 +76,18 @@ def _batched(examples, rows, batch_size, context, changed=None):
 
     whole, last = np.split(rows, [len(rows) // batch_size * batch_size])
     whole = whole.reshape(-1, replicas, batch_size // replicas)[:, mine].ravel()
-    data = batched(whole, batch_size // replicas, 1 / replicas)
+    data = parts(whole, batch_size // replicas, 1 / replicas)
     if len(last):
         for part in np.array_split(last, replicas)[mine]:
             filled = part if len(part) else last[:1]
-            data = data.concatenate(batched(filled, len(filled), len(part) / len(last)))
+            data = data.concatenate(parts(filled, len(filled), len(part) / len(last)))
     untuned = tf.data.Options()
     untuned.autotune.enabled = False  # tf.data's autotuner can delay iterator shutdown by up to 60 s
     return data.prefetch(2).with_options(untuned)
 
 
 def _reader(examples):
-    """Return a function row -> (image, mask, row) for `tf.data`."""
+    """Return a function row -> (image, mask, row) that reads an example in a `tf.data` pipeline."""
 
     def read(row):
         image, mask = tf.numpy_function(
@@ -94,7 +104,11 @@ def _reader(examples):
 
 
 def _copied(array, row):
-    """Return array[row] of a memory-mapped array, read from its file so that no page stays mapped."""
+    """Return a copy of array[row], where array is memory-mapped.
+
+    The copy is read from the array's file, because pages that are read through the mapping would stay
+    in memory.
+    """
     shape = array.shape[1:]
     size = math.prod(shape)
     return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)

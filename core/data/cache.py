@@ -1,12 +1,20 @@
 """Decode a data set once into uint8 arrays on disk, which later calls memory-map.
 
-The name of a cache contains a digest of everything that the arrays depend on (`core.data.cache_key`).
-The cache grows block by block in a folder NAME.partial, whose index says how many files are done;
-after an interruption, the next call continues from there. The complete folder is renamed to NAME and
-never changes again, so that other users, or read-only mounts, can share it.
+A cache is a folder with these files:
 
-    images.u8, masks.u8   the arrays, uint8 [M, H, W, 3] and [M, H, W]
-    index.json            the fields of `_Index`
+    images.u8     the photos, uint8 [M, H, W, 3]
+    masks.u8      the class ids, uint8 [M, H, W]
+    index.json    the fields of `_Index`
+
+The folder's name contains a digest of everything that the arrays depend on (`core.data.cache_key`).
+Several users can share a cache, and it can lie on a read-only file system, because it never changes
+once it is complete.
+
+An item is one element of the list that `Dataset.find` returns: a tuple of files, usually a photo and its
+mask. `Dataset.read` makes one or more examples from an item, for example the patches of a large photo.
+While a data set is decoded, the folder is called NAME.partial, and its index says how many items are
+done. After an interruption, the next call continues with the first item that is not done. At the end the
+folder is renamed to NAME.
 """
 
 import contextlib
@@ -27,22 +35,25 @@ from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
 
-BLOCK = 256  # number of files decoded between two updates of the index
+BLOCK = 256  # number of items decoded between two updates of the index
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """One decoded split of a data set.
+    """The decoded examples of one split of a data set.
 
-    data_dir:      the folder of its files
-    checksum:      CRC-32 of all pixels and class ids, in order
-    images:        uint8 [M, H, W, 3], memory-mapped
+    The cache holds M examples, of which N belong to the split. N is less than M if the cached files
+    belong to both splits.
+
+    data_dir:      folder of the data set
+    checksum:      CRC-32 of all pixels and class ids of the M examples
+    images:        uint8 [M, H, W, 3], RGB, 0..255, memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
-    rows:          int64 [N]: the indices, among the M examples, of the split's examples
-    owner:         int64 [M]: for each example, the index in `files` of the files it comes from
-    files:         the files found, without unreadable ones
-    class_pixels:  int64 [256], number of pixels of each class id in masks
-    photo_hashes:  int64 [M]: a hash of the pixels of each photo, equal for equal photos
+    rows:          int64 [N]: indices of the split's examples in images and masks
+    owner:         int64 [M], ascending: for each example, the index in `files` of its item
+    files:         list of the items (tuples of files) that could be read
+    class_pixels:  int64 [256]: number of pixels of each class id in masks
+    photo_hashes:  int64 [M]: 64-bit hash of the pixels of each photo, see `photo_hash`
     warnings:      sentences about files that were left out or read in an unexpected way
     """
 
@@ -62,25 +73,25 @@ class Examples:
 
     @property
     def checksums(self):
-        """Return the `photo_hashes` of the split's examples, int64 [N], in the order of `rows`."""
+        """Return the photo hashes of the split's N examples, int64 [N], in the order of `rows`."""
         return self.photo_hashes[self.rows]
 
 
 @dataclasses.dataclass
 class _Index:
-    """The content of index.json: what is known about the files decoded so far."""
+    """The content of index.json: facts about the items decoded so far. All fields are JSON values."""
 
-    examples: list = dataclasses.field(default_factory=list)  # number of examples in each file
-    bad: list = dataclasses.field(default_factory=list)  # sentences about unreadable files
+    examples: list = dataclasses.field(default_factory=list)  # number of examples of each item; 0: unreadable
+    bad: list = dataclasses.field(default_factory=list)  # one sentence about each unreadable item
     remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence], see core.data.remarks
-    size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width
-    class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)
+    size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width of all examples
+    class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)  # pixels of each class id
     photo_hashes: list = dataclasses.field(default_factory=list)
     checksum: int = 0
 
     @classmethod
     def load(cls, path):
-        """Read index.json. Raises KeyError if fields are missing or unknown."""
+        """Return the `_Index` in a file. Raises KeyError if fields are missing or unknown."""
         values = json.loads(path.read_text())
         if values.keys() != {field.name for field in dataclasses.fields(cls)}:
             raise KeyError("index.json has other fields")
@@ -91,7 +102,7 @@ class _Index:
 
 
 def generated(dataset, cache_dir):
-    """Return the folder of a data set's generated files, which the first call generates."""
+    """Return the folder with the generated files of a data set; generate them if the folder is missing."""
     sources = [cache_key.source_file(dataset.generate)]
     sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
@@ -106,7 +117,10 @@ def generated(dataset, cache_dir):
 
 
 def load_split(dataset, flags, split, *, said=()):
-    """Call `prepare` with arguments taken from the flags that all experiments share."""
+    """Return the `Examples` of a split: `prepare` with the arguments that the flags of a run give.
+
+    flags: with the fields data_dir, cache_dir, limit, skip_bad_images and max_bad_share.
+    """
     return prepare(
         dataset,
         flags.data_dir,
@@ -119,14 +133,16 @@ def load_split(dataset, flags, split, *, said=()):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said=()):
-    """Return the `Examples` of a split, decoded now or taken from the cache.
+    """Return the `Examples` of a split, decoded now or taken from the cache, and print warnings.
 
-    data_dir: a folder that `dataset.find` understands, or None for generated files.
-    split: "train", "val", or "all": the examples of both, read as for "val".
-    limit: if above 0, only the first `limit` files are used.
-    bad_share: the share of files, below 1, that may be unreadable; they are left out with a
-    warning each. Raises InputError that names the first unreadable file if there are more.
-    said: warnings that are not printed again: the other split, which may have the same files, gave them.
+    dataset: `core.experiment.Dataset`. data_dir: a folder that `dataset.find` understands, or None for
+    generated files. split: "train", "val" or "all". "all" gives the examples of both splits, all of
+    them read as validation examples. limit: if above 0, only the first `limit` items are used.
+    bad_share: share of the items, at least 0 and below 1, that may be unreadable. Unreadable items are
+    left out, and a warning names each. said: warnings that are not printed, because they were printed
+    for the other split.
+
+    Raises InputError that names the first unreadable file if a larger share of the items is unreadable.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -166,7 +182,7 @@ def _find(dataset, data_dir, split):
 
 
 def _load(folder):
-    """Return (index, images, masks) of a complete cache."""
+    """Return the `_Index` of a complete cache and its memory-mapped images and masks."""
     with _damage_named(folder):
         index = _Index.load(folder / "index.json")
         shape = (sum(index.examples), *index.size)
@@ -176,9 +192,10 @@ def _load(folder):
 
 
 def _map(path, shape):
-    """Memory-map a file as an array, uint8.
+    """Return the content of a file as a memory-mapped uint8 array.
 
-    If a network file system refuses shared mappings (ENODEV), a private mapping with equal content is used.
+    The mapping is shared. Some network file systems refuse shared mappings with ENODEV. There, the
+    mapping is private, and the array's content is the same.
     """
     try:
         return np.memmap(path, np.uint8, "r", shape=shape)
@@ -190,7 +207,7 @@ def _map(path, shape):
 
 @contextlib.contextmanager
 def _damage_named(folder):
-    """Convert exceptions raised by reading a damaged cache into an InputError that names its folder."""
+    """Context manager: convert exceptions that a damaged cache raises into an InputError that names it."""
     try:
         yield
     except (FileNotFoundError, AttributeError, ValueError, KeyError, TypeError) as error:
@@ -199,7 +216,7 @@ def _damage_named(folder):
 
 @contextlib.contextmanager
 def _building(folder):
-    """Hold an exclusive lock for making a folder; other processes that make the same folder wait."""
+    """Context manager: hold a lock while a folder is made, so that no other process makes it meanwhile."""
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filesystem.lock(folder.with_suffix(".lock"), wait=True):
@@ -207,14 +224,14 @@ def _building(folder):
 
 
 def _refuse(bad, total, bad_share):
-    """Raise InputError if the share of bad files exceeds the allowed share."""
+    """Raise InputError if more than the allowed share of the items is bad. bad: a sentence about each."""
     if len(bad) > bad_share * total:
         count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
         raise InputError((count if bad_share else "") + bad[0])
 
 
 def _decode(dataset, files, split, folder, bad_share):
-    """Decode the files into the partial folder, after those already decoded, then rename the folder."""
+    """Decode the items that the partial folder does not yet contain, then rename it to the cache's folder."""
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
@@ -240,7 +257,11 @@ def _decode(dataset, files, split, folder, bad_share):
 
 
 def _load_partial(partial):
-    """Return (index, array file -> expected bytes) of a partial folder; a new folder has an empty index."""
+    """Return the `_Index` of a partial folder, and a dict: name of an array file -> size in bytes.
+
+    The sizes are the bytes of the items in the index. A file is longer if a block was interrupted. A
+    new folder has an empty index. Raises InputError if a file is shorter.
+    """
     index = _Index()
     with _damage_named(partial):
         if (partial / "index.json").exists():
@@ -254,7 +275,7 @@ def _load_partial(partial):
 
 
 def _read(dataset, split, files):
-    """Read one item: return ((photos, masks), remarks), or an error message if the item is unreadable."""
+    """Read an item and return ((photos, masks), remarks), or the error message if it is unreadable."""
     with remarks.collect() as collected:
         try:
             return dataset.read(files, "val" if split == "all" else split), collected
@@ -263,7 +284,11 @@ def _read(dataset, split, files):
 
 
 def _append(index, result, path, images, masks):
-    """Write the examples of one file and add them to the index."""
+    """Append an item's examples to the array files and add its facts to the index.
+
+    result: what `_read` returned for the item. path: the item's first file, for error messages. images,
+    masks: the open array files.
+    """
     if isinstance(result, str):
         index.examples.append(0)
         index.bad.append(result)
@@ -281,13 +306,16 @@ def _append(index, result, path, images, masks):
 
 
 def photo_hash(photo):
-    """Return a 64-bit BLAKE2b hash of a photo's pixels, uint8 [H, W, 3], as a signed int."""
+    """Return a 64-bit hash (BLAKE2b) of a photo's pixels, uint8 [H, W, 3], as a signed int."""
     digest = hashlib.blake2b(photo.tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 def _check_arrays(photos, masks, size, path):
-    """Raise InputError unless the arrays have the dtypes and shapes that `Dataset.read` requires."""
+    """Raise InputError unless an item's arrays have the dtypes and shapes that `Dataset.read` must return.
+
+    size: [height, width] of the items read before, or [0, 0] for the first item.
+    """
     shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
     if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:
         raise InputError(
@@ -298,7 +326,7 @@ def _check_arrays(photos, masks, size, path):
 
 
 def _appendable(path, size):
-    """Truncate a file to its first `size` bytes and open it for appending."""
+    """Open a binary file, new or existing, truncate it to `size` bytes and go to its end."""
     file = open(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
@@ -306,7 +334,7 @@ def _appendable(path, size):
 
 
 def _mention_other_caches(dataset, folder):
-    """Print the disk space that other caches of the same data set use."""
+    """Print the disk space that other caches of the same data set use, if there are at least two."""
     others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
     others = [path for path in others if path.stem != folder.name]
     if len(others) > 1:  # the first other cache may hold the other split of the same data

@@ -1,4 +1,4 @@
-"""The key of a cache: a digest of the files, the settings and the code that determine its arrays."""
+"""Compute the key of a cache: a digest of the files, settings and code that determine the cached arrays."""
 
 import functools
 import hashlib
@@ -13,16 +13,19 @@ from core.runtime.errors import InputError
 from core.runtime.files import is_utf8
 
 LAYOUT = 2  # increase it when the meaning of index.json changes
-# modules that decoding uses in addition to the reader's own module
+# modules that readers of data sets use for decoding, in addition to the module that defines the reader
 READING = (colours, images, patches, samples)
 
 
 def digest(dataset, files):
-    """Return a digest, 16 hexadecimal digits, of everything that the arrays depend on except the split.
+    """Return a digest, 16 hexadecimal digits, of everything that the decoded arrays depend on.
 
-    Both splits may share a cache if they consist of the same files. Change times are left out:
-    hard links, chmod and chown do not change a file's content. Whether a file may be read is
-    part of the key, so that files left out as unreadable are read when they become readable.
+    The digest depends on the reader's code and settings, and on the path, size, modification time and
+    read permission of each file. The split is not part of the digest, so that two splits that consist
+    of the same files share a cache. The read permission is a part, so that a file that was left out as
+    unreadable is decoded once it is readable. The inode change time is not, because hard links, chmod
+    and chown change it without changing the file's content.
+
     Raises InputError for a path that is not valid UTF-8.
     """
     result = hashlib.sha256(f"layout {LAYOUT}\n{_arguments(dataset.read)}\n".encode())
@@ -40,7 +43,11 @@ def digest(dataset, files):
 
 
 def source_file(function):
-    """Return the path of the source file that defines a function, also for partials and callable objects."""
+    """Return the path of the source file that defines a function.
+
+    For a `functools.partial`, the function is the one that it wraps. For a callable object, the source
+    file is that of the object's class.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -50,7 +57,7 @@ def source_file(function):
 
 
 def _arguments(function):
-    """Return the bound arguments of a `functools.partial` as text, and "" for other functions."""
+    """Return a text with the bound arguments of a `functools.partial`; "" for other functions."""
     if not isinstance(function, functools.partial):
         return ""
     bound = [_arguments(function.func), function.args, function.keywords]

@@ -1,7 +1,7 @@
-"""The Cityscapes data set in its original layout: photos and label ids as PNG files.
+"""Read the Cityscapes data set in its original layout: photos and label ids as PNG files.
 
-    leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png
-    gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      ids 0..33, 2048x1024 like the photos
+    leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png     photos, 2048x1024 pixels
+    gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      label ids 0..33, 2048x1024 pixels
 
 The official benchmark scores 19 of the 34 ids and ignores pixels with any other id.
 """
@@ -58,16 +58,17 @@ LABELS = (
 )
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
-OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34], 19 are True
-LICENCE_PLATE = 255  # id of licence plates in 8-bit files (officially -1); converted to unlabeled
+OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34]: True for the benchmark's 19 ids
+LICENCE_PLATE = 255  # licence plates have id -1, which 8-bit files store as 255; converted to unlabeled
 RESAMPLE = Image.Resampling.NEAREST  # for photos and ids, as in the article
-GENERATED = {"train": 96, "val": 24}
+GENERATED = {"train": 96, "val": 24}  # number of generated scenes
 
 
 def dataset(*, train_size, val_size, white_level=0):
-    """Return the data set of 34 classes; photos and masks are resized to a square by nearest neighbour.
+    """Return the `Dataset` with 34 classes, whose class ids are the label ids.
 
-    white_level: see `images.read_rgb`.
+    Photos and masks are resized to squares by nearest neighbour. train_size, val_size: side of the
+    squares, in pixels, in each split. white_level: see `images.read_rgb`.
     """
     sizes = {"train": train_size, "val": val_size}
     return Dataset(
@@ -83,10 +84,11 @@ def dataset(*, train_size, val_size, white_level=0):
 
 
 def find(data_dir, split):
-    """Return the (photo, label ids) files of a split, matched by name, sorted by city.
+    """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city.
 
-    Photos may have any readable format. A remark counts images outside of the city folders.
-    Raises InputError if there is no photo, and for a photo without label ids.
+    A photo and its label ids have the same city and NAME. Photos may have any format that `images` can
+    read. A remark counts images outside of the city folders. Raises InputError if there is no photo,
+    if a photo's file is not called NAME_leftImg8bit, and if a photo has no label ids.
     """
     photos = subfolder(subfolder(data_dir, "leftImg8bit"), split)
     labels = subfolder(subfolder(data_dir, "gtFine"), split)
@@ -102,16 +104,18 @@ def find(data_dir, split):
             found.append((photo, ids))
     if not found:
         raise InputError(f"{photos}: no CITY/*.png in it; --data_dir must hold leftImg8bit/ and gtFine/.")
-    beside = len(image_files(photos))
-    if beside:
-        remarks.add("outside of cities", f"{photos}: {beside} images outside of city folders are not used")
+    outside = len(image_files(photos))
+    if outside:
+        remarks.add("outside of cities", f"{photos}: {outside} images outside of city folders are not used")
     return found
 
 
 def scores(confusion):
-    """Return the values of `metrics.multiclass` and the mean IoU over the benchmark's 19 classes.
+    """Return a dict with the metrics of `metrics.multiclass` and those of the official benchmark.
 
-    confusion: int64 [34, 34]. Pixels whose true id is not one of the 19 are ignored, as in the benchmark.
+    confusion: int64 [34, 34], true ids x predicted ids. The dict's mean_iou_19 is the mean IoU of the
+    benchmark's 19 classes, in which pixels with another true id are ignored. The mean is over the classes
+    that occur in the truth or prediction of the other pixels; classes_averaged_19 is their number.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
@@ -122,7 +126,7 @@ def scores(confusion):
 
 
 def generate(folder):
-    """Write generated street scenes of 256x256 pixels in the Cityscapes layout: about 20 MB."""
+    """Write generated street scenes of 256x256 pixels into a folder in the Cityscapes layout: about 20 MB."""
 
     def write(split, index):
         for part, suffix, picture in zip(
@@ -141,6 +145,7 @@ def generate(folder):
 
 
 def _read(photo_file, labels_file, size, white_level):
+    """Return a photo, uint8 [1, size, size, 3], and its label ids, uint8 [1, size, size]."""
     photo, labels = read_rgb(photo_file, white_level=white_level), read_class_ids(labels_file)
     require_same_size(photo, labels, labels_file)
     photo = np.asarray(photo.resize((size, size), RESAMPLE))

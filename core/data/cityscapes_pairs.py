@@ -1,9 +1,9 @@
-"""Cityscapes image pairs: one JPEG per example, the photo left and the class colours right.
+"""Read Cityscapes image pairs: one JPEG per example, the photo left and the class colours right.
 
 The set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
-`train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, 512x256. JPEG
-compression also changed the class colours, so a class is matched within a tolerance.
-A user's own pairs may have any readable format.
+`train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, each 512x256 pixels.
+JPEG compression changed the class colours, so a class colour is matched within a tolerance.
+A user's own pairs may have any format that `core.data.images` can read.
 """
 
 from collections import Counter
@@ -18,16 +18,18 @@ from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-GENERATED = {"train": 400, "val": 100}  # the article trains on 400 images
+GENERATED = {"train": 400, "val": 100}  # number of generated pairs; the article trains on 400 images
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
-    """Return the data set of pairs with masks of two classes, road (1) and other (0), size x size.
+    """Return the `Dataset` of pairs: photos and masks of size x size pixels, with class 1 for road, else 0.
 
-    A pixel is road if no channel, 0..255, differs from road_rgb by more than road_tolerance;
-    the colours are first resized by nearest neighbour. With clean_labels, pixels are compared
-    at full size, a 3x3 median filter removes specks, and each resized pixel gets the majority
-    class of its area: this removes most of the JPEG noise. white_level: see `images.read_rgb`.
+    A mask pixel is road if no channel of its colour, 0..255, differs from road_rgb by more than
+    road_tolerance. white_level: see `images.read_rgb`.
+
+    clean_labels: False: class colours are resized by nearest neighbour, then compared with road_rgb.
+    True: they are compared at full size, a 3x3 median filter removes specks, and each pixel of the
+    resized mask gets the majority class of the area that it covers. This removes most of the JPEG noise.
     """
     road_rgb = tuple(road_rgb)
     settings = {
@@ -50,9 +52,10 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 
 
 def find(data_dir, split):
-    """Return the files of the pairs in `data_dir/split`, or in `data_dir/SUBFOLDER/split`.
+    """Return the pairs in `data_dir/split`, or in `data_dir/SUBFOLDER/split`, as a list of (file,).
 
-    Raises InputError unless both splits have a folder and the requested split contains pairs.
+    split: "train" or "val". Raises InputError unless both splits have a folder and the requested split
+    contains pairs.
     """
     for root in here_and_below(data_dir):
         if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():
@@ -83,7 +86,7 @@ def split_pair(path, white_level=0):
 
 
 def generate(folder):
-    """Write generated street scenes as JPEG pairs, `train` and `val`: about 20 MB."""
+    """Write generated street scenes as JPEG pairs into folder/train and folder/val: about 20 MB."""
     palette = np.zeros((256, 3), np.uint8)
     for label, colour in street_scenes.COLOURS.items():
         palette[label] = colour
@@ -100,6 +103,8 @@ def generate(folder):
 
 
 def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
+    """Return the photo, uint8 [1, size, size, 3], and the mask, uint8 [1, size, size], of a pair."""
+
     def road(colours):
         distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
         return (distance <= road_tolerance).astype(np.uint8)
@@ -116,7 +121,10 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
-    """Raise an InputError that lists the most frequent colours if all pixels, or none, are road."""
+    """Raise InputError, with the most frequent colours, if all mask pixels are road or none is.
+
+    pixels: int64 [256], number of pixels of each class id. files: the training pairs.
+    """
     if pixels[0] and pixels[1]:
         return
     seen = Counter()

@@ -5,8 +5,8 @@
     building: 70,70,70
     vegetation: #6b8e23
 
-Classes are numbered in the order in which their names first appear. A class with several values
-has several lines. A mask value is an id or a colour; one file must not mix ids and colours.
+Classes are numbered in the order in which their names first appear. A class with several mask values
+has one line for each value. A mask value is an id or a colour. A file must not mix ids and colours.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from core.data import colours, listing
 from core.runtime.errors import InputError
 
 MAX_CLASSES = 255  # class ids are uint8, and 255 marks ignored pixels
-MAX_ID = 2**16 - 1
+MAX_ID = 2**16 - 1  # PNG files store ids with at most 16 bits
+# regular expressions for a mask value (#6b8e23, 70,70,70 or 7) and for a line of the file
 VALUE = r"#[0-9a-fA-F]{6}|\d{1,3}\s*[,\s]\s*\d{1,3}\s*[,\s]\s*\d{1,3}|\d+"
 LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
 
@@ -25,9 +26,9 @@ LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
 class ClassList:
     """Classes in the order of their ids.
 
-    names:    one for each class
-    values:   for each class, a tuple of its mask values: ids 0..65535, or packed colours
-    coloured: True if the values are colours
+    names:    the name of each class
+    values:   for each class, a tuple of its mask values: ids 0..65535, or packed colours (`colours.pack`)
+    coloured: True if the mask values are colours, False if they are ids
     """
 
     names: tuple
@@ -36,17 +37,22 @@ class ClassList:
 
     @property
     def palette(self):
-        """Return each class' RGB in output images: its first mask colour, or one made from its first id."""
+        """Return the RGB of each class in output images.
+
+        This is the first mask colour of the class. If masks hold ids, it is the `voc_colour` of the
+        first id.
+        """
         return tuple(
             colours.unpack(values[0]) if self.coloured else voc_colour(values[0]) for values in self.values
         )
 
 
 def parse_value(text):
-    """Parse a text such as 7 (an id) or 70,70,70 (a colour); return (value, True for a colour).
+    """Parse a mask value and return (value, coloured).
 
-    A colour may also be written #464646; it is returned as a packed colour. Raises ValueError
-    for other texts and for numbers out of range.
+    A text such as 7 is an id: value is 7 and coloured is False. Texts such as 70,70,70 and #464646
+    are colours: value is the packed colour and coloured is True. Raises ValueError for other texts
+    and for numbers out of range.
     """
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if text.startswith("#"):
@@ -59,12 +65,16 @@ def parse_value(text):
 
 
 def value_text(value, coloured):
-    """Format a value as a text that `parse_value` can parse."""
+    """Return the text of a mask value, in a form that `parse_value` can parse."""
     return "#{:02x}{:02x}{:02x}".format(*colours.unpack(value)) if coloured else str(value)
 
 
 def read(path):
-    """Return the `ClassList` in a text file. Raises InputError that names the file and the line."""
+    """Read the `ClassList` in a text file.
+
+    Raises InputError if a line is wrong or repeats a mask value, if the file mixes ids and colours, and
+    unless it has 2 to MAX_CLASSES classes. The message names the file, and the line if a line is wrong.
+    """
     values, kinds = {}, set()
     for number, line in listing.lines(path):
         found = LINE.fullmatch(line)
@@ -79,14 +89,16 @@ def read(path):
         values.setdefault(found["name"], []).append(value)
         kinds.add(coloured)
     if len(kinds) > 1:
-        raise InputError(f"{path}: some classes have ids and others have colours; use one kind.")
+        raise InputError(
+            f"{path}: some classes have ids and others have colours; use ids or colours for all."
+        )
     if not 2 <= len(values) <= MAX_CLASSES:
         raise InputError(f"{path}: {len(values)} classes; list 2 to {MAX_CLASSES}, one per line.")
     return ClassList(tuple(values), tuple(map(tuple, values.values())), kinds.pop())
 
 
 def to_text(class_list, comments=()):
-    """Format a `ClassList` as a text that `read` can parse, with comment lines at its top."""
+    """Return a text that `read` parses into this `ClassList`. comments: lines for the top of the text."""
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):
         lines += [f"{name}: {value_text(value, class_list.coloured)}" for value in values]
@@ -94,9 +106,11 @@ def to_text(class_list, comments=()):
 
 
 def read_weights(path, names):
-    """Return the weights, floats, of the named classes from a file of lines NAME: WEIGHT.
+    """Read class weights for the loss from a text file; return a tuple of floats in the order of names.
 
-    Raises InputError for lines of another form, and unless every class has exactly one line.
+    A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. If a name has several
+    lines, the last line counts. Raises InputError for another line, for an unknown name and for a class
+    without a line.
     """
     weights = {}
     for number, line in listing.lines(path):
@@ -107,21 +121,26 @@ def read_weights(path, names):
                 raise ValueError
         except ValueError:
             raise InputError(
-                f"{path}: line {number} is not NAME: WEIGHT with 0 or more; correct it."
+                f"{path}: line {number} is not NAME: WEIGHT with a weight from 0 to 1e6; correct it."
             ) from None
     if set(weights) != set(names):
         differing = ", ".join(sorted(set(weights) ^ set(names)))
-        raise InputError(f"{path}: it must name each class once; check these names: {differing}.")
+        raise InputError(
+            f"{path}: it must have a line for each class and no other; check these names: {differing}."
+        )
     return tuple(weights[name] for name in names)
 
 
 def weights_to_text(names, weights):
-    """Format class weights as a text that `read_weights` can parse."""
+    """Return a text with class weights that `read_weights` can parse."""
     return "".join(f"{name}: {weight!r}\n" for name, weight in zip(names, weights))
 
 
 def voc_colour(index):
-    """Return the RGB of a class id in the colour map of PASCAL VOC: distinct for 0..255, black for 0."""
+    """Return the RGB of an id in the colour map of PASCAL VOC.
+
+    The colour of id 0 is black. The colours of all ids up to MAX_ID differ.
+    """
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):

@@ -1,14 +1,15 @@
-"""The MBRSC data set of aerial photos of Dubai, in folders called tiles, with masks by colour.
+"""Read the MBRSC data set: aerial photos of Dubai, with masks in which each class has a colour.
 
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-A photo and its mask have the same stem. All photos of a tile have the same size, from
-509x544 to 2149x1479, and are cut into square patches. The data set's classes.json names
-colours that do not occur in the masks; `COLOURS` holds the colours that do.
+The folders are called tiles. A photo and its mask have the same name before the suffix. All photos of
+a tile have the same size, from 509x544 to 2149x1479 pixels. Photos are cut into square patches.
+The data set's classes.json lists colours that do not occur in the masks. `COLOURS` lists the colours
+that occur.
 
-A user's own photos in the same layout may have any readable format. The letter case of
-folder names is ignored.
+A user's own photos in the same layout may have any format that `core.data.images` can read. The letter
+case of folder names is ignored.
 """
 
 import re
@@ -25,6 +26,7 @@ from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
+# class name -> RGB in the masks
 COLOURS = {
     "building": (60, 16, 152),
     "land": (132, 41, 246),
@@ -35,22 +37,21 @@ COLOURS = {
 }
 CLASSES, PALETTE = tuple(COLOURS), tuple(COLOURS.values())
 UNLABELED = CLASSES.index("unlabeled")
-HELD_OUT = 0.1  # share of the patches, or images, in the validation split
-# masks are refused if at least this share of their pixels has nearly, but not exactly, a class
-# colour
+HELD_OUT = 0.1  # share of the patches, or of the photos, in the validation split
+# Masks are refused if more than this share of their pixels is near, but not equal to, a class colour.
 NEAR_SHARE = 0.01
-GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}
-PALETTE_TILES = ("Tile 2", "Tile 4")  # tiles with palette PNG masks, as in the real set
+GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}  # number of generated photos in each tile
+PALETTE_TILES = ("Tile 2", "Tile 4")  # generated tiles whose masks are palette PNG files, as in the real set
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
-    """Return the data set of six classes, in patches of patch_size x patch_size.
+    """Return the `Dataset` with six classes, whose examples are patches of patch_size x patch_size pixels.
 
-    split_by: "patch" draws the validation patches from all patches, so most of them have
-    neighbours in training; "image" keeps the patches of a photo together.
-    split_seed: int from 0 to 2**32 - 1, see `patches.held_out`.
-    colour_tolerance: the largest channel difference, 0..255, between a mask pixel and the
-    colour of its class. white_level: see `images.read_rgb`.
+    split_by: "patch" draws the validation patches from all patches, so most of them come from photos
+    that also have training patches. "image" draws photos and uses all of their patches for validation.
+    split_seed: int from 0 to 2**32 - 1, see `patches.held_out`. colour_tolerance: the largest allowed
+    difference, 0..255, between a mask pixel and its class colour in any channel. white_level: see
+    `images.read_rgb`.
     """
     settings = {"patch_size": patch_size, "colour_tolerance": colour_tolerance, "white_level": white_level}
     return Dataset(
@@ -66,11 +67,12 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
 
 
 def find(data_dir, split):
-    """Return the (photo, mask) files of all tiles; both splits have the same files.
+    """Return a list of (photo, mask) files for all tiles, sorted by the tiles' numbers.
 
-    The tiles, sorted by number, are in data_dir or in one of its subfolders. A remark counts
-    folders that hold images/ but are not named like a tile, and masks without a photo. Raises
-    InputError if there is no tile, and for a photo without a mask.
+    Both splits have the same files, because the split is made after photos are cut into patches. The
+    tiles are searched in data_dir and in its subfolders. Remarks count folders that hold images/ but
+    are not named like a tile, and masks without a photo. Raises InputError if there is no tile, and if
+    a photo has no mask.
     """
     for root in here_and_below(data_dir):
         tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
@@ -86,7 +88,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated aerial photos in the data set's layout: about 3 MB."""
+    """Write generated aerial photos and masks into a folder in the data set's layout: about 3 MB."""
 
     def write(tile, part):
         number = list(GENERATED).index(tile)
@@ -106,6 +108,7 @@ def generate(folder):
 
 
 def _tile(tile):
+    """Yield the (photo, mask) files of a tile's folder. Raises InputError if a photo has no mask."""
     masks_folder = subfolder(tile, "masks")
     masks = by_stem(image_files(masks_folder))
     photos = by_stem(image_files(subfolder(tile, "images")))
@@ -119,7 +122,7 @@ def _tile(tile):
 
 
 def _remark_others(root, tiles):
-    """Add a remark on folders that hold images/ but are not named like a tile."""
+    """Add a remark that names the folders that hold images/ but are not named like a tile."""
     folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
     names = [path.name for path in folders if path not in tiles]
     if names:
@@ -128,6 +131,10 @@ def _remark_others(root, tiles):
 
 
 def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
+    """Return the K patches of a photo, uint8 [K, patch_size, patch_size, 3], and their class ids, uint8.
+
+    A mask colour that belongs to no class is unlabeled.
+    """
     photo, mask = read_rgb(photo_file, white_level=white_level), read_rgb(mask_file)
     require_same_size(photo, mask, mask_file)
     patches.require_one(photo, photo_file, patch_size)
@@ -137,9 +144,11 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 
 
 def _check(pixels, files, patch_size, colour_tolerance):
-    """Print which mask colours belong to no class.
+    """Print the mask colours that belong to no class, and how many pixels have them.
 
-    Raises InputError if no pixel is labelled, or if many colours are close to class colours.
+    pixels: int64 [256], number of pixels of each class id. files: all files. Raises InputError if all
+    pixels are unlabeled, and if the share of pixels whose colour is near, but not equal to, a class
+    colour exceeds NEAR_SHARE.
     """
     if not pixels[UNLABELED]:
         return
@@ -150,9 +159,9 @@ def _check(pixels, files, patch_size, colour_tolerance):
     frequent = colours.most_frequent(others)
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
-            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class; the most"
-            f" frequent are {frequent or 'all unlabeled'}: correct the masks; the colours of the classes"
-            f" are {COLOURS}."
+            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class other than"
+            f" unlabeled (most frequent unknown colours: {frequent or 'none'}); correct the masks: the"
+            f" colours of the classes are {COLOURS}."
         )
     _refuse_near_colours(others, pixels.sum(), files)
     if others:
@@ -164,7 +173,7 @@ def _check(pixels, files, patch_size, colour_tolerance):
 
 
 def _other_colours(mask_file, patch_size, colour_tolerance):
-    """Return RGB -> number of pixels for the mask colours that belong to no class."""
+    """Return a dict for the colours in a mask that belong to no class: RGB -> number of pixels."""
     packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
     is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
     values, counts = np.unique(packed[is_other], return_counts=True)
@@ -172,12 +181,16 @@ def _other_colours(mask_file, patch_size, colour_tolerance):
 
 
 def _refuse_near_colours(others, total, files):
+    """Raise InputError if more than NEAR_SHARE of the pixels are within colours.NEAR of a class colour.
+
+    others: Counter RGB -> number of pixels, for colours of no class. total: number of all mask pixels.
+    """
     if not others:
         return
     nearest, distance = colours.nearest_colours(colours.pack(list(others)), PALETTE)
     near = Counter()
-    for colour, class_id, far in zip(others, nearest, distance):
-        if far <= colours.NEAR:
+    for colour, class_id, difference in zip(others, nearest, distance):
+        if difference <= colours.NEAR:
             near[f"{colour} near {CLASSES[class_id]} {PALETTE[class_id]}"] = others[colour]
     if near.total() > NEAR_SHARE * total:
         shown = ", ".join(text for text, _ in near.most_common(3))

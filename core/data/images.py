@@ -1,7 +1,7 @@
-"""Read image files as upright 8-bit RGB or class ids, with one-sentence errors.
+"""Read image files as 8-bit RGB or as class ids, rotated upright by their EXIF orientation.
 
-Formats, EXIF orientation, bit depths and damage are handled here, once for training,
-evaluation and prediction.
+Training, evaluation and prediction all read image files with this module. It handles the file
+formats and bit depths, and reports a damaged file in one sentence.
 """
 
 import functools
@@ -16,40 +16,46 @@ from core.data import remarks, samples
 from core.runtime import files
 from core.runtime.errors import InputError
 
-# without PostScript, because PostScript files are programs
+# the accepted file formats; PostScript is excluded, because PostScript files are programs
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+MAX_PIXELS = 89_478_485  # Pillow's default limit: 256 MiB at 3 bytes per pixel
 ORIENTATION = 0x0112  # EXIF tag
-SUBFILE_TYPE, REDUCED, TRANSPARENCY_MASK = 254, 1, 4  # TIFF tag for the kind of a page, and two flags
-PHOTOMETRIC, BANDS, EXTRA_BANDS, ALPHA = 262, 277, 338, (1, 2)  # TIFF tags; ALPHA: values for alpha
-COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # photometric interpretation -> bands of grey or RGB
+# TIFF tags
+SUBFILE_TYPE, BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339
+# values of these tags
+REDUCED, TRANSPARENCY_MASK = 1, 4  # flags of SUBFILE_TYPE: what kind of page it is
+ALPHA = (1, 2)  # values of EXTRA_BANDS that mean alpha
+COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of bands: grey (0, 1) has 1, RGB (2) has 3
 
-Image.MAX_IMAGE_PIXELS = None  # `_read` refuses larger files
+Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off, because `_read` compares with its own max_pixels
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
 
 
 def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
-    """Return a PIL image, mode RGB, fully decoded and rotated upright by its EXIF orientation.
+    """Decode an image file into a PIL image of mode RGB, rotated upright by its EXIF orientation.
 
-    Greyscale, palette, CMYK and 16-bit files are converted; alpha is dropped.
-    white_level: the sample value of white in files with more than 8 bits per sample; 0 detects
-    it and adds a remark. page: index of the page in a file with several pages, see `pages`.
-    Decoding needs 4 bytes of memory per pixel, and more during a conversion. Remarks
-    (`core.data.remarks`) name files that were rotated, hold further pages or bands, have
-    transparent pixels, or whose white level was detected.
+    Greyscale, palette, CMYK and 16-bit files are converted to RGB. An alpha band is dropped.
+    max_pixels: the largest accepted width times height. white_level: the sample value of white in a
+    file with more than 8 bits per sample; 0: it is detected from the samples. page: index of the page
+    in a file with several pages, see `pages`. Decoding needs 4 bytes of memory per pixel, and more
+    during a conversion.
 
-    Raises InputError that names the file if it is damaged, not an image, not readable or has
-    more than max_pixels; MemoryError or OSError if the cause is the machine, not the file.
+    Adds a remark (`core.data.remarks`) if the image was rotated, if its file has further pages or
+    bands, if it has transparent pixels, and if a white level below 65535 was detected.
+
+    Raises InputError that names the file if it is damaged, is not an image, is not readable or has
+    more than max_pixels. Raises MemoryError or OSError if the cause is the machine, not the file.
     """
     convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
     return _read(path, max_pixels, convert, page)
 
 
 def map_rgb(path):
-    """Memory-map a file of uncompressed upright 8-bit RGB: uint8 [H, W, 3]; None for other files.
+    """Return the pixels of an uncompressed file as a memory-mapped array, uint8 [H, W, 3].
 
-    Uncompressed TIFF and binary PPM files can be mapped if their rows are stored from top to
-    bottom. Never raises: `read_rgb` reports what is wrong with a file.
+    Returns None for a file that cannot be mapped. Uncompressed TIFF and binary PPM files can be
+    mapped if they hold 8-bit RGB, need no rotation and store their rows from top to bottom. Never
+    raises, because `read_rgb` reports what is wrong with a file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -62,7 +68,7 @@ def map_rgb(path):
                 if not (plain and follows):
                     return None
                 rows = bottom
-            # checked last, because getexif decodes PNG files
+            # the orientation is read last, because getexif decodes the whole of a PNG file
             turned = image.getexif().get(ORIENTATION, 1) != 1
             if turned or rows != height:
                 return None
@@ -72,27 +78,29 @@ def map_rgb(path):
 
 
 def read_class_ids(path):
-    """Return a PIL image, mode L, of the class ids in a PNG file, rotated upright by its EXIF orientation.
+    """Return the class ids in a PNG file as a PIL image of mode L, rotated upright by its EXIF orientation.
 
-    Greyscale values of 2 to 16 bits and palette indices are used as ids without scaling.
-    Raises InputError that names the file in the cases of `read_rgb`, for colours, and for ids above 255.
+    Greyscale values of 2 to 16 bits and palette indices are used as ids without scaling. Raises
+    InputError that names the file if it is damaged, not readable or not a PNG file, if it has colours
+    or 1 bit per pixel, and if an id is above 255.
     """
     return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
 
 
 def read_wide_class_ids(path):
-    """Return the class ids of a PNG file, int32 [H, W], like `read_class_ids` but up to 65535.
+    """Return the class ids in a PNG file, int32 [H, W], rotated upright by its EXIF orientation.
 
-    In a file with 1 bit per pixel the ids are 0 and 255.
+    Unlike `read_class_ids`, this function accepts ids up to 65535 and files with 1 bit per pixel.
+    The ids of a file with 1 bit per pixel are 0 and 255.
     """
     return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1), page=0))
 
 
 def pages(path):
-    """Return the indices of the full-size pages of a TIFF file, for `read_rgb`; [0] for other files.
+    """Return the indices of the full-size pages of a TIFF file, for `read_rgb`; [0] for other formats.
 
-    Reduced copies and transparency masks, which GeoTIFF files may contain, are left out. Never
-    raises: for a damaged file, the pages before the damage are returned.
+    Pages with reduced copies or transparency masks, which GeoTIFF files may contain, are left out.
+    Never raises: if a file is damaged, the result has the pages before the damage.
     """
     found = []
     try:
@@ -113,7 +121,7 @@ def require_same_size(photo, mask, mask_file):
         return
     reason = ""
     if photo.info.get("turned") and photo.size == mask.size[::-1]:
-        reason = " because its EXIF orientation turns it: turn the mask as well, or"
+        reason = " because its EXIF orientation turns the photo: turn the mask as well, or"
     raise InputError(
         f"{mask_file}: {mask.width}x{mask.height} pixels, but its photo has"
         f" {photo.width}x{photo.height}{reason or ';'} replace one of them."
@@ -126,13 +134,13 @@ def _rgb(image, deep, *, path, white_level, page):
     else:
         ImageOps.exif_transpose(image, in_place=True)
         _remark_alpha(path, image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies even an RGB image
 
 
 def _class_ids(image, deep, *, largest):
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
-    # other formats may blend ids (lossy compression) or store colours
+    # other formats than PNG may blend neighbouring ids by lossy compression, or store colours
     if image.format != "PNG" or image.mode not in modes:
         raise ValueError(
             "a mask of class ids must be a PNG file with one number per pixel, but this file is"
@@ -143,7 +151,7 @@ def _class_ids(image, deep, *, largest):
         raise ValueError(f"it holds class id {ids.max()}, but the largest possible id is {largest}")
     if image.mode == "L":
         with open(image.filename, "rb") as file:
-            bits = file.read(25)[-1]
+            bits = file.read(25)[-1]  # byte 24 of a PNG file holds the bits per pixel
         ids = ids // (255 // (2**bits - 1))  # Pillow scales 2-bit and 4-bit values to 0..255
     return Image.fromarray(ids.astype(np.uint8) if largest == 255 else ids.astype(np.int32))
 
@@ -166,11 +174,13 @@ def _read(path, max_pixels, convert, page):
                 raise Image.DecompressionBombError
             _remark_pages(path, image, page)
             _remark_bands(path, image)
-            deep = samples.is_deep(image)  # must precede getexif, which decodes PNG files
+            deep = samples.is_deep(image)  # needs an undecoded image, and getexif decodes a PNG file
             turned = image.getexif().get(ORIENTATION, 1) != 1
             converted = convert(image, deep)
         if turned:
-            remarks.add("turned", f"{path}: turned upright by its EXIF orientation; its mask must be too")
+            remarks.add(
+                "turned", f"{path}: turned upright by its EXIF orientation; its mask must be upright too"
+            )
             converted.info["turned"] = True
         return converted
     except Image.DecompressionBombError:
@@ -195,7 +205,7 @@ def _remark_pages(path, image, page):
 
 
 def _remark_bands(path, image):
-    """Add a remark if a TIFF file has further bands, such as near infrared, beyond colour and alpha."""
+    """Add a remark if a TIFF file has bands other than colour and alpha, such as near infrared."""
     tags = getattr(image, "tag_v2", {})
     bands, colours = tags.get(BANDS, 1), COLOUR_BANDS.get(tags.get(PHOTOMETRIC))
     if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(EXTRA_BANDS, ())):
@@ -210,21 +220,24 @@ def _remark_alpha(path, image):
 
 
 def _reason(path, error):
-    """Return what is wrong with a file, without its path, from the exception that its decoder raised."""
+    """Return a text on what is wrong with a file: the decoder's error message without the file's path.
+
+    If no decoder recognises the format, the text describes the format instead.
+    """
     if isinstance(error, Image.UnidentifiedImageError):
-        return _unusual_tiff(path) or f"none of {', '.join(FORMATS)}"
+        return _unusual_tiff(path) or f"its format is none of {', '.join(FORMATS)}"
     return str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
 
 
 def _unusual_tiff(path):
-    """Describe the layout of a TIFF file that Pillow cannot read; None if the file is no TIFF."""
+    """Return a text on the sample layout of a TIFF file that Pillow cannot read; None for other formats."""
     try:
         with open(path, "rb") as file:
             directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
             file.seek(directory.next)
             directory.load(file)
-            bits = directory.get(258, (1,))
-            bands, formats = directory.get(277, 1), directory.get(339, (1,))
+            bits = directory.get(BITS, (1,))
+            bands, formats = directory.get(BANDS, 1), directory.get(SAMPLE_FORMAT, (1,))
     except Exception:
         return None
     kinds = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integer", 6: "complex"}

@@ -1,4 +1,8 @@
-"""Folders of image files: listing them in natural order, and finding files by stem."""
+"""List the image files of folders in natural order, find files by stem, and read text files by line.
+
+Natural order compares runs of digits as numbers: 2.jpg comes before 10.jpg. A stem is a file name
+without its last suffix. Files and folders whose names begin with a dot are hidden, as on Unix.
+"""
 
 import os
 import re
@@ -11,15 +15,19 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def here_and_below(folder):
-    """Return the folder and its visible subfolders, because archives often wrap a data set in a folder."""
+    """Return a list of the folder and its subfolders that are not hidden, subfolders sorted by name.
+
+    Callers search all of them, because archives often contain the data set in a subfolder.
+    """
     below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     return [folder, *sorted(below)]
 
 
 def subfolder(folder, name):
-    """Return the subfolder with this name, or else the one whose name differs only in letter case.
+    """Return the subfolder with this name, or else a subfolder whose name differs only in letter case.
 
-    Returns `folder / name` if there is neither. Raises InputError if several subfolders match.
+    Returns the path `folder / name` if no subfolder matches. Raises InputError if none has exactly this
+    name and several differ only in letter case.
     """
     if (folder / name).is_dir() or not folder.is_dir():
         return folder / name
@@ -31,11 +39,11 @@ def subfolder(folder, name):
 
 
 def image_files(folder, suffixes=SUFFIXES):
-    """Return the visible files of a folder that have one of the suffixes, in natural order.
+    """Return the files of a folder that have one of the suffixes, in natural order, without hidden files.
 
-    Natural order: 2.jpg before 10.jpg. Letter case of suffixes is ignored. A remark counts
-    visible files with other suffixes. Raises InputError if the folder cannot be listed, and
-    if a folder, pipe or dangling link has one of the suffixes.
+    The letter case of suffixes is ignored. A remark counts the files with other suffixes. Raises
+    InputError if the folder cannot be listed, and if a folder, pipe or dangling link has one of the
+    suffixes.
     """
     try:
         visible = [path for path in folder.iterdir() if path.name[0] != "."]
@@ -55,7 +63,10 @@ def image_files(folder, suffixes=SUFFIXES):
 
 
 def by_stem(paths):
-    """Map each file's stem, as `composed`, to its path. Raises InputError if two files have the same stem."""
+    """Return a dict: stem -> path. The stems are normalised by `composed`.
+
+    Raises InputError if two files have the same stem.
+    """
     found = {}
     for path in paths:
         stem = composed(path.stem)
@@ -68,15 +79,18 @@ def by_stem(paths):
 
 
 def composed(name):
-    """Return the name with composed accents (NFC), because macOS may store the name in decomposed form."""
+    """Return a file name in the Unicode normal form NFC, in which an accented letter is one character.
+
+    macOS may store file names in the form NFD, in which letter and accent are two characters.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 def find_by_stem(folder, stem, suffix):
-    """Return the image file with this stem and suffix, or else with this stem and any image suffix.
+    """Return the path of the image file with this stem and suffix, or else with another image suffix.
 
-    Returns `folder / (stem + suffix)` if there is none. Raises InputError if several image files
-    have the stem but none has the suffix.
+    Returns the path `folder / (stem + suffix)` if there is no such file. Raises InputError if no file has
+    the suffix and several image files have the stem.
     """
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):
@@ -84,12 +98,14 @@ def find_by_stem(folder, stem, suffix):
     names = [f"{stem}{each}" for lower in SUFFIXES for each in (lower, lower.upper())]
     found = [folder / name for name in names if os.path.isfile(folder / name)]
     if len(found) > 1:
-        raise InputError(f"{found[0]}: {found[1].name} has the same name; remove or rename one of them.")
+        raise InputError(
+            f"{found[0]}: {found[1].name} has the same name before the suffix; remove or rename one."
+        )
     return found[0] if found else usual
 
 
 def lines(path):
-    """Return [(line number, text)] of a text file, without empty lines and comments.
+    """Return [(line number, text)] of a text file, without empty lines and lines that begin with #.
 
     Raises InputError if the file is missing or not UTF-8 text.
     """
@@ -104,6 +120,6 @@ def lines(path):
 
 
 def natural_order(path):
-    """Sort key that compares runs of digits in a file name as numbers."""
+    """Return a key that sorts paths by file name in natural order."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

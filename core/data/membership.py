@@ -1,7 +1,8 @@
-"""The record of which photos a run trained and validated on, identified by hashes of their pixels.
+"""Write and read the file that records which photos a run trained and validated on.
 
-Paths, --limit and split seeds do not identify a photo once a data set has moved or grown; its
-decoded pixels do. `data_split.npz` in the run folder holds `Examples.checksums` of both splits.
+The file is `data_split.npz` in the run folder. It holds a hash of the decoded pixels of each training
+and validation photo (`core.data.cache.Examples.checksums`). Hashes identify the photos even after the
+data set has been moved or has grown. Paths, --limit and split seeds do not.
 """
 
 import zipfile
@@ -15,15 +16,18 @@ NAME = "data_split.npz"
 
 
 def write(folder, train, val):
-    """Write a run's record from the `core.data.cache.Examples` of its two splits."""
+    """Write the photo hashes of a run's splits, train and val, each a `core.data.cache.Examples`.
+
+    folder: the run folder.
+    """
     with files.atomic(folder / NAME) as file:
         np.savez(file, train=train.checksums, val=val.checksums)
 
 
 def read(folder):
-    """Return {"train": int64 [N], "val": int64 [K]}, or None for a run without a record.
+    """Return a run's photo hashes, {"train": int64 [N], "val": int64 [K]}, or None without the file.
 
-    Raises InputError if the record is damaged.
+    folder: the run folder. Raises InputError if the file is damaged.
     """
     path = folder / NAME
     if not path.is_file():

@@ -1,12 +1,16 @@
 """Find pairs of photos and masks in the user's own folders, and the splits that the folders define.
 
-    images/...            photos of any readable format, in subfolders or not
-    masks/...             for each photo, a mask with the same relative path and stem
+    images/...            photos of any format that `core.data.images` can read; subfolders are searched
+    masks/...             for each photo, a mask with the same relative path up to the suffix
 
-The splits are defined by the first of these that exists: the lists train.txt and val.txt
-(one path or stem of a photo per line); the folders train/ and val/, which either contain
-images/ and masks/ or are contained in both. Otherwise a random share of the photos is
-used for validation.
+The splits are defined by the first of these that exists:
+
+    train.txt, val.txt                                      lists, one photo's path or stem in each line
+    train/images/, train/masks/, val/images/, val/masks/
+    images/train/, images/val/, masks/train/, masks/val/
+
+If none exists, a random share of the photos is used for validation (`core.data.patches.select`). A stem
+is a file name without its last suffix.
 """
 
 from pathlib import Path
@@ -18,10 +22,11 @@ SPLITS = ("train", "val")
 
 
 def find(data_dir, split):
-    """Return the (photo, mask) files of a split, in natural order; all files if the split is random.
+    """Return a list of (photo, mask) files for a split, "train" or "val".
 
-    Raises InputError if images/ or masks/ is missing, if a photo has no mask, if a line of a
-    list names no photo, and if only one of the two splits exists.
+    The files are in natural order (`listing`), or in the order of the split's list. If data_dir defines no
+    splits, all files are returned for both. Raises InputError if images/ or masks/ is missing, if a
+    photo has no mask, if a line of a list names no photo, and if only one of the two splits exists.
     """
     root = _root(data_dir)
     if any((root / f"{each}.txt").is_file() for each in SPLITS):
@@ -35,7 +40,10 @@ def find(data_dir, split):
 
 
 def _root(data_dir):
-    """Return the folder that holds images/ and masks/, or train/ and val/: data_dir or a subfolder."""
+    """Return data_dir or its first subfolder that holds images/ and masks/, or train/images/ or val/images/.
+
+    Raises InputError if there is no such folder.
+    """
     for folder in listing.here_and_below(data_dir):
         has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
         parts = [listing.subfolder(folder, split) for split in SPLITS]
@@ -48,7 +56,10 @@ def _root(data_dir):
 
 
 def has_splits(data_dir):
-    """True if lists or folders define the splits. Raises InputError for a folder without photos."""
+    """True if lists or folders in data_dir define the splits.
+
+    Raises InputError if neither data_dir nor a subfolder holds images/ and masks/.
+    """
     return _has_splits(_root(data_dir))
 
 
@@ -60,14 +71,20 @@ def _has_splits(root):
 
 
 def _folder(parent, name):
+    """Return the path of a subfolder. Raises InputError if it is missing."""
     folder = listing.subfolder(parent, name)
     if not folder.is_dir():
-        raise InputError(f"{folder}: this folder is missing, but other folders of the splits exist; add it.")
+        raise InputError(
+            f"{folder}: this folder is missing, but other folders of the data set exist; add it."
+        )
     return folder
 
 
 def _pairs(images_folder, masks_folder):
-    """Return [(photo, mask)] of all photos in a folder and its subfolders, in natural order."""
+    """Return a list of (photo, mask) for all photos in a folder and its subfolders, in natural order.
+
+    A remark counts masks without a photo. Raises InputError if there is no photo or a photo has no mask.
+    """
     masks = _by_key(masks_folder)
     pairs = []
     for key, photo in _by_key(images_folder).items():
@@ -87,7 +104,10 @@ def _pairs(images_folder, masks_folder):
 
 
 def _by_key(folder):
-    """Return a dict: relative path without suffix -> image file, for a folder and its visible subfolders."""
+    """Return a dict of the image files in a folder and its subfolders: relative path without suffix -> file.
+
+    Hidden files and subfolders are left out. Raises InputError if two files have the same key.
+    """
     found, folders = {}, [folder]
     while folders:
         current = folders.pop(0)
@@ -104,7 +124,10 @@ def _by_key(folder):
 
 
 def _listed_split(root, split):
-    """Return the pairs that a split's list names. Raises InputError if train.txt and val.txt overlap."""
+    """Return a list of the (photo, mask) that a split's list names.
+
+    A remark counts photos that neither list names. Raises InputError if both lists name the same photo.
+    """
     pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
     listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}
     both = set(listed["train"]) & set(listed["val"])
@@ -120,7 +143,10 @@ def _listed_split(root, split):
 
 
 def _listed(pairs, path, root):
-    """Return the pairs whose photos are named in a list, in the order of the list."""
+    """Return the pairs whose photos are named in the list at path, in the order of the list.
+
+    Raises InputError if the list is empty or a line does not name exactly one photo.
+    """
     known = {}
     for photo, mask in pairs:
         for name in {photo.stem, photo.name, *_names_below(photo, root)}:
@@ -138,7 +164,7 @@ def _listed(pairs, path, root):
 
 
 def _names_below(photo, root):
-    """Return a photo's paths relative to the root and to images/, with and without the suffix."""
+    """Return the four texts of a photo's path: relative to root or to root/images, with suffix or without."""
     from_root = photo.relative_to(root)
     below = Path(*from_root.parts[1:])
     return {each.as_posix() for path in (from_root, below) for each in (path, path.with_suffix(""))}

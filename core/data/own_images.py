@@ -1,7 +1,10 @@
-"""Examples from the user's photos and masks, with classes from a file or found in the masks.
+"""Read the user's own photos and masks, and find the classes in masks if no file lists them.
 
-`core.data.own_folders` finds the pairs of files. A mask is a PNG file of class ids (8 or 16 bits,
-palette, or 1 bit read as 0 and 255), or holds colours.
+`core.data.own_folders` finds the pairs of files. A mask is one of two kinds of file: a PNG file of ids,
+or an image whose colours stand for classes. A PNG file stores ids as greyscale values of 8 or 16 bits,
+as palette indices, or in 1 bit per pixel, which is read as the ids 0 and 255.
+
+A mask value is an id or a packed colour (`core.data.colours.pack`).
 """
 
 import dataclasses
@@ -18,10 +21,12 @@ from core.data.synthetic import pet_scenes
 from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
-GENERATED = 120  # photos
-# At most MAX_RARE mask values may be rare, that is, have less than the share RARE of the pixels.
+GENERATED = 120  # number of generated photos
+# A mask value is rare if less than the share RARE of all pixels has it. Masks are refused if more than
+# MAX_RARE values, and more than half of all values, are rare.
 RARE, MAX_RARE = 1e-4, 8
-FEWEST_GREYS = 16  # this many shades from black to white are not classes
+# Masks with at least this many greys, from black to white, are taken for smoothed black-and-white masks.
+FEWEST_GREYS = 16
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
 
@@ -30,10 +35,11 @@ class Preparation:
     """Settings for making examples from photos and masks.
 
     classes:           `class_list.ClassList`
-    ignore:            mask values (ids, or packed colours) of pixels that are left out
-    size:              side that photos are resized to, or None if patch_size is set
-    patch_size:        side of the patches that photos are cut into, or None if size is set
-    colour_tolerance:  the largest channel difference between a mask pixel and its class
+    ignore:            mask values of pixels that are left out of loss and metrics
+    size:              side of the squares, in pixels, that photos are resized to; None: patch_size is set
+    patch_size:        side of the patches, in pixels, that photos are cut into; None: size is set
+    colour_tolerance:  largest allowed difference, 0..255, between a mask pixel and its class colour in
+                       any channel
     white_level:       see `images.read_rgb`
     """
 
@@ -46,10 +52,11 @@ class Preparation:
 
 
 def dataset(preparation, *, val_share, split_seed, data_dir=None):
-    """Return the data set of the photos in data_dir; if data_dir is None, of generated photos.
+    """Return the `Dataset` of the photos in data_dir, or of generated photos if data_dir is None.
 
-    val_share: share of the photos, 0 to 1, in the validation split if data_dir defines no
-    splits; split_seed: see `patches.held_out`.
+    If data_dir defines no splits, a random share of the photos is used for validation. val_share: this
+    share, 0 to 1. split_seed: see `patches.held_out`. Raises InputError if preparation has more than 255
+    mask values.
     """
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
@@ -78,11 +85,11 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
 
 
 def find_classes(data_dir):
-    """Return the `ClassList` of all values in the masks, and a Counter: value -> number of pixels.
+    """Return a `ClassList` with one class for each value in the masks, and a Counter of the values' pixels.
 
-    If all masks are PNG files of ids, the classes are ids, otherwise colours. Raises
-    InputError if there are fewer than 2 or more than 255 values, if most values are so rare that
-    lossy compression must have produced them, and for black and white masks with grey edges.
+    The values are ids if all masks are PNG files of ids. Otherwise they are colours. Raises InputError
+    if the masks have fewer than 2 or more than 255 values, if most values are so rare that lossy
+    compression must have produced them, and if the masks are black and white with grey edges.
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -107,21 +114,26 @@ def find_classes(data_dir):
 
 
 def _refuse_noise(counts, folder):
+    """Raise InputError if there are too many mask values, or too many rare ones, as after JPEG compression.
+
+    counts: Counter mask value -> number of pixels. folder: the masks' folder, for the message.
+    """
     rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
     if len(counts) > class_list.MAX_CLASSES or (rare > MAX_RARE and rare > len(counts) / 2):
         raise InputError(
-            f"{folder}: the masks hold {len(counts)} or more different values, {rare} of them in less than"
-            f" {RARE:.2%} of the pixels, as after JPEG compression; list the classes in a file for --classes,"
-            " with --colour_tolerance if their colours vary."
+            f"{folder}: the masks hold {len(counts)} or more different values, and each of {rare} values in"
+            f" less than {RARE:.2%} of the pixels, as after JPEG compression; list the classes in a file for"
+            " --classes, with --colour_tolerance if their colours vary."
         )
 
 
 def _refuse_greys(counts, coloured, folder):
-    """Raise InputError if the values look like black and white with many shades of grey between.
+    """Raise InputError if the mask values are black, white and many greys, as after scaling or smoothing.
 
-    Lists of class ids end well below 200, apart from 255 for pixels without a class.
+    Class ids are not mistaken for greys: they end well below 200, except for 255, which often marks
+    pixels without a class.
     """
-    unit = 0x010101 if coloured else 1  # a packed grey is its level times 0x010101
+    unit = 0x010101 if coloured else 1  # the packed colour of a grey is its level, 0..255, times 0x010101
     greys = sorted(value // unit for value in counts if value % unit == 0)
     frequent = {value / unit for value, _ in counts.most_common(2)}
     if len(greys) == len(counts) >= FEWEST_GREYS and frequent == {0, 255} and greys[-2] >= 200:
@@ -132,13 +144,13 @@ def _refuse_greys(counts, coloured, folder):
 
 
 def generated(cache_dir):
-    """Return the folder of generated photos and masks, which the first call generates."""
+    """Return the folder with generated photos and masks; generate them if the folder is missing."""
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 
 
 def generate(folder):
-    """Write generated pets as photos and masks of the ids 1, 2 and 3: about 5 MB."""
+    """Write generated photos of pets into folder/images, and masks of ids 1 to 3 into folder/masks: 5 MB."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -154,7 +166,7 @@ def generate(folder):
 def _holds_ids(mask_file):
     """True for a PNG file whose pixels are ids, and for a file that cannot be opened.
 
-    The function that reads the file reports why it cannot be opened.
+    `_mask_values` reads the file later and raises an error that says why it cannot be opened.
     """
     try:
         if not os.path.isfile(mask_file):
@@ -166,17 +178,22 @@ def _holds_ids(mask_file):
 
 
 def _mask_values(mask_file, coloured):
-    """Return the pixels of a mask as packed colours or as ids: int32 [H, W]."""
+    """Return the mask values of all pixels, packed colours if coloured, otherwise ids: int32 [H, W]."""
     if coloured:
         return colours.pack(images.read_rgb(mask_file))
     return images.read_wide_class_ids(mask_file)
 
 
 def _count(values):
+    """Return the distinct values and the number of pixels of each."""
     return np.unique(values, return_counts=True)
 
 
 def _read(photo_file, mask_file, preparation):
+    """Return the K examples made from a photo, uint8 [K, S, S, 3], and its mask, uint8 [K, S, S].
+
+    S is preparation.size or preparation.patch_size. The masks hold class ids or IGNORE.
+    """
     photo = images.read_rgb(photo_file, white_level=preparation.white_level)
     mask = Image.fromarray(_class_ids(mask_file, preparation))
     images.require_same_size(photo, mask, mask_file)
@@ -189,7 +206,10 @@ def _read(photo_file, mask_file, preparation):
 
 
 def _class_ids(mask_file, preparation):
-    """Return the class index of each pixel, or IGNORE: uint8 [H, W]. Raises InputError for other values."""
+    """Return the class id of each pixel of a mask, or IGNORE: uint8 [H, W].
+
+    Raises InputError if a pixel's value belongs to no class and is not among those to ignore.
+    """
     classes = preparation.classes
     values = _mask_values(mask_file, classes.coloured)
     known = [(value, index) for index, values in enumerate(classes.values) for value in values]
@@ -206,7 +226,10 @@ def _class_ids(mask_file, preparation):
 
 
 def _refuse_others(mask_file, others, total, preparation):
-    """Raise InputError that names the most frequent mask value that belongs to no class, if there is any."""
+    """Raise InputError if there are mask values that belong to no class; name the most frequent one.
+
+    others: the values of these pixels, int32. total: number of pixels of the mask.
+    """
     if not others.size:
         return
     coloured = preparation.classes.coloured
@@ -214,7 +237,7 @@ def _refuse_others(mask_file, others, total, preparation):
     value = class_list.value_text(values[counts.argmax()], coloured)
     cure = f"add it to --classes, or leave these pixels out with --ignore={value}"
     if coloured:
-        cure += ", or take colours that differ a little for the class with --colour_tolerance=N"
+        cure += ", or let --colour_tolerance=N match colours that differ from a class colour by at most N"
     raise InputError(
         f"{mask_file}: {others.size / total:.2%} of the pixels have a value that belongs to no class, most"
         f" often {value}; {cure}."
@@ -222,7 +245,10 @@ def _refuse_others(mask_file, others, total, preparation):
 
 
 def _check(pixels, files, names):
-    """Print the share of each class; raise InputError if all pixels are ignored."""
+    """Print the share of each class in the training masks. Raises InputError if all pixels are ignored.
+
+    pixels: int64 [256], number of pixels of each class id. files: the training files. names: of the classes.
+    """
     counted, ignored = pixels[: len(names)], pixels[IGNORE]
     if not counted.sum():
         raise InputError(

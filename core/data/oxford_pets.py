@@ -1,12 +1,14 @@
-"""Oxford-IIIT Pet: photos of cats and dogs with trimaps, in the official layout.
+"""Read the Oxford-IIIT Pet data set, photos of cats and dogs with trimaps, in its official layout.
+
+A trimap is a mask of the values 1, 2 and 3.
 
     images/NAME.jpg
     annotations/trimaps/NAME.png      1 pet, 2 background, 3 outline
     annotations/trainval.txt          one line per training photo: NAME and three numbers
-    annotations/test.txt              the same for the validation set
+    annotations/test.txt              one line per validation photo, in the same form
 
-Some images/*.jpg of the official set have another format than JPEG, or are not RGB; they
-are read all the same. A user's own photos may have any readable format and suffix.
+Some of the official images/*.jpg are not JPEG files or are not RGB. They are read too. A user's own
+photos may have any format that `core.data.images` can read, and any image suffix.
 """
 
 import os
@@ -24,13 +26,13 @@ from core.runtime.errors import InputError
 CLASSES = ("pet", "background", "outline")
 PALETTE = ((255, 205, 80), (60, 60, 90), (230, 60, 60))
 LISTS = {"train": "trainval.txt", "val": "test.txt"}
-GENERATED = {"train": 160, "val": 40}
+GENERATED = {"train": 160, "val": 40}  # number of generated photos
 
 
 def dataset(*, size, white_level=0):
-    """Return the data set of three classes (class id = trimap value - 1), size x size.
+    """Return the `Dataset` with three classes, whose photos and masks have size x size pixels.
 
-    white_level: see `images.read_rgb`.
+    A class id is the value in the trimap minus 1. white_level: see `images.read_rgb`.
     """
     return Dataset(
         name="oxford_pets",
@@ -45,10 +47,10 @@ def dataset(*, size, white_level=0):
 
 
 def find(data_dir, split):
-    """Return the (photo, trimap) files of the names in the split's official list, in its order.
+    """Return the (photo, trimap) files of a split, "train" or "val", in the order of its official list.
 
-    Raises InputError if the list is missing or empty, if a name contains a folder, and
-    for the first name whose photo or trimap is missing.
+    Raises InputError if the list is missing or empty, if a name in it is a path with folders, and if
+    the photo or trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
     try:
@@ -66,7 +68,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated pets in the official layout: about 10 MB."""
+    """Write generated photos of pets and their trimaps into a folder in the official layout: about 10 MB."""
     for part in ("images", "annotations/trimaps"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -84,18 +86,22 @@ def generate(folder):
 
 
 def _example(data_dir, path, name):
+    """Return the (photo, trimap) files of a name. path: the list that contains the name."""
     if "/" in name or "\\" in name:
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
     images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
     files = find_by_stem(images, name, ".jpg"), find_by_stem(trimaps, name, ".png")
     for file in files:
-        if not os.path.isfile(file):  # also False for impossible names
+        if not os.path.isfile(file):  # isfile is also False for a name that no file can have
             raise InputError(f"{file}: missing, but {path.name} lists {name}; restore the file.")
     return files
 
 
 def _check(pixels, files):
-    """Raise InputError if a class occurs in no trimap."""
+    """Raise InputError if a class occurs in no training trimap.
+
+    pixels: int64 [256], number of pixels of each class id. files: the training files.
+    """
     for name, count in zip(CLASSES, pixels):
         if not count:
             raise InputError(
@@ -105,6 +111,7 @@ def _check(pixels, files):
 
 
 def _read(photo_file, trimap_file, size, white_level):
+    """Return a photo, uint8 [1, size, size, 3], and its class ids, uint8 [1, size, size]."""
     photo, trimap = read_rgb(photo_file, white_level=white_level), read_class_ids(trimap_file)
     require_same_size(photo, trimap, trimap_file)
     photo = photo.resize((size, size), Image.Resampling.BILINEAR)

@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-PIXELS_AHEAD = 2**26  # bound on decoded pixels, 256 MiB in Pillow; a larger item is read alone
+PIXELS_AHEAD = 2**26  # bound on the pixels of decoded images in memory: 256 MiB at 4 bytes per pixel
 
 
 def read_ahead(read, items):
-    """Yield read(item) for each item, a tuple of image files, in order.
+    """Yield read(item) for each item, in the order of the items.
 
-    Threads read ahead as long as the images in memory have at most PIXELS_AHEAD pixels.
+    An item is a tuple of image files. Threads read later items in advance, as long as all images in
+    memory have at most PIXELS_AHEAD pixels together. An item with more pixels is read alone.
     """
     with ThreadPoolExecutor() as pool:
         waiting, ahead = collections.deque(), 0
@@ -28,7 +29,7 @@ def read_ahead(read, items):
 
 
 def pixel_count(path):
-    """Return width times height from the file's header; 0 if the header cannot be read."""
+    """Return the number of pixels of an image file, from its header; 0 if the header cannot be read."""
     try:
         if not path.is_file():  # opening a pipe would block
             return 0

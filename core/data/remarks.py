@@ -1,10 +1,10 @@
-"""Remarks about files that are read in a way that their owner may not expect.
+"""Collect remarks about files that are read in a way that the user may not expect.
 
-Examples: a photo rotated by its EXIF tag, a white level that was detected, unused files.
+Examples: a photo is rotated by its EXIF tag, a white level was detected, some files are not used.
 
-A reader calls `add`; the reader's caller collects the remarks and prints them. Remarks are
-not part of a reader's return value, so readers keep a simple signature, and a cache can
-repeat the remarks each time that its pixels are used.
+A remark is a list [kind, sentence]. A function that reads a file calls `add`. Its caller collects the
+remarks with `collect` and prints their `summary`. Remarks are not part of the function's return value,
+so its signature stays simple. The cache stores remarks, so they are printed each time that it is used.
 """
 
 import contextlib
@@ -14,7 +14,10 @@ _collected = contextvars.ContextVar("collected", default=None)
 
 
 def add(kind, sentence):
-    """Record a sentence about a file. Remarks of the same kind are summarised in one line."""
+    """Add a remark about a file. The remark is dropped unless this thread collects remarks.
+
+    kind: text; `summary` makes one line of all remarks of the same kind. sentence: text that names the file.
+    """
     collected = _collected.get()
     if collected is not None:
         collected.append([kind, sentence])
@@ -22,7 +25,7 @@ def add(kind, sentence):
 
 @contextlib.contextmanager
 def collect():
-    """Context manager that yields the list of the [kind, sentence] recorded by `add` in this thread."""
+    """Context manager that yields a list, to which `add` appends the remarks made in this thread."""
     collected = []
     token = _collected.set(collected)
     try:
@@ -32,7 +35,11 @@ def collect():
 
 
 def summary(remarks):
-    """Return one line per kind: its first sentence, and the number of files if there are several."""
+    """Return a list of lines for printing, one for each kind of remark.
+
+    A line is the sentence of the first remark of the kind. If there are several remarks of the kind, their
+    number follows.
+    """
     first, counts = {}, {}
     for kind, sentence in remarks:
         first.setdefault(kind, sentence)

@@ -1,7 +1,8 @@
-"""Batches of examples that are stored in the device's memory.
+"""Make training batches from examples that are stored in the device's memory.
 
-For GPUs that train faster than the host can supply images: examples are gathered and
-augmented on the device. The batches equal those of `core.data.batches`.
+The device, not the host, selects and augments the examples of each batch. This is for GPUs that train
+faster than the host can supply images. The order of the examples and the seeds of the augmentations
+are the same as in `core.data.batches`.
 """
 
 import tensorflow as tf
@@ -11,9 +12,11 @@ from core.runtime.errors import InputError
 
 
 def make_training(examples, batch_size, *, seed, changes=()):
-    """Return a function (epoch, first_step) -> iterator over the same batches as `batches.training`.
+    """Copy all images and masks to the device; return a function (epoch, first_step) -> iterator.
 
-    Copies all images and masks to the device. Raises InputError if they do not fit.
+    The iterator yields the batches of an epoch, beginning at step first_step, as `batches.training` does
+    for one replica: (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share = 1). Raises InputError if
+    the images do not fit into the device's memory.
     """
     try:  # variables, because TensorFlow gathers uint8 on a GPU only from variables
         images = tf.Variable(examples.images, trainable=False)
@@ -35,7 +38,11 @@ def make_training(examples, batch_size, *, seed, changes=()):
 
 
 def make_fetch(images, masks, *, seed, changes=()):
-    """Return a function (rows int64 [B], epoch int64 []) -> augmented images and masks, uint8."""
+    """Return a function (rows int64 [B], epoch int64 []) -> images and masks of these rows, uint8.
+
+    images: tf.Variable uint8 [M, H, W, 3]. masks: tf.Variable uint8 [M, H, W]. changes: augmentations
+    that are applied to each example, as in `batches.change`.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])
     def fetch(rows, epoch):

@@ -1,4 +1,8 @@
-"""Conversion of pixels with more than 8 bits per sample to 8 bits, by the sensor's white level."""
+"""Convert images with more than 8 bits per sample to 8 bits.
+
+A sample is the value of one channel of one pixel. The white level is the sample value of white,
+for example 4095 for a sensor with 12 bits.
+"""
 
 import sys
 
@@ -13,18 +17,23 @@ MIN_IS_WHITE, SEPARATE_PLANES = 0, 2
 
 
 def is_deep(image):
-    """True if a PIL image, opened and not yet loaded, has more than 8 bits per sample."""
+    """True if a PIL image, opened but not yet decoded, has more than 8 bits per sample."""
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
 
 
 def to_8_bits(path, open_image, white_level):
-    """Return an upright PIL image, mode L or RGB, of the samples, scaled so that white is 255 and rounded.
+    """Decode an image file and scale its samples so that white is 255; return a PIL image, mode L or RGB.
 
-    open_image: a function without arguments that opens the file. white_level: int above 0, or
-    0 to detect it: the smallest 2**bits - 1 that no sample exceeds, with a remark unless all 16
-    bits are used. MinIsWhite is inverted. Raises ValueError for samples that need an explicit
-    white level (32 bits, floating point, signed) and for formats that Pillow cannot read in full.
+    The image is rotated upright by its EXIF orientation. Samples are rounded, and inverted if the
+    TIFF file says that 0 is white.
+
+    open_image: a function without arguments that opens the file. white_level: int above 0; 0: it is
+    detected, as the smallest 2**bits - 1, with 8 to 16 bits, that no sample exceeds. If fewer than 16
+    bits are detected, a remark names the file `path`.
+
+    Raises ValueError for layouts in which Pillow cannot read all 16 bits. Also raises ValueError if
+    white_level is 0 and samples have 32 bits, are signed or are floating-point numbers.
     """
     samples, inverted, known, orientation = _samples(open_image)
     if not white_level:
@@ -34,7 +43,8 @@ def to_8_bits(path, open_image, white_level):
         scaled = np.clip(values, 0, white_level) * (255 / white_level)
         return np.rint(255 - scaled if inverted else scaled).astype(np.uint8)
 
-    is_short = samples.dtype == np.uint16  # a lookup table needs less memory than floating point images
+    # 16-bit samples are scaled by a lookup table, which needs less memory than a floating-point image
+    is_short = samples.dtype == np.uint16
     image = Image.fromarray(scale(np.arange(2**16))[samples] if is_short else scale(samples))
     image.getexif()[ORIENTATION] = orientation
     ImageOps.exif_transpose(image, in_place=True)
@@ -42,6 +52,7 @@ def to_8_bits(path, open_image, white_level):
 
 
 def _detect_white_level(path, samples):
+    """Return 2**bits - 1 for the number of bits, at least 8, of the largest sample."""
     low, high = samples.min(), samples.max()
     if samples.dtype != np.uint16:
         raise ValueError(
@@ -59,9 +70,10 @@ def _detect_white_level(path, samples):
 
 
 def _samples(open_image):
-    """Return (samples [H, W] or [H, W, 3], True if 0 is white, white level or 0, EXIF orientation).
+    """Decode an image file; return (samples, inverted, white level, EXIF orientation).
 
-    The white level is 0 unless the file format defines it.
+    samples: uint16, int32 or float32 [H, W] or [H, W, 3]. inverted: True if 0 is white. The white level
+    is 0 unless the file format defines it.
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
@@ -71,22 +83,23 @@ def _samples(open_image):
             raise ValueError(f"16 bits per sample in a layout that is not supported ({kind} {raw[0]})")
         image.load()
         orientation = image.getexif().get(ORIENTATION, 1)
-        if mode == "I" and kind == "PNG":  # older Pillow reads 16-bit PNG files as 32 bits
+        if mode == "I" and kind == "PNG":  # older versions of Pillow return int32 for 16-bit PNG
             return np.asarray(image).astype(np.uint16), False, 0, orientation
-        if mode == "I" and kind == "PPM":  # Pillow scales by the maximum in the file's header
+        if mode == "I" and kind == "PPM":  # Pillow scales the header's maximum to 65535
             return np.asarray(image), False, 2**16 - 1, orientation
         if mode[0] in "IF":
             samples = np.asarray(image)
             return samples.astype(samples.dtype.newbyteorder("=")), inverted, 0, orientation
         high = np.asarray(image)[..., :3].astype(np.uint16)
-    with open_image() as image:  # Pillow keeps only the high byte of 16-bit colours: decode the low byte too
-        image.tile = [tile._replace(args=_other_byte(tile)) for tile in image.tile]
+    # Pillow decodes only the high byte of 16-bit colours, so a second pass decodes the low byte
+    with open_image() as image:
+        image.tile = [tile._replace(args=_low_byte_arguments(tile)) for tile in image.tile]
         image.load()
         return high * 256 + np.asarray(image)[..., :3], False, 0, orientation
 
 
-def _other_byte(tile):
-    """Return a tile's decoder arguments, changed to decode the low byte of each 16-bit sample."""
+def _low_byte_arguments(tile):
+    """Return the arguments that make Pillow's decoder of a tile read the low byte of each 16-bit sample."""
     order = _raw_mode(tile)[-1]
     if order == "N":  # native byte order
         order = "L" if sys.byteorder == "little" else "B"

@@ -118,7 +118,7 @@ def test_masks_without_any_class_are_refused_and_their_colours_listed(tmp_path):
     write_tile(tmp_path / "Tile 1", colour=(80, 227, 194))
     files = dubai_aerial.find(tmp_path, "train")
     pixels = np.bincount(dataset().read(files[0], "train")[1].ravel(), minlength=256)
-    with pytest.raises(InputError, match=r"the most frequent are \(80, 227, 194\) 24"):
+    with pytest.raises(InputError, match=r"most frequent unknown colours: \(80, 227, 194\) 24"):
         dataset().check(pixels, files)
 
 

@@ -1,1 +1,1 @@
-"""Generators of synthetic images, one per data set."""
+"""Generate photos and masks for use without real data: one module for each kind of scene."""

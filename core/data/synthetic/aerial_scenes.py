@@ -1,30 +1,34 @@
-"""Generated aerial photos with class ids, for the aerial experiment without real data.
+"""Generate aerial photos with class ids, for the aerial experiment without real data.
 
-Each shows a district from above: sand with a coast, ponds, groves and unlabeled
-plots, and on it a grid of streets at a random angle with cars, houses with shadows,
-and gardens. Roofs, streets and sand share greys and browns, so that no classifier
-of single pixels can separate them. The same seed gives the same pixels on every
-machine: NumPy guarantees the numbers of `RandomState`, and shapes have integer
-coordinates.
+Each photo shows a district from above: sand with groves, and sometimes with ponds, a coast or an unlabeled
+plot. A grid of streets at a random angle divides the district into blocks with houses and gardens.
+Roofs, streets and sand have similar greys and browns, so the colour of a single pixel does not tell its
+class.
+
+The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
+`RandomState`, and shapes have integer coordinates.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # class ids of the Dubai set
-SIDES = (340, 661)  # range of heights and widths in pixels, end excluded
+SIDES = (340, 661)  # range of heights and widths in pixels; the upper end is excluded
 
 
 def tile_size(tile):
-    """Return (height, width), 340 to 660 pixels each, of the photos of tile number `tile`."""
+    """Return the (height, width) of all photos in the tile with this number, each 340 to 660 pixels.
+
+    tile: int, at least 0.
+    """
     height, width = np.random.RandomState(tile).randint(*SIDES, 2)
     return int(height), int(width)
 
 
 def scene(seed, *, size):
-    """Return a photo uint8 [H, W, 3] and its class ids uint8 [H, W].
+    """Return a generated photo, uint8 [H, W, 3], and its class ids, uint8 [H, W].
 
-    seed: an int or a sequence of ints, each at least 0. size: (H, W).
+    seed: an int or a sequence of ints, each at least 0. size: (H, W) in pixels.
     """
     rng = np.random.RandomState(seed)
     canvas = _Canvas(rng, size)
@@ -34,19 +38,26 @@ def scene(seed, *, size):
 
 
 class _Canvas:
-    """Draws a photo and its labels together, in pixel coordinates aligned with the streets."""
+    """Draws shapes into a photo and their class ids into its labels.
+
+    Coordinates are in pixels, relative to the centre of the photo. The axes have the directions of the
+    streets, so they are rotated by a random angle against the edges of the photo.
+    """
 
     def __init__(self, rng, size):
         self.height, self.width = size
         self.photo = Image.new("RGB", (self.width, self.height))
         self.labels = Image.new("L", (self.width, self.height), LAND)
         self._draws = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
-        self.reach = int(np.hypot(*size) / 2) + 1  # distance from the centre to a corner
+        self.reach = int(np.hypot(*size) / 2) + 1  # at least the distance from the centre to a corner
         angle = rng.uniform(0, np.pi)
         self._axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
     def polygon(self, points, colour, label=None):
-        """Draw a polygon. points: [N, 2] relative to the centre; label None leaves the labels unchanged."""
+        """Draw a polygon. points: [N, 2]. colour: RGB, clipped to 0..255. label: a class id.
+
+        If label is None, the labels stay unchanged.
+        """
         points = [self._pixel(point) for point in points]
         self._draws[0].polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -57,19 +68,20 @@ class _Canvas:
         self.polygon(corners, colour, label)
 
     def label(self, x, y):
-        """Return the label at a point; None outside the photo."""
+        """Return the class id at a point; None outside the photo."""
         x, y = self._pixel((x, y))
         inside = 0 <= x < self.width and 0 <= y < self.height
         return self.labels.getpixel((x, y)) if inside else None
 
     def blob(self, rng, x, y, radius, colour, label=None):
-        """Draw a round shape with a ragged edge."""
+        """Draw a polygon whose corners have random distances from (x, y), 0.8 to 1.1 times the radius."""
         angles = np.arange(0, 2 * np.pi, np.pi / 10)
         edge = radius * rng.uniform(0.8, 1.1, len(angles))
         points = np.stack([x + edge * np.cos(angles), y + edge * np.sin(angles)], axis=1)
         self.polygon(points, colour, label)
 
     def _pixel(self, point):
+        """Return the (column, row) of the pixel at a point."""
         x, y = point @ self._axes
         return int(x + self.width / 2), int(y + self.height / 2)
 
@@ -78,7 +90,7 @@ def _ground(canvas, rng):
     reach = canvas.reach
     sand = np.array([196, 172, 138]) * rng.uniform(0.75, 1.15) + rng.uniform(-10, 10, 3)
     canvas.box(-reach, -reach, 2 * reach, 2 * reach, sand)
-    for _ in range(rng.randint(8, 20)):  # bare ground, paler and darker
+    for _ in range(rng.randint(8, 20)):  # patches of paler and darker sand
         x, y = rng.uniform(-reach, reach, 2)
         canvas.blob(rng, x, y, rng.uniform(15, 90), sand * rng.uniform(0.8, 1.12), LAND)
     for _ in range(rng.randint(2, 6)):  # groves
@@ -117,13 +129,13 @@ def _streets(canvas, rng):
     for dash in np.arange(start, start + length, 16):
         for x in lines[0]:
             canvas.box(x - 0.5, dash, 1, 7, paint)
-    for _ in range(rng.randint(10, 40)):  # cars, on the right
+    for _ in range(rng.randint(10, 40)):  # cars, in both lanes of the streets of the first direction
         x, y = rng.choice(lines[0]), rng.uniform(-canvas.reach, canvas.reach)
         canvas.box(x + half * rng.choice([-0.7, 0.2]), y, half * 0.5, half * 0.95, rng.uniform(20, 240, 3))
 
 
 def _lines(rng, reach):
-    """Return random positions of the streets of one direction."""
+    """Return random positions, from -reach to reach, of the parallel streets of one direction."""
     lines, line = [], -reach + rng.uniform(0, 80)
     while line < reach:
         lines.append(line)
@@ -132,7 +144,7 @@ def _lines(rng, reach):
 
 
 def _block(canvas, rng, x0, y0, x1, y1):
-    """Draw rows of plots, except in water."""
+    """Draw rows of plots in the block between four streets; plots with their centre in water are left out."""
     y = y0
     while y < y1 - 18:
         depth = min(rng.uniform(24, 60), y1 - y)
@@ -146,7 +158,7 @@ def _block(canvas, rng, x0, y0, x1, y1):
 
 
 def _plot(canvas, rng, x, y, width, depth):
-    """Draw a house, a garden, or nothing."""
+    """Draw a house or a garden at random, or leave the plot empty."""
     what = rng.rand()
     if what < 0.65:
         _house(canvas, rng, x + 3, y + 3, width - 6, depth - 6)
@@ -155,7 +167,7 @@ def _plot(canvas, rng, x, y, width, depth):
 
 
 def _house(canvas, rng, x, y, width, height):
-    """Draw a flat roof with parapet, roof machinery and shadow, and sometimes a tree beside it."""
+    """Draw a house from above: its shadow, a flat roof with parapet and machinery, and sometimes a tree."""
     roof = _grey(rng, 110, 235) if rng.rand() < 0.7 else np.array([170, 125, 95]) * rng.uniform(0.7, 1.2)
     shadow = rng.uniform(3, 9)
     canvas.box(x + shadow, y + shadow, width, height, _grey(rng, 45, 75))
@@ -169,6 +181,7 @@ def _house(canvas, rng, x, y, width, height):
 
 
 def _grey(rng, low, high):
+    """Return a random RGB near grey: a level from low to high, plus or minus up to 8 in each channel."""
     return rng.uniform(low, high) + rng.uniform(-8, 8, 3)
 
 
@@ -177,7 +190,7 @@ def _leaves(rng):
 
 
 def _photograph(canvas, rng):
-    """Add uneven ground, lens blur, haze, an exposure change and sensor noise."""
+    """Return the canvas' photo, uint8, with lens blur, texture, haze, exposure and noise added."""
     coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
     texture = coarse.resize((canvas.width, canvas.height), Image.Resampling.BICUBIC)
     photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.8)), np.float32)

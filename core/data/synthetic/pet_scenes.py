@@ -1,21 +1,22 @@
-"""Generated pets with trimaps, for the pet experiments without real data.
+"""Generate photos of pets with trimaps, for the pet experiments without real data.
 
-Each photo shows an animal with head, ears, legs, tail and a patterned coat in front
-of a cluttered room or garden with similar colours. The same seed gives the same pixels:
-NumPy guarantees the numbers of `RandomState`.
+Each photo shows an animal with head, ears, legs, tail and a patterned coat in front of coloured shapes,
+some of which have coat colours. The same seed gives the same pixels on every machine, because NumPy
+guarantees the numbers of `RandomState`, and shapes have integer coordinates.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 PET, BACKGROUND, OUTLINE = 1, 2, 3  # values of the official trimaps
+# RGB of the coats
 COATS = np.array(
     [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]
 )
 
 
 def scene(seed):
-    """Return a photo uint8 [H, W, 3] and its trimap uint8 [H, W]; H and W are from 160 to 260.
+    """Return a generated photo, uint8 [H, W, 3], and its trimap, uint8 [H, W]; H and W are 160 to 260.
 
     seed: an int or a sequence of ints, each at least 0.
     """
@@ -31,11 +32,12 @@ def scene(seed):
 
 
 def _room(rng, width, height):
+    """Return the background, a PIL image: a wall, a floor and random shapes."""
     photo = Image.new("RGB", (width, height), _colour(rng.randint(40, 220, 3)))
     draw = ImageDraw.Draw(photo)
     floor = rng.randint(height // 2, height)
     draw.rectangle([0, floor, width, height], fill=_colour(rng.randint(40, 200, 3)))
-    for _ in range(rng.randint(6, 16)):  # furniture, cushions, leaves; some in coat colours
+    for _ in range(rng.randint(6, 16)):  # ellipses and rectangles, about half of them in coat colours
         x, y = rng.randint(0, width), rng.randint(0, height)
         w, h = rng.randint(8, 70, 2)
         colour = COATS[rng.randint(len(COATS))] if rng.rand() < 0.5 else rng.randint(0, 256, 3)
@@ -45,7 +47,10 @@ def _room(rng, width, height):
 
 
 def _pet(rng, photo, body):
-    """Draw the animal into the photo, and its silhouette, value 255, into the mask `body`."""
+    """Draw the animal into the photo, and its silhouette with the value 255 into `body`; both PIL images.
+
+    All lengths are multiples of `unit` and relative to the middle of the trunk.
+    """
     width, height = photo.size
     unit = min(width, height) * rng.uniform(0.09, 0.15)
     x, y = width * rng.uniform(0.35, 0.65), height * rng.uniform(0.5, 0.65)

@@ -1,18 +1,18 @@
-"""Generated street scenes with Cityscapes label ids, for use without real data.
+"""Generate street scenes with Cityscapes label ids, for use without real data.
 
-Each shows a straight or bent road in perspective between kerbs and pavements, with
-lane marks, cars, trees, lamps, people, house fronts and sky, under shadows, haze and
-noise. Asphalt, pavement, walls, cars and clouded sky share greys, so that the shape
-and position of the road identify it and single pixels do not.
+Each scene shows a straight or bent road in perspective between kerbs and pavements, with lane marks,
+cars, trees, lamps, people, house fronts and sky. Shadows, haze and noise are added. Asphalt, pavement,
+walls, cars and clouded sky have similar greys. So the colour of a single pixel does not tell whether the
+pixel is road. The shape and position of the road do.
 
-The same seed gives the same pixels on every machine: NumPy guarantees the numbers of
+The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
 `RandomState`, and shapes have integer coordinates.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-SIZE = 256  # height and width
+SIZE = 256  # height and width of a scene in pixels
 
 # Cityscapes label ids and colours of the classes in the scenes
 COLOURS = {
@@ -31,7 +31,7 @@ ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR = CO
 
 
 def scene(seed):
-    """Return a photo uint8 [256, 256, 3] and its Cityscapes label ids uint8 [256, 256].
+    """Return a generated photo, uint8 [256, 256, 3], and its Cityscapes label ids, uint8 [256, 256].
 
     seed: an int or a sequence of ints, each at least 0.
     """
@@ -41,13 +41,14 @@ def scene(seed):
     _sky(canvas, rng, ground)
     _houses(canvas, rng, ground)
     _street(canvas, rng, ground)
-    for t in np.sort(rng.uniform(0.03, 0.9, rng.randint(5, 13))):  # far to near
+    # depths from far to near, so that near objects hide far objects
+    for t in np.sort(rng.uniform(0.03, 0.9, rng.randint(5, 13))):
         rng.choice([_car, _car, _tree, _lamp, _person])(canvas, rng, ground, t)
     return _photograph(canvas, rng, ground), np.array(canvas.labels)
 
 
 class _Canvas:
-    """Draws a photo and its labels together."""
+    """Draws shapes into a photo and their label ids into its labels. Coordinates are in pixels."""
 
     def __init__(self):
         self.photo = Image.new("RGB", (SIZE, SIZE))
@@ -55,7 +56,10 @@ class _Canvas:
         self._photo, self._labels = ImageDraw.Draw(self.photo), ImageDraw.Draw(self.labels)
 
     def polygon(self, points, colour, label=None):
-        """Draw a polygon; label None leaves the labels unchanged, as for windows, lane marks and shadows."""
+        """Draw a polygon. points: (x, y) pairs. colour: RGB, clipped to 0..255. label: a label id.
+
+        If label is None, the labels stay unchanged, as for windows and lane marks.
+        """
         points = [(int(x), int(y)) for x, y in points]
         self._photo.polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
         if label is not None:
@@ -71,33 +75,39 @@ class _Canvas:
 
 
 class _Ground:
-    """The ground plane of the street; depth t is 0 at the horizon and 1 at the lower edge of the photo."""
+    """The ground plane of the street, and the perspective that maps it to pixels.
+
+    A point of the plane has two coordinates. The depth t is 0 at the horizon and 1 at the lower edge of
+    the photo. across is 0 in the middle of the road, -1 at its left kerb and 1 at its right kerb.
+    """
 
     def __init__(self, rng):
-        self.horizon = rng.randint(80, 130)
-        self.vanishing = rng.randint(70, 186)
-        self.centre = rng.randint(60, 196)
-        self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0
-        self.half_width = rng.uniform(60, 200)
-        self.pavement = rng.uniform(0.2, 0.7)  # width, as a multiple of half the road's width
-        self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)
+        self.horizon = rng.randint(80, 130)  # y of the horizon in pixels
+        self.vanishing = rng.randint(70, 186)  # x of the middle of the road at the horizon
+        self.centre = rng.randint(60, 196)  # x of the middle of the road at the lower edge of the photo
+        self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0  # 0 for a straight road
+        self.half_width = rng.uniform(60, 200)  # half the road's width at the lower edge, in pixels
+        self.pavement = rng.uniform(0.2, 0.7)  # width of a pavement divided by half the road's width
+        self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)  # RGB
 
     def y(self, t):
+        """Return the vertical pixel coordinate of points at depth t."""
         return self.horizon + t * (SIZE - self.horizon)
 
     def x(self, t, across):
-        """Return a horizontal pixel coordinate; across is -1 and 1 at the kerbs, 0 mid-road."""
+        """Return the horizontal pixel coordinate of the point (t, across)."""
         middle = self.vanishing + (self.centre - self.vanishing) * t + self.bend * t * (1 - t)
         return middle + across * (2 + self.half_width * t)
 
     def strip(self, left, right, near=0.0, far=1.0):
-        """Return the polygon between two lines, from depth near to depth far."""
+        """Return the polygon of all points with across from left to right and depth t from near to far."""
         depths = np.linspace(near, far, 24)
         edge = [(self.x(t, left), self.y(t)) for t in depths]
         return edge + [(self.x(t, right), self.y(t)) for t in depths[::-1]]
 
 
 def _grey(rng, low, high, tint=10):
+    """Return a random RGB near grey: a level from low to high, plus or minus up to tint in each channel."""
     return rng.uniform(low, high) + rng.uniform(-tint, tint, 3)
 
 
@@ -121,7 +131,8 @@ def _houses(canvas, rng, ground):
             width = 12 + 110 * depth * rng.uniform(0.6, 1.2)
             height = 20 + 230 * depth * rng.uniform(0.5, 1.3)
             slope = 0.55 * rng.uniform(0.3, 0.6)
-            foot = slope * abs(x + side * width - ground.vanishing)  # below the horizon
+            # how far the wall reaches below the horizon, in pixels
+            foot = slope * abs(x + side * width - ground.vanishing)
             if rng.rand() < 0.75:
                 wall = _grey(rng, 60, 185, 18)
                 left = min(x, x + side * width)
@@ -205,6 +216,7 @@ def _person(canvas, rng, ground, t):
 
 
 def _beside(rng, ground, t):
+    """Return the x of a random point on a pavement at depth t."""
     return ground.x(t, rng.choice([-1, 1]) * rng.uniform(1.1, 1.1 + ground.pavement))
 
 
@@ -217,21 +229,21 @@ def _grass(rng):
 
 
 def _photograph(canvas, rng, ground):
-    """Add shadows, haze, texture, lens blur, an exposure change and sensor noise."""
+    """Return the canvas' photo, uint8, with shadows, lens blur, texture, haze, exposure and noise added."""
     light = Image.new("L", (SIZE, SIZE), 255)
     draw = ImageDraw.Draw(light)
     for _ in range(rng.randint(0, 4)):  # shadows of objects outside the photo
-        t, reach = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
+        t, depth = rng.uniform(0.1, 0.9), rng.uniform(0.05, 0.3)
         left, right = np.sort(rng.uniform(-2, 2, 2))
-        shadow = ground.strip(left, right, t, min(1, t + reach))
+        shadow = ground.strip(left, right, t, min(1, t + depth))
         draw.polygon([(int(x), int(y)) for x, y in shadow], fill=int(rng.uniform(110, 190)))
     light = np.asarray(light.filter(ImageFilter.GaussianBlur(2)), np.float32)[..., None] / 255
     coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
     texture = np.asarray(coarse.resize((SIZE, SIZE), Image.BICUBIC), np.float32)[..., None] - 128
     photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.7)), np.float32) * light
     photo += texture * rng.uniform(0.05, 0.2)
-    depth = np.exp(-np.abs(np.arange(SIZE) - ground.horizon) / 25)[:, None, None]
-    photo += (190 - photo) * depth * rng.uniform(0, 0.35)
+    haze = np.exp(-np.abs(np.arange(SIZE) - ground.horizon) / 25)[:, None, None]  # densest at the horizon
+    photo += (190 - photo) * haze * rng.uniform(0, 0.35)
     photo = photo * rng.uniform(0.65, 1.2) * rng.uniform(0.93, 1.07, 3)  # exposure, white balance
     photo += rng.normal(0, rng.uniform(3, 9), photo.shape)
     return photo.clip(0, 255).astype(np.uint8)
