@@ -1,12 +1,15 @@
-"""Text files that list the classes of masks: each line has a class name and a mask value.
+"""Read and write text files that list the classes of masks. A line has a class name and a mask value.
 
     # a comment
     road: 7
     building: 70,70,70
     vegetation: #6b8e23
 
-Classes are numbered in the order in which their names first appear. A class with several mask values
-has one line for each value. A mask value is an id or a colour. A file must not mix ids and colours.
+A mask value is what the pixels of the class have in the mask files: an id, as in the first line, or a
+colour. A file must not mix ids and colours. A class with several mask values has one line for each value.
+
+The class id of a class, which networks and metrics use, is its position in the file: names are numbered
+from 0 in the order in which they first appear. It may differ from the id in the masks.
 """
 
 import dataclasses
@@ -24,7 +27,7 @@ LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
-    """Classes in the order of their ids.
+    """The names and mask values of all classes, in the order of their class ids.
 
     names:    the name of each class
     values:   for each class, a tuple of its mask values: ids 0..65535, or packed colours (`colours.pack`)
@@ -109,8 +112,8 @@ def read_weights(path, names):
     """Read class weights for the loss from a text file; return a tuple of floats in the order of names.
 
     A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. If a name has several
-    lines, the last line counts. Raises InputError for another line, for an unknown name and for a class
-    without a line.
+    lines, the last line counts. Raises InputError for a line of another form, for a name that is not in
+    names, and for a class without a line.
     """
     weights = {}
     for number, line in listing.lines(path):

@@ -3,13 +3,13 @@
     images/...            photos of any format that `core.data.images` can read; subfolders are searched
     masks/...             for each photo, a mask with the same relative path up to the suffix
 
-The splits are defined by the first of these that exists:
+The first of these forms that exists defines the splits:
 
     train.txt, val.txt                                      lists, one photo's path or stem in each line
     train/images/, train/masks/, val/images/, val/masks/
     images/train/, images/val/, masks/train/, masks/val/
 
-If none exists, a random share of the photos is used for validation (`core.data.patches.select`). A stem
+If no form exists, a random share of the photos is used for validation (`core.data.patches.select`). A stem
 is a file name without its last suffix.
 """
 

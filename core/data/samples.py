@@ -11,9 +11,8 @@ from PIL import Image, ImageOps
 
 from core.data import remarks
 
-# TIFF tags, and values of these tags
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR = 258, 262, 274, 284
-MIN_IS_WHITE, SEPARATE_PLANES = 0, 2
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR = 258, 262, 274, 284  # TIFF tags
+MIN_IS_WHITE, SEPARATE_PLANES = 0, 2  # a value of PHOTOMETRIC, and a value of PLANAR
 
 
 def is_deep(image):
@@ -28,9 +27,9 @@ def to_8_bits(path, open_image, white_level):
     The image is rotated upright by its EXIF orientation. Samples are rounded, and inverted if the
     TIFF file says that 0 is white.
 
-    open_image: a function without arguments that opens the file. white_level: int above 0; 0: it is
-    detected, as the smallest 2**bits - 1, with 8 to 16 bits, that no sample exceeds. If fewer than 16
-    bits are detected, a remark names the file `path`.
+    open_image: a function without arguments that opens the file. white_level: the sample value of white,
+    an int; 0: it is detected. The detected value is the smallest 2**bits - 1, with 8 to 16 bits, that no
+    sample exceeds. If fewer than 16 bits are detected, a remark names the file `path`.
 
     Raises ValueError for layouts in which Pillow cannot read all 16 bits. Also raises ValueError if
     white_level is 0 and samples have 32 bits, are signed or are floating-point numbers.

@@ -93,7 +93,9 @@ def test_memory_and_disk_errors_are_not_reported_as_damaged_files(tmp_path, monk
 
 def test_the_message_for_an_unknown_format_lists_the_known_formats(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "photo.tga")
-    with pytest.raises(InputError, match="photo.tga: not a readable image .none of JPEG, PNG, .*PPM"):
+    with pytest.raises(
+        InputError, match="photo.tga: not a readable image .its format is none of JPEG, PNG, .*PPM"
+    ):
         read_rgb(tmp_path / "photo.tga")
 
 
