@@ -67,7 +67,7 @@ def load(folder, label, module_of):
 
 
 def differing_flags(runs):
-    """Return the flags whose values differ between runs: a dict, --NAME -> list of values as text.
+    """Return the flags in `settings` that differ between runs: a dict, --NAME -> list of values as text.
 
     Each list has one value per run, in the order of the runs; "-" stands for a flag that a run lacks.
     """
@@ -118,6 +118,7 @@ def bootstrap(a, b, resamples):
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError("the runs have different masks for the same validation images.")
     classes, count = len(a.experiment.classes), len(rows_a)
+    # per image: the flattened confusion matrix, the loss, and 1, which sums to the number of images
     sums = [
         np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
         for each, confusion, rows in zip(results, confusions, (rows_a, rows_b))

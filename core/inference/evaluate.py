@@ -24,6 +24,7 @@ def make_evaluate(experiment, weights, dtype):
     strategy = tf.distribute.get_strategy()
 
     def replica_step(images, masks, share):
+        """Return (sums of the loss and the measures, confusion matrix) of a batch over all replicas."""
         logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
         logits = tf.cast(logits, tf.float32)
         measured = {"examples": tf.ones(tf.shape(images)[:1])}

@@ -39,7 +39,7 @@ class PerImage:
 def evaluate(evaluate_batches, examples, epoch):
     """Evaluate each image of a split on its own, and return the `PerImage`.
 
-    evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned, on one replica.
+    evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned for a single replica.
     examples: `core.data.cache.Examples`. epoch: the number of epochs that the weights were trained for.
     """
     results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]

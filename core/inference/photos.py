@@ -98,9 +98,9 @@ def find(arguments, *, recursive=False):
 def output_names(sources, earlier=None):
     """Return a dict that maps each `Source` to a unique name for its result files.
 
-    The name is the file name without its suffix, if no other image has the same. Otherwise the name is the
-    file name, preceded by as many parent folders as make it unique. Names that differ only in letter case
-    count as equal, because some file systems ignore case.
+    The name is the file name without its suffix, if no other image has the same name. Otherwise the name is
+    the file name, preceded by as many parent folders as make it unique; if no parent folders do, a number is
+    appended. Names that differ only in letter case count as equal, because some file systems ignore case.
     earlier: `Source.key` -> name, for results that are already in the output folder. An image with an
     earlier name keeps that name. No other image gets it.
     """

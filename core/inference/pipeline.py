@@ -1,4 +1,4 @@
-"""Threads that decode and write images while the network runs, with a bound on memory."""
+"""Decode and write images in threads while the network runs, and limit the memory that they need."""
 
 import collections
 import contextlib
@@ -71,7 +71,7 @@ def batches(photos, max_pixels):
     """
     batch, held = [], 0
     for photo in photos:
-        # a resized photo and its network input are both in memory; the larger of the two counts
+        # a resized photo and its network input are both in memory; the larger of the two is counted
         count = photo.area if photo.pixels is None else max(photo.area, photo.pixels.size // 3)
         if batch and (held + count > max_pixels or photo.pixels.shape != batch[0].pixels.shape):
             yield batch

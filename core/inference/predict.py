@@ -1,9 +1,9 @@
 """Segment image files: write class ids, colours and an overlay at each image's own size.
 
-Threads decode and write files while the network runs. If a large image is not resized for the network, it
-is processed in tiles and its results are written in strips, which are blocks of consecutive rows. If such
-an image is an uncompressed TIFF or PPM file, it is memory-mapped. All other files are decoded as a whole by
-Pillow, which needs four bytes of memory per pixel.
+Threads decode and write files while the network runs. Large images that keep their own size are processed
+in tiles, and their results are written in strips, which are blocks of consecutive rows. If the file of such
+an image is an uncompressed TIFF or PPM file, it is memory-mapped. Pillow decodes every other file as a
+whole, which needs four bytes of memory per pixel.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class Options:
     resize:         each image is scaled to resize x resize pixels for the network, and its logits are
                     scaled back to the image's size, bilinearly. None: images keep their own size.
     tile:           if resize is None, an image of more than tile x tile pixels is processed in tiles of
-                    about this side, in pixels. The tiles overlap by the radius of the network's receptive
-                    field, so their logits equal the logits of the whole image up to rounding.
+                    about this side, in pixels. The tiles overlap so much that their logits equal the
+                    logits of the whole image up to rounding.
     flip:           if True, the logits of the image and of its mirror image are averaged.
     threshold:      for two classes: a pixel gets class 1 if the probability of class 1 is above this
                     value. None: the more probable class.
@@ -83,7 +83,8 @@ class Segmented:
     """A photo and its results, which are not written yet.
 
     strips:  an iterable of strips of the results, for `outputs.write`.
-    size:    the memory that counts for this photo until it is written, in pixels of 4 bytes each.
+    size:    an estimate of the memory that the photo and its results need until they are written, in units
+             of 4 bytes.
     """
 
     photo: photos.Photo
@@ -100,7 +101,7 @@ class Job:
 
     def __init__(self, experiment, weights, dtype, names, output_dir, options):
         self.experiment, self.weights, self.options = experiment, weights, options
-        self.names, self.output_dir = names, output_dir  # names: source -> output name
+        self.names, self.output_dir = names, output_dir  # names: Source -> name of its result files
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
@@ -167,7 +168,7 @@ class Job:
             self.bar.add(len(batch))
 
     def overlap(self):
-        """Return the radius of the network's receptive field in pixels, by which tiles must overlap.
+        """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
         The first call computes it, which takes seconds and as much memory as a tile. During that time no
         other thread can run the network, so the memory for both is never needed at once.
@@ -182,8 +183,8 @@ class Job:
     def strips(self, photo, arrays):
         """Yield the strips, for `outputs.write`, of a photo that the network processed as a whole.
 
-        arrays: the photo's entries of the arrays that `network` returned. If photos are resized, they hold
-        only logits, which are scaled to the photo's size strip by strip.
+        arrays: the results of `network` for this photo. If photos are resized, the only result is the
+        logits. They are then scaled to the photo's size strip by strip.
         """
         if not self.options.resize:
             yield arrays

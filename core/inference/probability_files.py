@@ -29,9 +29,10 @@ def encode(probabilities, kind):
 
 
 def paths(prefix, kind, classes):
-    """Return the paths of the files of one image as a list of text; it is empty if kind is None.
+    """Return the paths of the files of one image, a list of str, which is empty if kind is None.
 
-    prefix: the beginning of each path, up to and including NAME. classes: the number of classes.
+    prefix: the beginning of each path, up to and including NAME. kind: one of FORMATS, or None.
+    classes: the number of classes.
     """
     if kind == "npy":
         return [f"{prefix}_probabilities.npy"]

@@ -19,7 +19,7 @@ from core.runtime.errors import InputError
 class Records:
     """The records in a file shares.jsonl.
 
-    path: the file. by_name: the records, NAME -> dict.
+    path: the file, which may be missing at first. by_name: the records, NAME -> dict.
     """
 
     def __init__(self, path):

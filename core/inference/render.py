@@ -1,4 +1,4 @@
-"""Draw panels of photo, truth, prediction and errors; confusion matrices; training curves."""
+"""Draw pictures of results: panels of photo, truth, prediction and errors; confusion matrices; curves."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -53,9 +53,8 @@ def panel(photos, truths, predictions, palette, captions):
         )
         for column, (title, picture) in enumerate(zip(titles, pictures)):
             left = column * width
-            draw.rectangle(
-                (left, top, left + width, top + CAPTION), "white"
-            )  # covers the end of a title that is too long
+            # white covers the end of the title to the left, if that title is too long
+            draw.rectangle((left, top, left + width, top + CAPTION), "white")
             draw.text((left + 3, top + 2), title, "black", font)
             sheet.paste(Image.fromarray(picture), (left, top + CAPTION))
     return sheet
@@ -79,8 +78,9 @@ def examples_panel(examples, rows, predict, palette):
 def confusion(confusion, classes):
     """Draw a confusion matrix as a PIL image, with one row per true class and one column per predicted class.
 
-    A cell shows which share of the pixels of its true class got its predicted class, in percent.
-    confusion: int [classes, classes], pixel counts, with one row per true class. classes: their names.
+    Each cell shows a percentage: of all pixels of the row's class, the share that was predicted as the
+    column's class. confusion: int [classes, classes], pixel counts, with one row per true class.
+    classes: the names of the classes.
     """
     font, cell = ImageFont.load_default(12), 36
     margin = 12 + int(max(font.getlength(name) for name in classes))

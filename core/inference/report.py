@@ -35,8 +35,9 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     run: `restore.Run`. split: "train", "val" or "all".
     output_dir: the folder to write to, which must not hold an evaluation; None: a new folder in the run
     folder. batch_size: None: the batch size of the training.
-    results: a dict, the content of figures.json: the dict of `summary`, and under the key "evaluation" the
-    dict of `_facts`. Raises InputError if output_dir holds an evaluation or cannot be written.
+    results: the content of figures.json, a dict: the metrics from `summary`, and under the key "evaluation"
+    the description from `_facts`.
+    Raises InputError if output_dir holds an evaluation or cannot be written.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
     output_dir = _new_folder(run, split, output_dir)

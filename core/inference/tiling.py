@@ -48,7 +48,7 @@ def receptive_field_radius(forward, weights, multiple):
     probe = probe_weights(weights)
     width = 16 * multiple
     while width <= LARGEST_PROBE:
-        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # to the bright line
+        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the bright line
         changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
         if not all(map(np.any, changed)):
             raise InputError(
@@ -124,7 +124,8 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     function: pixels uint8 [h, w, 3] -> list of arrays [h, w, ...].
     crop: a function that reads a part of the image: (top, left, bottom, right) -> uint8
     [bottom - top, right - left, 3]. height, width: the size of the image.
-    overlap: the radius of the receptive field in pixels. It is rounded up to a multiple of `multiple`.
+    overlap: the radius of the receptive field in pixels. Results closer than this to the edge of a tile are
+    discarded, unless the edge is a border of the image. It is rounded up to a multiple of `multiple`.
     tile: the side of a tile in pixels. It is increased to at least twice the overlap plus 4 * multiple,
     and rounded up to a multiple of 4 * multiple.
 

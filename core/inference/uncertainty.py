@@ -20,7 +20,7 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     a confusion matrix. statistic: a function that computes metrics from the sum of these numbers over
     images: float64 [K] -> dict of name -> value.
     clusters: int [N]. Images with the same number, such as patches of one photo, are drawn together.
-    resamples: how often a set of images is drawn. seed: the seed of these draws.
+    resamples: the number of resampled sets of images. seed: the seed of the random draws.
     Returns name -> (value of b - value of a, lower end, upper end). Metrics that are undefined for the
     given images are left out.
     """
@@ -58,5 +58,5 @@ def welch(a, b):
 
 
 def _subtract(values, others):
-    """Subtract two dicts, name -> number, that have the same names."""
+    """Return the differences values - others of two dicts with the same names: name -> float."""
     return {name: float(value) - float(others[name]) for name, value in values.items()}

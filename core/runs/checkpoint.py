@@ -1,8 +1,8 @@
 """Save and load checkpoints. A checkpoint is one file with everything that a run needs to continue.
 
-The file is a NumPy `.npz` archive. It holds one array per variable, and the member state.json with the
-state of the training loop and the names of all arrays. A zip archive stores a CRC-32 of every member, which
-is verified when the member is read. Nothing is pickled.
+The file is a NumPy `.npz` archive, which is a zip file of arrays. It holds one array per variable, and JSON
+text with the state of the training loop and the names of all arrays. The archive stores a CRC-32 of every
+member, which is verified when the member is read. Nothing is pickled.
 """
 
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from core.runtime import files
 from core.runtime.errors import InputError
 
-STATE = "state.json"  # name of the archive member with the state of the training loop
+STATE = "state.json"  # name, in the archive, of the JSON text with the state of the training loop
 AVERAGE = "average/"  # prefix of the names of the averaged weights (--ema_decay)
 OPTIMIZER = ("adam/", "scaling/")  # prefixes of the names of the optimizer's variables
 
@@ -34,9 +34,9 @@ def save(folder, arrays, state):
 
 
 def keep(folder, name, source="last"):
-    """Make `folder/NAME.npz` a hard link to `folder/SOURCE.npz`, or a copy where hard links are impossible.
+    """Make {name}.npz a hard link to {source}.npz in the same folder, or a copy if links are impossible.
 
-    An existing `folder/NAME.npz` is replaced. name, source: NAME and SOURCE.
+    An existing file {name}.npz is replaced.
     """
     source, fresh = folder / f"{source}.npz", folder / f".{name}.npz.partial"
     with files.writing(folder / f"{name}.npz"):
@@ -81,7 +81,7 @@ def load_latest(folder, *, mend=True):
 
     Returns None if there is no checkpoint yet. If `last.npz` is missing or damaged, prints a warning and
     loads `previous.npz`. If mend is True, `last.npz` is then replaced by `previous.npz`.
-    folder: the folder of the checkpoints. Raises InputError if no checkpoint is undamaged.
+    folder: the folder of the checkpoints. Raises InputError if no checkpoint can be loaded.
     """
     last, previous = folder / "last.npz", folder / "previous.npz"
     if not os.path.lexists(previous):

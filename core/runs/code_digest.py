@@ -28,8 +28,8 @@ from core.runtime import files
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
 
-# Folders and files whose code affects no weight and no metric of a run, so that they have no digest. What
-# they read, flags and images, affects the results, but is compared elsewhere when a run is continued.
+# Folders and files that have no digest, because their code affects no weight and no metric of a run. Flags
+# and images affect the results too; other checks compare them when a run is continued.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",
@@ -113,11 +113,12 @@ def warn_if_changed(folder, experiment):
 
 
 def record(folder, experiment, *, epoch, step, write):
-    """Add the present code to a run's code.json, if it differs from the code that last trained the run.
+    """Record in code.json which code trains a run from now on.
 
-    In that case, prints a warning that names the changed files and the changed versions of TensorFlow and
-    NumPy. folder: the run folder. experiment: the run's `Experiment`.
-    epoch, step: the progress of the training. If both are 0, a new code.json replaces an existing one.
+    A new run, whose epoch and step are 0, gets a new code.json. If a run is continued with the code that
+    last trained it, nothing happens. If it is continued with other code, or with another version of
+    TensorFlow or NumPy, an object is added to code.json, and a warning names what differs.
+    folder: the run folder. experiment: the run's `Experiment`. epoch, step: the progress of the training.
     write: False if another worker writes the files of the run folder; then nothing is written.
     """
     item = {

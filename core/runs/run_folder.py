@@ -61,9 +61,9 @@ def result_flags(define_flags, values):
 def claim(folder, experiment, define_flags, values):
     """Context manager that locks a run folder, so that no other process trains in it.
 
-    Creates the folder and writes flags.cfg, unless the folder already holds a checkpoint. In that case,
-    checks that the run was begun by the same experiment and with the same flags; those in RESUMABLE may
-    differ.
+    Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If it holds a
+    checkpoint, checks that the run was begun by the same experiment and with the same flags, except for
+    the flags in RESUMABLE.
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
     defines its flags. values: the parsed `flags.FlagValues`.
     Raises InputError if another process trains in the folder, if the folder was begun by another
