@@ -1,8 +1,8 @@
 """The library that the experiments use: TensorFlow ops, networks, data pipelines and training.
 
-Importing this package imports TensorFlow without its start-up messages: the C++ side logs lines about
-missing GPU libraries before it reads any log level, so standard error is closed during the import.
-TF_CPP_MIN_LOG_LEVEL=0 shows these messages.
+Importing this package hides TensorFlow's start-up messages. TensorFlow's C++ code prints lines about
+missing GPU libraries before it reads TF_CPP_MIN_LOG_LEVEL. This package therefore imports TensorFlow while
+standard error is redirected to the null device. To see the messages, set TF_CPP_MIN_LOG_LEVEL=0.
 """
 
 import os
@@ -19,17 +19,17 @@ def _import_quietly():
     try:
         import tensorflow
 
-        tensorflow.get_logger().setLevel("WARNING")  # strategies log every collective operation
+        tensorflow.get_logger().setLevel("WARNING")  # hides an INFO line for each all-reduce of a strategy
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
 
 
-# Allocate a GPU's memory as it is needed, not all at once. TensorFlow reads this at the GPU's first use.
+# Let TensorFlow allocate a GPU's memory as it is needed, instead of all at once at the first use.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# `tf.keras` is Keras 3 with the TensorFlow backend, even if KERAS_BACKEND names another one.
+# Make `tf.keras` Keras 3 with the TensorFlow backend, even if the user's KERAS_BACKEND names another backend.
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "0"

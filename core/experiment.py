@@ -1,7 +1,7 @@
-"""`Experiment` and `Dataset`: records of the functions that differ between two articles.
+"""`Experiment` and `Dataset`: dataclasses that hold everything that differs between the articles.
 
-The training loop and the commands for trained runs take an `Experiment`, the data cache takes a
-`Dataset`; neither depends on an article's script.
+Each article's script makes one `Experiment`, which contains a `Dataset`. The training loop and the commands
+for trained runs take an `Experiment`. The data cache takes a `Dataset`. None of them imports a script.
 """
 
 import dataclasses
@@ -14,29 +14,35 @@ from PIL import Image
 
 IGNORE = 255  # class id of pixels that are left out of loss and metrics
 
-Files = tuple[Path, ...]  # the files of one example: one pair, or a photo and its mask
+Files = tuple[Path, ...]  # files that are read together: a photo and its mask, or one file with both
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The files of a data set, and the functions that read them.
+    """The functions that find and read the files of a data set, and their settings.
 
-    find:      (data_dir, split) -> the files of each example, in an order that is the same on every
-               file system. split is "train" or "val". Raises InputError if there are none.
-    read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8 [K, H, W]: the K examples
-               in these files, usually one. H and W are the same for the whole split. If `find` returns
-               the same files for both splits, `read` must not depend on the split, because the files
-               are decoded once. Raises InputError.
-    settings:  everything besides the files that `read` depends on; JSON values.
-    generate:  (folder) -> None: writes a generated data set that `find` understands.
-    check:     (pixels of each class id int64 [256], files) -> None: warns of unusual training masks,
-               and raises InputError if no network could learn from them.
-    resample:  the filter with which `read` resizes photos, if it resizes them.
-    select:    (owner int64 [N]: the index of each example's files, split) -> indices of the examples
-               that make up the split; by default all examples.
-    size:      the side, in pixels, that `read` resizes validation photos to; None if it cuts patches.
-    white_level:  the sample value of white in photos with more than 8 bits per sample; 0: it is detected
-               for each file, see `core.data.images.read_rgb`.
+    name:      the name of the data set, with which the names of its cache folders begin.
+    find:      (data_dir, split) -> list of `Files`, in the same order on every file system. split is
+               "train" or "val". Raises InputError if the folder holds no files of this data set.
+    read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8 [K, H, W]. files is one item
+               of the list from `find`. K is 1, or the number of patches if `read` cuts the photo into
+               patches. H and W are the same for all files of a split. If `find` returns the same files for
+               both splits, the arrays must not depend on the split, because each file is decoded only
+               once. Raises InputError if a file is unreadable.
+    settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
+               files again if a setting changes.
+    generate:  (folder) -> None: writes generated images in the layout that `find` expects.
+    check:     (pixels, files) -> None: prints what is unusual about the training masks. pixels: int64 [256],
+               the number of mask pixels of each class id. Raises InputError if no network could learn from
+               the masks.
+    resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
+    select:    (owner, split) -> int64, the indices of the decoded examples that belong to the split; by
+               default all examples. owner: int64 [N]; for each of the N examples, the index of its files
+               in the list from `find`, where unreadable files are not counted.
+    size:      the height and width, in pixels, to which `read` resizes validation photos; None if `read`
+               cuts patches.
+    white_level:  the sample value of white in photos with more than 8 bits per sample; 0 if
+               `core.data.images.read_rgb` detects this value in each file.
     """
 
     name: str
@@ -55,20 +61,25 @@ class Dataset:
 class Experiment:
     """One article: its classes, data, network, loss and metrics.
 
-    name:          the name of its module in `experiments`.
-    palette:       RGB of each class, 0..255.
-    init_weights:  (seed) -> dict of name -> tf.Variable.
-    ignore:        True if masks may hold the class id IGNORE. Otherwise such masks are refused.
-    load_weights:  (weights) -> None: assigns published values to some weights when a run begins.
-    forward:       (weights, images [B, H, W, 3] 0..255, training, seed) -> logits
-                   [B, H, W, classes], or [B, H, W, 1] for two classes.
-    loss:          (float32 logits, class ids) -> float32 [B], at least 0, see `core.losses`.
-    metrics:       (confusion matrix int64 [classes, classes]) -> name -> value.
-    best:          name of the metric, larger is better, that chooses the best checkpoint.
-    measures:      name -> function (float32 logits, class ids) -> float32 [B], for metrics that a
-                   confusion matrix does not contain. The mean over all examples is reported.
-    augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2])
-                   -> (image, mask), changed at random. They are applied to training examples.
+    name:          the name of the article's script in the package `experiments`.
+    classes:       the name of each class, in the order of the class ids 0, 1, 2, ...
+    palette:       the RGB colour of each class in pictures, 0..255.
+    dataset:       the `Dataset`.
+    init_weights:  (seed) -> dict of name -> tf.Variable with initial values.
+    forward:       (weights, images, training, seed) -> logits [B, H, W, classes], or [B, H, W, 1] for two
+                   classes. images: [B, H, W, 3] with values 0..255.
+    loss:          (logits, masks) -> float32 [B], the loss of each example, which must not be negative.
+                   logits are float32, masks are class ids [B, H, W]; see `core.losses`.
+    metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
+    best:          the name of the metric whose largest value chooses the best checkpoint, or "loss" to
+                   choose it by the smallest validation loss.
+    measures:      name -> function (logits, masks) -> float32 [B], for metrics that cannot be computed from
+                   a confusion matrix. The mean over all validation examples is reported.
+    augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> (image, mask) that
+                   change training examples at random. They are applied in this order.
+    ignore:        True if masks may hold the class id IGNORE. If False, such masks raise InputError.
+    load_weights:  (weights) -> None: assigns published values to some of the variables of a new run. It is
+                   not called for a run with --init_from.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Losses: functions (float32 logits, class ids) -> float32 [B], one number per example.
+"""Losses: functions (logits, masks) -> float32 [B], one loss per example.
 
-The mean over a data set therefore gives each example the same weight, whatever the batch sizes.
-Pixels whose class id is `experiment.IGNORE` (255) are left out. To use class weights, bind
-them: `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
+Because there is one loss per example, the mean over a data set does not depend on the batch sizes.
+Pixels whose class id is `experiment.IGNORE` (255) are left out of the loss. To use class weights, an
+experiment binds them: `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from core.runtime.errors import InputError
 
 
 def binary_cross_entropy(logits, masks, *, class_weights=None):
-    """Return each example's mean cross-entropy in nats per pixel: [B, H, W, 1], [B, H, W] -> [B].
+    """Return the mean binary cross-entropy of each example, float32 [B], in nats per pixel.
 
-    masks: class ids 0, 1 or IGNORE. class_weights: a factor for the pixels of each of the two
-    classes. Computed from logits, so it is finite for any finite logit. Raises InputError if
-    the logits have more than one channel.
+    logits: float32 [B, H, W, 1]. masks: class ids [B, H, W], each 0, 1 or IGNORE. class_weights: two
+    factors, for the loss at pixels of class 0 and of class 1. Sigmoid and logarithm are computed together,
+    so the loss is finite for all finite logits. Raises InputError if the logits have several channels.
     """
     if logits.shape[-1] != 1:
         raise InputError(
@@ -32,11 +32,11 @@ def binary_cross_entropy(logits, masks, *, class_weights=None):
 
 
 def categorical_cross_entropy(logits, masks, *, class_weights=None):
-    """Return each example's mean cross-entropy in nats per pixel: [B, H, W, C], [B, H, W] -> [B].
+    """Return the mean cross-entropy of each example, float32 [B], in nats per pixel.
 
-    masks: class ids below C, or IGNORE. class_weights: a factor for the pixels of each of the C
-    classes. Softmax and logarithm are computed together from logits, so the loss is finite for
-    any finite logits. Raises InputError if the logits have one channel only.
+    logits: float32 [B, H, W, C]. masks: class ids [B, H, W], each below C or IGNORE. class_weights: C
+    factors, one for the loss at pixels of each class. Softmax and logarithm are computed together, so
+    the loss is finite for all finite logits. Raises InputError if the logits have a single channel.
     """
     if logits.shape[-1] == 1:
         raise InputError(
@@ -51,12 +51,15 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
 
 
 def dice(logits, masks):
-    """Return 1 - the soft Dice index of each example, 0 to 1: [B, H, W, C], [B, H, W] -> [B].
+    """Return the Dice loss of each example, 1 minus the soft Dice index: float32 [B], 0 to 1.
 
-    If C is 1, the index is that of class 1, from the sigmoid. Otherwise the softmax is summed
-    over the pixels of all classes, which gives 1 - the mean probability of the true class: a
-    mean over classes would be dominated by classes with few pixels in an image. One pixel is
-    added to numerator and denominator (Milletari et al., 2016, without the squares).
+    logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Let p be the predicted probability of a class
+    at a pixel, and t be 1 if it is the true class, otherwise 0. The index is (2 sum(p t) + 1) / (sum(p + t)
+    + 1), as in Milletari et al. (2016), but without their squares and with 1 added on both sides.
+
+    If C is 1, p is the sigmoid, and the sums run over all pixels, for class 1. Otherwise p is the softmax,
+    and the sums run over all pixels and classes, so the loss is nearly 1 minus the mean probability of the
+    true class. The mean of one index per class would depend too much on classes with few pixels.
     """
     if logits.shape[-1] == 1:
         probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
@@ -69,11 +72,12 @@ def dice(logits, masks):
 
 
 def balanced_class_weights(class_pixels):
-    """Return class weights inverse to the number of pixels, float32 [C], with mean 1 over all pixels.
+    """Return one weight per class, float32 [C], inversely proportional to the pixels of the class.
 
-    class_pixels: int [C], number of pixels of each class in the training masks. A weight is
-    total / (number of classes with pixels * pixels of the class), as in scikit-learn's
-    "balanced". A class without pixels gets weight 1.
+    class_pixels: int [C], the number of pixels of each class in the training masks. The weight of a class
+    is (pixels of all classes) / (number of classes with pixels * pixels of the class), as for
+    class_weight="balanced" in scikit-learn. The mean weight over all pixels is therefore 1. A class
+    without pixels gets the weight 1.
     """
     pixels = np.asarray(class_pixels, np.float64)
     occurring = np.count_nonzero(pixels)
@@ -81,16 +85,18 @@ def balanced_class_weights(class_pixels):
 
 
 def _split_ignored(masks):
-    """Return a mask of the pixels that count, bool [B, H, W], and class ids with IGNORE replaced by 0."""
+    """Return (counted, labels): bool [B, H, W], False at ignored pixels; class ids, 0 at ignored pixels."""
     masks = tf.convert_to_tensor(masks)
     counted = tf.not_equal(masks, IGNORE)
     return counted, tf.where(counted, masks, 0)
 
 
 def _mean(per_pixel, counted, labels, class_weights):
-    """Return the mean over the pixels that count in each example, [B]; 0 for an example without any.
+    """Return the mean loss of each example over its counted pixels, float32 [B]; 0 if it has none.
 
-    Class weights scale the sum, but not the number of pixels that divides it.
+    per_pixel: loss of each pixel [B, H, W]. counted, labels: see `_split_ignored`. class_weights: a factor
+    per class for the loss of a pixel, or None. The sum of the products is divided by the number of counted
+    pixels, not by the sum of their weights.
     """
     if class_weights is not None:
         per_pixel *= tf.gather(tf.constant(class_weights, per_pixel.dtype), tf.cast(labels, tf.int32))

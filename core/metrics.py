@@ -1,8 +1,8 @@
-"""Segmentation metrics, all computed from one confusion matrix summed over a data set.
+"""Segmentation metrics, computed from a confusion matrix that is summed over a whole data set.
 
-`confusion[t, p]` is the number of pixels of class t that were predicted as class p. A ratio
-with a zero denominator is NaN: a class absent from both truth and prediction has no IoU, and
-is excluded from means.
+`confusion[t, p]` is the number of pixels of class t that were predicted as class p. A ratio with a
+zero denominator is NaN. For example, the IoU of a class is NaN if no pixel has this class in truth or
+prediction. Means over classes leave out NaN.
 """
 
 import numpy as np
@@ -13,19 +13,24 @@ from core.runtime.errors import InputError
 
 
 def class_ids(logits):
-    """Return the predicted class ids, uint8 [B, H, W]: argmax, or logit > 0 if there is one logit."""
+    """Return the predicted class of each pixel, uint8 [B, H, W].
+
+    logits: [B, H, W, C]. The predicted class has the largest logit. If C is 1, it is class 1 where the logit
+    is above 0, and class 0 elsewhere.
+    """
     if logits.shape[-1] == 1:
         return tf.cast(logits[..., 0] > 0, tf.uint8)
     return tf.cast(tf.argmax(logits, axis=-1), tf.uint8)
 
 
 def confusion_matrix(truth, prediction, classes):
-    """Return the confusion matrix, int64 [classes, classes], of two tensors of class ids with equal shapes.
+    """Return the confusion matrix of true and predicted class ids, int64 [classes, classes].
 
-    Pixels whose true class is `experiment.IGNORE` are left out. classes: at most 255.
+    truth, prediction: integer tensors of the same shape. Pixels whose true class is `experiment.IGNORE` are
+    left out. classes: the number of classes, at most 255.
     """
     truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
-    pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)  # bincount skips classes**2
+    pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)  # bincount drops classes**2
     with tf.device("CPU"):  # TensorFlow has no deterministic bincount for GPUs
         counts = tf.math.bincount(
             tf.reshape(pairs, [-1]), minlength=classes**2, maxlength=classes**2, dtype=tf.int64
@@ -34,7 +39,7 @@ def confusion_matrix(truth, prediction, classes):
 
 
 def accuracy(confusion):
-    """Return the share of pixels that were predicted correctly."""
+    """Return the share of all pixels whose class was predicted correctly: float64, 0 to 1."""
     return _ratio(np.trace(confusion), confusion.sum())
 
 
@@ -50,19 +55,26 @@ def dice(confusion):
 
 
 def precision(confusion):
-    """Return the precision of each class (correct share of the pixels predicted as it): float64 [classes]."""
+    """Return the precision of each class, float64 [classes].
+
+    Precision is the share of the pixels predicted as a class that belong to the class.
+    """
     return _ratio(np.diag(confusion), confusion.sum(0))
 
 
 def recall(confusion):
-    """Return the recall of each class (correctly predicted share of its pixels): float64 [classes]."""
+    """Return the recall of each class, float64 [classes].
+
+    Recall is the share of the pixels of a class that were predicted as the class.
+    """
     return _ratio(np.diag(confusion), confusion.sum(1))
 
 
 def binary(confusion):
-    """Return the metrics of class 1 against class 0, name -> value.
+    """Return the metrics of a problem with two classes: dict of name -> value.
 
-    Raises InputError if there are not two classes.
+    IoU, precision and recall are computed for class 1, accuracy for both classes together. Raises InputError
+    unless the confusion matrix has two classes.
     """
     if len(confusion) != 2:
         raise InputError(
@@ -77,11 +89,12 @@ def binary(confusion):
 
 
 def multiclass(classes):
-    """Return a function (confusion) -> accuracy, mean IoU and the IoU of each class, by name.
+    """Return a function that computes a dict of metrics, name -> value, from a confusion matrix.
 
-    classes: the names of the classes. The mean is over the classes that occur in truth or
-    prediction; `classes_averaged` is their number. The function raises InputError if the
-    confusion matrix has another number of classes.
+    classes: the names of the classes. The metrics are `accuracy`, `mean_iou`, `classes_averaged`, and
+    `iou/NAME` for each class. `mean_iou` is the mean over the classes that occur in truth or prediction,
+    and `classes_averaged` is the number of these classes. The returned function raises InputError if the
+    confusion matrix does not have one row per name.
     """
 
     def class_metrics(confusion):
@@ -101,5 +114,6 @@ def multiclass(classes):
 
 
 def _ratio(part, whole):
+    """Return part / whole as float64, and NaN where both are 0, without a warning from NumPy."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part, np.float64) / np.asarray(whole, np.float64)

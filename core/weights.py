@@ -1,7 +1,7 @@
-"""Create named `tf.Variable`s with their initial values, and count parameters.
+"""Functions that create named float32 `tf.Variable`s with initial values, or count parameters.
 
-An initial value depends only on (seed, name): variables may be created in any order, and a
-new variable does not change the others.
+Random initial values depend only on the seed and the variable's name. Variables may therefore be created
+in any order, and adding a variable to a network does not change the other variables.
 """
 
 import math
@@ -11,9 +11,10 @@ import tensorflow as tf
 
 
 def glorot_uniform(name, shape, *, seed):
-    """Return a float32 convolution kernel, uniform in +-sqrt(6 / (fan in + fan out)).
+    """Return a kernel, uniformly distributed between -limit and limit = sqrt(6 / (fan in + fan out)).
 
-    Glorot and Bengio 2010, "Understanding the difficulty of training deep
+    shape: [h, w, in, out], or [h, w, out, in] for a transposed convolution. fan in is h * w * in, and fan
+    out is h * w * out. From Glorot and Bengio 2010, "Understanding the difficulty of training deep
     feedforward neural networks", formula 16.
     """
     receptive_field = math.prod(shape[:-2])
@@ -23,30 +24,33 @@ def glorot_uniform(name, shape, *, seed):
 
 
 def he_normal(name, shape, *, seed):
-    """Return a float32 convolution kernel, normal with standard deviation sqrt(2 / fan in), truncated.
+    """Return a kernel from a truncated normal distribution with standard deviation sqrt(2 / fan in).
 
-    He et al. 2015, "Delving deep into rectifiers"; truncated at two deviations and rescaled as in Keras.
+    shape: [h, w, in, out]. fan in is h * w * in. From He et al. 2015, "Delving deep into rectifiers". As in
+    Keras, the distribution is truncated and then rescaled to this standard deviation.
     """
+    # 0.8796... is the standard deviation of a standard normal distribution that is truncated at -2 and 2
     deviation = math.sqrt(2 / math.prod(shape[:-1])) / 0.87962566103423978
     value = tf.random.stateless_truncated_normal(shape, _seed(seed, name), 0, deviation)
     return tf.Variable(value, name=name)
 
 
 def normal(name, shape, *, seed, deviation):
-    """Return a float32 kernel, normal with mean 0, not truncated."""
+    """Return a kernel from a normal distribution with mean 0. deviation: its standard deviation."""
     value = tf.random.stateless_normal(shape, _seed(seed, name), 0, deviation)
     return tf.Variable(value, name=name)
 
 
 def zeros(name, shape):
-    """Return a float32 bias of zeros."""
+    """Return a variable of zeros, such as a bias."""
     return tf.Variable(tf.zeros(shape), name=name)
 
 
 def batch_norm(name, channels):
-    """Return the four variables of `ops.batch_norm`, in its order; the last two are not trained.
+    """Return the variables of a batch normalisation: NAME/gamma, NAME/beta, NAME/mean, NAME/variance.
 
-    With several replicas, the last two become the mean of the values that the replicas assign.
+    Each has the shape [channels]. mean and variance are moving averages and not trainable. With several
+    replicas, each replica assigns its own values to them, and the variables hold the replicas' mean.
     """
     moving = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
     return {
@@ -58,7 +62,7 @@ def batch_norm(name, channels):
 
 
 def count(weights):
-    """Number of scalars in a dict of variables, moving averages included."""
+    """Return the number of scalars in a dict of variables, including moving averages."""
     return sum(math.prod(variable.shape) for variable in weights.values())
 
 

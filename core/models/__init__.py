@@ -1,1 +1,1 @@
-"""The networks, one file each: initial weights and forward pass."""
+"""The networks: each file defines the initial variables and the forward pass of one network."""

@@ -1,7 +1,7 @@
-"""The U-Net of the aerial article: small, with dropout inside each pair of convolutions.
+"""The U-Net of the article on aerial photos of Dubai: few channels, and dropout in each level.
 
-Each level has two 3x3 convolutions with ReLU, and dropout between the two. The encoder uses
-max-pooling, the decoder 2x2 transposed convolutions of stride 2 and skip connections.
+Each level has two 3x3 convolutions with ReLU, and dropout between the two convolutions. The encoder uses
+max-pooling. The decoder uses 2x2 transposed convolutions of stride 2, and skip connections.
 """
 
 import tensorflow as tf
@@ -10,16 +10,16 @@ from core import ops
 from core.weights import glorot_uniform, he_normal, zeros
 
 FILTERS = (16, 32, 64, 128, 160)  # channels per level, from the article; the last level is the bottleneck
-DEPTH = len(FILTERS) - 1  # max-poolings, each of which halves the size
-DROPOUT_DOWN = 0.1
-DROPOUT_UP = 0.2  # also in the bottleneck
+DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height and width
+DROPOUT_DOWN = 0.1  # dropout rate in the encoder
+DROPOUT_UP = 0.2  # dropout rate in the bottleneck and the decoder
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Return kernels and biases, name -> `tf.Variable`, float32: 1,421,830 parameters for six classes.
+    """Return the initial variables, name -> float32 `tf.Variable`: 1,421,830 parameters for six classes.
 
-    The pairs of convolutions are initialised He normal; the last convolution and the transposed
-    convolutions are Glorot uniform, Keras' default.
+    The kernels of the 3x3 convolutions are He normal. The kernels of the transposed convolutions and of the
+    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero.
     """
     weights = {}
 
@@ -44,9 +44,9 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without a seed
-    nothing is dropped.
+    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
+    must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines which
+    values are dropped; without a seed there is no dropout. F(level) in the comments is FILTERS[level].
     """
     seed = seed if training else None
 

@@ -1,8 +1,8 @@
 """The U-Net of the 34-class Cityscapes article: batch normalisation after every ReLU.
 
-Each level has two 3x3 convolutions. The encoder uses max-pooling, the decoder 2x2 transposed
-convolutions of stride 2 and skip connections. Every convolution except the last is followed
-by ReLU and then by batch normalisation, in this order.
+Each level has two 3x3 convolutions. The encoder uses max-pooling. The decoder uses 2x2 transposed
+convolutions of stride 2, and skip connections. ReLU and then batch normalisation follow every convolution
+and transposed convolution, except the last convolution, which computes the logits.
 """
 
 import tensorflow as tf
@@ -11,13 +11,13 @@ from core import ops
 from core.weights import batch_norm, glorot_uniform, zeros
 
 FILTERS = (64, 128, 256, 512, 1024)  # channels per level, from the article; the last level is the bottleneck
-DEPTH = len(FILTERS) - 1  # max-poolings, each of which halves the size
+DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height and width
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Return name -> `tf.Variable`, float32: 31,061,282 parameters for 34 classes, moving averages included.
+    """Return the initial variables, name -> float32 `tf.Variable`: 31,061,282 parameters for 34 classes.
 
-    Kernels are Glorot uniform, biases zero.
+    The number includes the moving averages. Kernels are Glorot uniform, biases are zero.
     """
     weights = {}
 
@@ -46,9 +46,9 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. In training, batch normalisation uses the statistics of the batch
-    and updates the moving averages. Nothing is random, so the seed is not used.
+    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
+    must be multiples of 2 ** depth. training: True makes batch normalisation use the batch's statistics and
+    update the moving averages. seed: has no effect. F(level) in the comments is FILTERS[level].
     """
 
     def relu_norm(name, x):

@@ -1,8 +1,7 @@
 """The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 encoder, pix2pix decoder.
 
-Each level of the decoder has a 3x3 transposed convolution of stride 2, batch normalisation,
-ReLU, and the skip connection from the encoder. A last transposed convolution computes the
-logits.
+Each decoder level is a 3x3 transposed convolution of stride 2, batch normalisation and ReLU, and then
+concatenates the skip connection from the encoder. A last transposed convolution computes the logits.
 """
 
 import tensorflow as tf
@@ -11,17 +10,17 @@ from core import ops
 from core.models import mobilenet_v2
 from core.weights import batch_norm, glorot_uniform, normal, zeros
 
-FILTERS = (64, 128, 256, 512)  # channels of the decoder's levels, from the finest
-DEPTH = len(FILTERS)  # number of skip connections; the encoder halves the size once more
+FILTERS = (64, 128, 256, 512)  # channels per decoder level; level 0 has the largest feature maps
+DEPTH = len(FILTERS)  # number of decoder levels and of skip connections
 DEVIATION = 0.02  # standard deviation of the decoder's initial kernels, as in pix2pix (Isola et al. 2017)
-ENCODER = "encoder/"
+ENCODER = "encoder/"  # prefix of the names of the encoder's variables
 
 
 def init_weights(*, seed, classes, train_encoder=False):
-    """Return name -> `tf.Variable`, float32: 6,504,227 parameters for three classes.
+    """Return the initial variables, name -> float32 `tf.Variable`: 6,504,227 parameters for three classes.
 
-    1,841,984 of them belong to the encoder, which is trained only if train_encoder is true. The
-    kernel of the last layer is Glorot uniform, Keras' default.
+    1,841,984 of these parameters belong to the encoder. They are trainable only if train_encoder is true. The
+    kernel of the last layer is Glorot uniform, the default of Keras.
     """
     encoder = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder)
     weights = {f"{ENCODER}{name}": variable for name, variable in encoder.items()}
@@ -37,7 +36,7 @@ def init_weights(*, seed, classes, train_encoder=False):
 
 
 def encoder(weights):
-    """Return the encoder's variables, named as in `mobilenet_v2`."""
+    """Return the encoder's variables, under the names that `mobilenet_v2` uses."""
     return {
         name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }
@@ -46,10 +45,10 @@ def encoder(weights):
 def forward(weights, images, *, training=False, seed=None):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 32. In training, batch normalisation uses the statistics of the batch and
-    updates the moving averages; in the encoder, only if the encoder is trained. Nothing is random,
-    so the seed is not used.
+    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
+    must be multiples of 32. training: True makes batch normalisation use the batch's statistics and update
+    the moving averages. A frozen encoder always uses its moving averages. seed: has no effect. F(level) in
+    the comments is FILTERS[level].
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1

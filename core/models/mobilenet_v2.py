@@ -1,7 +1,7 @@
-"""MobileNetV2 at width 1.0 as the encoder of a U-Net: without its last convolution and classifier.
+"""MobileNetV2 at width 1.0, without its last convolution and its classifier, as the encoder of a U-Net.
 
-Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers have the
-names that `tf.keras.applications.MobileNetV2` gives them.
+From Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers have the same names
+as in `tf.keras.applications.MobileNetV2`.
 """
 
 import tensorflow as tf
@@ -14,16 +14,16 @@ BLOCKS = (
     *((16, 1), (24, 2), (24, 1), (32, 2), (32, 1), (32, 1), (64, 2), (64, 1), (64, 1), (64, 1)),
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
-EXPANSION = 6  # ratio of expanded channels to input channels in every block but the first
-TAPS = (1, 3, 6, 13)  # blocks with stride 2; their expanded inputs are the skip connections
+EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
+TAPS = (1, 3, 6, 13)  # the blocks of stride 2, whose expanded inputs are the skip connections
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
 def init_weights(*, seed, trainable):
-    """Return name -> `tf.Variable`, float32: 1,841,984 parameters, moving averages included.
+    """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
-    Kernels are Glorot uniform, as in Keras. If trainable is false, no variable is trained. The last
-    projection has no normalisation because the encoder ends before it.
+    Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder's
+    output is the projection of the last block before batch normalisation, which is therefore left out.
     """
     weights = {}
 
@@ -47,10 +47,10 @@ def init_weights(*, seed, trainable):
 
 
 def forward(weights, x, *, training=False):
-    """Return feature maps of images [B, H, W, 3] in -1..1: [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], k = 1..5.
+    """Return five feature maps of images x [B, H, W, 3] in -1..1. The last one is the encoder's output.
 
-    Sizes are rounded up, as with Keras' explicit padding. In training, batch normalisation uses the
-    statistics of the batch and updates the moving averages; layers that are not trainable use the averages.
+    Map k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], rounded up. training: True makes batch
+    normalisation use the batch's statistics and update the moving averages, if its variables are trainable.
     """
 
     def norm(name, x):

@@ -1,7 +1,7 @@
-"""The U-Net of the Oxford pets article, with dropout and transposed convolutions.
+"""The U-Net of the Oxford pets article, with dropout between the levels.
 
-Each level has two 3x3 convolutions with ReLU. The encoder uses max-pooling and dropout, the
-decoder 3x3 transposed convolutions of stride 2, skip connections and dropout.
+Each level has two 3x3 convolutions with ReLU. The encoder uses max-pooling, each followed by dropout. The
+decoder uses 3x3 transposed convolutions of stride 2, each followed by a skip connection and dropout.
 """
 
 import tensorflow as tf
@@ -10,15 +10,15 @@ from core import ops
 from core.weights import glorot_uniform, he_normal, zeros
 
 FILTERS = (64, 128, 256, 512, 1024)  # channels per level, from the article; the last level is the bottleneck
-DEPTH = len(FILTERS) - 1  # max-poolings, each of which halves the size
-DROPOUT = 0.3
+DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height and width
+DROPOUT = 0.3  # dropout rate
 
 
 def init_weights(*, seed, classes, filters=FILTERS):
-    """Return kernels and biases, name -> `tf.Variable`, float32: 34,513,475 parameters for three classes.
+    """Return the initial variables, name -> float32 `tf.Variable`: 34,513,475 parameters for three classes.
 
-    The pairs of convolutions are initialised He normal; the last convolution and the transposed
-    convolutions are Glorot uniform, Keras' default.
+    The kernels of the 3x3 convolutions are He normal. The kernels of the transposed convolutions and of the
+    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero.
     """
     weights = {}
 
@@ -43,9 +43,9 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. seed: int [2], decides the dropout in training; without a seed
-    nothing is dropped.
+    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
+    must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines which
+    values are dropped; without a seed there is no dropout. F(level) in the comments is FILTERS[level].
     """
     seed = seed if training else None
 

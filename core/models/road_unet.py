@@ -1,8 +1,8 @@
 """The U-Net of the road article: no biases, leaky ReLU, nearest-neighbour up-sampling.
 
-Each level has two 3x3 convolutions. Max-pooling halves the size on the way down. On the way
-up, nearest-neighbour up-sampling doubles it, the skip connection of that level is
-concatenated, and two transposed convolutions follow. A 1x1 convolution computes the logits.
+Each encoder level has two 3x3 convolutions, and max-pooling halves height and width. Each decoder level
+doubles height and width by nearest-neighbour up-sampling, concatenates the skip connection of that level,
+and has two 3x3 transposed convolutions of stride 1. A 1x1 convolution computes the logits.
 """
 
 import tensorflow as tf
@@ -11,13 +11,13 @@ from core import ops
 from core.weights import glorot_uniform
 
 FILTERS = (16, 32, 64, 128, 256)  # channels per level, from the article; the last level is the bottleneck
-DEPTH = len(FILTERS) - 1  # max-poolings, each of which halves the size
+DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height and width
 
 
 def init_weights(*, seed, filters=FILTERS, logits=1):
-    """Return Glorot-uniform float32 kernels, name -> `tf.Variable`: 1,961,152 parameters.
+    """Return the initial kernels, name -> float32 `tf.Variable`, Glorot uniform: 1,961,152 parameters.
 
-    logits: 1 for two classes, as in the article, or the number of classes.
+    logits: the number of logits per pixel: 1 for two classes, as in the article, or the number of classes.
     """
     shapes, channels = {}, 3
     for level, width in enumerate(filters):
@@ -33,11 +33,11 @@ def init_weights(*, seed, filters=FILTERS, logits=1):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Return the logits [B, H, W, 1] of images [B, H, W, 3] with values 0..255.
+    """Return the logits of images [B, H, W, 3] with values 0..255: [B, H, W, 1] in the article.
 
-    The dtype of the images, float32, bfloat16 or float16, is the dtype of the whole pass. H and W
-    are multiples of 2 ** depth. The article has neither dropout nor batch normalisation, so
-    the arguments training and seed have no effect.
+    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
+    must be multiples of 2 ** depth. The network has neither dropout nor batch normalisation, so the
+    arguments training and seed have no effect. F(level) in the comments is FILTERS[level].
     """
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
     for level in range(depth):
