@@ -1,1 +1,1 @@
-"""The command line, files, locks, devices and progress; independent of images and networks."""
+"""Modules that know neither images nor networks: command line, files, locks, devices and progress."""

@@ -1,4 +1,4 @@
-"""Run a function from a command line; report a user's mistake as one sentence."""
+"""Parse a command line and run a command; report a user's mistake as one sentence."""
 
 import io
 import os
@@ -16,19 +16,21 @@ from core.runtime.errors import InputError
 def main(define_flags, run, *, arguments=False):
     """Define flags, parse the command line, call run(flags) and exit.
 
-    If arguments is True, the arguments that are not flags are passed on as a list: run(flags, [...]).
-    -h and --version print and exit. If `best/NAME.cfg` is in the folder of the script NAME.py, --best reads
-    that flagfile, and flags given on the command line take precedence over it.
-    Exit codes: what run returns; 1 for a mistake that the user can correct, with one sentence on stderr;
-    130 and 143 if SIGINT or SIGTERM stopped a training that saved its state; 141 if the reader of
-    stdout has gone, as with `| head`.
+    define_flags: a function that defines flags in a given `flags.FlagValues`. arguments: if True, the command
+    line may hold arguments that are not flags, and run is called with a list of them: run(flags, [...]).
+
+    --help, -h and --version print text and exit. If the script is DIR/NAME.py and the file DIR/best/NAME.cfg
+    exists, --best reads the flags in this file. Flags on the command line override these flags.
+
+    The exit code is the return value of run. It is 1 for a mistake that the user can correct, with one
+    sentence on stderr. It is 130 after Ctrl-C. It is 141 if stdout is a closed pipe, as with `| head`.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # lines reach a log file as they are printed
+        sys.stdout.reconfigure(line_buffering=True)  # a log file gets each line when it is printed
     define_flags(flags.FLAGS)
     best = Path(sys.argv[0]).with_name("best") / Path(sys.argv[0]).with_suffix(".cfg").name
     names = [*parse(define_flags), *_define_options(flags.FLAGS, best)]
-    for name in names:  # list them in --help, whichever module defines them
+    for name in names:  # --help lists only flags that are registered for the script
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def called(argv):
@@ -37,7 +39,7 @@ def main(define_flags, run, *, arguments=False):
     def parser(argv):
         try:
             return read(flags.FLAGS, _expanded(argv, best), arguments=arguments)
-        except SystemExit:  # absl's --help, which exits with 1
+        except SystemExit:  # from --help, for which absl would exit with 1
             sys.exit(0)
 
     try:
@@ -61,22 +63,28 @@ def _sentence(error):
         return str(error)
     if isinstance(error, OSError):
         place, what = error.filename or "file system", error.strerror or error
-        return f"{place}: {what}; see that it is there and may be used."
-    return "out of memory: take a smaller --batch_size, or a smaller --tile where there is one."
+        return f"{place}: {what}; check that it exists and that you may access it."
+    return "out of memory: use a smaller --batch_size, or a smaller --tile if the command has this flag."
 
 
 def _define_options(values, best):
-    """Define the flags that `_expanded` handles, so that --help lists them; return their names."""
+    """Define --version and, if the file `best` exists, --best, so that --help lists them; return their names.
+
+    `_expanded` handles these flags before the command line is parsed.
+    """
     options = {"version": "Print the version and exit."}
     if best.is_file():
-        options["best"] = f"Take the settings of {best} where the command line gives no others."
+        options["best"] = f"Use the flags in {best}; flags on the command line override them."
     for name, text in options.items():
         flags.DEFINE_bool(name, False, text, flag_values=values)
     return list(options)
 
 
 def _expanded(argv, best):
-    """Replace -h and --best in a command line; print the version and exit for --version."""
+    """Return the command line with -h replaced by --help, and --best by --flagfile=BEST.
+
+    If the command line contains --version, prints the version and exits instead.
+    """
     if "--version" in argv[1:]:
         print(f"raw-unet {core.__version__}, tensorflow {tf.__version__}")
         sys.exit(0)
@@ -86,9 +94,9 @@ def _expanded(argv, best):
 
 
 def parse(define_flags, arguments=()):
-    """Parse a list of arguments into `flags.FlagValues` that hold only the flags of one function.
+    """Return `flags.FlagValues` with the flags that define_flags defines, after parsing a list of arguments.
 
-    Raises InputError for arguments that do not parse.
+    Raises InputError if the arguments do not parse.
     """
     values = flags.FlagValues()
     define_flags(values)
@@ -97,16 +105,17 @@ def parse(define_flags, arguments=()):
 
 
 def read(values, argv, *, arguments=False):
-    """Parse a command line into `flags.FlagValues`; return the other arguments, the command's name first.
+    """Parse a command line into `flags.FlagValues`; return the arguments that are not flags.
 
-    Raises InputError for flags that do not parse and text that cannot be printed; if arguments is
-    False, also for arguments that are not flags.
+    argv: the command line. The result begins with argv[0], the name of the command. Raises InputError if
+    flags do not parse or are not UTF-8. If arguments is False, also raises InputError if any argument is
+    not a flag.
     """
     try:
         rest = values(argv)
-    except BrokenPipeError:  # while --help was printed
+    except BrokenPipeError:  # stdout was closed while --help was printed; `main` handles it
         raise
-    except (flags.Error, OSError, ValueError, RecursionError) as error:  # also raised for flagfiles
+    except (flags.Error, OSError, ValueError, RecursionError) as error:  # the last three are from --flagfile
         flagfiles = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]
         reason = ": ".join([*flagfiles, " ".join(str(error).split())])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
@@ -115,5 +124,5 @@ def read(values, argv, *, arguments=False):
         if each not in rest and not files.is_utf8(each):
             raise InputError(f"{each}: not in UTF-8; change the name.")
     if rest[1:] and not arguments:
-        raise InputError(f"unexpected argument {rest[1]!r}; remove it, flags begin with --.")
+        raise InputError(f"unexpected argument {rest[1]!r}; remove it, or begin it with -- if it is a flag.")
     return rest

@@ -1,4 +1,4 @@
-"""The device that TensorFlow computes on, and whether its ops are deterministic."""
+"""Set up the device that TensorFlow computes on, and report versions."""
 
 import importlib.metadata
 import os
@@ -7,13 +7,15 @@ import platform
 import numpy as np
 import tensorflow as tf
 
-DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")  # one exists if there is a GPU
+# One of these files exists if an NVIDIA driver is installed, on Linux or in WSL.
+DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
 
 
 def set_up(flags):
-    """Enable deterministic ops if the flags ask for them, by default on a CPU without XLA.
+    """Enable deterministic ops if required, and return a description of the device, such as "2 CPU cores".
 
-    Returns the device as text, such as "2 CPU cores".
+    --deterministic decides whether ops are deterministic. If this flag is not given, ops are deterministic
+    on CPUs without --xla.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
@@ -28,15 +30,15 @@ def set_up(flags):
 
 
 def _warn_of_unused_gpu():
-    """Print a warning if the machine has an NVIDIA GPU that TensorFlow does not find.
+    """Print a warning if the machine has an NVIDIA driver, but TensorFlow finds no GPU.
 
-    TensorFlow's own message is not visible, because `core` suppresses its start-up messages.
+    TensorFlow's own message is not visible, because `core` hides TensorFlow's start-up messages.
     """
-    hidden = "CUDA_VISIBLE_DEVICES" in os.environ
-    if not hidden and any(map(os.path.exists, DRIVERS)):
+    is_hidden_by_user = "CUDA_VISIBLE_DEVICES" in os.environ
+    if not is_hidden_by_user and any(map(os.path.exists, DRIVERS)):
         print(
-            "warning: TensorFlow does not find this machine's NVIDIA GPU, so the CPU computes; install"
-            " '.[gpu]' with pip, or see with TF_CPP_MIN_LOG_LEVEL=0 which library is missing."
+            "warning: TensorFlow does not find this machine's NVIDIA GPU and uses the CPU; run pip install"
+            " -e '.[gpu]', or set TF_CPP_MIN_LOG_LEVEL=0 to see which library is missing."
         )
 
 
@@ -45,6 +47,6 @@ def versions():
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,
-        "keras": importlib.metadata.version("keras"),  # importing it takes seconds
+        "keras": importlib.metadata.version("keras"),  # from the metadata, because `import keras` is slow
         "numpy": np.__version__,
     }

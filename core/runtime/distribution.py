@@ -1,7 +1,8 @@
 """Training on one device, several devices or several machines, with TensorFlow's strategies.
 
-Code inside `strategy.scope()` calls `tf.distribute.get_strategy()`, which by default is a single device.
-Several machines run the same program, one worker each; the worker called chief writes the files.
+In the scope of a strategy, `tf.distribute.get_strategy()` returns this strategy. Outside, it returns the
+default strategy, which uses a single device. A worker is the process of one machine. All workers run the same
+program. One of them, the chief, writes the files of the run.
 """
 
 import contextlib
@@ -17,11 +18,11 @@ STRATEGIES = ("single", "mirrored", "multi_worker")
 
 
 def strategy(name):
-    """Return the `tf.distribute.Strategy` for one of STRATEGIES.
+    """Return the `tf.distribute.Strategy` for a name in STRATEGIES.
 
-    mirrored: all GPUs of this machine, or all its logical CPUs if it has no GPU (one, unless TensorFlow
-    was told to split it). multi_worker: the machines in the environment variable TF_CONFIG; waits until
-    all of them have started. Raises InputError if TF_CONFIG is wrong.
+    single: one device. mirrored: all GPUs of this machine, or its logical CPU devices if it has no GPU.
+    multi_worker: the machines in the environment variable TF_CONFIG; the call waits until all workers have
+    started. Raises InputError if TF_CONFIG is wrong, or if its address for this worker cannot be used.
     """
     if name == "single":
         return tf.distribute.get_strategy()
@@ -38,9 +39,9 @@ def strategy(name):
         cluster[task["type"]][task["index"]].encode()
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise InputError(
-            "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON as"
+            "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON like"
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
-            " the same on each machine except for the index, which is the position of its own address."
+            " with the same cluster on each machine; index is the position of the machine's own address."
         ) from None
     print(f"{task['type']} {task['index']}: waiting until all workers in TF_CONFIG have started", flush=True)
     try:
@@ -54,12 +55,12 @@ def strategy(name):
 
 
 def workers():
-    """Return the number of processes of the current strategy."""
+    """Return the number of workers of the current strategy."""
     return getattr(tf.distribute.get_strategy().extended, "_num_workers", 1)
 
 
 def is_chief():
-    """True if this process is the one that writes files."""
+    """True if this process is the chief, the worker that writes files; always true on one machine."""
     resolver = tf.distribute.get_strategy().cluster_resolver
     return (
         not resolver
@@ -69,13 +70,20 @@ def is_chief():
 
 
 def first(results):
-    """Return the result of this process' first replica; the results of all replicas are equal."""
+    """Return the result of the first replica of this process.
+
+    results: what `strategy.run` returned: per-replica values, or dicts or tuples of them. Callers pass values
+    that are equal on all replicas.
+    """
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)
 
 
 def gathered(numbers):
-    """Return every worker's list of integers, int64 [workers, len(numbers)]. Waits for all workers."""
+    """Return the integers of all workers, int64 [workers, len(numbers)].
+
+    Each worker must call this function with a list of the same length. The call waits for all workers.
+    """
     if workers() == 1:
         return np.array([numbers])
     found = _gather(tf.constant(numbers, tf.int64)).numpy()
@@ -91,17 +99,17 @@ def _gather(numbers):
 
 
 def check_alike(numbers):
-    """Raise InputError unless all workers have the same list of integers."""
+    """Raise InputError unless all workers call this function with the same list of integers."""
     if (gathered(numbers) != numbers).any():
         raise InputError(
-            "the workers differ: give each the same command, the same data and the same code, and one"
-            " --run_dir that all of them see."
+            "the workers differ: give all workers the same command, the same data and the same code, and one"
+            " --run_dir that all of them can access."
         )
 
 
 @contextlib.contextmanager
 def lost_workers_named():
-    """Context manager that raises InputError, with the cure, if another worker is lost."""
+    """Context manager that converts TensorFlow's errors after the loss of another worker into InputError."""
     try:
         yield
     except (
@@ -113,6 +121,6 @@ def lost_workers_named():
         if workers() == 1:
             raise
         raise InputError(
-            "another worker ended or cannot be reached; see its last message, then give all workers the"
-            " same command again: the run continues from its last checkpoint."
+            "another worker ended or cannot be reached; read the last message of that worker, then give all"
+            " workers the same command again: the run continues from its last checkpoint."
         ) from None

@@ -1,18 +1,21 @@
-"""The exception for mistakes that the user can correct, and a context manager for optional work."""
+"""The exception for mistakes that the user can correct, and a context manager for files that may fail."""
 
 import contextlib
 
 
 class InputError(Exception):
-    """An error in the user's input. The message is one sentence that names the file or flag and the cure.
+    """A mistake that the user can correct. The message names the file or flag, the fact and the cure.
 
-    `core.runtime.cli` prints it and exits with 1.
+    `core.runtime.cli` prints the message and exits with the code 1.
     """
 
 
 @contextlib.contextmanager
 def warn_on_failure(what):
-    """Context manager that turns an exception into one warning line. what: the name of the file or result."""
+    """Context manager that prints a warning, and continues, if its block raises an exception.
+
+    what: the name of the file or result that the block writes.
+    """
     try:
         yield
     except Exception as error:

@@ -8,21 +8,22 @@ import re
 from core.runtime import locks
 from core.runtime.errors import InputError
 
-# Errors that neither free space nor permissions can cure, such as a file in place of a folder.
+# errno values of a path that cannot be written even with free space and permissions, such as a file that is
+# used as a folder.
 UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
-# Errors that are temporary or concern this user: they do not mean that a file is damaged.
+# errno values of temporary errors or missing permissions, which do not mean that a file is damaged.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def is_utf8(name):
-    """True if a path or flag can be printed. Python decodes bytes that are not UTF-8 as lone surrogates."""
+    """True if a path or flag was valid UTF-8. Python decodes bytes that are not UTF-8 as lone surrogates."""
     return not re.search("[\ud800-\udfff]", str(name))
 
 
 @contextlib.contextmanager
 def writing(path):
-    """Context manager for writing a file or folder: turns an OSError into an InputError that names path."""
+    """Context manager that converts an OSError into an InputError that says that path cannot be written."""
     try:
         yield
     except OSError as error:
@@ -34,14 +35,13 @@ def writing(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """Context manager that opens a binary file; at its end the file replaces the one at path.
+    """Context manager that yields a new binary file, which replaces the file at path when the block ends.
 
     If the block raises or the process is killed, the old file remains. Raises InputError if the disk is
     full or the folder cannot be written.
     """
-    partial = path.with_name(
-        f".{path.name}.partial"
-    )  # a fixed name, so that leftover files do not accumulate
+    # The name does not change, so that a killed process leaves at most one file for each path.
+    partial = path.with_name(f".{path.name}.partial")
     try:
         with writing(path):
             with open(partial, "wb") as file:
@@ -56,17 +56,17 @@ def atomic(path):
 
 
 def write_text(path, text):
-    """Write text as UTF-8, completely or not at all."""
+    """Write a text file as UTF-8. If this fails, the old file remains."""
     with atomic(path) as file:
         file.write(text.encode())
 
 
 @contextlib.contextmanager
 def lock(path, *, wait):
-    """Hold an exclusive lock on a file while the block runs; create the file if it is missing.
+    """Context manager that holds an exclusive lock on a file, which it creates if it is missing.
 
-    The system releases the lock when the process ends, even by a kill. Raises BlockingIOError if
-    another process holds the lock and wait is False.
+    If another process holds the lock, waits for it; if wait is False, raises BlockingIOError instead. The
+    operating system releases the lock when the process ends, even if it is killed.
     """
     with open(path, "wb") as file:
         locks.acquire(file, wait=wait)

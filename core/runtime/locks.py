@@ -1,6 +1,6 @@
-"""Exclusive file locks, which the system releases when their process ends, even by a kill.
+"""Exclusive locks on files. The operating system releases them when the process ends or is killed.
 
-The only module that depends on the operating system: `fcntl` on Linux and macOS, `msvcrt` on Windows.
+They are made by `fcntl` on Linux and macOS, and by `msvcrt` on Windows.
 """
 
 import errno
@@ -13,14 +13,15 @@ except ImportError:  # Windows
     import msvcrt
 
 
-UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # as on some cluster disks
+# errno values of file systems without locks, such as some network disks
+UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def acquire(file, *, wait):
     """Lock an open file until it is closed.
 
-    If the file system does not support locks, prints a warning and continues without a lock. Raises
-    BlockingIOError if another process holds the lock and wait is False.
+    If another process holds the lock, waits for it; if wait is False, raises BlockingIOError instead. If the
+    file system does not support locks, prints a warning and returns without a lock.
     """
     if fcntl:
         try:
@@ -29,7 +30,7 @@ def acquire(file, *, wait):
             if error.errno not in UNSUPPORTED:
                 raise
             print(
-                f"warning: {file.name}: this file system has no locks ({error.strerror}); take care that no"
+                f"warning: {file.name}: this file system has no locks ({error.strerror}); make sure that no"
                 " second process writes to this folder."
             )
         return

@@ -1,6 +1,6 @@
-"""The faster of float32 and bfloat16 on this machine, for --precision=auto.
+"""Measure whether float32 or bfloat16 is faster on this machine, for --precision=auto.
 
-bfloat16 is faster on processors with instructions for it and slower on others.
+bfloat16 is faster on processors with bfloat16 instructions, and slower on other processors.
 """
 
 import time
@@ -9,20 +9,21 @@ import tensorflow as tf
 
 AUTO = "auto"
 CANDIDATES = ("float32", "bfloat16")
-SECONDS = 1.0  # duration of the measurement after tracing
-WIDTHS = (16, 16, 64, 64)  # channels of the measured convolutions; max-pooling follows the second
+SECONDS = 1.0  # duration of the measurement, without tracing
+WIDTHS = (16, 16, 64, 64)  # output channels of the convolutions; max-pooling follows the second one
 IMAGES = (4, 128, 128, 16)  # shape [B, H, W, C] of the input
 
 
 def step_seconds(seconds=SECONDS):
-    """Measure a training step in each of CANDIDATES: name -> seconds of its fastest step.
+    """Return the duration of a small training step for each dtype in CANDIDATES: name -> seconds.
 
-    A step is the forward pass and the gradients of four 3x3 convolutions with ReLU, shaped like the
-    first levels of the U-Nets. The candidates alternate until `seconds` have passed.
+    A step is the forward pass and the gradients of four 3x3 convolutions with ReLU, similar to the first
+    levels of the U-Nets. Steps of the dtypes alternate until `seconds` have passed. The duration of the
+    fastest step is returned.
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():
-        step()  # traces
+        step()  # the first call traces the function
     durations, end = {name: [] for name in steps}, time.perf_counter() + seconds
     while not durations[CANDIDATES[-1]] or time.perf_counter() < end:
         for name, step in steps.items():
@@ -33,7 +34,7 @@ def step_seconds(seconds=SECONDS):
 
 
 def _make_step(dtype):
-    """Return a function () -> None that computes the test network's gradients once and waits for them."""
+    """Return a function without arguments that computes the gradients of one step and waits for them."""
     channels = zip((IMAGES[-1], *WIDTHS), WIDTHS)
     kernels = [tf.fill([3, 3, inside, outside], 0.01) for inside, outside in channels]
     images = tf.ones(IMAGES, dtype)

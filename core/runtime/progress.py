@@ -1,36 +1,38 @@
-"""Progress of a long loop: a line that is redrawn on a terminal, or a line every 30 s in a log file.
+"""Show the progress of a long loop: one line that is redrawn on a terminal, or a line per 30 s in a log file.
 
-`tf.keras.utils.Progbar` prints nothing useful to a log file. After a resume it also counts the units of
-earlier processes as done by this process, so its rate and remaining time are wrong.
+`tf.keras.utils.Progbar` is not used, because it prints nothing useful to a log file. In a resumed run, its
+rate and remaining time would also be wrong, because it counts steps of earlier processes as done by this one.
 """
 
 import sys
 import time
 
-LINE_SECONDS = 30.0  # interval between lines in a log file or notebook
-REDRAW_SECONDS = 0.2  # interval between updates of the line on a terminal
-BAR_WIDTH = 20
+LINE_SECONDS = 30.0  # interval between two lines in a log file or notebook
+REDRAW_SECONDS = 0.2  # interval between two updates of the line on a terminal
+BAR_WIDTH = 20  # characters
 
 
 class Progress:
-    """The progress of a loop of `total` units, `done` of which were finished before it started.
+    """The progress line of a loop.
 
-    keep: False removes the line from a terminal at the end. The rate is measured from the first update
-    on, because the first units may include start-up work such as tracing.
+    total: number of units in the loop, such as steps or files. unit: the name of a unit. done: number of
+    units that were finished before this process. keep: False removes the line from a terminal when the loop
+    ends. The rate is measured from the first update on, because the units before it may include start-up
+    work such as tracing.
     """
 
     def __init__(self, total, unit, *, done=0, keep=True):
         self.total, self.unit, self.done, self.keep = total, unit, done, keep
-        self.first = None  # (time, units done) at the first update
-        self.shown = time.monotonic()  # time of the last line
+        self.first = None  # (time, number of units done) at the first update
+        self.shown = time.monotonic()  # time at which the line was last printed
         self.on_terminal = sys.stdout.isatty()
 
     def add(self, units=1, facts=()):
-        """Count more units as done."""
+        """Add finished units. facts: see `update`."""
         self.update(self.done + units, facts)
 
     def update(self, done, facts=()):
-        """Set the number of units done. facts: (name, number) pairs to show."""
+        """Set the number of finished units. facts: (name, number) pairs to show in the line."""
         self.done, now = done, time.monotonic()
         self.first = self.first or (now, done)
         ended = done == self.total
@@ -41,17 +43,18 @@ class Progress:
         text = self.line(now, facts)
         if self.on_terminal:
             text, end = (text, "\n" if ended else "") if self.keep or not ended else ("", "")
-            print(f"\r{text}\x1b[K", end=end, flush=True)  # the escape code clears the rest of the line
+            # the escape code \x1b[K clears the rest of the line
+            print(f"\r{text}\x1b[K", end=end, flush=True)
         else:
             print(text, flush=True)
 
     def close(self):
-        """End the line on a terminal if the loop stopped early."""
+        """Print a line break on a terminal if the loop stopped before its end."""
         if self.on_terminal and self.done != self.total:
             print(flush=True)
 
     def line(self, now, facts=()):
-        """Return the line as text. now: `time.monotonic()`."""
+        """Return the progress line as text. now: the current `time.monotonic()`. facts: see `update`."""
         started, before = self.first
         rate = (self.done - before) / (now - started) if now > started else 0
         filled = int(min(self.done / self.total, 1) * BAR_WIDTH)
@@ -66,7 +69,10 @@ class Progress:
 
 
 def track(items, total, unit):
-    """Yield the `total` items and show the progress; on a terminal, the line is removed at the end."""
+    """Yield the items and show their progress, in a line that a terminal no longer shows after the loop.
+
+    total: the number of items. unit: the name of an item.
+    """
     bar = Progress(total, unit, keep=False)
     for item in items:
         yield item
@@ -74,7 +80,7 @@ def track(items, total, unit):
 
 
 def duration(seconds):
-    """Format seconds as text: 0:07, 12:30 or 3:00:00."""
+    """Format a number of seconds as text, such as 0:07, 12:30 or 3:00:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
