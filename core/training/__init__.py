@@ -1,1 +1,1 @@
-"""Training: the loop, the training step, the optimizer, and the flags shared by all experiments."""
+"""Training: the training loop, the training step, the optimizer, and the flags that all experiments share."""

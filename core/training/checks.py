@@ -1,7 +1,7 @@
-"""Checks before training that classes, palette, logits, metrics, masks and images fit together.
+"""Checks before a training: do the experiment, its network, its masks and its images fit together?
 
-Each check raises InputError with one sentence. Without the checks, a mismatch would train to the
-end and report wrong numbers.
+A check raises InputError with one sentence, or prints a warning. Without these checks, a mistake would
+show only after the training, as wrong metrics.
 """
 
 import os
@@ -15,11 +15,15 @@ from core.data import cache, remarks
 from core.experiment import IGNORE
 from core.runtime.errors import InputError
 
-SIDES = (32, 64, 128, 256, 512)  # image sides with which the network is tried
+SIDES = (32, 64, 128, 256, 512)  # image sides, in pixels, that `_logits` tries in this order
 
 
 def check_experiment(experiment, weights):
-    """Raise InputError unless classes, palette, logits and metrics fit; return the number of logits."""
+    """Return the number of logits per pixel of an experiment's network, after checking the experiment.
+
+    weights: name -> `tf.Variable`. Raises InputError unless class names, palette, logits and the name of the
+    best metric are consistent.
+    """
     name, classes = experiment.name, len(experiment.classes)
     if not 2 <= classes <= IGNORE:
         raise InputError(f"{name}: has {classes} classes; 2 to {IGNORE} are possible.")
@@ -46,7 +50,7 @@ def check_experiment(experiment, weights):
 
 
 def _logits(experiment, weights):
-    """Return the number of logits per pixel, from the smallest image that the network accepts."""
+    """Return the number of logits per pixel, by calling the network on an image of zeros."""
     for side in SIDES:
         try:
             return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
@@ -56,9 +60,10 @@ def _logits(experiment, weights):
 
 
 def check_masks(experiment, train, val):
-    """Raise InputError if masks hold unknown class ids; print the classes without any pixel.
+    """Check the class ids in the masks of both splits; print a warning about classes without a pixel.
 
-    train, val: `core.data.cache.Examples`.
+    Also calls the data set's own check, `Dataset.check`. train, val: `core.data.cache.Examples`. Raises
+    InputError if the masks hold ids that are not classes, and for the id IGNORE unless `experiment.ignore`.
     """
     classes = len(experiment.classes)
     for examples in (train, val):
@@ -66,7 +71,8 @@ def check_masks(experiment, train, val):
         if beyond and not (experiment.ignore and beyond == [IGNORE]):
             raise InputError(
                 f"{examples.data_dir}: the masks hold class ids {beyond}, but the classes of"
-                f" {experiment.name} are 0 to {classes - 1}; correct the reader, or the list of classes."
+                f" {experiment.name} are 0 to {classes - 1}; correct the function that reads"
+                " the masks, or the experiment's list of classes."
             )
     experiment.dataset.check(train.class_pixels, train.files)
     for split, examples in (("training", train), ("validation", val)):
@@ -77,17 +83,17 @@ def check_masks(experiment, train, val):
 
 
 def warn_of_shared_photos(train, val):
-    """Print how many validation photos are identical to a training photo and so bias the metrics."""
+    """Print a warning if validation photos are identical to training photos, pixel by pixel."""
     shared = np.isin(val.checksums, train.checksums).sum()
     if shared:
         print(
-            f"warning: {shared} of the {len(val)} validation images are training images too, pixel by pixel:"
-            " the validation metrics are better than on new images."
+            f"warning: {shared} of the {len(val)} validation images are identical to training images, pixel"
+            " by pixel: the validation metrics are better than on new images."
         )
 
 
 def class_pixels(examples):
-    """Return the pixels of each class id in the masks of a split, int64 [256]."""
+    """Return the number of pixels of each class id in the masks of a split, int64 [256]."""
     if len(examples) == len(examples.masks):
         return examples.class_pixels
     counts = (np.bincount(examples.masks[row].ravel(), minlength=256) for row in examples.rows)
@@ -95,28 +101,31 @@ def class_pixels(examples):
 
 
 def best_metric(experiment, val):
-    """Return the name of the metric that chooses the best epoch.
+    """Return the name of the metric that chooses the best epoch: `experiment.best`, or "loss".
 
-    This is `experiment.best`, or "loss" if that metric is undefined because a class has no pixel in the
-    validation masks: it could be NaN in some epochs and a number in others.
+    "loss" replaces a metric that is NaN for a perfect prediction of the validation masks, such as the IoU of
+    a class without pixels. In some epochs such a metric would be NaN, in others a number.
     """
     classes = len(experiment.classes)
-    all_correct = np.diag(class_pixels(val)[:classes])
-    if np.isfinite(experiment.metrics(all_correct).get(experiment.best, 0)):
+    perfect = np.diag(class_pixels(val)[:classes])  # confusion matrix of a perfect prediction
+    if np.isfinite(experiment.metrics(perfect).get(experiment.best, 0)):
         return experiment.best
     print(
-        f"warning: {experiment.best} is undefined for these validation masks; the smallest validation loss"
-        " chooses the best epoch."
+        f"warning: {experiment.best} is undefined for these validation masks; instead, the smallest"
+        " validation loss chooses the best epoch."
     )
     return "loss"
 
 
 def image_files(dataset, flags):
-    """Return [number, CRC-32 of the relative paths] of the files of both splits, without decoding them."""
+    """Return [number of photos, CRC-32 of the files' relative paths] for each split: training, validation.
+
+    The files are listed but not decoded.
+    """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []
     for split in ("train", "val"):
-        with remarks.collect():  # remarks are printed when the files are decoded
+        with remarks.collect():  # discards remarks; `cache.load_split` prints them
             files = list(dataset.find(data_dir, split))[: flags.limit or None]
         names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
         splits.append([len(files), zlib.crc32("\n".join(names).encode())])

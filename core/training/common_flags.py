@@ -13,20 +13,19 @@ from core.training import optimizer
 
 
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
-    """Define the common flags in a `flags.FlagValues`, with an article's defaults.
+    """Define the flags that all experiments share. values: the `flags.FlagValues` to define them in.
 
-    name: the experiment's name. size: default height and width of the images, or None for an article that
-    does not resize images; the flag --size is then not defined. multiple: height and width must be
-    multiples of this number.
+    name: the experiment's name. epochs, batch_size, learning_rate, clip_norm, size: the article's values,
+    which become the defaults. If size is None, the flag --size is not defined. multiple: --size must be a
+    multiple of this number.
     """
     new = _Definer(values)
     new.integer("epochs", epochs, "Passes over the training images.", 1)
     new.integer("batch_size", batch_size, "Images per training step, over all devices.", 1)
     new.number("learning_rate", learning_rate, "Learning rate of Adam.")
     new.must("learning_rate", lambda rate: rate > 0, "must be above 0")
-    new.number(
-        "clip_norm", clip_norm, "Scale gradients down to this global norm if theirs is larger; 0: never."
-    )
+    clip = "Largest global norm of the gradients: larger gradients are scaled down to it. 0: no clipping."
+    new.number("clip_norm", clip_norm, clip)
     if size is not None:
         new.integer("size", size, "Height and width in pixels to which images are resized.", 1, 2**14)
         halved = f"must be a multiple of {multiple}, because the network halves the size repeatedly"
@@ -37,7 +36,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
 
 
 class _Definer:
-    """Helper for defining flags in a `flags.FlagValues`."""
+    """Defines flags of several types, with validators, in one `flags.FlagValues`."""
 
     def __init__(self, values):
         self.own = {"flag_values": values}
@@ -63,28 +62,32 @@ class _Definer:
         flags.register_validator(flag, holds, message, **self.own)
 
     def needs(self, flag, other, allowed, message):
-        """Refuse the flag `flag` unless the flag `other` has one of the allowed values."""
+        """Add a validator: if `flag` is set, the flag `other` must have one of the allowed values."""
         flags.register_multi_flags_validator(
             [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **self.own
         )
 
 
 def _define_recipe(new):
-    """Define flags that change the training; their defaults keep the article's settings."""
-    patience = "Stop after this many consecutive epochs without a smaller validation loss; 0: never."
+    """Define flags that change how the network is trained. With the defaults, the article's settings hold."""
+    patience = "Stop after this many consecutive epochs without a new smallest validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
     decay = (
-        "Weight decay of kernels (AdamW): each step subtracts this value times learning rate times kernel."
+        "Weight decay of the kernels (AdamW): each step multiplies kernels by 1 - learning rate * this value."
     )
     new.number("weight_decay", 0, decay)
-    rate = "Learning rate after the warm-up: constant, or falling along a cosine to 0 after the last epoch."
+    rate = (
+        "Learning rate after the warm-up. constant: --learning_rate. cosine: falls from --learning_rate to 0,"
+        " along half a cosine, until the end of the training."
+    )
     new.choice("schedule", "constant", optimizer.SCHEDULES, rate)
-    new.integer("warmup_steps", 0, "Steps over which the learning rate grows from 0 to --learning_rate.")
-    dice = "Factor of a Dice loss that is added to the training loss; val_loss does not include it."
+    warmup = "Number of first steps in which the learning rate grows linearly to --learning_rate; 0: none."
+    new.integer("warmup_steps", 0, warmup)
+    dice = "Factor of a Dice loss that is added to the training loss, but not to val_loss; 0: no Dice loss."
     new.number("dice", 0, dice, upper_bound=10)
     average = (
-        "Decay of an exponential moving average of the weights, such as 0.999; validation and prediction"
-        " then use the average. 0: no average."
+        "Decay of an exponential moving average of the weights, such as 0.999. Validation and prediction use"
+        " the average. 0: no average."
     )
     new.number("ema_decay", 0, average, upper_bound=0.999999)
     known = ", ".join(augment.BY_NAME)
@@ -92,9 +95,9 @@ def _define_recipe(new):
     flags.DEFINE_list("augment", [], changes, **new.own)
     some = f"must be any of {known}, separated by commas"
     new.must("augment", lambda names: set(names) <= set(augment.BY_NAME), some)
-    origin = "Folder of a run with the same network, whose weights this run begins with."
+    origin = "Folder of another run with the same network; its weights are this run's initial weights."
     new.folder("init_from", None, origin)
-    which = "With --init_from: use the weights of that run's best or last epoch."
+    which = "With --init_from: take the weights of the other run's best epoch, or of its last epoch."
     new.choice("init_checkpoint", "best", ["best", "last"], which)
     seed = "Seed of the initial weights, the order of the images and all other random choices."
     new.integer("seed", 0, seed, 0, 2**63 - 1)
@@ -102,51 +105,56 @@ def _define_recipe(new):
 
 def _define_data(new, name):
     """Define flags of images, folders and files. name: the experiment's name."""
-    new.integer("limit", 0, "Number of files to use from each split, beginning with the first; 0: all.")
-    bad = "Leave out unreadable files, each with a warning, instead of stopping at the first one."
+    limit = "Number of photos to use from each split, beginning with the first one; 0: all photos."
+    new.integer("limit", 0, limit)
+    bad = "Leave out unreadable files, with a warning about each, instead of stopping at the first one."
     new.switch("skip_bad_images", False, bad)
-    share = "With --skip_bad_images: stop if more than this share of the files is unreadable."
+    share = "With --skip_bad_images: stop if more than this share of the files, 0 to 1, is unreadable."
     new.number("max_bad_share", 0.05, share, upper_bound=0.99)
     white = (
-        "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected per"
-        " file, with a warning."
+        "Sample value of white in photos with more than 8 bits per sample, such as 4095. 0: the value is"
+        " detected in each file, with a warning."
     )
     new.integer("white_level", 0, white, 0, 2**16 - 1)
-    new.folder("data_dir", None, "Folder of the data set; by default, images are generated.")
+    new.folder("data_dir", None, "Folder of the data set. Default: generated images.")
     new.must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
-    new.folder("run_dir", f"runs/{name}", "Folder of the run: flags, metrics, pictures, checkpoints.")
-    new.folder("cache_dir", "cache", "Folder for decoded and for generated images.")
-    minutes = "Minutes between checkpoints within an epoch; each epoch also ends with a checkpoint."
+    new.folder("run_dir", f"runs/{name}", "Folder for the run's flags, metrics, pictures, checkpoints.")
+    new.folder("cache_dir", "cache", "Folder for decoded images and for generated images.")
+    minutes = "Minutes between checkpoints during an epoch. The end of an epoch always saves a checkpoint."
     new.number("checkpoint_every", 5, minutes)
-    new.switch("tensorboard", False, "Write metrics and pictures for TensorBoard.")
+    new.switch("tensorboard", False, "Also write metrics and pictures for TensorBoard.")
 
 
 def _define_device(new):
     """Define flags of the computation: precision, compilation and devices."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
-        "Dtype of the activations. float16, for GPUs without bfloat16, uses loss scaling. auto: the faster"
-        " of float32 and bfloat16 on this machine, measured for a second when a run begins."
+        "Dtype of the activations. float16 is for GPUs without bfloat16 and uses loss scaling. auto measures"
+        " float32 and bfloat16 for a second when a run begins, and takes the faster dtype."
     )
     new.choice("precision", "float32", dtypes, dtype)
     rewrites = (
-        "auto: on CPUs, traced graphs replace some convolutions by exact rewrites that need less work. off:"
-        " graphs compute every operation as it is written."
+        "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same"
+        " result up to rounding. off: TensorFlow computes every operation as it is written."
     )
     new.choice("lowering", "auto", lowering.MODES, rewrites)
     new.switch("xla", False, "Compile the training step with XLA.")
-    devices = "One device, all GPUs of this machine, or all machines in the environment variable TF_CONFIG."
+    devices = (
+        "single: one device. mirrored: all GPUs of this machine. multi_worker: all machines that the"
+        " environment variable TF_CONFIG lists."
+    )
     new.choice("strategy", "single", distribution.STRATEGIES, devices)
     resident = (
-        "Keep all decoded training images in the device's memory, for a GPU that would wait for the CPU."
+        "Keep all decoded training images in the device's memory. Useful if a GPU would otherwise wait for"
+        " images from the CPU."
     )
     new.switch("data_on_device", False, resident)
     same = (
-        "Use deterministic ops, so that runs with the same seed are bit-identical. This is the default on"
-        " CPUs without --xla, where it costs nothing; on GPUs it makes some ops slower."
+        "Use deterministic ops, so that runs with the same seed are bit-identical. Default: true on CPUs"
+        " without --xla, otherwise false, because some ops are slower on GPUs if they are deterministic."
     )
     new.switch("deterministic", None, same)
-    gradient = "with --xla, max-pooling has no deterministic gradient: use only one of these flags"
+    gradient = "XLA has no deterministic gradient of max-pooling: use --xla or --deterministic, not both"
     new.needs("xla", "deterministic", [None, False], gradient)
     for flag in ("xla", "data_on_device"):
         one_device = f"--{flag} works on one device only: use it without --strategy"

@@ -1,8 +1,13 @@
-"""Per-epoch metrics of a run: a list of rows, one dict per epoch.
+"""The history of a run: a list of rows. A row is a dict with the metrics of one epoch.
 
-The keys of a row are the columns of metrics.csv: `epoch`, `step`, `train_loss` (including the
-Dice loss if --dice is given), `val_loss` (without the Dice loss), `val_NAME` for each other metric
-(such as `val_iou/road` for one class), `images_per_second` and `seconds`.
+The keys of a row are the columns of metrics.csv:
+
+    epoch, step        number of finished epochs, and of training steps, since the start of the run
+    train_loss         mean training loss over the epoch; with --dice, it includes the Dice loss
+    val_loss           mean validation loss after the epoch, without the Dice loss
+    val_NAME           the validation metric NAME, such as `val_accuracy`, or `val_iou/road` for one class
+    images_per_second  training images per second, without validation and checkpoints
+    seconds            running time since the start of the run
 """
 
 import numpy as np
@@ -14,9 +19,10 @@ from core.runtime.errors import warn_on_failure
 
 
 def best(history, metric):
-    """Return the first row with the largest `val_METRIC`; for metric "loss", with the smallest `val_loss`.
+    """Return the row of the best epoch: the first row with the largest `val_METRIC`.
 
-    NaN is worse than any number.
+    metric: the name of a metric. If it is "loss", the smallest `val_loss` is best. NaN is worse than any
+    number.
     """
     values = np.array([row[f"val_{metric}"] for row in history], np.float64)
     if metric == "loss":
@@ -25,13 +31,16 @@ def best(history, metric):
 
 
 def stalled(history, patience):
-    """True if patience > 0 and the validation loss has not improved in the last `patience` epochs."""
+    """True if no epoch of the last `patience` epochs has a new smallest validation loss.
+
+    False if patience is 0, or if there are not more than `patience` epochs.
+    """
     losses = np.nan_to_num([row["val_loss"] for row in history], nan=np.inf)
     return 0 < patience < len(losses) and min(losses[:-patience]) <= min(losses[-patience:])
 
 
 def line(row):
-    """Format a row as text, without the metrics of single classes."""
+    """Format the losses and metrics of a row as text, without metrics of one class such as `val_iou/road`."""
     metrics = [
         f"{name} {value:.4f}"
         for name, value in row.items()
@@ -43,8 +52,8 @@ def line(row):
 def report(history, folder, experiment, *, best_metric, **facts):
     """Write metrics.csv, summary.json and curves.png to a run folder, and print the result.
 
-    experiment: its name. best_metric: as the argument `metric` of `best`. facts: further JSON values for
-    summary.json.
+    experiment: the experiment's name. best_metric: the metric that chooses the best epoch, see `best`.
+    facts: further JSON values for summary.json.
     """
     final, top = history[-1], best(history, best_metric)
     run_folder.write_metrics(folder, history)

@@ -1,8 +1,8 @@
-"""The training loop, shared by all experiments; it can be resumed exactly at any step.
+"""The training loop that all experiments share. A run that was stopped or killed can be resumed.
 
-Each step depends on the variables and the `State`, which are in the checkpoint, and on
-(seed, epoch, step), which determine the order of the images and all random choices. A
-process that is killed at any moment can be continued with the result of an uninterrupted run.
+A checkpoint holds all variables and the `State`. The order of the images and all random choices are
+functions of (seed, epoch, step). A resumed run therefore repeats the steps after its last checkpoint. With
+deterministic ops, its final weights are bit-identical to those of an uninterrupted run.
 """
 
 import contextlib
@@ -27,18 +27,22 @@ from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
-LOSS_SYNC_SECONDS = 0.5  # interval between fetches of the losses from the device
-MIN_LOSS = -0.001  # the run ends if a loss is smaller; losses are at least 0, apart from rounding
-# the run ends if a loss, in nats per pixel, is larger; uniform guesses over 34 classes give 3.5
+# Losses are read from the device at this interval only, because each reading waits for the device.
+LOSS_SYNC_SECONDS = 0.5
+# A batch's loss below MIN_LOSS ends the run with an error. Rounding can make a loss of 0 slightly negative.
+MIN_LOSS = -0.001
+# A batch's loss above MAX_LOSS ends the run with an error. Equal probabilities for 34 classes give 3.5.
 MAX_LOSS = 100.0
 PICTURES = 6  # number of validation images in the picture of each epoch
 
 
 def run(experiment, define_flags, flags):
-    """Train an experiment in its run folder, from the start or from its last checkpoint.
+    """Train an experiment in its run folder, from the beginning or from the last checkpoint.
 
-    Returns the process' exit code: 0, or 130 or 143 if SIGINT or SIGTERM ended the
-    training after its state was saved. Raises InputError for mistakes that the user can correct.
+    define_flags: the function of the experiment's script that defines its flags. flags: the parsed flags.
+    Returns the exit code of the process: 0 after the last epoch, 130 after SIGINT, 143 after SIGTERM. These
+    two signals end the training after a checkpoint is saved. Raises InputError for mistakes that the
+    user can correct.
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
@@ -62,32 +66,38 @@ def run(experiment, define_flags, flags):
 
 
 class Training:
-    """A run in this process: variables, data, compiled functions and progress.
+    """The training of a run by this process: variables, images, compiled functions and progress.
 
-    weights, slots, averages: dicts of `tf.Variable` by name; variables: all three dicts in one.
-    state:      `State`, the progress.
-    train, val: `core.data.cache.Examples`.
-    pending:    (number of examples, loss) of the steps that are not in the state yet.
+    weights:    the network's variables, name -> `tf.Variable`
+    slots:      the optimizer's variables, see `optimizer.init_slots`
+    averages:   the moving averages of the weights, see `optimizer.init_averages`
+    variables:  weights, slots and averages in one dict
+    state:      the `State`, the progress of the run
+    train, val: the `core.data.cache.Examples` of the two splits
+    steps:      the number of steps in an epoch
+    pending:    (number of examples, loss) of each step whose loss is not yet added to the state
+    lowered:    name -> number of uses of each rule of `core.lowering` in the graph of the training step;
+                None until the graph is traced
     """
 
     def __init__(self, experiment, flags, folder, device_name):
-        """Make the variables, from the last checkpoint if there is one, and load the images.
+        """Create the variables, or restore them from the last checkpoint, and load the images.
 
-        Raises InputError if experiment, checkpoint, images and flags do not fit.
+        Raises InputError if experiment, checkpoint, images and flags do not fit together.
         """
         self.experiment, self.flags, self.folder = experiment, flags, folder
         self.device_name = device_name
         self.is_chief = distribution.is_chief()
         self.dtype = tf.dtypes.as_dtype(flags.precision)
         self.pending, self.signals, self.writer = [], [], None
-        self.lowered = None  # lowering rules in the graph of a step: rule -> count, once it is traced
+        self.lowered = None
         self.weights, self.slots, self.averages, self.state = setup.make_variables(experiment, flags, folder)
         self.variables = self.weights | self.slots | self.averages
         print(
             f"{experiment.name}: {count(self.weights):,} parameters, {flags.precision} on {self.device_name}"
         )
         self.train, self.val = setup.load_images(experiment.dataset, flags, folder, self.state)
-        self.steps = math.ceil(len(self.train) / flags.batch_size)  # of an epoch
+        self.steps = math.ceil(len(self.train) / flags.batch_size)
         checks.check_masks(experiment, self.train, self.val)
         checks.warn_of_shared_photos(self.train, self.val)
         self.best_metric = checks.best_metric(experiment, self.val)
@@ -95,7 +105,7 @@ class Training:
         self.make_functions()
 
     def make_functions(self):
-        """Create the functions for steps, validation and pictures; each is traced at its first call."""
+        """Create the functions for training, validation and pictures. Each is traced at its first call."""
         experiment, flags = self.experiment, self.flags
         recipe = recipe_from_flags(flags, flags.epochs * self.steps)
         self.train_step = make_train_step(
@@ -106,12 +116,15 @@ class Training:
         self.predict = make_predict(experiment, predicting, self.dtype)
 
     def is_finished(self):
-        """True if all epochs are done, or if early stopping ended the run."""
+        """True if all epochs are finished, or if early stopping ended the run."""
         patience = self.flags.early_stopping_patience
         return self.state.epoch == self.flags.epochs or history.stalled(self.state.history, patience)
 
     def run(self):
-        """Train to the end of the run or until a signal, and write the results; return the exit code."""
+        """Train until the last epoch is finished or a signal arrives; return the exit code of `loop.run`.
+
+        After the last epoch, writes the results to the run folder.
+        """
         if self.is_chief:
             membership.write(self.folder, self.train, self.val)
         if self.flags.tensorboard and self.is_chief:
@@ -132,7 +145,7 @@ class Training:
         code_digest.record(
             self.folder, self.experiment, epoch=state.epoch, step=state.step, write=self.is_chief
         )
-        # not earlier, because a killed preparation can be continued
+        # Before this line, a signal may kill the process, because there is no new state to save.
         with signals.catch_signals() as self.signals:
             try:
                 while not self.is_finished():
@@ -141,31 +154,35 @@ class Training:
             except signals.Stopped:
                 self.save()
                 print(f"stopped and saved; the same command continues {self.folder}")
-                # the list is empty if another worker received the signal
+                # self.signals is empty if another worker received the signal
                 return 128 + (self.signals or [signal.SIGTERM])[0]
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:  # for `experiments.compare`
+        # `experiments.compare` reads this file; it can be computed on a single replica only
+        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
 
     def repeat_interrupted_writes(self):
-        """Write the best checkpoint and the last epoch's picture if an earlier process was killed before."""
+        """Write the best checkpoint and the picture of the last epoch if an earlier process could not.
+
+        This is the case if the process was killed right after it had saved the checkpoint of an epoch.
+        """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
             if not self.picture_path(self.state.epoch).exists():
                 self.draw(self.state.history[-1])
 
     def warn_of_other_lowering(self):
-        """Print a warning if the run was begun with another --lowering, because rounding will differ."""
+        """Print a warning if the run began with another value of --lowering, which rounds differently."""
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
             print(
-                f"warning: this run began with --lowering={begun}: from here on it is no longer"
-                " bit-identical to an uninterrupted run."
+                f"warning: this run began with --lowering={begun}: the next steps round differently, so the"
+                " result is not bit-identical to an uninterrupted run."
             )
 
     def batches_maker(self):
-        """Return a function (epoch, first_step) -> the batches of an epoch from a step on."""
+        """Return a function (epoch, first_step) -> the training batches of an epoch, from first_step on."""
         flags = self.flags
         changes = [*self.experiment.augment, *(augment.BY_NAME[name] for name in flags.augment)]
         if flags.data_on_device:
@@ -178,13 +195,13 @@ class Training:
         return make_batches
 
     def distributed(self, make_batches, examples, **options):
-        """Return the batches of a function of `core.data.batches`, distributed to the replicas."""
+        """Call a function of `core.data.batches`, and return its batches, split among the replicas."""
         return tf.distribute.get_strategy().distribute_datasets_from_function(
             lambda context: make_batches(examples, self.flags.batch_size, context=context, **options)
         )
 
     def train_epoch(self):
-        """Train for the rest of the current epoch, and show the progress."""
+        """Run the remaining steps of the current epoch, and show a progress line."""
         bar = progress.Progress(self.steps, "step", done=self.state.step)
         try:
             self.make_steps(bar)
@@ -192,7 +209,10 @@ class Training:
             bar.close()
 
     def make_steps(self, bar):
-        """Run the remaining steps of the epoch; show the progress and save checkpoints at intervals."""
+        """Run the remaining steps of the epoch, update the progress line and save checkpoints at intervals.
+
+        Raises `signals.Stopped` before the next step if a worker has received SIGINT or SIGTERM.
+        """
         saved = synced = time.monotonic()
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
             seed = tf.constant([self.flags.seed, self.state.epoch * self.steps + self.state.step], tf.int64)
@@ -209,7 +229,10 @@ class Training:
                 synced = time.monotonic()
 
     def make_step(self, *batch):
-        """Run one step and return its loss; in the first call, print which lowering rules its graph uses."""
+        """Run one training step and return its loss, a float32 scalar.
+
+        The first call traces the step and prints which rules of `core.lowering` its graph uses.
+        """
         before = lowering.applied()
         loss = self.train_step(*batch)
         if self.lowered is None:
@@ -218,32 +241,32 @@ class Training:
         return loss
 
     def must_stop(self):
-        """True if a worker received a signal; all workers then stop at the same step."""
+        """True if any worker has received a signal. All workers get the same answer at the same step."""
         return distribution.gathered([len(self.signals)]).any()
 
     def add_losses(self):
-        """Add the losses of the last steps to the state. Raises InputError if one is out of bounds."""
+        """Add the pending losses to the state. Raises InputError if a loss is NaN, negative or too large."""
         for examples, loss in self.pending:
             value = float(loss)
             if value < MIN_LOSS:
                 raise InputError(
-                    f"the loss is {value:.3g} at or before step {self.state.step} of epoch"
-                    f" {self.state.epoch + 1}, but a loss must not be below 0: correct the loss function or"
+                    f"the loss is {value:.3g} at or shortly before step {self.state.step} of epoch"
+                    f" {self.state.epoch + 1}, but a loss must not be negative: correct the loss function or"
                     " the masks. The checkpoints were saved before this step."
                 )
-            if not value < MAX_LOSS:  # also if it is NaN
+            if not value < MAX_LOSS:  # true for NaN too
                 raise self.diverged(f"the loss ({value:.3g})")
             self.state.loss_sum += value * examples
         self.pending.clear()
 
     def show_progress(self, bar):
-        """Update the progress line with the mean loss and throughput of the epoch."""
+        """Show the mean loss and the throughput of the current epoch in the progress line."""
         seen = min(self.state.step * self.flags.batch_size, len(self.train))
         rate = seen / self.state.step_seconds
         bar.update(self.state.step, [("loss", self.state.loss_sum / seen), ("images/s", rate)])
 
     def finish_epoch(self):
-        """Validate, then write the epoch to the checkpoint, to metrics.csv and as a picture."""
+        """Validate the network, then save a checkpoint, metrics.csv and a picture of predictions."""
         val_batches = self.distributed(batches.evaluation, self.val)
         count = math.ceil(len(self.val) / self.flags.batch_size)
         val_batches = progress.track(val_batches, count, "validation step")
@@ -260,7 +283,10 @@ class Training:
         print(f"epoch {row['epoch']}/{self.flags.epochs}: {history.line(row)}")
 
     def row(self, metrics):
-        """Return the history's row for the epoch that has just been validated."""
+        """Return the row of `core.training.history` for the epoch that has just been validated.
+
+        metrics: name -> value of the validation loss and metrics.
+        """
         return {
             "epoch": self.state.epoch + 1,
             "step": (self.state.epoch + 1) * self.steps,
@@ -271,9 +297,10 @@ class Training:
         }
 
     def draw(self, row):
-        """Write the picture of an epoch's predictions, and its row to TensorBoard.
+        """Write a picture of validation predictions to the run folder; write row and picture for TensorBoard.
 
-        A failure only causes a warning, because the epoch is saved already.
+        row: the epoch's row of the history. Errors only print a warning, because the checkpoint is already
+        saved.
         """
         path = self.picture_path(row["epoch"])
         with warn_on_failure(f"the picture {path}"):
@@ -287,30 +314,30 @@ class Training:
         return self.folder / "predictions" / f"epoch_{epoch:03}.png"
 
     def save(self):
-        """Write a checkpoint of all variables and the state. Raises InputError for NaN or infinity."""
+        """Save a checkpoint. Raises InputError if a loss or variable is NaN or infinite."""
         self.add_losses()
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
-            raise self.diverged("a weight")
+            raise self.diverged("a variable")
         self.state.seconds = time.monotonic() - self.started
         if self.is_chief:
             checkpoint.save(self.folder / "checkpoints", arrays, dataclasses.asdict(self.state))
 
     def keep_best(self):
-        """Copy the last checkpoint to the best one if its epoch is the best so far."""
+        """Keep the last checkpoint as `best.npz` if its epoch is the best epoch so far."""
         if history.best(self.state.history, self.best_metric) is self.state.history[-1]:
             checkpoint.keep(self.folder / "checkpoints", "best")
 
     def diverged(self, what):
-        """Return the InputError for a loss or weight that is not finite or too large."""
+        """Return the InputError for a diverged training. what: the loss or variable that is not finite."""
         return InputError(
-            f"{what} is not finite or far too large at or before step {self.state.step} of epoch"
-            f" {self.state.epoch + 1}: the training diverged. The checkpoints were saved before this step;"
-            " begin a new --run_dir with a smaller --learning_rate, or with --clip_norm=1."
+            f"{what} is not finite or far too large at or shortly before step {self.state.step} of epoch"
+            f" {self.state.epoch + 1}: the training diverged; begin a new --run_dir with a smaller"
+            " --learning_rate, or with --clip_norm=1. The checkpoints were saved before this step."
         )
 
     def report(self):
-        """Write metrics.csv, summary.json and the curves, and print the result."""
+        """Write metrics.csv, summary.json and curves.png to the run folder, and print the result."""
         if self.is_chief:
             facts = {
                 "seconds": self.state.seconds,

@@ -1,8 +1,10 @@
-"""The optimizer: Adam, its learning rate, loss scaling for float16, and averaged weights.
+"""The optimizer: Adam, learning-rate schedules, loss scaling for float16, and moving averages of weights.
 
-To change the optimizer, edit `adam`. All functions update variables in place. In a distributed
-step each replica applies the same update to its own copy of a variable.
-Variables are named "adam/...", "scaling/..." and "average/..." in checkpoints.
+To change the optimizer, edit `adam`. `update`, `update_unscaled` and `update_averages` change variables in
+place. In distributed training, each replica has a copy of each variable and applies the same update to it.
+
+The dicts in this module: weights are the network's variables by name. slots are the optimizer's variables,
+with the names "adam/..." and "scaling/...". averages are moving averages, "average/NAME" for the weight NAME.
 """
 
 import functools
@@ -13,34 +15,35 @@ import tensorflow as tf
 from core.lowering import fused_adam
 from core.runs.checkpoint import AVERAGE
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # Keras' constants
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # the defaults of Keras
 SCHEDULES = ("constant", "cosine")
-FIRST_SCALE = 2.0**15  # the loss scale of the first step
-STEPS_TO_DOUBLE = 2000  # number of steps without overflow after which the loss scale doubles
+FIRST_SCALE = 2.0**15  # the loss scale in the first step
+STEPS_TO_DOUBLE = 2000  # the loss scale doubles after this many consecutive steps without overflow
 
 
 def adam(weight, mean, square, gradient, *, step, learning_rate):
-    """Return a weight and its two moments after one step of Adam (Kingma and Ba, 2015).
+    """Return (weight, mean, square) after one step of Adam (Kingma and Ba, 2015).
 
-    weight, mean, square, gradient: float32 of one shape; mean and square are the moving
-    averages of the gradient and of its square. step: float32, 1 in the first step.
+    weight, mean, square, gradient: float32 tensors of the same shape. mean is the moving average of the
+    gradient, square that of the squared gradient. step: float32 scalar, 1 in the first step.
+    learning_rate: float32 scalar.
     """
     mean = mean + (gradient - mean) * (1 - tf.constant(BETA1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(BETA2))
-    rate = learning_rate * tf.sqrt(1 - BETA2**step) / (1 - BETA1**step)  # corrects the moments' bias
+    rate = learning_rate * tf.sqrt(1 - BETA2**step) / (1 - BETA1**step)  # corrects the moments' bias to 0
     return weight - mean * rate / (tf.sqrt(square) + EPSILON), mean, square
 
 
 def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_decay=0.0):
-    """Apply one step of `adam` to each variable.
+    """Apply one step of `adam` to each variable that has a gradient.
 
-    gradients: name -> float32 tensor, for the trainable variables. clip_norm: gradients with
-    a larger global norm are scaled down to this norm; 0 disables it. weight_decay: before the
-    step, kernels are multiplied by 1 - weight_decay * learning rate (AdamW: Loshchilov and
-    Hutter, 2019); biases and scales are not decayed.
+    gradients: name -> float32 tensor. clip_norm: the largest global norm of the gradients; larger gradients
+    are scaled down to this norm, and 0 disables clipping. weight_decay: each step first multiplies kernels by
+    1 - weight_decay * learning_rate (AdamW: Loshchilov and Hutter, 2019). Variables with one axis, such as
+    biases, are not decayed.
 
-    Where the traced graph of `adam` is exactly the formula above, TensorFlow's fused op computes
-    it, with the same bits on a CPU; an edited `adam` runs as written.
+    If `adam` is unedited, TensorFlow's fused op computes the formula, on a CPU with bit-identical results.
+    If `adam` was edited, so that its traced graph differs from this formula, the edited `adam` runs.
     """
     if clip_norm:
         clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
@@ -68,12 +71,12 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
 
 
 def learning_rate(step, *, peak, shape, warmup_steps, steps):
-    """Return the learning rate of a step as float32.
+    """Return the learning rate of a training step, a float32 scalar.
 
-    step: int64, 0 in the first step. The rate grows linearly to `peak` over the first
-    warmup_steps. Then it is constant (shape "constant") or falls along half a cosine that would
-    reach 0 one step after the last of `steps` ("cosine": Loshchilov and Hutter, 2017,
-    without restarts).
+    step: int64, 0 in the first step. steps: the number of steps of the whole training. During the first
+    warmup_steps, the rate grows linearly. It then reaches `peak`. If shape is "constant", it stays there. If
+    shape is "cosine", it falls along half a cosine, which would be 0 in the step after the last step
+    (Loshchilov and Hutter, 2017, without restarts).
     """
     step = tf.cast(step, tf.float32)
     warm = tf.minimum((step + 1) / (warmup_steps + 1), 1.0)
@@ -84,10 +87,11 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
 
 
 def init_slots(weights, dtype):
-    """Return the variables of the optimizer, name -> `tf.Variable`, all zero at first.
+    """Return the initial variables of the optimizer, name -> `tf.Variable`.
 
-    They are the step count, the two moments of each trainable variable and, if activations are
-    float16, the loss scale and the number of steps since it last changed.
+    "adam/step" counts the steps. "adam/mean/NAME" and "adam/square/NAME" are the moving averages for the
+    trainable weight NAME. These variables begin at 0. dtype: the dtype of the activations. If it is float16,
+    "scaling/factor" is the loss scale, and "scaling/steps" the number of steps since the scale changed.
     """
     slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64)}
     for name, weight in weights.items():
@@ -101,19 +105,20 @@ def init_slots(weights, dtype):
 
 
 def scale_loss(loss, slots):
-    """Return the loss times the loss scale, or the loss itself if there is no loss scaling.
+    """Return the loss multiplied by the loss scale, or the loss itself if there is no loss scale.
 
-    Without scaling, most gradients would be below the smallest float16 number.
+    Without scaling, small gradients would be rounded to 0 in float16.
     """
     return loss * slots["scaling/factor"] if "scaling/factor" in slots else loss
 
 
 def update_unscaled(update, gradients, slots):
-    """Call update(gradients) with the gradients divided by the loss scale.
+    """Divide the gradients by the loss scale, call update(gradients), and adapt the loss scale.
 
-    gradients: name -> float32 tensor of the scaled loss, summed over all replicas. If a gradient
-    is not finite, the step is skipped and the scale is halved; after STEPS_TO_DOUBLE steps
-    without overflow the scale doubles (Micikevicius et al., 2018, section 3.2).
+    gradients: name -> float32 tensor, the gradients of the scaled loss, summed over all replicas. If a value
+    is NaN or infinite, update is not called, and the loss scale is halved. After STEPS_TO_DOUBLE consecutive
+    steps with finite gradients, the loss scale is doubled (Micikevicius et al., 2018, section 3.2).
+    Without a loss scale, only calls update(gradients).
     """
     if "scaling/factor" not in slots:
         update(gradients)
@@ -133,9 +138,9 @@ def update_unscaled(update, gradients, slots):
 
 
 def init_averages(weights):
-    """Return a variable "average/NAME" with the value of each weight.
+    """Return the initial moving averages, "average/NAME" -> `tf.Variable` with the value of the weight NAME.
 
-    Non-trainable weights, such as batch normalisation's moving statistics, are included.
+    Non-trainable weights, such as the moving averages of batch normalisation, are included.
     """
     return {
         AVERAGE + name: tf.Variable(tf.identity(weight), trainable=False) for name, weight in weights.items()
@@ -145,8 +150,9 @@ def init_averages(weights):
 def update_averages(averages, weights, step, *, decay):
     """Update the exponential moving averages of the weights after a training step.
 
-    step: int64, 1 after the first step. The decay rate is the smaller of `decay` and
-    (1 + step) / (10 + step), so that the initial weights are forgotten quickly.
+    step: int64, 1 after the first step. The decay rate, which multiplies the old average, is the smaller of
+    `decay` and (1 + step) / (10 + step). It is small in the first steps, so that the average soon forgets the
+    initial weights.
     """
     step = tf.cast(step, tf.float32)
     decay = tf.minimum(decay, (1 + step) / (10 + step))

@@ -1,4 +1,4 @@
-"""Prepare a training before its first step: precision, variables and images."""
+"""Preparation of a training: choose the precision, create or restore variables, load images."""
 
 import os
 
@@ -13,13 +13,14 @@ from core.training.state import State, state_from_json
 
 
 def choose_precision(folder):
-    """Return the precision for --precision=auto: that of a run already begun, otherwise the faster one.
+    """Return the precision for --precision=auto, "float32" or "bfloat16".
 
-    The run folder records the choice. All workers use the choice of the first worker.
+    A continued run keeps the precision that its folder records. A new run gets the precision whose measured
+    steps are faster. If there are several workers, all workers use the choice of the first worker.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
     if recorded:
-        print(f"--precision=auto: {recorded}, as this run began")
+        print(f"--precision=auto: {recorded}, with which this run began")
         return recorded
     seconds = precision.step_seconds()
     fastest = precision.CANDIDATES.index(min(seconds, key=seconds.get))
@@ -30,11 +31,12 @@ def choose_precision(folder):
 
 
 def make_variables(experiment, flags, folder):
-    """Return (weights, slots, averages, state) of the last checkpoint, or of a new run.
+    """Return (weights, slots, averages, state) of a new run, or restored from the last checkpoint.
 
-    The first three are dicts of `tf.Variable` by name; averages is empty without --ema_decay. A new
-    run begins with the weights of --init_from, or otherwise with initial and published weights. Raises
-    InputError if the experiment's parts or the checkpoint do not fit.
+    weights, slots and averages are dicts of `tf.Variable` by name, see `core.training.optimizer`. averages is
+    empty without --ema_decay. state is a `State`. The weights of a new run come from --init_from; without
+    this flag they are initial values, some of which `Experiment.load_weights` may replace. Raises InputError
+    if the experiment is inconsistent, or if the checkpoint does not fit the experiment or --epochs.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
@@ -51,8 +53,8 @@ def make_variables(experiment, flags, folder):
         state = state_from_json(saved[1], folder)
     if flags.epochs < state.epoch:
         raise InputError(
-            f"--epochs={flags.epochs}: {folder} has been trained for {state.epoch} epochs; give at least as"
-            " many, or begin a new --run_dir."
+            f"--epochs={flags.epochs}: {folder} is already trained for {state.epoch} epochs; give at least"
+            f" --epochs={state.epoch}, or begin a new --run_dir."
         )
     if distribution.is_chief():
         run_folder.record_flag(folder, "epochs", flags.epochs)
@@ -60,9 +62,10 @@ def make_variables(experiment, flags, folder):
 
 
 def load_images(dataset, flags, folder, state):
-    """Return the `core.data.cache.Examples` of both splits, and record checksums of the images in the state.
+    """Return the `core.data.cache.Examples` of the training and the validation split.
 
-    Raises InputError if the run was trained on other images; before decoding, if the file names differ.
+    Records the folder, and checksums of file names and images, in the state. Raises InputError if the run was
+    trained on other images. File names are compared first, before any image is decoded.
     """
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):
@@ -80,7 +83,10 @@ def load_images(dataset, flags, folder, state):
 
 
 def _other_images(folder, state, found):
-    """Return the InputError for data that a run was not trained on. found: a clause about these data."""
+    """Return the InputError for a run that was trained on other images.
+
+    found: a clause that says how the images found now differ.
+    """
     numbers = [number for number, _ in state.image_files]
     counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
     place = f" in {state.data_dir}" if state.data_dir else ""

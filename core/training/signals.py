@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a training between two steps, after its state was saved."""
+"""Handling of SIGINT and SIGTERM: a training ends between two steps and saves a checkpoint."""
 
 import contextlib
 import signal
@@ -6,15 +6,16 @@ import threading
 
 
 class Stopped(Exception):
-    """Raised instead of the next item after SIGINT or SIGTERM was received."""
+    """Raised by `stop_when` in place of the next item."""
 
 
 @contextlib.contextmanager
 def catch_signals():
-    """Context manager that yields a list for the first SIGINT or SIGTERM; a second one kills the process.
+    """Context manager that catches SIGINT and SIGTERM, and yields a list of the signal numbers received.
 
-    Python delivers signals to the main thread only. In another thread, as in Streamlit or a
-    notebook's executor, the list stays empty and the signal handlers are not changed.
+    The list is empty at first. The first signal is added to it, and a second signal kills the process.
+    Python can handle signals only in the main thread. In another thread, as in Streamlit, the signal handlers
+    are therefore not changed, and the list stays empty.
     """
     received = []
     if threading.current_thread() is not threading.main_thread():
@@ -35,7 +36,7 @@ def catch_signals():
 
 
 def stop_when(asked, items):
-    """Yield the items; raise `Stopped` instead of yielding the next one as soon as asked() is true."""
+    """Yield the items; before each item, call asked() and raise `Stopped` if the result is true."""
     for item in items:
         if asked():
             raise Stopped

@@ -1,4 +1,4 @@
-"""One training step."""
+"""The training step: forward pass, loss, gradients and update of the weights, as one `tf.function`."""
 
 import dataclasses
 
@@ -11,7 +11,11 @@ from core.training import optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Settings of the weight updates. Each field is a flag, except steps, the number of all steps."""
+    """Settings of the training step.
+
+    `steps` is the number of steps of the whole training. Each other field has the value of the flag of
+    the same name, see `core.training.common_flags`.
+    """
 
     learning_rate: float
     clip_norm: float = 0.0
@@ -25,7 +29,7 @@ class Recipe:
 
 
 def recipe_from_flags(flags, steps):
-    """Return the `Recipe` of a run's flags. steps: the number of steps of the training."""
+    """Return the `Recipe` with the values of the flags. steps: the number of steps of the whole training."""
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"steps"}
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
 
@@ -33,19 +37,22 @@ def recipe_from_flags(flags, steps):
 def make_train_step(experiment, weights, slots, averages, dtype, recipe):
     """Return a function (images, masks, share, seed) -> loss that performs one training step.
 
-    The step updates weights, slots (`optimizer.init_slots`) and averages
-    (`optimizer.init_averages`, or an empty dict) in place.
+    weights, slots, averages: dicts of variables, see `core.training.optimizer`. The step updates them in
+    place. averages may be empty. dtype: the dtype of the activations. Loss and gradients are float32.
 
-    images: uint8 [B, H, W, 3]. masks: class ids uint8 [B, H, W]. share: float32, 1 on one
-    device. seed: int64 [2], for the random choices of the forward pass, such as dropout.
-    The loss is a float32 scalar: the batch's mean before the update. dtype: the dtype of
-    activations; weights, loss and optimizer are float32. On one device, a smaller batch
-    does not retrace the function; on several devices, the first smaller batch does.
+        images  uint8 [B, H, W, 3]
+        masks   uint8 [B, H, W], class ids
+        share   float32 scalar, the number of examples in this replica's part of the batch divided by the
+                number in the whole batch; 1 on one device
+        seed    int64 [2], for the random choices of the forward pass, such as dropout
+        loss    float32 scalar, the mean loss of the whole batch before the update
 
-    On several replicas, each gets a part of the batch, and share is the number of its
-    examples over the batch's. The gradients are summed, so they equal the gradients of the
-    whole batch's mean loss up to rounding. Dropout and batch normalisation's batch
-    statistics are computed per replica; the moving statistics are the replicas' mean.
+    On several replicas, the gradients of all replicas are summed. Up to rounding, the sum is the gradient of
+    the mean loss of the whole batch. Dropout masks and batch statistics differ between replicas. The moving
+    averages of batch normalisation become the mean over the replicas.
+
+    On one device, batches of all sizes use the same graph. On several devices, the first smaller batch makes
+    TensorFlow trace the step again.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 
@@ -84,18 +91,21 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
 
 def _loss(experiment, recipe, logits, masks):
-    """Return the loss of each example, float32 [B]: the experiment's, plus Dice if the recipe has it."""
+    """Return the loss of each example, float32 [B]: the experiment's loss plus recipe.dice * Dice loss."""
     loss = experiment.loss(logits, masks)
     return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
 
 
 def _replica_seed(seed, replica):
-    """Return the step's seed plus 2**40 times the replica's index, so that no two seeds are equal."""
+    """Return a seed, int64 [2], that is different for each step and replica.
+
+    seed: int64 [2], the seed of the run and the number of the step, which is below 2**40.
+    """
     return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
 
 
 def _compiled(train_step, *, xla):
-    """Return a `tf.function` that runs the step on all replicas of the current strategy."""
+    """Return a `tf.function` that runs train_step on all replicas. xla: True compiles it with XLA."""
     strategy = tf.distribute.get_strategy()
     signature = [
         tf.TensorSpec([None, None, None, 3], tf.uint8),
@@ -105,7 +115,7 @@ def _compiled(train_step, *, xla):
     ]
 
     @tf.function(
-        # no Python condition depends on a tensor; without AutoGraph, tracing takes half the time
+        # AutoGraph is not needed, because no Python condition depends on a tensor, and it slows tracing
         autograph=False,
         input_signature=signature if strategy.num_replicas_in_sync == 1 else None,
         reduce_retracing=True,

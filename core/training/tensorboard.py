@@ -1,4 +1,4 @@
-"""Metrics and pictures for TensorBoard, if the project's extra `tensorboard` is installed."""
+"""Write metrics and pictures for TensorBoard, which the project's extra `tensorboard` installs."""
 
 import importlib.util
 
@@ -9,18 +9,22 @@ from core.runtime.errors import InputError, warn_on_failure
 
 
 def writer(folder):
-    """Return a summary writer for `folder/tensorboard`, or None, with a warning, if it cannot be made.
+    """Return a `tf.summary` writer for `folder/tensorboard`.
 
-    Raises InputError if the extra is not installed.
+    If the folder cannot be written, prints a warning and returns None. Raises InputError if TensorBoard is
+    not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard needs an extra: pip install -e '.[tensorboard]'.")
+        raise InputError("--tensorboard: TensorBoard is not installed; pip install -e '.[tensorboard]'.")
     with warn_on_failure(f"the TensorBoard files in {folder / 'tensorboard'}"):
         return tf.summary.create_file_writer(str(folder / "tensorboard"))
 
 
 def write(writer, row, panel):
-    """Write the metrics of an epoch (name -> number) and the picture of its predictions (PIL image)."""
+    """Write the metrics and the picture of an epoch.
+
+    row: name -> number, with the key "epoch". panel: PIL image of predictions.
+    """
     with writer.as_default(step=row["epoch"]):
         for name, value in row.items():
             tf.summary.scalar(name, value)

@@ -1,4 +1,4 @@
-"""Initial weights from the checkpoint of another run (--init_from)."""
+"""Warm start (--init_from): take the initial weights of a new run from a checkpoint of another run."""
 
 from pathlib import Path
 
@@ -7,15 +7,17 @@ from core.runtime.errors import InputError
 
 
 def load(weights, run_dir, name, *, logits):
-    """Assign the weights of a run; return a record of their origin as JSON values.
+    """Assign the weights of another run to the variables of a new network.
 
-    weights: name -> `tf.Variable` of the new network. run_dir: folder of a run of any experiment
-    with the same network. name: its checkpoint, "best" or "last"; averaged weights are used if
-    the run has them. logits: number of logits per pixel of the new network.
+    weights: name -> `tf.Variable` of the new network. run_dir: the folder of the other run, which must have
+    the same network. name: the checkpoint of the other run, "best" or "last". If the checkpoint holds moving
+    averages of the weights, the averages are assigned. logits: number of logits per pixel of the new network.
 
-    A variable keeps its initial values if one of its axes has the size `logits` but another size in
-    the run, because the classes differ. Raises InputError that names the variables if anything else
-    differs.
+    The number of classes may differ. Variables whose shapes differ for this reason keep their initial values.
+    If names or shapes differ otherwise, raises InputError that names the variables.
+
+    Returns a dict of JSON values: `run` is run_dir, `checkpoint` is name, `epoch` is the number of epochs
+    finished before the checkpoint, and `initialised_afresh` lists the variables with initial values.
     """
     path = Path(run_dir) / "checkpoints" / f"{name}.npz"
     arrays, state = checkpoint.load(path)
@@ -32,9 +34,10 @@ def load(weights, run_dir, name, *, logits):
 
 
 def _of_other_classes(weights, arrays, logits):
-    """Return the names of the variables whose shapes differ only in the number of classes.
+    """Return the sorted names of the variables whose shapes differ only in the number of classes.
 
-    Raises InputError if these are all variables, or if shapes imply different numbers of classes.
+    These are variables of which one axis has the size `logits` in the new network and another size in the
+    other run. Raises InputError if these axes have several different sizes in the other run.
     """
     numbers = {}
     for name in weights.keys() & arrays.keys():
@@ -45,6 +48,6 @@ def _of_other_classes(weights, arrays, logits):
     if len(set(numbers.values())) > 1:
         raise InputError(
             f"--init_from: the run trained another network: the shapes of {', '.join(sorted(numbers))}"
-            " differ."
+            " differ; give a run with the same network."
         )
     return sorted(numbers)

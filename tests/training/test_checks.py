@@ -55,7 +55,7 @@ def test_a_loss_below_zero_ends_the_training(pairs, tmp_path, value):
         return losses.binary_cross_entropy(logits, masks) + value
 
     flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
-    with refused("a loss must not be below 0"):
+    with refused("a loss must not be negative"):
         loop.run(road(loss=falling), cityscape_road.define_flags, flags)
 
 
@@ -68,13 +68,16 @@ def test_without_road_in_the_validation_masks_the_loss_chooses_the_best_epoch(pa
     loop.run(road(), cityscape_road.define_flags, flags)
     told = capsys.readouterr().out
     assert "without a pixel in the validation masks: road." in told
-    assert "iou is undefined for these validation masks; the smallest validation loss chooses" in told
+    assert "iou is undefined for these validation masks; instead, the smallest validation loss" in told
 
 
 def test_validation_photos_identical_to_training_photos_are_counted(tmp_path, capsys):
     photos = np.random.RandomState(0).randint(0, 256, (4, 8, 8, 3)).astype(np.uint8)
     masks = np.zeros([4, 8, 8], np.uint8)
-    for rows, told in (([1, 2], "1 of the 2 validation images are training images too"), ([2, 3], "")):
+    for rows, told in (
+        ([1, 2], "1 of the 2 validation images are identical to training images"),
+        ([2, 3], ""),
+    ):
         train, val = (decoded(tmp_path, photos, masks, each) for each in ([0, 1], rows))
         checks.warn_of_shared_photos(train, val)
         printed = capsys.readouterr().out

@@ -153,7 +153,7 @@ def test_a_run_continued_with_more_epochs_equals_a_run_begun_with_them(start, tm
     assert start("longer", "--epochs=3", "--data_on_device") == 0
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "longer")
     assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
-    with pytest.raises(InputError, match="--epochs=2: .* has been trained for 3 epochs"):
+    with pytest.raises(InputError, match="--epochs=2: .* is already trained for 3 epochs"):
         start("longer", "--epochs=2")
     assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
 

@@ -108,7 +108,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
         return poisoned
 
     monkeypatch.setattr(loop, "make_train_step", make_poisoned_step)
-    with pytest.raises(InputError, match="a weight is not finite"):
+    with pytest.raises(InputError, match="a variable is not finite"):
         start("run")
     arrays, state = checkpoint.load_latest(tmp_path / "run/checkpoints")
     assert state["epoch"] == 1 and all(np.isfinite(array).all() for array in arrays.values())
