@@ -1,19 +1,20 @@
-"""One script per article, and one per command that uses trained runs.
+"""One script per article, and one script per command, such as evaluate or benchmark.
 
-`load` and `train` offer from Python what the scripts offer on the command line.
+From Python, `train` trains an experiment and `load` returns the network of a trained run.
 """
 
 import importlib
 import pkgutil
 
-import core  # noqa: F401  must precede TensorFlow's import by any script: core hides its start-up messages
+import core  # noqa: F401  hides TensorFlow's start-up messages if it is imported before TensorFlow
 from core.runtime.errors import InputError
 
 
 def article(name):
-    """Return the module of an experiment by name; the module defines `define_flags` and `experiment`.
+    """Import and return the module of an experiment, which defines `define_flags` and `experiment`.
 
-    Raises InputError if this package has no module of that name, or if the module is not an experiment.
+    name: the module's name in this package, such as "cityscape_road". Raises InputError if this package
+    has no module of that name, or if the module is not an experiment.
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     module = importlib.import_module(f"experiments.{name}") if name in names else None
@@ -23,9 +24,10 @@ def article(name):
 
 
 def load(run_dir, checkpoint="best"):
-    """Return the `core.inference.restore.Run` in a run folder: experiment, flags and trained weights.
+    """Restore a trained run; return its experiment, flags and weights as a `core.inference.restore.Run`.
 
-    checkpoint: "best" or "last". Raises InputError if the folder is not a run folder.
+    run_dir: the run folder. checkpoint: "best" for the epoch with the best validation metric, or "last".
+    Raises InputError if run_dir is not a run folder, lacks this checkpoint or does not fit the network.
     """
     from core.inference import restore
     from core.runtime import cli
@@ -35,10 +37,11 @@ def load(run_dir, checkpoint="best"):
 
 
 def train(script, *arguments):
-    """Train an experiment, or continue its training; return the exit code, 0 if the training has ended.
+    """Train an experiment, or continue the training in its run folder; return the exit code.
 
     script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
-    command line.
+    command line, such as "--epochs=5". The exit code is 0 after a complete training, and 130 or 143 if
+    SIGINT or SIGTERM stopped it; its state is then saved.
     """
     from core.runtime import cli
     from core.training import loop

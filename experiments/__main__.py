@@ -8,10 +8,11 @@ from pathlib import Path
 
 
 def commands(folder):
-    """Return (experiments, others): two dicts of name -> first line of the script's docstring.
+    """Return two dicts, experiments and other commands: name -> first line of the script's docstring.
 
-    folder: the folder of the scripts. A script with a function `experiment` is an experiment. A folder
-    with a `__main__.py` is a command as well. The scripts are parsed, not imported.
+    folder: the folder of the scripts. A script that defines a function `experiment` is an experiment;
+    every other script, and every subfolder with a `__main__.py`, is another command. The scripts are
+    parsed, not imported.
     """
     experiments, others = {}, {}
     scripts = {path.stem: path for path in folder.glob("[!_]*.py")}
@@ -25,11 +26,12 @@ def commands(folder):
 
 
 def main():
-    """Print the list of experiments and commands."""
+    """Print one line for each experiment and each other command."""
     experiments, others = commands(Path(__file__).parent)
     width = max(map(len, experiments | others)) + 2
-    for title, kind in (("Experiments, trained by", experiments), ("Other commands, run by", others)):
-        print(f"{title} python -m experiments.NAME (--help lists the flags):\n")
+    print("Usage: python -m experiments.NAME. Add --help to list the flags.\n")
+    for title, kind in (("Experiments", experiments), ("Other commands", others)):
+        print(f"{title}:\n")
         for name, line in kind.items():
             print(f"  {name:<{width}}{line}")
         print()

@@ -1,15 +1,16 @@
-"""Road and background: a raw TensorFlow U-Net on Cityscapes image pairs.
+"""Train a U-Net that segments the road in street photos (Cityscapes image pairs).
 
 Article:  "Cityscape Image Segmentation With TensorFlow 2.0", Shubham Panchal, 2019,
           https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf
 Claim:    the article reports no metric.
-Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling, one logit.
-Settings: Adam 1e-3, batches of 5, 25 epochs. The default --clip_norm=1 is ours: without clipping
-          (--clip_norm=0, the article) training may diverge on the whole set.
-Data:     Kaggle "cityscapes-image-pairs", 2975 training and 500 validation images in train/*.jpg and
-          val/*.jpg, photo on the left and mask colours on the right; without --data_dir, 400 + 100
-          generated scenes.
-Time:     about half an hour on two CPU cores; a few minutes on generated scenes.
+Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling, one logit per pixel.
+Settings: Adam with learning rate 1e-3, batches of 5, 25 epochs. The article does not clip gradients
+          (--clip_norm=0). Here --clip_norm=1 is the default, because without clipping the training on
+          all 2975 images may diverge.
+Data:     Kaggle "cityscapes-image-pairs": 2975 training images train/*.jpg and 500 validation images
+          val/*.jpg. The left half of an image is the photo, the right half is the mask in colours.
+          Without --data_dir, 400 training and 100 validation images are generated.
+Time:     about half an hour on two CPU cores; a few minutes on generated images.
 
 Run: python -m experiments.cityscape_road
      python -m experiments.cityscape_road --data_dir=DIR --run_dir=runs/cityscapes
@@ -27,7 +28,7 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the flags, with the article's settings as defaults."""
+    """Define the common flags and this experiment's own; all defaults but --clip_norm are the article's."""
     common_flags.define(
         values,
         name="cityscape_road",
@@ -39,12 +40,15 @@ def define_flags(values):
         clip_norm=1.0,
     )
     flags.DEFINE_list(
-        "road_rgb", "128,64,128", "Colour of road in the masks, as red,green,blue.", flag_values=values
+        "road_rgb",
+        "128,64,128",
+        "Colour of the road in the masks: red,green,blue, each 0 to 255.",
+        flag_values=values,
     )
     flags.DEFINE_integer(
         "road_tolerance",
         30,
-        "A pixel is road if each channel differs from --road_rgb by at most this much.",
+        "A mask pixel is road if each of its channels differs from --road_rgb by at most this much.",
         lower_bound=0,
         upper_bound=255,
         flag_values=values,
@@ -52,8 +56,9 @@ def define_flags(values):
     flags.DEFINE_bool(
         "clean_labels",
         False,
-        "Remove JPEG noise from the masks: smooth them at full size, then resize by majority. Both"
-        " training and validation masks change and become closer to the official labels.",
+        "Remove JPEG noise from the masks, for training and validation: apply a 3x3 median filter at full"
+        " size, then give each resized pixel the majority class of its area. Off, as in the article: masks"
+        " are resized by nearest neighbour.",
         flag_values=values,
     )
     flags.register_validator(
@@ -65,7 +70,7 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """Return the article's `Experiment` for parsed flags."""
+    """Return the `Experiment` that the parsed flags define."""
     return Experiment(
         name="cityscape_road",
         classes=("background", "road"),

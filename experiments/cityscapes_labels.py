@@ -1,13 +1,14 @@
-"""Street scenes in 34 classes: a U-Net with batch normalisation on Cityscapes.
+"""Train a U-Net that segments street photos into 34 classes (Cityscapes).
 
 Article:  "U-Net on Cityscapes", a blog post of 2021-02-19 signed Bend; no public address is known.
-Claim:    no comparable metric. The article's text says 60 epochs, its `fit` call runs 3.
-Network:  core/models/labels_unet.py. Random 256x256 crops of 280x280 images.
-Settings: Adam 1e-3, batches of 32, 60 epochs, the best checkpoint is kept.
+Claim:    the article reports no metric that can be compared with the ones computed here.
+Network:  core/models/labels_unet.py. Batch normalisation after each ReLU, input 256x256.
+Settings: Adam with learning rate 1e-3, batches of 32, 60 epochs; the article's `fit` call runs only 3.
+          Training images are random 256x256 crops of images resized to 280x280.
 Data:     leftImg8bit/ and gtFine/ as cityscapes-dataset.com publishes them, 2975 training and 500
-          validation images; without --data_dir, 96 generated scenes.
-Time:     days on two CPU cores. Batches of 32 need about 24 GB of memory in float32, --batch_size=4
-          about 5 GB.
+          validation images. Without --data_dir, 96 training and 24 validation images are generated.
+Time:     days on two CPU cores. In float32, batches of 32 need about 24 GB of memory, and batches of 4
+          (--batch_size=4) about 5 GB.
 
 Run: python -m experiments.cityscapes_labels
      python -m experiments.cityscapes_labels --data_dir=DIR --run_dir=runs/cityscapes_34
@@ -27,7 +28,7 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the flags, with the article's settings as defaults."""
+    """Define the common flags and this experiment's own flags, with the article's settings as defaults."""
     common_flags.define(
         values,
         name="cityscapes_labels",
@@ -41,7 +42,8 @@ def define_flags(values):
     flags.DEFINE_integer(
         "resize",
         280,
-        "Height and width to which training images are scaled before a random crop of --size.",
+        "Height and width in pixels to which training images are resized before they are cropped at random"
+        " to --size. Validation images are resized to --size.",
         lower_bound=1,
         upper_bound=2**14,
         flag_values=values,
@@ -55,7 +57,7 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """Return the article's `Experiment` for parsed flags."""
+    """Return the `Experiment` that the parsed flags define."""
     classes = len(cityscapes_labels.CLASSES)
     return Experiment(
         name="cityscapes_labels",

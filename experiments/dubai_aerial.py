@@ -1,19 +1,22 @@
-"""Dubai from the air in six classes: a small U-Net with dropout on the MBRSC set.
+"""Train a small U-Net that segments aerial photos of Dubai into six classes (MBRSC).
 
 Article:  "Semantic Segmentation of Aerial Imagery using U-Net in Python", Andrew Davies, 2022,
           https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514,
           https://github.com/ad-1/u-net-aerial-imagery-segmentation
 Claim:    on its validation patches, loss 0.4170, accuracy 0.8616 and Jaccard index 0.6599.
-Network:  core/models/dubai_unet.py. Input 160x160.
-Settings: Adam 1e-3, batches of 32, 20 epochs.
-Data:     Kaggle "semantic-segmentation-of-aerial-imagery": 72 photos in 'Tile 1' .. 'Tile 8', cut into
-          3483 patches, a tenth of them for validation; without --data_dir, 12 generated photos.
-Time:     about an hour on two CPU cores; --precision=bfloat16 halves it.
+Network:  core/models/dubai_unet.py. Input 160x160, dropout.
+Settings: Adam with learning rate 1e-3, batches of 32, 20 epochs.
+Data:     Kaggle "semantic-segmentation-of-aerial-imagery", photos of the Mohammed Bin Rashid Space
+          Centre (MBRSC): 72 photos in folders 'Tile 1' .. 'Tile 8'. They are cut into 3483 patches, and
+          a tenth of the patches is used for validation. Without --data_dir, 12 photos are generated.
+Time:     about an hour on two CPU cores; about half as long with --precision=bfloat16.
 
 The article's random split puts most validation patches next to training patches of the same photo;
---split_by=image keeps the patches of a photo together. The article's Jaccard index is `soft_jaccard`
-below. It is averaged over batches and grows as batches get smaller: compare it only between runs with
-the same --batch_size and --strategy. `mean_iou` is the usual metric, from predicted classes.
+--split_by=image keeps the patches of a photo together.
+
+The metric val_jaccard is the article's Jaccard index, computed from probabilities for each batch and
+averaged over the batches. It grows as batches get smaller, so it can be compared only between runs with
+the same --batch_size and --strategy. The metric val_mean_iou is the usual mean IoU of predicted classes.
 
 Run: python -m experiments.dubai_aerial
      python -m experiments.dubai_aerial --data_dir=DIR --run_dir=runs/dubai
@@ -37,7 +40,7 @@ MULTIPLE = 2**dubai_unet.DEPTH
 
 
 def define_flags(values):
-    """Define the flags, with the article's settings as defaults."""
+    """Define the common flags and this experiment's own flags, with the article's settings as defaults."""
     common_flags.define(
         values, name="dubai_aerial", epochs=20, batch_size=32, learning_rate=1e-3, clip_norm=0.0
     )
@@ -52,13 +55,14 @@ def define_flags(values):
         "split_by",
         "patch",
         ["patch", "image"],
-        "Validate on a tenth of all patches (as in the article), or on all patches of a tenth of the photos.",
+        "patch: validate on a tenth of all patches, as in the article. image: validate on all patches of a"
+        " tenth of the photos.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "split_seed",
         42,
-        "Seed of the random choice of validation patches or photos.",
+        "Seed of the random choice of the validation patches or photos.",
         lower_bound=0,
         upper_bound=2**32 - 1,
         flag_values=values,
@@ -66,8 +70,8 @@ def define_flags(values):
     flags.DEFINE_integer(
         "colour_tolerance",
         0,
-        "Largest channel difference between a mask pixel and the colour of its class; use a value above 0"
-        " for masks that were JPEG-compressed.",
+        "A mask pixel belongs to the nearest class colour if no channel differs by more than this; otherwise"
+        " it is unlabeled. Use a value above 0 for masks that were JPEG-compressed.",
         lower_bound=0,
         upper_bound=255,
         flag_values=values,
@@ -83,28 +87,34 @@ def define_flags(values):
 def soft_jaccard(logits, masks):
     """Return the article's Jaccard index of a batch, float32 [B], the same value for each example.
 
-    logits: float32 [B, H, W, C]; masks: class ids [B, H, W]. Intersection and union are sums of softmax
-    probabilities over all pixels and classes of the batch; 1 is added to both.
+    logits: float32 [B, H, W, C]; masks: class ids uint8 [B, H, W]. Intersection and union are sums of
+    softmax probabilities over all pixels and classes of the batch; 1 is added to each of the two sums.
     """
     hit, union = _overlap(logits, masks, axis=[0, 1, 2, 3])
     return tf.fill([tf.shape(logits)[0]], (hit + 1) / (union + 1))
 
 
 def soft_iou(logits, masks):
-    """Return the article's IoU coefficient, float32 [B]: like `soft_jaccard`, but summed per example."""
+    """Return the article's IoU coefficient of each example, float32 [B].
+
+    It is computed as in `soft_jaccard`, but the sums extend over one example instead of the whole batch.
+    """
     hit, union = _overlap(logits, masks, axis=[1, 2, 3])
     return (hit + 1) / (union + 1)
 
 
 def _overlap(logits, masks, *, axis):
-    """Return the soft intersection and union of prediction and truth, summed over the given axes."""
+    """Return intersection and union of the softmax probabilities and the one-hot masks.
+
+    logits: float32 [B, H, W, C]; masks: uint8 [B, H, W]; both results are float32 sums over the given axes.
+    """
     truth, prediction = tf.one_hot(masks, logits.shape[-1]), tf.nn.softmax(logits)
     hit = tf.reduce_sum(truth * prediction, axis)
     return hit, tf.reduce_sum(truth, axis) + tf.reduce_sum(prediction, axis) - hit
 
 
 def experiment(flags):
-    """Return the article's `Experiment` for parsed flags."""
+    """Return the `Experiment` that the parsed flags define."""
     return Experiment(
         name="dubai_aerial",
         classes=dubai_aerial.CLASSES,

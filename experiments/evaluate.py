@@ -3,9 +3,11 @@
 Run: python -m experiments.evaluate --run_dir=runs/cityscape_road
      python -m experiments.evaluate --run_dir=runs/cityscape_road --split=all --data_dir=DIR
 
-Each evaluation writes to a new folder, for example runs/cityscape_road/evaluation/val_best:
-figures.json with the metrics, data, split, checkpoint, code digest and date; confusion.csv and
-confusion.png; worst.png.
+Each evaluation writes to a new folder, for example runs/cityscape_road/evaluation/val_best. The files are:
+
+figures.json    metrics, data folder, split, checkpoint, digest of the code, and date
+confusion.csv   the confusion matrix in pixels; confusion.png shows it as a picture
+worst.png       the images with the largest share of wrong pixels
 """
 
 from pathlib import Path
@@ -23,39 +25,40 @@ def define_flags(values):
     flags.DEFINE_string(
         "data_dir",
         None,
-        "Folder of the data set; by default that of the run. The run's own splits are found in it by pixel"
-        " content, even if files have moved.",
+        "Folder of the data set; by default the folder that the run was trained on. The run's training and"
+        " validation images are recognised by their pixels, even if files were moved or added.",
         flag_values=values,
     )
     flags.DEFINE_enum(
         "split",
         "val",
         ["val", "train", "all"],
-        "Which images to evaluate. all: every image of the data set, for data that the run has not seen.",
+        "Which images to evaluate. val: the run's validation images; train: its training images; all: every"
+        " image in the folder, for example to evaluate the run on a new data set.",
         flag_values=values,
     )
     flags.DEFINE_integer(
         "batch_size",
         None,
-        "Images per batch; by default as in the training.",
+        "Images per batch; by default the batch size of the training.",
         lower_bound=1,
         flag_values=values,
     )
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Folder for the results; by default a new folder in evaluation/ in the run folder.",
+        "Folder for the results; by default a new subfolder of evaluation/ in the run folder.",
         flag_values=values,
     )
 
 
 def run(flags):
-    """Evaluate, print the metrics, return 0."""
+    """Evaluate the network of a trained run, print its metrics and return 0."""
     trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir, limit=flags.split != "all")
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
     for name, value in results.items():
-        # the table below shows the metrics per class
+        # metrics of one class, such as iou/road, are printed in the table that follows
         if name not in ("classes", "evaluation") and "/" not in name:
             print(f"{name:<30}{value:8.4f}")
     print(f"{'':<30}{'IoU':>8}{'Dice':>10}{'precision':>11}{'recall':>8}{'pixels':>14}")

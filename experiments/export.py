@@ -14,28 +14,40 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags that choose the trained weights, the output folder and the form of the export."""
+    """Define the flags that choose the trained weights, the output folder and the exported model."""
     restore.define_flags(values)
     flags.DEFINE_string(
-        "output_dir", None, "Folder to create, with saved_model/ and model.json.", flag_values=values
+        "output_dir",
+        None,
+        "Folder to create; it must not exist or must be empty. It gets saved_model/ and model.json.",
+        flag_values=values,
     )
     flags.DEFINE_enum(
         "scaling",
         "train",
         export.SCALINGS,
-        "train: the model scales images to the training size and its logits back, like predict; none: it"
-        " processes images at their own size. Runs trained on patches have no scaling.",
+        "train: the model scales images to the training size, and its logits back to the images' size,"
+        " as predict does. none: the model processes images at their own size. Networks trained on patches"
+        " are always exported without scaling.",
         flag_values=values,
     )
-    flags.DEFINE_bool("tflite", False, "Write model.tflite too.", flag_values=values)
+    flags.DEFINE_bool(
+        "tflite",
+        False,
+        "Also write model.tflite, the model for TensorFlow Lite, which computes in float32.",
+        flag_values=values,
+    )
 
 
 def run(flags):
-    """Export; return 0. Raises InputError without --output_dir, and if that folder is not empty."""
+    """Export the network of a trained run; return 0.
+
+    Raises InputError if --output_dir is missing, or names a folder that is not empty.
+    """
     if not flags.output_dir:
         raise InputError("--output_dir: name the folder to create.")
     output_dir = Path(flags.output_dir)
-    logging.set_verbosity(logging.WARNING)  # hides TensorFlow's remarks on saving
+    logging.set_verbosity(logging.WARNING)  # hides TensorFlow's messages about saving
     export.save(restore.restore(flags, article), output_dir, scale=flags.scaling, tflite=flags.tflite)
     print(f"{output_dir}: {', '.join(sorted(path.name for path in output_dir.iterdir()))}")
     return 0

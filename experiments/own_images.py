@@ -1,15 +1,18 @@
-"""Your own photos and masks: any of the five networks, with classes from a file or the masks.
-
-DIR holds images/ and masks/, where a mask has the path and stem of its photo. Splits: lists
-train.txt and val.txt, folders train/ and val/, or a random share of the photos. Masks: PNG
-files of class ids, or colours. Without DIR, 120 generated pets are used.
+"""Train one of the five networks on your own photos and masks.
 
 Run: python -m experiments.own_images --data_dir=DIR --network=dubai_unet --patch_size=160 --run_dir=runs/own
      python -m experiments.own_images --data_dir=DIR --network=pets_unet --size=128 --classes=classes.txt
 
-A line of classes.txt is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128".
-Without --classes, every value in the masks is a class; the run folder gets a classes.txt to
-edit and pass to a new run. evaluate, predict and export read the classes of the run folder.
+Files:   DIR/images/ holds the photos. DIR/masks/ holds a mask for each photo, with the same relative path
+         and stem. A mask is a PNG file whose pixel values are class ids, or an image whose colours mark the
+         classes. Without --data_dir, 120 photos of pets and their masks are generated.
+Splits:  DIR may define the splits by two lists of photos, train.txt and val.txt, or by two folders, train/
+         and val/, which contain images/ and masks/ or are contained in both. Otherwise a random share of
+         the photos, --val_share, is used for validation.
+Classes: A line of classes.txt is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128". Without
+         --classes, every value in the masks is a class. Each run writes its classes to classes.txt in its
+         run folder, where evaluate, predict and export read them. To rename or merge classes, edit a copy
+         of this file and pass it to a new run as --classes.
 """
 
 import functools
@@ -34,33 +37,48 @@ NETWORKS = {  # name -> (module, number that must divide the images' height and 
     "labels_unet": (labels_unet, 2**labels_unet.DEPTH),
     "mobilenet_unet": (mobilenet_unet, 2 ** len(mobilenet_v2.TAP_CHANNELS)),
 }
-SIZE = 256  # side of the resized photos if neither --size nor --patch_size is given
+SIZE = 256  # side of the resized photos, in pixels, if neither --size nor --patch_size is given
 
 
 def define_flags(values):
-    """Define the common flags and the flags of own images."""
+    """Define the common flags and this experiment's own flags."""
     common_flags.define(values, name="own_images", epochs=25, batch_size=8, learning_rate=1e-3, clip_norm=1.0)
     own = {"flag_values": values}
     flags.DEFINE_enum("network", "dubai_unet", list(NETWORKS), "The network to train.", **own)
-    size = f"Height and width, in pixels, that photos are resized to; {SIZE} without --patch_size."
+    size = f"Height and width in pixels to which photos are resized; by default {SIZE}."
     flags.DEFINE_integer("size", None, size, 1, 2**14, **own)
-    patch_size = "Height and width, in pixels, of patches that photos are cut into, instead of --size."
+    patch_size = (
+        "Height and width in pixels of the patches that photos are cut into, instead of being resized."
+    )
     flags.DEFINE_integer("patch_size", None, patch_size, 1, 2**14, **own)
     classes = "File with a line NAME: ID or NAME: COLOUR per class; by default, every mask value is a class."
     flags.DEFINE_string("classes", None, classes, **own)
-    ignore = "Mask id or colour of pixels to leave out of loss, metrics and pictures; repeatable."
+    ignore = (
+        "Mask id or colour whose pixels do not count in the loss and the metrics; may be given several times."
+    )
     flags.DEFINE_multi_string("ignore", [], ignore, **own)
-    tolerance = "Largest channel difference between a mask pixel and the colour of its class."
+    tolerance = (
+        "A pixel of a mask belongs to the nearest class colour if no channel differs by more than this. Masks"
+        " with other colours are refused."
+    )
     flags.DEFINE_integer("colour_tolerance", 0, tolerance, 0, 255, **own)
-    weights = "Weights of the classes in the loss: none, balanced (inverse to pixel counts), or a file."
+    weights = (
+        "Weights of the classes in the loss. none: all classes weigh the same. balanced: each weight is"
+        " inversely proportional to the number of pixels of its class in the training masks. A path: read"
+        " from this file, which has a line NAME: WEIGHT for each class."
+    )
     flags.DEFINE_string("class_weights", "none", weights, **own)
-    share = "Share of the photos used for validation, if neither lists nor folders define the splits."
+    share = "Share of the photos used for validation if --data_dir does not define the splits."
     flags.DEFINE_float("val_share", 0.2, share, 0.001, 0.999, **own)
-    seed = "Seed of the random choice of these validation photos."
+    seed = "Seed of the random choice of the validation photos if --data_dir does not define the splits."
     flags.DEFINE_integer("split_seed", 42, seed, 0, 2**32 - 1, **own)
-    encoder = "For mobilenet_unet: imagenet, none, or the path of a Keras weights file."
+    encoder = (
+        "The encoder's initial weights with --network=mobilenet_unet. imagenet: downloaded once. A path: read"
+        " from this Keras weights file. none: random."
+    )
     flags.DEFINE_string("encoder_weights", "imagenet", encoder, **own)
-    flags.DEFINE_bool("train_encoder", False, "For mobilenet_unet: train the encoder too.", **own)
+    trained = "With --network=mobilenet_unet: train the encoder too. By default it is frozen."
+    flags.DEFINE_bool("train_encoder", False, trained, **own)
     flags.register_multi_flags_validator(
         ["size", "patch_size"],
         lambda value: value["size"] is None or value["patch_size"] is None,
@@ -70,10 +88,11 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """Return the experiment for parsed flags.
+    """Return the `Experiment` that the parsed flags define.
 
-    Classes and class weights come from the run folder; if the run has no checkpoint yet, they
-    come from the flags and the masks, and are written to the run folder. Raises InputError.
+    If the run folder has a checkpoint, classes and class weights are read from the run folder. Otherwise
+    they are determined from the flags and the masks, and written to the run folder. Raises InputError if
+    the size does not fit the network, or if flags, class files and masks contradict each other.
     """
     network, multiple = NETWORKS[flags.network]
     size = None if flags.patch_size else flags.size or SIZE
@@ -115,6 +134,7 @@ def experiment(flags):
 
 
 def _init_weights(network, logits, train_encoder):
+    """Return a function (seed) -> weights of the network with this number of logits per pixel."""
     if network is road_unet:
         return functools.partial(network.init_weights, logits=logits)
     if network is mobilenet_unet:
@@ -123,13 +143,17 @@ def _init_weights(network, logits, train_encoder):
 
 
 def _load_encoder(weights, network, source, side):
+    """Load the encoder's weights if the network is mobilenet_unet; source: the value of --encoder_weights."""
     if network is mobilenet_unet and source != "none":
         path = pretrained.download(side) if source == "imagenet" else source
         pretrained.load(mobilenet_unet.encoder(weights), path)
 
 
 def _run_classes(flags, is_begun):
-    """Return the `ClassList` of classes.txt in the run folder; a new run writes this file first."""
+    """Return the run's `ClassList`; for a new run, also write it to classes.txt in the run folder.
+
+    is_begun: True if the run folder has a checkpoint; the list is then read from its classes.txt.
+    """
     path = Path(flags.run_dir) / "classes.txt"
     if is_begun:
         return class_list.read(path)
@@ -142,14 +166,19 @@ def _run_classes(flags, is_begun):
 
 
 def _found_classes(flags):
-    """Return the `ClassList` of all mask values that are not ignored, and text lines with pixel counts."""
+    """Find the classes in the masks; return their `ClassList` and a line of text with each pixel count.
+
+    Every mask value, except the values of --ignore, is a class. Prints the lines. Raises InputError if
+    fewer than 2 classes remain.
+    """
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)
     ignored = set(_ignored_values(flags, found.coloured))
     kept = [index for index, (value,) in enumerate(found.values) if value not in ignored]
     if len(kept) < 2:
         raise InputError(
-            f"--ignore: only {len(kept)} of the values in the masks would be left; at least 2 are needed."
+            f"--ignore: leaves {len(kept)} of the values in the masks as classes, but at least 2 are needed;"
+            " ignore fewer values."
         )
     names, values = (tuple(part[index] for index in kept) for part in (found.names, found.values))
     lines = [
@@ -161,7 +190,11 @@ def _found_classes(flags):
 
 
 def _ignored_values(flags, coloured):
-    """Yield the values of --ignore. Raises InputError for ids if the masks hold colours, and vice versa."""
+    """Yield the mask values of --ignore: ids, or colours packed into integers.
+
+    coloured: True if the classes are colours. Raises InputError for an id if the classes are colours, for a
+    colour if they are ids, and for other texts.
+    """
     for text in flags.ignore:
         try:
             value, is_colour = class_list.parse_value(text.strip())
@@ -169,12 +202,17 @@ def _ignored_values(flags, coloured):
             raise InputError(f"--ignore={text}: {error}.") from None
         if is_colour != coloured:
             kind = "a colour such as 128,64,128" if coloured else "an id such as 255"
-            raise InputError(f"--ignore={text}: give {kind}, because the classes have {kind}.")
+            held = "colours" if coloured else "ids"
+            raise InputError(f"--ignore={text}: give {kind}, because the classes are defined by {held}.")
         yield value
 
 
 def _run_class_weights(flags, dataset, names, is_begun):
-    """Return the class weights, or None. The run folder keeps them in class_weights.txt."""
+    """Return the weight of each class in the loss, a tuple of floats, or None for --class_weights=none.
+
+    is_begun: True if the run folder has a checkpoint; the weights are then read from its class_weights.txt.
+    A new run writes this file.
+    """
     if flags.class_weights == "none":
         return None
     path = Path(flags.run_dir) / "class_weights.txt"

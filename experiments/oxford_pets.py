@@ -1,15 +1,15 @@
-"""Pet, background and outline: a U-Net with dropout on the Oxford-IIIT Pet set.
+"""Train a U-Net that segments pet photos into pet, background and outline (Oxford-IIIT Pet).
 
 Article:  "Semantic Image Segmentation Using UNet", Lohit Kapoor,
           https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e,
           https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet
-Claim:    the article reports no metric in its text.
-Network:  core/models/pets_unet.py. Input 128x128, 34 million parameters.
-Settings: Adam 1e-3, batches of 64, 10 epochs, as in the article's code.
+Claim:    a validation loss of about 0.394 after the last epoch, read from the article's plot.
+Network:  core/models/pets_unet.py. Input 128x128, dropout, 34 million parameters.
+Settings: Adam with learning rate 1e-3, batches of 64, 10 epochs, as in the article's code.
 Data:     images/ and annotations/ as the University of Oxford publishes them, 3680 training and 3669
-          validation photos (python -m experiments.download oxford_pets); without --data_dir, 160
-          generated pets.
-Time:     hours on two CPU cores; --precision=bfloat16 halves them.
+          validation photos. `python -m experiments.download oxford_pets` downloads them. Without
+          --data_dir, 160 training and 40 validation photos are generated.
+Time:     hours on two CPU cores; about half as long with --precision=bfloat16.
 
 Run: python -m experiments.oxford_pets
      python -m experiments.oxford_pets --data_dir=DIR --run_dir=runs/pets
@@ -27,7 +27,7 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the flags, with the article's settings as defaults."""
+    """Define the common flags, with the article's settings as defaults."""
     common_flags.define(
         values,
         name="oxford_pets",
@@ -41,7 +41,7 @@ def define_flags(values):
 
 
 def experiment(flags):
-    """Return the article's `Experiment` for parsed flags."""
+    """Return the `Experiment` that the parsed flags define."""
     return Experiment(
         name="oxford_pets",
         classes=oxford_pets.CLASSES,
