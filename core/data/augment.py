@@ -27,7 +27,7 @@ def random_crop(image, mask, seed, *, size):
 def dihedral(image, mask, seed):
     """Apply one of the eight rotations and reflections of a square, each with probability 1/8.
 
-    The image must be square. Meant for aerial photos, in which no direction is special.
+    The image must be square. The augmentation is meant for aerial photos, in which no direction is special.
     """
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:

@@ -224,7 +224,10 @@ def _building(folder):
 
 
 def _refuse(bad, total, bad_share):
-    """Raise InputError if more than the allowed share of the items is bad. bad: a sentence about each."""
+    """Raise InputError if more than the share bad_share of all items is unreadable.
+
+    bad: one sentence about each unreadable item. total: number of all items.
+    """
     if len(bad) > bad_share * total:
         count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
         raise InputError((count if bad_share else "") + bad[0])

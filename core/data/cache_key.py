@@ -23,8 +23,8 @@ def digest(dataset, files):
     The digest depends on the reader's code and settings, and on the path, size, modification time and
     read permission of each file. The split is not part of the digest, so that two splits that consist
     of the same files share a cache. The read permission is a part, so that a file that was left out as
-    unreadable is decoded once it is readable. The inode change time is not, because hard links, chmod
-    and chown change it without changing the file's content.
+    unreadable is decoded once it is readable. The inode change time is not part of
+    the digest, because hard links, chmod and chown change it without changing the file's content.
 
     Raises InputError for a path that is not valid UTF-8.
     """

@@ -113,9 +113,9 @@ def find(data_dir, split):
 def scores(confusion):
     """Return a dict with the metrics of `metrics.multiclass` and those of the official benchmark.
 
-    confusion: int64 [34, 34], true ids x predicted ids. The dict's mean_iou_19 is the mean IoU of the
-    benchmark's 19 classes, in which pixels with another true id are ignored. The mean is over the classes
-    that occur in the truth or prediction of the other pixels; classes_averaged_19 is their number.
+    confusion: int64 [34, 34], true ids x predicted ids. The benchmark's metrics are mean_iou_19, the mean
+    IoU of those of its 19 classes that occur in truth or prediction, and classes_averaged_19, the number
+    of these classes. In both, pixels whose true id is not one of the 19 are ignored.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {

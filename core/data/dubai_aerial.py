@@ -3,8 +3,9 @@
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-The folders are called tiles. A photo and its mask have the same name before the suffix. All photos of
-a tile have the same size, from 509x544 to 2149x1479 pixels. Photos are cut into square patches.
+The folders are called tiles. A photo and its mask have the same name before the suffix. The photos of a
+tile have the same size; the sizes of the tiles range from 509x544 to 2149x1479 pixels. Photos are cut
+into square patches.
 The data set's classes.json lists colours that do not occur in the masks. `COLOURS` lists the colours
 that occur.
 

@@ -25,7 +25,7 @@ SUBFILE_TYPE, BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS, SAMPLE_FORMAT = 254, 258, 2
 # values of these tags
 REDUCED, TRANSPARENCY_MASK = 1, 4  # flags of SUBFILE_TYPE: what kind of page it is
 ALPHA = (1, 2)  # values of EXTRA_BANDS that mean alpha
-COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of bands: grey (0, 1) has 1, RGB (2) has 3
+COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of colour bands; 0 and 1: grey, 2: RGB
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off, because `_read` compares with its own max_pixels
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
@@ -129,6 +129,7 @@ def require_same_size(photo, mask, mask_file):
 
 
 def _rgb(image, deep, *, path, white_level, page):
+    """Return an upright PIL image of mode RGB. deep: True if the image has more than 8 bits per sample."""
     if deep:
         image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
     else:
@@ -138,6 +139,10 @@ def _rgb(image, deep, *, path, white_level, page):
 
 
 def _class_ids(image, deep, *, largest):
+    """Return an upright PIL image of ids: mode L if largest is 255, otherwise mode I (int32).
+
+    Raises ValueError if the image has no ids, or an id above largest.
+    """
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
     # other formats than PNG may blend neighbouring ids by lossy compression, or store colours
@@ -157,6 +162,7 @@ def _class_ids(image, deep, *, largest):
 
 
 def _open(path, page):
+    """Open a page of an image file as a PIL image, without decoding it."""
     image = Image.open(path, formats=FORMATS)
     if page:
         image.seek(page)
@@ -164,6 +170,10 @@ def _open(path, page):
 
 
 def _read(path, max_pixels, convert, page):
+    """Check an image file, open a page of it and return the converted PIL image; add remarks.
+
+    convert: a function (PIL image, deep) -> PIL image, such as `_rgb`. Raises the errors of `read_rgb`.
+    """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise OSError("not a file")  # a folder, or a pipe that would block the reader
@@ -198,6 +208,7 @@ def _read(path, max_pixels, convert, page):
 
 
 def _remark_pages(path, image, page):
+    """Add a remark if page 0 is read from a file with several full-size pages or frames."""
     if page == 0 and image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
         count = len(pages(path)) if image.format == "TIFF" else image.n_frames
         if count > 1:

@@ -130,8 +130,8 @@ def _refuse_noise(counts, folder):
 def _refuse_greys(counts, coloured, folder):
     """Raise InputError if the mask values are black, white and many greys, as after scaling or smoothing.
 
-    Class ids are not mistaken for greys: they end well below 200, except for 255, which often marks
-    pixels without a class.
+    Masks of ids are not refused: ids of classes are well below 200, and 255 often marks pixels without a
+    class. So the function requires a value from 200 to 254.
     """
     unit = 0x010101 if coloured else 1  # the packed colour of a grey is its level, 0..255, times 0x010101
     greys = sorted(value // unit for value in counts if value % unit == 0)
