@@ -1,14 +1,17 @@
-"""Compare runs: flags, code, metrics and curves, and whether two runs differ by more than chance.
+"""Compare the flags, code, metrics and curves of runs; test whether two runs differ by more than chance.
 
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-For two runs, prints the difference of their metrics on the validation images after the last epoch,
-with a 95 % interval from a paired bootstrap over the images. The interval does not cover the choice of
-the seed: to learn whether an edit made a difference, train several seeds of each version and use --group.
-With --group, runs that differ only in --seed form a group. Prints the mean and standard deviation of
-each group and, for two groups, the difference of the means with Welch's 95 % interval.
-The curves of all runs are written to curves.png in --output_dir, if matplotlib is installed.
+Two runs: the difference of each validation metric after the last epoch is printed, with a 95 % interval
+from a paired bootstrap over the validation images. The interval accounts for the choice of the images, but
+not for the choice of the seed. To learn whether an edit changed a metric, train several seeds of the code
+before and after the edit, and use --group.
+
+With --group, runs that differ only in --seed form a group. The mean and the standard deviation of each group
+are printed and, for two groups, the difference of the means with Welch's 95 % interval.
+
+If matplotlib is installed, the curves of all runs are drawn in curves.png in --output_dir.
 """
 
 from pathlib import Path
@@ -25,16 +28,30 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags of this command."""
-    flags.DEFINE_bool("group", False, "Group runs that differ only in --seed.", flag_values=values)
-    flags.DEFINE_string("output_dir", "comparison", "Folder for curves.png.", flag_values=values)
+    """Define the flags for groups, curves and bootstrap."""
+    flags.DEFINE_bool(
+        "group",
+        False,
+        "Compare groups of runs; the runs of a group differ only in --seed.",
+        flag_values=values,
+    )
+    flags.DEFINE_string("output_dir", "comparison", "Folder for the file curves.png.", flag_values=values)
     flags.DEFINE_integer(
-        "resamples", 2000, "Number of resamples of the bootstrap.", 100, 10**6, flag_values=values
+        "resamples",
+        2000,
+        "Number of bootstrap samples of the validation images.",
+        100,
+        10**6,
+        flag_values=values,
     )
 
 
 def run(flags, arguments):
-    """Print the comparison of the run folders that arguments name; return 0."""
+    """Print the comparison of two or more runs, and draw their curves; return 0.
+
+    arguments: the run folders. Raises InputError for fewer than two folders, and for a folder without a
+    finished epoch.
+    """
     if len(arguments) < 2:
         raise InputError("name the folders of two or more runs to compare.")
     runs = [comparison.load(Path(folder), str(n), article) for n, folder in enumerate(arguments, 1)]
@@ -52,11 +69,11 @@ def run(flags, arguments):
 
 
 def draw(runs, output_dir):
-    """Write curves.png, or print that matplotlib is missing."""
+    """Draw the curves of all runs in output_dir/curves.png, or print that matplotlib is missing."""
     histories = {f"{run.label}: {run.folder.name}": run.history for run in runs}
     figure = render.compared_curves(histories, shown_metric(runs))
     if not figure:
-        print("\nno curves: they need an extra, pip install -e '.[plots]'")
+        print("\nno curves: matplotlib is missing; install it with pip install -e '.[plots]'")
         return
     output_dir.mkdir(parents=True, exist_ok=True)
     run_folder.write_figure(output_dir / "curves.png", figure)
@@ -64,7 +81,10 @@ def draw(runs, output_dir):
 
 
 def metric_rows(runs):
-    """Return metric -> list of texts, one per run: its value after the last epoch (and in the best epoch)."""
+    """Return metric -> list of texts "LAST (BEST)", one per run; "-" for a run without this metric.
+
+    LAST: the metric's value after the last epoch; BEST: its value after the epoch of the best checkpoint.
+    """
     names = dict.fromkeys(name for run in runs for name in run.final if is_metric(name))
     return {
         name: [
@@ -75,13 +95,16 @@ def metric_rows(runs):
 
 
 def shown_metric(runs):
-    """Return the metric column that is drawn with the losses; all runs have it."""
+    """Return the column of metrics.csv that is drawn in addition to the losses.
+
+    It is the metric that chooses the first run's best checkpoint, or accuracy or loss if other runs lack it.
+    """
     columns = f"val_{runs[0].experiment.best}", "val_accuracy", "val_loss"
     return next(column for column in columns if all(column in run.final for run in runs))
 
 
 def print_table(title, rows, runs):
-    """Print a table with a column per run. rows: name -> list of texts, one per run."""
+    """Print a titled table with one column per run. rows: name -> list of texts, one per run."""
     print(f"\n{title}" + ("" if rows else ": none"))
     if not rows:
         return
@@ -95,7 +118,7 @@ def print_table(title, rows, runs):
 
 
 def print_code(runs):
-    """Print the files whose code differs between the first run and the other runs."""
+    """Print, for each run after the first one, the files whose code differs from the first run's code."""
     lines = []
     for each in runs[1:]:
         missing = [run.label for run in (runs[0], each) if not run.code]
@@ -109,23 +132,32 @@ def print_code(runs):
 
 
 def print_difference(a, b, *, resamples):
-    """Print the differences between two runs with their bootstrap intervals, or why there are none."""
+    """Print the difference b - a of each metric with its bootstrap interval, or why it cannot be computed.
+
+    resamples: the number of bootstrap samples.
+    """
     try:
         differences, images, clusters = comparison.bootstrap(a, b, resamples)
     except InputError as error:
         print(f"\nno bootstrap: {error}")
         return
-    print(f"\nrun {b.label} - run {a.label} on {images} validation images of {clusters} files, 95 % interval")
+    print(
+        f"\nrun {b.label} minus run {a.label}, on {images} validation images from {clusters} files, with 95 %"
+        " intervals"
+    )
     for name, (difference, low, high) in differences.items():
         print(f"  {name:<14}{difference:+.4f}  [{low:+.4f}, {high:+.4f}]  {verdict(low, high)}")
     print(
-        "  The interval covers the choice of images. A different seed alone also changes the metrics; to\n"
-        "  learn whether flags or code changed them, train several seeds of each version and use --group."
+        "  The intervals account for the choice of images. A different seed alone also changes the metrics:\n"
+        "  to learn whether flags or code changed them, train several seeds of each version and use --group."
     )
 
 
 def print_groups(groups):
-    """Print mean and deviation of each group's metrics; for two groups also the difference of the means."""
+    """Print the mean and the standard deviation of each metric in each group of runs.
+
+    For two groups, also print the difference of their means with Welch's 95 % interval.
+    """
     print("\ngroups: mean +- standard deviation over the seeds, after the last epoch")
     for number, group in enumerate(groups, 1):
         seeds = ", ".join(str(run.settings["seed"]) for run in group)
@@ -142,7 +174,7 @@ def print_groups(groups):
 
 
 def summary(sample):
-    """Format mean and standard deviation of a sample as text."""
+    """Format mean, standard deviation and size of a list of numbers as text; "-" for an empty list."""
     if not sample:
         return "-"
     deviation = f" +- {np.std(sample, ddof=1):.4f}" if len(sample) > 1 else ""
@@ -150,8 +182,11 @@ def summary(sample):
 
 
 def verdict(low, high):
-    """Return what a 95 % interval says about a difference, as text."""
-    if np.isnan(low) or np.isnan(high):  # the metric is undefined in one of the runs
+    """Return "differs" if the interval from low to high excludes 0, otherwise "may be chance".
+
+    Returns "undefined" for an interval with NaN, which results if a run's metric is NaN.
+    """
+    if np.isnan(low) or np.isnan(high):
         return "undefined"
     return "differs" if low > 0 or high < 0 else "may be chance"
 

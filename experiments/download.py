@@ -1,11 +1,14 @@
-"""Download a data set into the folder that its experiment reads, or print how to get it.
+"""Download a data set to a folder that its experiment can read, or print the steps to get it by hand.
 
 Run: python -m experiments.download NAME --data_dir=DIR
 
-Downloaded:              oxford_pets (811 MB), cityscapes_pairs
-Only steps are printed:  cityscapes_pairs_kaggle, cityscapes, dubai_aerial
+NAME is a data set that this command downloads:
+    oxford_pets (811 MB), cityscapes_pairs
+or a data set that needs an account, for which it prints the steps:
+    cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 
-An existing folder is left unchanged. An interrupted download starts from the beginning.
+Folders of the data set that already exist in DIR are left unchanged. After an interruption, the next call
+downloads the interrupted file again from its beginning.
 """
 
 import shlex
@@ -22,13 +25,14 @@ from absl import flags
 from core.runtime import cli, files
 from core.runtime.errors import InputError
 
-SILENCE_SECONDS = 60  # a download fails after this time without a byte from the server
+SILENCE_SECONDS = 60  # a download fails if the server sends nothing for this time
 
 # Data set -> (URL, top folder in the archive, SHA-256 digest or None) of each archive.
 #
-# Oxford pets: URLs and digests from TensorFlow Datasets, file
-# tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv. Pairs: the URL in the
-# download script of pix2pix, over plain HTTP; its authors publish no digest.
+# oxford_pets: URLs and digests are those of TensorFlow Datasets, in the file
+# tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv.
+# cityscapes_pairs: the URL is that of pix2pix' download script. The server has no HTTPS, and the authors of
+# pix2pix publish no digest.
 ARCHIVES = {
     "oxford_pets": (
         (
@@ -47,6 +51,7 @@ ARCHIVES = {
     ),
 }
 
+# Data set -> text about its licence, printed before the download.
 TERMS = {
     "oxford_pets": "Licence: CC BY-SA 4.0, https://www.robots.ox.ac.uk/~vgg/data/pets/",
     "cityscapes_pairs": (
@@ -60,6 +65,7 @@ KAGGLE = """
    and save the file as ~/.kaggle/kaggle.json.
 2. python -m pip install kaggle"""
 
+# Data set -> steps to get it by hand; {folder} is replaced by --data_dir.
 BY_HAND = {
     "cityscapes_pairs_kaggle": f"""Downloading the Kaggle copy of the pairs needs an account:
 {KAGGLE}
@@ -85,21 +91,23 @@ BY_HAND = {
 
 
 def define_flags(values):
-    """Define this command's only flag, --data_dir."""
+    """Define the flag --data_dir."""
     flags.DEFINE_string(
-        "data_dir", None, "Folder for the data set; created if it is missing.", flag_values=values
+        "data_dir", None, "Folder for the data set; it is created if it does not exist.", flag_values=values
     )
 
 
 def run(flags, arguments):
-    """Download the data set that arguments name, or print the steps to get it by hand; return 0.
+    """Download a data set, or print the steps to get it by hand; return 0.
 
-    Raises InputError for an unknown name, a missing --data_dir, a failed download and
-    an archive that is damaged or would write outside its folder.
+    arguments: a list with the name of the data set. Raises InputError for an unknown name, a missing
+    --data_dir, a failed download, an archive that is damaged or would write outside of its folder, and if
+    another process downloads into --data_dir.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
         names = ", ".join(ARCHIVES | BY_HAND)
-        raise InputError(f"{' '.join(arguments) or 'no data set'}: give one of {names}.")
+        given = " ".join(arguments) or "the name of the data set is missing"
+        raise InputError(f"{given}: give one of {names}.")
     (name,) = arguments
     if name in BY_HAND:
         print(BY_HAND[name].format(folder=shlex.quote(flags.data_dir or "DIR")))
@@ -119,20 +127,21 @@ def run(flags, arguments):
 
 
 def _provide(url, folder, sha256):
-    """Download and unpack one archive, unless its folder exists."""
+    """Download an archive and unpack it to `folder`, unless the folder exists."""
     if folder.exists():
-        print(f"{folder}: exists already and is left unchanged")
+        print(f"{folder}: already exists and is left unchanged")
         return
     archive = _download(url, folder.parent, sha256)
     print(f"unpacking {archive}")
     _unpack(archive, folder)
-    print(f"{folder}: complete; {archive.name} is no longer needed")
+    print(f"{folder}: complete; you may delete {archive}")
 
 
 def _download(url, data_dir, sha256):
-    """Download a file into data_dir and return its path; an existing file is reused if its digest fits.
+    """Download a file into data_dir and return its path.
 
-    Raises InputError if the download fails or the digest differs.
+    A file that exists there is reused if it has the digest sha256, or if sha256 is None. Raises InputError if
+    the download fails or the digest of the downloaded file differs.
     """
     archive = data_dir / url.rpartition("/")[2]
     before = socket.getdefaulttimeout()
@@ -162,20 +171,22 @@ def _download(url, data_dir, sha256):
 
 
 def _unpack(archive, folder):
-    """Unpack a tar archive and move its top folder to `folder`, completely or not at all.
+    """Unpack a tar archive whose top folder has the name of `folder`, and move this top folder to `folder`.
 
-    Uses tarfile's "data" filter (PEP 706), which refuses devices, and members and links that lead
-    outside of the archive's folder. Raises InputError for a refused or damaged archive.
+    If unpacking fails, `folder` is not created. tarfile's "data" filter (PEP 706) refuses devices, and files
+    and links that would lie outside of the target folder. Raises InputError for a refused or damaged archive.
     """
     partial = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(partial, ignore_errors=True)  # left over if an earlier process was killed
+    shutil.rmtree(partial, ignore_errors=True)  # it exists if an earlier process was killed
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(partial, filter="data")
         (partial / folder.name).rename(folder)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
-        reason = "no such folder in it" if missing else str(error).partition("\n")[0].rstrip(":")
+        reason = (
+            f"it holds no folder {folder.name}/" if missing else str(error).partition("\n")[0].rstrip(":")
+        )
         raise InputError(
             f"{archive}: cannot be unpacked to {folder} ({reason}); delete the archive and run the"
             " command again to download a new copy."

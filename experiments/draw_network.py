@@ -2,8 +2,9 @@
 
 Run: python -m experiments.draw_network --experiment=cityscape_road --output=road_unet.svg
 
-Each box is a feature map. Its width grows with the number of channels, which is printed above the box;
-its row shows height and width in pixels. All facts are read from the graph.
+Each box is a feature map. The box is wider for more channels, and their number is printed above it. The
+height and width of the feature maps in a row of boxes are printed to the left of the row. Lines show from
+which map a map is computed; max-pooling, up-sampling and skip connections have coloured lines.
 """
 
 import dataclasses
@@ -16,19 +17,26 @@ from core import lowering
 from core.runtime import cli, files
 from experiments import article
 
-STEP, MARGIN = 22, 74  # pixels between boxes, and left of the first one
+STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
+# fill colours of the boxes, for the kinds of feature maps in order of their first appearance
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
+# colours of the lines for operations that are drawn without a box
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
 
 
 @dataclasses.dataclass
 class Map:
-    """A feature map and its position in the diagram, in pixels."""
+    """A feature map and the position of its box in the diagram.
 
-    kind: str  # how it was made
-    side: tuple  # height and width
+    kind: the operation that computes the map, such as "3x3 convolution". side: (height, width) of the map.
+    sources: the `Map`s from which it is computed. left, width, bottom, middle: the box's horizontal extent
+    and its vertical positions in the diagram, in pixels from the top left corner; `svg` sets them.
+    """
+
+    kind: str
+    side: tuple
     channels: int
-    sources: list  # the maps from which this map is computed
+    sources: list
     left: float = 0
     width: float = 0
     bottom: float = 0
@@ -38,8 +46,8 @@ class Map:
 def feature_maps(forward, weights, size):
     """Return the `Map`s of a forward pass for one image of size x size pixels, in the order of computation.
 
-    Convolutions, concatenations of different maps, pooling and up-sampling create maps; activations, biases
-    and normalisation belong to the map before them.
+    forward, weights: as in `core.experiment.Experiment`. Convolutions, concatenations of different maps,
+    pooling and up-sampling create maps. Biases, activations and normalisation create no new map.
     """
     with lowering.disabled():
         function = tf.function(lambda images: forward(weights, images), autograph=False)
@@ -54,14 +62,14 @@ def feature_maps(forward, weights, size):
 
 
 def _kind(op):
-    """Return the kind of map that a graph op creates, or None for an op that creates no new map."""
+    """Return `Map.kind` of the map that a graph op creates, or None for an op that creates no new map."""
     if op.type in ("Conv2D", "Conv2DBackpropInput", "DepthwiseConv2dNative"):
         height, width = op.inputs[1].shape[:2]
         name = {"Conv2D": "", "Conv2DBackpropInput": "transposed ", "DepthwiseConv2dNative": "depthwise "}
         return f"{height}x{width} {name[op.type]}convolution"
     if op.type == "ConcatV2":
         *parts, _ = (each.name for each in op.inputs)
-        # a concatenation of copies of one map is up-sampling
+        # up-sampling concatenates copies of one map; its DepthToSpace op creates the new map
         return "concatenation" if len(set(parts)) > 1 else None
     return {
         "Placeholder": "input",
@@ -72,7 +80,10 @@ def _kind(op):
 
 
 def _sources(op, maps):
-    """Return the nearest earlier maps that an op's inputs are computed from."""
+    """Return the `Map`s from which an op is computed without another map in between.
+
+    maps: op name -> `Map`, for all earlier ops that create a map.
+    """
     found = []
     for tensor in op.inputs:
         nearest = [maps[tensor.op.name]] if tensor.op.name in maps else _sources(tensor.op, maps)
@@ -81,7 +92,10 @@ def _sources(op, maps):
 
 
 def svg(maps):
-    """Return the diagram as SVG text."""
+    """Return the diagram of a list of `Map`s as SVG text; set the positions of the maps.
+
+    Boxes are placed from left to right in the order of computation. Maps of the same side form a row.
+    """
     boxes = [each for each in maps if each.kind not in ARROWS]
     sides = sorted({each.side for each in boxes}, reverse=True)
     heights = {side: 30 + 74 * (side[0] / sides[0][0]) ** 0.6 for side in sides}
@@ -115,7 +129,11 @@ def svg(maps):
 
 
 def _arrow(source, each):
-    """Return the line from one map to the next; pooling, up-sampling and skips each have their own colour."""
+    """Return the SVG line to the box of the map `each` from the box of a map in each.sources.
+
+    If the source is the result of pooling or up-sampling, which has no box, the line begins at the map
+    before it and has the colour of this operation.
+    """
     kind = source.kind if source.kind in ARROWS else None
     if kind:
         (source,) = source.sources
@@ -135,15 +153,15 @@ def _text(x, y, text, anchor="middle"):
 
 
 def define_flags(values):
-    """Define the flags of this command."""
+    """Define the flags that choose the network and the output file."""
     flags.DEFINE_string(
-        "experiment", "cityscape_road", "Name of the experiment whose network to draw.", flag_values=values
+        "experiment", "cityscape_road", "Name of the experiment whose network is drawn.", flag_values=values
     )
-    flags.DEFINE_string("output", "network.svg", "SVG file to write.", flag_values=values)
+    flags.DEFINE_string("output", "network.svg", "Path of the SVG file to write.", flag_values=values)
 
 
 def run(flags):
-    """Write the diagram; return 0. Raises InputError for an unknown experiment."""
+    """Draw the network of an experiment to a file; return 0. Raises InputError for an unknown experiment."""
     script = article(flags.experiment)
     settings = cli.parse(script.define_flags)
     experiment = script.experiment(settings)

@@ -1,14 +1,19 @@
-"""Print a network's operations: shapes, parameters, GFLOP, receptive fields and, with --time, their cost.
+"""Print shapes, parameters, GFLOP and receptive fields of a network's operations; with --time, their cost.
 
-Everything is read from the traced graph, so edits of an op or of a model are visible at once. A
-line is one call of a function of `core.ops` with the TensorFlow ops that follow it. GFLOP are
-10^9 operations per image in prediction; a multiply-add counts as two. The receptive field is
-the side, in pixels, of the largest area of the image that one output depends on; a dash means
-that it has no bound.
+Each line describes an operation: one call of a function of `core.ops`, together with the TensorFlow ops
+that follow the call in the model. All numbers are computed from the traced graph, so they include your
+edits of ops and models.
 
---time profiles training steps on this machine's CPU, with --lowering=off and with auto. Each line
-then shows the milliseconds of its ops and the MiB that they allocate, in the forward and in the
-backward pass. A line that lowering merged into another one costs nothing.
+GFLOP:            10^9 floating-point operations to predict one image; a multiply-add counts as two.
+receptive field:  side, in pixels, of the largest area of the image that one pixel of the operation's output
+                  depends on. A dash stands for a side of more than about 2,048 pixels, and for an output that
+                  is not a feature map.
+
+With --time, a second table shows the time and memory of training steps on this machine's CPU: the
+milliseconds that each operation's TensorFlow ops take, and the MiB that they allocate, in the forward and in
+the backward pass. The columns "off" and "auto" are without and with lowering, which replaces convolutions
+by exact rewrites that need less work. If lowering computes an operation as a part of another one, the
+cells of the replaced operation are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -30,24 +35,43 @@ from experiments.benchmark import op_times, operations, receptive_fields
 
 
 def define_flags(values):
-    """Define the flags of the command."""
+    """Define the flags that choose the network, the image size and the measurement."""
     own = {"flag_values": values}
-    precision = "Dtype of activations with --time; by default as in the experiment or run."
-    flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
-    flags.DEFINE_string("run_dir", None, "Folder of a run, instead of --experiment.", **own)
+    precision = "With --time: dtype of the activations; by default that of the experiment or run."
+    flags.DEFINE_string(
+        "experiment", None, "Name of an experiment whose network to describe, such as cityscape_road.", **own
+    )
+    flags.DEFINE_string(
+        "run_dir", None, "Folder of a run whose network to describe, instead of --experiment.", **own
+    )
     flags.DEFINE_integer(
-        "size", None, "Side of the images in pixels; by default as in the experiment.", 1, 2**14, **own
+        "size",
+        None,
+        "Height and width of the images in pixels; by default those of the training.",
+        1,
+        2**14,
+        **own,
     )
     flags.DEFINE_bool(
-        "time", False, "Measure the time and memory of every operation in training steps.", **own
+        "time", False, "Measure the time and memory of each operation in training steps, on CPUs only.", **own
     )
     flags.DEFINE_integer("batch_size", 16, "With --time: number of images per step.", 1, **own)
-    flags.DEFINE_integer("steps", 5, "With --time: number of profiled steps.", 1, **own)
+    flags.DEFINE_integer(
+        "steps",
+        5,
+        "With --time: number of profiled steps; the fastest one counts for each operation.",
+        1,
+        **own,
+    )
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], precision, **own)
 
 
 def run(flags):
-    """Print the summary; return 0. Raises InputError if no experiment or run is named."""
+    """Print the tables of a network; return 0.
+
+    Raises InputError unless either an experiment or a run is named, if the image size does not fit the
+    network, and for --time on a machine with a GPU.
+    """
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)
     weights = experiment.init_weights(seed=own_flags.seed)
@@ -72,7 +96,10 @@ def run(flags):
 
 
 def _experiment(flags):
-    """Return the experiment that the flags name, and its own flags or the flags of its run."""
+    """Return an `Experiment` and the flags that define it.
+
+    With --experiment, the flags have their default values; with --run_dir, they are read from the run folder.
+    """
     if bool(flags.experiment) == bool(flags.run_dir):
         raise InputError("--experiment, --run_dir: give one of them, such as --experiment=cityscape_road.")
     if flags.time and tf.config.list_physical_devices("GPU"):
@@ -87,7 +114,7 @@ def _experiment(flags):
 
 
 def _side(experiment, own_flags):
-    """Return the side of an experiment's training images in pixels: of resized photos or of patches."""
+    """Return the side, in pixels, of the resized photos or the patches that an experiment trains on."""
     side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
     if not side:
         raise InputError("--size: give the side of the images, which the experiment's flags do not define.")
@@ -95,7 +122,11 @@ def _side(experiment, own_flags):
 
 
 def table(found, fields, parameters):
-    """Format a list of `Operation`s as lines of text; fields: number of the call -> receptive field."""
+    """Format the table of a network as lines of text.
+
+    found: list of `operations.Operation`. fields: `Operation.index` -> side of the receptive field, or None.
+    parameters: the number of all parameters.
+    """
     head = ("operation", "weights", "output", "parameters", "GFLOP", "receptive field")
     rows = [
         (
@@ -113,13 +144,16 @@ def table(found, fields, parameters):
 
 
 def _common_name(names):
-    """Return the names of an operation's variables, or the layer's name if all belong to one layer."""
+    """Join the names of variables; if several names belong to one layer, return the layer's name instead."""
     layers = {name.rpartition("/")[0] for name in names}
     return layers.pop() if len(names) > 1 and len(layers) == 1 else ", ".join(names)
 
 
 def cost_table(found, costs):
-    """Format the costs of a training step's `Operation`s as text, with a column per lowering mode."""
+    """Format the costs of a training step as lines of text, with a column for each lowering mode.
+
+    found: list of `operations.Operation`. costs: as returned by `op_times.measure`.
+    """
     columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
     titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
     top = ("", "", *[cell for title in titles for cell in (title, *[""] * (len(costs) - 1))])
@@ -134,13 +168,13 @@ def cost_table(found, costs):
 
     for each in found:
         add_row(each.name, _common_name(each.weights), [each.index])
-    add_row("loss and rest", "", [op_times.REST])
+    add_row("loss and other ops", "", [op_times.REST])
     add_row("total", "", [*(each.index for each in found), op_times.REST])
     return _aligned(rows, left=2)
 
 
 def _aligned(rows, *, left):
-    """Format rows of cells as lines with aligned columns; the first `left` columns are left-aligned."""
+    """Format rows of texts as lines with aligned columns: the first `left` to the left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

@@ -1,1 +1,1 @@
-"""The published results: a CSV file of per-epoch metrics for each run, and the tables made from them."""
+"""The published results: for each run a CSV file with the metrics of each epoch, and code for tables."""

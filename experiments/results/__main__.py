@@ -1,11 +1,12 @@
-"""Print the results tables, write them into README.md and BUILD_NOTES.md, or add a finished run.
+"""Print the result tables of README.md and BUILD_NOTES.md, update them in both files, or add a finished run.
 
-Run: python -m experiments.results              prints both tables
-     python -m experiments.results --write      puts them into README.md and BUILD_NOTES.md
+Run: python -m experiments.results              prints the tables
+     python -m experiments.results --write      replaces the tables in README.md and BUILD_NOTES.md
      python -m experiments.results --curves=curves.png
      python -m experiments.results --add=RUN --name=GROUP_sSEED --settings=... --data=... --machine=...
 
-All numbers come from the CSV files in experiments/results/; a test checks that README.md agrees.
+All numbers come from the result files, experiments/results/*.csv. A test checks that README.md and
+BUILD_NOTES.md agree with these files.
 """
 
 import re
@@ -21,27 +22,36 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def define_flags(values):
-    """Define the flags of this command."""
+    """Define the flags that choose what to do, and those that describe a run to add."""
     flags.DEFINE_bool(
-        "write", False, "Write the tables into README.md and BUILD_NOTES.md.", flag_values=values
+        "write", False, "Replace the tables in README.md and BUILD_NOTES.md.", flag_values=values
     )
     for name, default, help_text in (
-        ("curves", None, "Write the validation curves of all runs to this PNG file."),
-        ("add", None, "Folder of a finished run to add as a result file."),
-        ("name", None, "With --add: name of the result file, GROUP_sSEED, as in road_best_s0."),
-        ("settings", "not recorded", "With --add: the article's, better, or what differs."),
-        ("data", "not recorded", "With --add: how many images were trained and validated on."),
-        ("machine", "not recorded", "With --add: processor or GPU, memory, and what else ran on it."),
-        ("commit", "not recorded", "With --add: commit of the code that trained."),
-        ("remark", "", "With --add: what else a reader must know."),
+        ("curves", None, "PNG file to which the validation curves of all runs are drawn."),
+        ("add", None, "Folder of a finished run for which a result file is written."),
+        ("name", None, "With --add: name of the result file without .csv: GROUP_sSEED, as in road_best_s0."),
+        (
+            "settings",
+            "not recorded",
+            'With --add: settings of the run, such as "the article\'s, batches of 8" or "better".',
+        ),
+        ("data", "not recorded", "With --add: number of training and of validation images."),
+        (
+            "machine",
+            "not recorded",
+            "With --add: processor or GPU, memory, and other programs that ran on the machine.",
+        ),
+        ("commit", "not recorded", "With --add: git commit of the code that trained the run."),
+        ("remark", "", "With --add: anything else that affects the result."),
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
 
 
 def run(flags):
-    """Print or write the tables and curves, or add a run, as the flags say; return 0.
+    """Add a run if --add is given; then draw the curves, update the tables or print them; return 0.
 
-    Raises InputError for an unusable run folder or name.
+    The tables are printed if no flag asks for anything else. Raises InputError for an unfinished run, for a
+    name that does not fit, without matplotlib for --curves, and for a document without a place for the table.
     """
     if flags.add:
         add(flags)
@@ -58,7 +68,7 @@ def run(flags):
 
 
 def add(flags):
-    """Write the result file of the run folder given by --add."""
+    """Write the result file of the run folder --add. Raises InputError for a --name that does not fit."""
     if not re.fullmatch(rf"({'|'.join(tables.CHOOSES_BEST)})_\w+_s\d+", flags.name or ""):
         raise InputError(
             f"--name={flags.name}: the name must begin with one of {', '.join(tables.CHOOSES_BEST)} and end"
@@ -80,21 +90,33 @@ def add(flags):
 
 
 def put(path, table):
-    """Replace the text between <!-- results --> and <!-- end of results --> in a file."""
+    """Replace the text between <!-- results --> and <!-- end of results --> in a file by a table.
+
+    Raises InputError if the file lacks these two lines.
+    """
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition("<!-- results -->\n")
     _, end, after = rest.partition("<!-- end of results -->")
     if not end:
-        raise InputError(f"{path}: has no lines <!-- results --> and <!-- end of results -->; put them back.")
+        raise InputError(
+            f"{path}: has no lines <!-- results --> and <!-- end of results -->; add them before and after"
+            " the place of the table."
+        )
     path.write_text(f"{before}{start}{table}{end}{after}", encoding="utf-8")
 
 
 def draw_curves(found, path):
-    """Draw, for each experiment, the metric that chooses the best epoch over the epochs."""
+    """Draw the curves of all runs to a PNG file: a panel for each experiment, a line for each run.
+
+    found: as returned by `tables.groups`. A curve shows, for each epoch, the validation metric that chooses
+    the best checkpoint. Raises InputError if matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("--curves: install the extra `plots`, which brings matplotlib.") from None
+        raise InputError(
+            "--curves: matplotlib is missing; install it with pip install -e '.[plots]'."
+        ) from None
     figure = Figure(figsize=(4 * len(tables.CHOOSES_BEST), 3.2), layout="constrained")
     panels = figure.subplots(1, len(tables.CHOOSES_BEST))
     for panel, (word, column) in zip(panels, tables.CHOOSES_BEST.items()):

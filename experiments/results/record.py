@@ -1,4 +1,4 @@
-"""Turn a run folder into a result file."""
+"""Make the result file of a finished run; `experiments.results.tables` describes this file."""
 
 import csv
 import json
@@ -8,15 +8,16 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
 
-# Flags to omit from the recorded command, and the names that replace paths in it.
-LEFT_OUT = ("run_dir", "cache_dir")
+LEFT_OUT = ("run_dir", "cache_dir")  # flags that the recorded command omits
+# flag -> word that replaces its value in the recorded command if the value is a path; see `command`
 NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 
 
 def command(flags_cfg):
-    """Return the command of a run, with the flags that differ from the defaults, from the text of flags.cfg.
+    """Return the command that trains a run, with all flags that differ from their defaults.
 
-    Paths are replaced by names such as DIR, because they have no meaning on another machine.
+    flags_cfg: the text of the run's flags.cfg. Paths are replaced by words such as DIR, because they have no
+    meaning on another machine.
     """
     first, *lines = flags_cfg.splitlines()
     experiment = first.rpartition(".")[2]
@@ -31,7 +32,11 @@ def command(flags_cfg):
 
 
 def text(folder, *, settings, data, machine, commit, remark):
-    """Return the result file's text for a finished run folder. Raises InputError if the run has not ended."""
+    """Return the text of the result file for the run in `folder`.
+
+    settings, data, machine, commit, remark: texts for the header, as given by the user; an empty remark is
+    left out. Raises InputError if the training has not ended.
+    """
     if not (folder / "summary.json").exists():
         raise InputError(f"{folder}: no summary.json; wait until the training has ended.")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -1,9 +1,11 @@
 """Read the result files and format them as Markdown tables.
 
-A result file, `GROUP_sSEED.csv`, begins with lines `# key: value` (command, settings, data, seed, machine,
-versions, commit, date, minutes), followed by the columns of the run's metrics.csv. Runs that differ only
-in the seed form a group; a table shows the mean and the sample standard deviation over its seeds.
-The tables leave out the folder early/, which contains small runs that were replaced by later ones.
+A result file, `GROUP_sSEED.csv`, describes one run. It begins with lines `# key: value`: command, settings,
+data, seed, machine, versions, commit, date, minutes and, if there is one, remark. The columns of the run's
+metrics.csv follow, one line for each recorded epoch.
+
+Runs that differ only in the seed form a group. The tables show the mean and the sample standard deviation
+over the seeds of a group. The files in early/ are not shown; they are small runs that later runs replaced.
 """
 
 import csv
@@ -17,11 +19,17 @@ FOLDER = Path(__file__).parent
 
 @dataclasses.dataclass(frozen=True)
 class Article:
-    """A line of README's table.
+    """An article and our runs of it: one line of README's table.
 
-    link: title and author, in Markdown. column: the metric's column in the result files. published: the
-    article's own value. groups, better: names of groups with the article's settings, and with better ones;
-    the first group that has files is shown.
+    experiment:  the name of the experiment's module.
+    link:        author, title and address of the article, in Markdown.
+    metric:      the name of the compared metric.
+    column:      the metric's column in the result files.
+    published:   the metric's value in the article, as text.
+    groups:      names of groups of runs with the article's settings.
+    better:      names of groups of runs with the settings of experiments/best/.
+
+    The table shows the first of `groups`, and the first of `better`, that has result files.
     """
 
     experiment: str
@@ -86,7 +94,7 @@ ARTICLES = (
     ),
 )
 
-# The metric that chooses the best epoch, by the first word of a group's name.
+# First word of a group's name, which stands for an experiment -> the metric that chooses its best epoch.
 CHOOSES_BEST = {
     "road": "val_iou",
     "pets": "val_mean_iou",
@@ -95,6 +103,7 @@ CHOOSES_BEST = {
     "dubai": "val_accuracy",
 }
 
+# Column of the result files -> name of the metric in the tables.
 COLUMNS = {
     "val_loss": "loss",
     "val_accuracy": "accuracy",
@@ -107,14 +116,14 @@ COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """One published run: the header as a dict, and a dict of floats for each epoch."""
+    """One published run. header: key -> text. epochs: for each epoch, a dict of column -> float."""
 
     header: dict
     epochs: list
 
 
 def read(path):
-    """Return the `Result` in one file."""
+    """Read a result file into a `Result`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comments = [line for line in lines if line.startswith("#")]
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
@@ -123,7 +132,10 @@ def read(path):
 
 
 def groups(folder=FOLDER):
-    """Return group name -> list of `Result`, one for each seed; groups and seeds are sorted."""
+    """Read all result files of a folder; return name of the group -> list of `Result`, one for each seed.
+
+    Groups and seeds are in the order of the sorted file names.
+    """
     found = {}
     for path in sorted(folder.glob("*.csv")):
         found.setdefault(re.sub(r"_s\d+$", "", path.stem), []).append(read(path))
@@ -131,7 +143,10 @@ def groups(folder=FOLDER):
 
 
 def articles_table(found):
-    """Return README's table: for each article one metric, its published value and ours (last epoch)."""
+    """Return README's table in Markdown: a line for each article, with the published value and our values.
+
+    found: as returned by `groups`. Our values are those after the last epoch.
+    """
     lines = [
         _row(
             "experiment",
@@ -155,7 +170,11 @@ def articles_table(found):
 
 
 def groups_table(found):
-    """Return the table of BUILD_NOTES.md: a line for each group, with its last and its best epochs."""
+    """Return the table of BUILD_NOTES.md in Markdown: a line for each group of runs.
+
+    found: as returned by `groups`. The columns show all metrics after the last epoch, and the metric
+    that chooses the best epoch after this epoch.
+    """
     names = list(COLUMNS.values())
     lines = [
         _row("group", "data; settings", "seeds", "epochs", *names, "best epoch", "minutes"),
@@ -172,9 +191,10 @@ def groups_table(found):
 
 
 def spread(results, column, epoch=lambda result: result.epochs[-1]):
-    """Return 'mean ± deviation' of a column over the runs; '' if a run lacks the column.
+    """Return 'mean ± standard deviation' of a metric over the runs of a group.
 
-    epoch: a function (result) -> the row to use, by default the last one.
+    Returns the value alone for a single run, and '' if a run lacks the column. results: list of `Result`.
+    epoch: a function (`Result`) -> the epoch whose value is used, one of `Result.epochs`; by default the last.
     """
     values = [epoch(result)[column] for result in results if column in epoch(result)]
     if len(values) < len(results):
@@ -185,7 +205,10 @@ def spread(results, column, epoch=lambda result: result.epochs[-1]):
 
 
 def _best(name, results):
-    """Return the spread of the best metric over the runs, with its name; '' if a run has a single row."""
+    """Return the metric that chooses the best epoch, and its 'mean ± standard deviation' over the best epochs.
+
+    name: the group's name. Returns '' if the result file of a run has fewer than two lines of metrics.
+    """
     column = CHOOSES_BEST[name.split("_")[0]]
     if any(len(result.epochs) < 2 for result in results):
         return ""
@@ -194,7 +217,10 @@ def _best(name, results):
 
 
 def _ours(results, column, data):
-    """Return 'value (N seeds, settings, data)' without what the table's columns already say."""
+    """Return a cell of README's table: 'value (N seeds; settings; data)'.
+
+    Settings that the column's title already names, and data equal to the table's column `data`, are left out.
+    """
     if not results:
         return ""
     header, seeds = results[0].header, len(results)
@@ -205,10 +231,11 @@ def _ours(results, column, data):
 
 
 def _settings(header):
-    """Return a result's settings in full words: "the article's" becomes "article's settings"."""
+    """Return the settings of a header as a phrase: "the article's" becomes "article's settings"."""
     text = re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
     return text.replace(", clipped", ", gradient clipped")
 
 
 def _row(*cells):
+    """Format cells as a line of a Markdown table."""
     return "| " + " | ".join(map(str, cells)) + " |"

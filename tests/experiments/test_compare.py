@@ -47,7 +47,7 @@ def test_two_runs_are_compared_by_flags_code_metrics_curves_and_images(road_run,
     assert f"{final[1]['val_loss']:.4f} (" in out
     (line,) = [line for line in out.splitlines() if line.startswith("  loss ")]
     assert f"{final[1]['val_loss'] - final[0]['val_loss']:+.4f}" in line
-    assert "on 5 validation images of 5 files" in out
+    assert "on 5 validation images from 5 files" in out
     assert (tmp_path / "out/curves.png").stat().st_size > 10_000
 
 
