@@ -194,7 +194,7 @@ def spread(results, column, epoch=lambda result: result.epochs[-1]):
     """Return 'mean ± standard deviation' of a metric over the runs of a group.
 
     Returns the value alone for a single run, and '' if a run lacks the column. results: list of `Result`.
-    epoch: a function (`Result`) -> the epoch whose value is used, one of `Result.epochs`; by default the last.
+    epoch: a function (`Result`) -> the item of `Result.epochs` that is used, by default the last one.
     """
     values = [epoch(result)[column] for result in results if column in epoch(result)]
     if len(values) < len(results):
@@ -205,7 +205,7 @@ def spread(results, column, epoch=lambda result: result.epochs[-1]):
 
 
 def _best(name, results):
-    """Return the metric that chooses the best epoch, and its 'mean ± standard deviation' over the best epochs.
+    """Return the metric that chooses the best epoch, and 'mean ± standard deviation' of its best values.
 
     name: the group's name. Returns '' if the result file of a run has fewer than two lines of metrics.
     """
