@@ -19,7 +19,7 @@ def predict(run, images):
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise InputError(f"photos: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
+        raise InputError(f"images: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
     experiment, side = run.experiment, run.experiment.dataset.size
     multiple = tiling.multiple(experiment.forward, run.weights)
     network = make_network(experiment, run.weights, run.dtype, multiple, Options(resize=side))

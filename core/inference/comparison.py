@@ -149,8 +149,8 @@ def validation_results(run):
     if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment)):
         raise InputError(
             f"{run.folder} has no {per_image.NAME} of its last epoch, and the results cannot be computed now"
-            " because the code has changed since the training; finish the training with the code that began"
-            " it."
+            " because the code of the training is unknown or has changed; finish the training with the code"
+            " that began it."
         )
     values = cli.parse(restore.define_flags, [f"--run_dir={run.folder}", "--checkpoint=last"])
     restored = restore.restore(values, run.module_of, data=True)

@@ -32,7 +32,8 @@ def multiple(forward, weights):
         except (ValueError, tf.errors.OpError):
             pass
     raise InputError(
-        "the network returns no logits of its input's size for square images of up to 1,536 pixels."
+        "the network's logits do not have the height and width of its input, for any of the square images of"
+        " 3 to 1,536 pixels that were tried; correct the forward pass."
     )
 
 
@@ -60,7 +61,7 @@ def receptive_field_radius(forward, weights, multiple):
             return int(farthest)
         width *= 2
     raise InputError(
-        f"--tile: must be at least the image's size, because this network's outputs depend on inputs"
+        "--tile: must be at least the image's size, because this network's outputs depend on inputs"
         f" {farthest} pixels away."
     )
 
@@ -125,9 +126,10 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     crop: a function that reads a part of the image: (top, left, bottom, right) -> uint8
     [bottom - top, right - left, 3]. height, width: the size of the image.
     overlap: the radius of the receptive field in pixels. Results closer than this to the edge of a tile are
-    discarded, unless the edge is a border of the image. It is rounded up to a multiple of `multiple`.
-    tile: the side of a tile in pixels. It is increased to at least twice the overlap plus 4 * multiple,
-    and rounded up to a multiple of 4 * multiple.
+    discarded, unless the edge is a border of the image. The overlap is rounded up to a multiple of
+    `multiple`.
+    tile: the side of a tile in pixels. The side is increased to at least twice the overlap plus
+    4 * multiple, and rounded up to a multiple of 4 * multiple.
 
     The top of each tile is at a multiple of 4 * multiple. Then the Winograd convolution (`core.lowering`)
     divides a tile into the same windows of four rows as the whole image, at each level of the network.
