@@ -115,6 +115,7 @@ def bootstrap(a, b, resamples):
     if not len(rows_a):
         raise InputError("the runs have no validation image with the same pixels and size in common.")
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
+    # the row sums of a confusion matrix are the pixels of each true class, which the mask determines
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError("the runs have different masks for the same validation images.")
     classes, count = len(a.experiment.classes), len(rows_a)

@@ -22,8 +22,8 @@ def logit_strips(logits, height, width):
     for top in range(0, height, rows):
         part = slice(top, top + rows)
         first = upper[part][0]
-        source = logits[first : lower[part][-1] + 1]
-        source = _between(source[:, left], source[:, right], across[:, None])
+        source = logits[first : lower[part][-1] + 1]  # the rows of logits that this strip depends on
+        source = _between(source[:, left], source[:, right], across[:, None])  # [..., width, C]
         above, below = source[upper[part] - first], source[lower[part] - first]
         yield _between(above, below, down[part, None, None])
 

@@ -26,7 +26,8 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = cluster.max() + 1
-    members = np.eye(count)[:, cluster]  # [clusters, N]
+    members = np.eye(count)[:, cluster]  # [clusters, N]: 1 if the image belongs to the cluster
+    # [resamples, clusters]: how often each cluster is drawn
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     differences = [
         _subtract(statistic(sums_b), statistic(sums_a))

@@ -167,6 +167,7 @@ def _replaced_functions(tree, name):
             continue
         if (function.__module__, function.__name__) != (module.__name__, node.name):
             code = function.__code__
+            # nested code objects are left out, because their text contains a memory address
             constants = [each for each in code.co_consts if not inspect.iscode(each)]
             text = repr((code.co_code, code.co_names, constants))
             found[f"{name}:{node.name}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
