@@ -1,1 +1,1 @@
-"""Benchmarks: the speed of each network, of the same network in other frameworks, and of the machine."""
+"""Measure the speed of the networks here, of the same networks in other frameworks, and of the machine."""

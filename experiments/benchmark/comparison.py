@@ -1,25 +1,7 @@
-"""Compare the speed of an experiment's network with this machine's limits and with other frameworks.
+"""Run `python -m experiments.benchmark`: start the measurements, and print their comparison.
 
-Each implementation is measured in a process of its own. The processes take turns (A B A B),
-and the fastest measurement of each implementation counts. Throughput is computed from the median
-duration of steps whose results are waited for. The first step, which traces and compiles, is
-reported separately.
-
-- This code reads generated images from the cache through its input pipeline. Work done once
-  per epoch affects only the mean step time. Prediction includes computing the class ids.
-- Keras runs `fit` or `predict` over arrays in memory. The start-up work of each call affects
-  only the mean step time.
-- PyTorch, eager or compiled by `torch.compile`, and OpenVINO run on one batch in memory.
-  Prediction ends with the logits. OpenVINO only predicts. The first step of torch.compile
-  takes minutes unless its compilation cache on disk already contains the network.
-
-An implementation with fewer busy cores than another one may have been slowed down by other
-programs.
-
-Run: python -m experiments.benchmark --experiment=cityscape_road
-     python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
-     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile \
-         --torch_python=/path/to/venv/bin/python
+`experiments/benchmark/__main__.py` describes what is measured. A baseline is an implementation of the same
+network in another framework.
 """
 
 import contextlib
@@ -39,7 +21,7 @@ from experiments import article
 from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
-PROGRAMS = {  # implementation -> arguments for Python that start its measurement
+PROGRAMS = {  # implementation, or "machine" -> arguments with which Python runs its measurement
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
     "keras": ["-m", "experiments.benchmark.keras_baselines"],
@@ -47,7 +29,7 @@ PROGRAMS = {  # implementation -> arguments for Python that start its measuremen
     "torch_compile": [str(FOLDER / "torch_baselines.py")],
     "openvino": [str(FOLDER / "openvino_baselines.py")],
 }
-PEERS = {  # baseline -> packages, in addition to NumPy, that its Python must have
+PEERS = {  # baseline -> packages, in addition to NumPy, that its Python interpreter must have
     "keras": [],
     "torch": ["torch"],
     "torch_compile": ["torch"],
@@ -56,42 +38,46 @@ PEERS = {  # baseline -> packages, in addition to NumPy, that its Python must ha
 
 
 def define_flags(values):
-    """Define the flags of the benchmark."""
+    """Define the flags that choose the network, the baselines and the measurement."""
     own = {"flag_values": values}
-    peers = f"Baselines that run the same network: any of {', '.join(PEERS)}, separated by commas."
-    rewrites = "Exact rewrites of this project's convolutions on CPUs: auto, or off."
-    torch_python = "The Python interpreter that has PyTorch."
-    openvino_python = "The Python interpreter that has OpenVINO and PyTorch; default: --torch_python."
-    flags.DEFINE_string("experiment", None, "Name of an experiment, such as cityscape_road.", **own)
+    peers = f"Frameworks to compare with, separated by commas: any of {', '.join(PEERS)}."
+    rewrites = (
+        "auto: on CPUs, this project's code replaces some convolutions by exact rewrites that need less work."
+        " off: it computes every operation as it is written."
+    )
+    torch_python = "Path of a Python interpreter that has PyTorch; by default the one that runs this command."
+    openvino_python = "Path of a Python interpreter that has OpenVINO and PyTorch; by default --torch_python."
+    flags.DEFINE_string("experiment", None, "Name of the experiment, such as cityscape_road.", **own)
     flags.DEFINE_enum(
         "mode",
         "train",
         this_code.MODES,
-        "What to measure: training, prediction, or only the training input pipeline.",
+        "What to measure. train: training steps; infer: prediction; input: the input pipeline of training.",
         **own,
     )
-    flags.DEFINE_integer("batch_size", 16, "Images per step.", lower_bound=1, **own)
-    flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of activations.", **own)
+    flags.DEFINE_integer("batch_size", 16, "Number of images per step.", lower_bound=1, **own)
+    flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of the activations.", **own)
     flags.DEFINE_enum("lowering", "auto", lowering.MODES, rewrites, **own)
     flags.DEFINE_list("peers", [], peers, **own)
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
-    flags.DEFINE_float("seconds", 10, "Duration of a measurement in seconds.", lower_bound=0, **own)
+    flags.DEFINE_float("seconds", 10, "Duration of each measurement in seconds.", lower_bound=0, **own)
     flags.DEFINE_integer("turns", 2, "Number of measurements of each implementation.", lower_bound=1, **own)
-    flags.DEFINE_string("cache_dir", "cache", "Folder for decoded and generated images.", **own)
-    flags.DEFINE_bool("json", False, "Print one JSON line instead of a table.", **own)
+    flags.DEFINE_string("cache_dir", "cache", "Folder for the generated images, decoded.", **own)
+    flags.DEFINE_bool("json", False, "Print all metrics as one line of JSON instead of a table.", **own)
     flags.register_validator(
         "peers", lambda peers: set(peers) <= set(PEERS), f"must be among {', '.join(PEERS)}", **own
     )
 
 
 def run(flags):
-    """Measure and print the comparison; return 0.
+    """Measure all implementations, print the comparison, and return 0.
 
-    Raises InputError if flags contradict each other or a measurement fails.
+    Raises InputError if flags contradict each other, if a measurement fails, or if the network of a baseline
+    has another number of parameters than the experiment's network.
     """
     if not flags.experiment:
-        raise InputError("--experiment: name one, such as cityscape_road.")
+        raise InputError("--experiment: name an experiment, such as cityscape_road.")
     pythons = {"machine": sys.executable, "ours": sys.executable, **_peer_pythons(flags)}
     settings = _settings(flags)
     measurements = {name: [] for name in pythons}
@@ -113,7 +99,11 @@ def run(flags):
 
 
 def _peer_pythons(flags):
-    """Return baseline -> Python interpreter, for the baselines of --peers whose packages are installed."""
+    """Return name -> path of the Python interpreter, for those baselines in --peers that can be measured.
+
+    A baseline whose interpreter cannot import its packages is left out, with a warning on stderr. Raises
+    InputError if a baseline does not support --mode.
+    """
     if flags.peers and flags.mode == "input":
         raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
     if "openvino" in flags.peers and flags.mode == "train":
@@ -130,18 +120,24 @@ def _peer_pythons(flags):
             usable[name] = pythons[name]
         else:
             packages = " and ".join(PEERS[name])
-            print(f"{pythons[name]} cannot import {packages}: continuing without {name}.", file=sys.stderr)
+            print(
+                f"warning: {pythons[name]} cannot import {packages}; continuing without {name}.",
+                file=sys.stderr,
+            )
     return usable
 
 
 def can_import(python, packages):
-    """True if a Python interpreter, given by its path, can import all packages."""
+    """Return whether a Python interpreter can import all packages. python: path of the interpreter."""
     command = [python, "-c", "; ".join(f"import {package}" for package in packages)]
     return not packages or not subprocess.run(command, capture_output=True).returncode
 
 
 def _settings(flags):
-    """Return the settings of all measurements, as JSON values. Fills the cache of images."""
+    """Return the settings that every measurement receives: name -> JSON value.
+
+    Also generates and caches the images, so that no measurement includes this work.
+    """
     module = article(flags.experiment)
     passed = ("batch_size", "precision", "lowering", "cache_dir")
     arguments = [f"--{name}={flags[name].value}" for name in passed]
@@ -162,8 +158,9 @@ def _settings(flags):
 
 
 def measure_in_process(name, settings, python):
-    """Return the metrics of one measurement of an implementation, made in a new process.
+    """Measure an implementation once, in a new process; return its metrics: name -> JSON value.
 
+    name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter.
     Raises InputError if the process fails.
     """
     started = time.time()

@@ -1,44 +1,45 @@
-"""Count the FLOPs of a network from its traced graph.
+"""Count the floating-point operations of a network in its traced graph.
 
-Convolutions, their gradients and matrix products are counted; element-wise ops are not.
+Convolutions, their gradients and matrix products are counted. Element-wise ops are not counted.
 """
 
 import math
 
 import tensorflow as tf
 
-# op -> (tensor with the forward convolution's output shape, tensor with its kernel's shape)
+# type of op -> function (op) -> two tensors: one has the shape of the forward convolution's output, the
+# other one has the shape of its kernel
 TENSORS = {
     "Conv2D": lambda op: (op.outputs[0], op.inputs[1]),
     "Conv2DBackpropInput": lambda op: (op.inputs[2], op.inputs[1]),
     "Conv2DBackpropFilter": lambda op: (op.inputs[2], op.outputs[0]),
 }
 DEPTHWISE = "DepthwiseConv2dNative"
-# op -> the attribute that is true if the first matrix is transposed
+# type of op -> name of the attribute that is true if the first matrix is transposed
 TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 
 def gflop(function, *specs):
-    """Return the GFLOP (10^9 operations, a multiply-add counts as two) of one call of a `tf.function`.
+    """Return the GFLOP of one call of a `tf.function`: 10^9 operations, a multiply-add counts as two.
 
-    specs: `tf.TensorSpec`s of its arguments with fully known shapes. The function is traced again.
+    specs: a `tf.TensorSpec` with a fully known shape for each argument. The function is traced again.
     """
     traced = tf.function(function.python_function, autograph=False).get_concrete_function(*specs)
     return 2e-9 * multiply_adds(needed_ops(traced.graph))
 
 
 def multiply_adds(ops):
-    """Return the number of multiply-adds of graph ops, including those in functions that they call.
+    """Return the number of multiply-adds of graph ops, including the ops in functions that they call.
 
-    A convolution and each of its gradients has one multiply-add for every pair of an output
-    element and a kernel element that contributes to it. Products with padding are counted.
+    A convolution has one multiply-add for each pair of an output element and a kernel element that
+    contributes to it; products with padding are counted. Each of its two gradients has the same number.
     """
     total = 0
     for op in ops:
         kind = op.type.replace(DEPTHWISE, "Conv2D")
         if kind in TENSORS:
             output, kernel = (tensor.shape for tensor in TENSORS[kind](op))
-            # shapes [B, H, W, O] and [h, w, I, O]; for depthwise ones [B, H, W, C] and [h, w, C, 1]
+            # output [B, H, W, O] and kernel [h, w, I, O]; depthwise: output [B, H, W, C], kernel [h, w, C, 1]
             total += math.prod(output) * math.prod(kernel[: 3 if kind == op.type else 2])
         elif op.type in TRANSPOSED:  # shapes [..., M, K] @ [..., K, N]
             inner = op.inputs[0].shape[-2 if op.get_attr(TRANSPOSED[op.type]) else -1]
@@ -52,19 +53,22 @@ def multiply_adds(ops):
 
 
 def _einsum_sizes(op):
-    """Return label -> size for an Einsum op; the dimensions of an ellipsis are numbered from the right."""
+    """Return label -> size of the dimension, for the inputs of an Einsum op.
+
+    The dimensions that "..." stands for have the labels 1, 2, and so on, from the right.
+    """
     sizes = {}
     terms = op.get_attr("equation").decode().partition("->")[0].split(",")
     for term, tensor in zip(terms, op.inputs):
         before, _, after = term.partition("...")
         hidden = range(tensor.shape.rank - len(before) - len(after), 0, -1) if "..." in term else ()
         for label, size in zip([*before, *hidden, *after], tensor.shape):
-            sizes[label] = max(size, sizes.get(label, 1))  # an ellipsis may broadcast
+            sizes[label] = max(size, sizes.get(label, 1))  # dimensions of "..." may be broadcast from size 1
     return sizes
 
 
 def needed_ops(graph):
-    """Return the set of ops that the results of a function graph depend on; TensorFlow runs only these."""
+    """Return the set of ops that the results of a function graph depend on. TensorFlow runs no other ops."""
     return ancestors([*(output.op for output in graph.outputs), *graph.control_outputs])
 
 

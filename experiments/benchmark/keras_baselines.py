@@ -1,7 +1,8 @@
-"""The five networks in Keras, written as in the articles' listings, and their measurement.
+"""The five networks in Keras, written as in the articles' listings, and the measurement of their speed.
 
-The tests compare outputs, gradients and numbers of parameters with these networks.
-Each network maps images [B, H, W, 3] with values 0..255 to logits [B, H, W, channels].
+Each network maps images [B, H, W, 3] with values 0..255 to logits [B, H, W, channels]. filters: the number
+of channels of each level, from the finest to the coarsest. The tests compare the outputs, gradients and
+numbers of parameters of `core.models` with these networks.
 """
 
 import statistics
@@ -13,7 +14,8 @@ from keras import layers
 
 from experiments.benchmark import measurement
 
-STEPS_PER_CALL = 8  # of fit or predict
+STEPS_PER_CALL = 8  # number of steps in one call of `fit` or `predict`
+# layers of Keras' MobileNetV2 whose outputs the U-Net uses, from the finest to the coarsest
 TAPS = (
     "block_1_expand_relu",
     "block_3_expand_relu",
@@ -24,12 +26,12 @@ TAPS = (
 
 
 def measure(spec):
-    """Return the metrics of the steps of `fit` or `predict` over arrays in memory.
+    """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics.
 
-    The first step of each call, with the start-up work of `fit` or `predict`, affects only the mean
-    step time; this project's own start-up work per epoch is counted in the same way.
+    spec: settings, see `comparison._settings`. The first step of each call contains the start-up work of
+    `fit` or `predict`; it affects only mean_step_seconds, like the start-up work of an epoch in `this_code`.
     """
-    keras.utils.set_random_seed(0)  # required by deterministic ops
+    keras.utils.set_random_seed(0)  # without a seed, TensorFlow's deterministic ops refuse to run
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     kind = keras.losses.SparseCategoricalCrossentropy
@@ -158,7 +160,10 @@ def mobilenet_unet(filters, channels):
 
 
 def encoder(height=None, width=None):
-    """Return Keras' MobileNetV2 with random weights, and a model of its five feature maps for the U-Net."""
+    """Return two Keras models: MobileNetV2 with random weights, and its part up to the layers TAPS.
+
+    The outputs of the second model are the five feature maps that the U-Net uses.
+    """
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])
 

@@ -1,4 +1,4 @@
-"""Measure this machine's limits in TensorFlow: FLOP/s of convolutions and memory bandwidth."""
+"""Measure the limits of this machine with TensorFlow: FLOP/s of 3x3 convolutions and memory bandwidth."""
 
 import math
 
@@ -6,14 +6,18 @@ import tensorflow as tf
 
 from experiments.benchmark import measurement
 
-# shapes [B, H, W, C] of the timed 3x3 convolutions from C to C channels; sizes as in the U-Nets
+# shapes [B, H, W, C] of the inputs and outputs of the measured convolutions, as they occur in the U-Nets
 SIZES = ((16, 64, 64, 64), (16, 32, 32, 256), (8, 64, 64, 128))
-CALL_SECONDS = 0.1  # approximate duration of a call; on a fast device a call contains several convolutions
-NUMBERS = 2**25  # number of float32 values: 128 MiB, larger than any cache
+CALL_SECONDS = 0.1  # a timed call repeats the convolution until it takes about this time
+NUMBERS = 2**25  # number of float32 values of an array; 128 MiB exceed the caches of processors
 
 
 def measure(spec):
-    """Return the rate of the fastest call of each kind: convolutions in GFLOP/s, memory in GB/s."""
+    """Return the highest measured rates: conv_gflops in GFLOP/s and memory_gb_per_s in GB/s.
+
+    spec: settings, see `comparison._settings`; spec.seconds is the duration of the whole measurement, and
+    spec.precision is the dtype of the convolutions.
+    """
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
         "conv_gflops": max(convolution(size, dtype, seconds) for size in SIZES),
@@ -23,7 +27,10 @@ def measure(spec):
 
 
 def convolution(size, dtype, seconds):
-    """Measure 3x3 convolutions on images [B, H, W, C]: GFLOP/s (a multiply-add counts as two)."""
+    """Return the GFLOP/s of a 3x3 convolution from C to C channels; a multiply-add counts as two.
+
+    size: the shape [B, H, W, C] of the input. seconds: duration of the measurement.
+    """
     channels = size[-1]
     images = tf.cast(tf.random.normal(size), dtype)
     kernel = tf.random.normal([3, 3, channels, channels], stddev=(9 * channels) ** -0.5)
@@ -43,7 +50,7 @@ def convolution(size, dtype, seconds):
 
 
 def memory(seconds):
-    """Measure the GB/s read and written while one large array is added to another in place."""
+    """Return the GB/s of an in-place addition of large arrays: two arrays are read, one is written."""
     total, term = tf.Variable(tf.zeros(NUMBERS)), tf.ones(NUMBERS)
 
     def add():
@@ -54,7 +61,8 @@ def memory(seconds):
 
 
 def _fastest(call, seconds):
-    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first call may trace
+    """Return the duration of the fastest call, in seconds."""
+    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first one may trace
     return min(durations)
 
 

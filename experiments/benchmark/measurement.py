@@ -1,8 +1,8 @@
-"""One measurement of one implementation, in a separate process.
+"""Functions that every measurement uses: time steps, and print the metrics.
 
-The process reads its settings as JSON from its only argument and prints its metrics as
-JSON. This module imports only the standard library, because a baseline's Python may lack
-TensorFlow.
+A measurement runs in a process of its own. It reads its settings as JSON from its only argument, and prints
+its metrics as JSON. This module imports only the standard library, because the Python interpreter of a
+PyTorch or OpenVINO measurement may lack TensorFlow.
 """
 
 import json
@@ -12,18 +12,22 @@ import sys
 import time
 import types
 
-WARM_UP_STEPS = 2  # untimed steps after the first
+WARM_UP_STEPS = 2  # number of steps after the first step that are not timed
 
 
 def main(measure):
-    """Print the metrics that measure(settings) returns for this process' settings."""
+    """Call measure(settings) and print the metrics that it returns as JSON.
+
+    The settings are the JSON values in the process' argument, as attributes of a namespace.
+    """
     print(json.dumps(measure(types.SimpleNamespace(**json.loads(sys.argv[1])))))
 
 
 def measure_steps(step, batch_size, seconds):
-    """Return the metrics of step(), a function that performs one step and waits for its result.
+    """Time the function step() for about `seconds` seconds; return the metrics, see `metrics`.
 
-    The first step, which may trace and compile, is excluded from throughput.
+    step: runs one step of batch_size images and waits for its result. The first step, which may trace and
+    compile, is not timed; the metrics contain the time at which it ended.
     """
     step()
     first_step_at = time.time()
@@ -34,11 +38,11 @@ def measure_steps(step, batch_size, seconds):
 
 
 def metrics(batch_size, durations, cores, first_step_at):
-    """Return the metrics that every implementation reports.
+    """Return the metrics that every implementation reports: name -> number.
 
-    durations: seconds of each step; throughput uses their median. cores: the mean number
-    of busy cores during these steps. first_step_at: the `time.time()` at which the first
-    step ended.
+    durations: the seconds of each timed step; images_per_second and step_seconds use their median. cores:
+    the mean number of busy cores during these steps. first_step_at: the `time.time()` at which the first
+    step ended. peak_mib is the peak memory of this process so far.
     """
     return {
         "images_per_second": batch_size / statistics.median(durations),
@@ -51,9 +55,9 @@ def metrics(batch_size, durations, cores, first_step_at):
 
 
 def time_calls(call, seconds, least):
-    """Call until `seconds` have passed, at least `least` times; return (durations, mean busy cores).
+    """Call a function until `seconds` seconds have passed, and at least `least` times.
 
-    durations: seconds of each call.
+    Returns the list of the calls' durations in seconds, and the mean number of busy cores.
     """
     durations, begun, cpu = [], time.perf_counter(), time.process_time()
     while len(durations) < least or time.perf_counter() - begun < seconds:
@@ -66,11 +70,11 @@ def time_calls(call, seconds, least):
 def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
-    On Linux, ru_maxrss is at least the parent process' value and can overstate; VmHWM does not.
+    On Linux it is VmHWM, because ru_maxrss is at least the value of the parent process.
     """
     try:
         with open("/proc/self/status") as status:
             (line,) = (line for line in status if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
-    except OSError:  # not Linux
+    except OSError:  # not Linux; macOS reports ru_maxrss in bytes
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,8 @@
-"""Measure milliseconds and bytes of every operation of a training step with TensorFlow's profiler."""
+"""Measure the time and memory of each operation of a training step with TensorFlow's profiler.
+
+`experiments.benchmark.operations` defines what an operation is. The key of an operation is a pair: one of
+PASSES, and the number of its call, `Operation.index`. The key of all other TensorFlow ops has REST instead.
+"""
 
 import collections
 import dataclasses
@@ -11,27 +15,28 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from core import lowering
 from experiments.benchmark import operations
 
-WARM_UP_STEPS = 2
+WARM_UP_STEPS = 2  # steps before the profiled ones
 FORWARD, BACKWARD = PASSES = ("forward", "backward")
-REST = None  # the call number of ops outside of all operations: the loss and the summation of gradients
+REST = None  # for TensorFlow ops that belong to no operation: loss and summation of gradients
 
 
 @dataclasses.dataclass
 class Cost:
-    """The milliseconds that an operation's ops took in a step, and the bytes that they allocated."""
+    """The milliseconds of an operation's TensorFlow ops in one step, and the bytes that they allocated."""
 
     milliseconds: float = 0.0
     allocated: float = 0.0
 
 
 def measure(experiment, weights, images, *, steps):
-    """Return the costs of training steps without the optimizer, and the lowering rules that were applied.
+    """Measure training steps without the optimizer; return (costs, rules).
 
-    Returns (mode -> (one of PASSES, number of the call or REST) -> `Cost`, rule -> applications), with
-    the lowering modes "off" and "auto". images: float [B, H, W, 3] 0..255; their dtype is the
-    dtype of the pass. steps: number of profiled steps per mode; the modes alternate, and the smallest
-    milliseconds of each operation are returned. Concurrent ops share the cores, so the sum of the
-    milliseconds may exceed the duration of a step. Only ops on CPUs are measured.
+    costs: lowering mode, "off" or "auto" -> key -> `Cost`, with the smallest numbers over all steps. rules:
+    name of the lowering rule -> how often it was applied.
+
+    weights: name -> `tf.Variable`. images: float [B, H, W, 3], 0..255; their dtype is the dtype of the
+    activations. steps: number of profiled steps for each mode; the modes alternate. Only ops on CPUs are
+    measured. Concurrent ops share the cores, so the sum of the milliseconds may exceed the step's duration.
     """
     with lowering.disabled():
         traced = {"off": _training_step(experiment, weights, images)}
@@ -40,13 +45,13 @@ def measure(experiment, weights, images, *, steps):
     rules = lowering.applied() - before
     profiles = {mode: [] for mode in traced}
     for _ in range(steps):
-        for mode, (step, owners) in traced.items():
-            profiles[mode].append(_profile(step, owners))
+        for mode, (step, keys) in traced.items():
+            profiles[mode].append(_profile(step, keys))
     return {mode: _least(each) for mode, each in profiles.items()}, rules
 
 
-def _profile(step, owners):
-    """Return (one of PASSES, number of the call or REST) -> `Cost` of one step."""
+def _profile(step, keys):
+    """Run step() with the profiler; return key -> `Cost`. keys: name of a TensorFlow op -> key."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             step()
@@ -54,32 +59,32 @@ def _profile(step, owners):
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
     costs = collections.defaultdict(Cost)
     for kind, name, value in (event for plane in space.planes for event in _events(plane)):
-        cost = costs[_owner(name, owners)]
+        cost = costs[_key(name, keys)]
         setattr(cost, kind, getattr(cost, kind) + value)
     return costs
 
 
 def _least(profiles):
-    """Return the smallest milliseconds and bytes of every operation over several profiles."""
-    owners = {owner: None for costs in profiles for owner in costs}
+    """Return key -> `Cost` with the smallest milliseconds and bytes of each key over several profiles."""
+    keys = {key: None for costs in profiles for key in costs}
     return collections.defaultdict(
         Cost,
         {
-            owner: Cost(
-                min(costs[owner].milliseconds for costs in profiles),
-                min(costs[owner].allocated for costs in profiles),
+            key: Cost(
+                min(costs[key].milliseconds for costs in profiles),
+                min(costs[key].allocated for costs in profiles),
             )
-            for owner in owners
+            for key in keys
         },
     )
 
 
 def _training_step(experiment, weights, images):
-    """Return a function () -> None that runs one step, and op name -> (one of PASSES, call number)."""
+    """Trace a training step; return a function () -> None that runs it, and name of TensorFlow op -> key."""
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
     seed = tf.constant([0, 0], tf.int64)
-    owners = {}
+    keys = {}
 
     @tf.function(autograph=False)
     def step(images, masks, seed):
@@ -92,9 +97,9 @@ def _training_step(experiment, weights, images):
                 loss = tf.reduce_mean(experiment.loss(tf.cast(logits, tf.float32), masks))
         before = len(graph.get_operations())
         gradients = tape.gradient(loss, trained)
-        owners.update(_owners(FORWARD, forward))
-        # in the backward pass, the gradient of a model's op follows the gradient of the preceding call
-        owners.update(_owners(BACKWARD, graph.get_operations()[: before - 1 : -1]))
+        keys.update(_keys(FORWARD, forward))
+        # in reverse order of creation, the gradient ops are in the order of the forward pass
+        keys.update(_keys(BACKWARD, graph.get_operations()[: before - 1 : -1]))
         return gradients
 
     def run():
@@ -102,28 +107,31 @@ def _training_step(experiment, weights, images):
 
     for _ in range(WARM_UP_STEPS):
         run()
-    return run, owners
+    return run, keys
 
 
-def _owners(direction, graph_ops):
-    """Return op name -> (direction, number of the call); a model's op belongs to the preceding call."""
-    owners, current = {}, -1
+def _keys(direction, graph_ops):
+    """Return name -> key for the TensorFlow ops of a pass, given in the order of the forward pass.
+
+    direction: one of PASSES. An op outside of all calls belongs to the operation of the call before it.
+    """
+    keys, current = {}, -1
     for op in graph_ops:
         index = operations.index_of(op.name)
         current = current if index is None else index
-        owners[op.name] = direction, REST if "loss/" in op.name else current
-    return owners
+        keys[op.name] = direction, REST if "loss/" in op.name else current
+    return keys
 
 
-def _owner(name, owners):
-    """Return (one of PASSES, call number or REST) of an executed op, even if optimisation renamed it."""
-    if name in owners:
-        return owners[name]
+def _key(name, keys):
+    """Return the key of an executed TensorFlow op; if graph optimisation created it, from its name alone."""
+    if name in keys:
+        return keys[name]
     return (BACKWARD if "gradient_tape" in name else FORWARD), operations.index_of(name)
 
 
 def _events(plane):
-    """Yield (field of `Cost`, op name, value) for the events of CPU ops in a profile."""
+    """Yield (field of `Cost`, name of TensorFlow op, value) for the events of CPU ops in a profiler plane."""
     for line in plane.lines:
         for event in line.events:
             metadata = plane.event_metadata[event.metadata_id]

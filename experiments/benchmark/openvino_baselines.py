@@ -1,7 +1,7 @@
-"""Measure OpenVINO on CPUs: the PyTorch networks, converted and compiled for prediction.
+"""Measure OpenVINO on CPUs: the networks of `torch_networks`, converted and compiled for prediction.
 
-Run this file by its path. Its Python needs OpenVINO and PyTorch, but of this project only the
-modules imported here.
+This file is run by its path, with a Python interpreter that has OpenVINO and PyTorch but may lack TensorFlow.
+Therefore it imports only those modules of this project that do not need TensorFlow.
 """
 
 import measurement
@@ -13,9 +13,10 @@ PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
 def measure(spec):
-    """Return the metrics of synchronous predictions of one batch in memory.
+    """Measure predictions of one batch in memory, one after the other; return the metrics.
 
-    Raises ValueError if OpenVINO computes in another precision on this processor.
+    spec: settings, see `comparison._settings`. Raises ValueError if OpenVINO does not compute in
+    spec.precision on this processor.
     """
     model = NETWORKS[spec.network](spec.filters, spec.channels).eval()
     images = torch.rand(spec.batch_size, 3, *spec.size)
@@ -25,7 +26,9 @@ def measure(spec):
     compiled = openvino.Core().compile_model(converted, "CPU", hints)
     used = compiled.get_property("INFERENCE_PRECISION_HINT")
     if used != precision:
-        raise ValueError(f"OpenVINO computes in {used.get_type_name()} here, not in {spec.precision}")
+        raise ValueError(
+            f"OpenVINO computes in {used.get_type_name()} on this processor, not in {spec.precision}"
+        )
     request, batch = compiled.create_infer_request(), images.numpy()
     return {
         **measurement.measure_steps(

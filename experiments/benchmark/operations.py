@@ -1,8 +1,9 @@
 """List the operations of a network from its traced graph.
 
-An operation is a call of a public function of `core.ops` together with the TensorFlow ops that
-follow it in the model, such as an activation or a concatenation. Ops before the first call,
-such as the scaling of the images, form an operation of their own.
+An operation is a call of a public function of `core.ops` by the model, together with the TensorFlow ops that
+the model itself makes between this call and the next one, such as an activation or a concatenation. The ops
+before the first call, such as the scaling of the images, form an operation of their own. Calls are numbered
+from 0, in the order of the forward pass.
 """
 
 import contextlib
@@ -16,18 +17,21 @@ import tensorflow as tf
 from core import ops
 from experiments.benchmark import flops
 
-SCOPE = "operation"  # prefix of the calls' name scopes: operation0, operation1, ...
-# types of TensorFlow ops that are omitted from an operation's name
+SCOPE = "operation"  # the calls have the name scopes operation0, operation1, ...
+# types of TensorFlow ops that the names of operations omit
 PASSIVE = ("Cast", "Identity", "StopGradient")
 
 
 @dataclasses.dataclass
 class Operation:
-    """One line of a summary.
+    """An operation of a network.
 
-    index: the number of the call of `core.ops`, from 0; -1 for the ops before the first call.
-    name: the called function and the types of the following ops; weights: names of the variables
-    that it reads; parameters: the number of their elements; output: its last tensor [B, H, W, C].
+    index:          the number of the call; -1 for the ops before the first call.
+    name:           the called function, and the types of the TensorFlow ops that follow it.
+    weights:        names of the variables that the operation reads.
+    parameters:     the number of elements of these variables.
+    multiply_adds:  the number of multiply-adds of the operation.
+    output:         the symbolic tensor that the operation computes last, usually [B, H, W, C].
     """
 
     index: int
@@ -40,10 +44,10 @@ class Operation:
 
 @contextlib.contextmanager
 def scopes():
-    """Context manager in which each call of a public function of `core.ops` opens its own name scope.
+    """Context manager in which each call of a public function of `core.ops` has a name scope of its own.
 
-    Yields the list of the names of the functions called so far. Nested calls open no scope.
-    TensorFlow repeats the scope in the names of the ops that compute the gradient.
+    Yields a list to which each call appends the name of its function. A call within another call has no
+    scope and is not in the list. TensorFlow repeats the scopes in the names of the gradients' ops.
     """
     public = {
         name: value for name, value in vars(ops).items() if inspect.isfunction(value) and name[0] != "_"
@@ -76,16 +80,19 @@ def scopes():
 
 
 def index_of(op_name):
-    """Return the number of the call that made an op, from the op's name; None for an op of the model."""
+    """Return the number of the call that made a TensorFlow op; None for an op made outside of all calls.
+
+    op_name: the op's name, which contains the scope of the call.
+    """
     match = re.search(rf"{SCOPE}(\d+)", op_name)
     return int(match[1]) if match else None
 
 
 def by_call(images, logits):
-    """Return number of the call -> its ops between images and logits, in order of creation.
+    """Return `Operation.index` -> list of the operation's TensorFlow ops, in order of creation.
 
-    images, logits: symbolic tensors of a graph in which the forward pass was traced within `scopes`.
-    An op of the model belongs to the preceding call.
+    Only ops that depend on the images and on which the logits depend are listed. images, logits: symbolic
+    tensors of a graph in which the forward pass was traced within `scopes`.
     """
     needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
     for op in logits.graph.get_operations():  # in order of creation, so inputs come first
@@ -100,9 +107,10 @@ def by_call(images, logits):
 
 
 def of_network(forward, weights, shape, *, training=False):
-    """Return the list of `Operation`s of a forward pass for float32 images of a shape [B, H, W, 3].
+    """Return the list of `Operation`s of a forward pass, in the order of the calls.
 
-    forward: as in `core.experiment.Experiment`; weights: name -> `tf.Variable`.
+    forward: as in `core.experiment.Experiment`. weights: name -> `tf.Variable`. shape: the shape [B, H, W, 3]
+    of the images, which are float32.
     """
     with scopes() as calls:
         function = tf.function(
@@ -133,7 +141,11 @@ def of_network(forward, weights, shape, *, training=False):
 
 
 def _variables(group, depending, variables):
-    """Return the names of the variables that ops read, directly or through ops independent of the images."""
+    """Return the names of the variables that an operation reads.
+
+    group: its TensorFlow ops. A variable also counts as read if an op that does not depend on the images,
+    such as a cast, is in between. depending: all ops that depend on the images. variables: op -> name.
+    """
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:
         op = waiting.pop(0)

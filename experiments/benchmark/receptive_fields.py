@@ -1,4 +1,7 @@
-"""Find the receptive field of every operation of a network, by probing the network with bright lines."""
+"""Find the receptive field of each operation of a network, by probing the network with bright lines.
+
+`experiments.benchmark.operations` defines what an operation is.
+"""
 
 import numpy as np
 import tensorflow as tf
@@ -7,16 +10,18 @@ from core import lowering
 from core.inference import tiling
 from experiments.benchmark import operations
 
-LARGEST_PROBE = 2048  # pixels along a side
+LARGEST_PROBE = 2048  # largest length of the images with which the network is probed, in pixels
 
 
 def sides(forward, weights):
-    """Return number of the call -> side of the receptive field of its output, in pixels of the image.
+    """Return `Operation.index` -> side of the receptive field of the operation's output, in pixels.
 
-    A side is the larger of height and width. It is None if the receptive field is larger than
-    about LARGEST_PROBE, or if the output is not a feature map. The network runs with the weights of
-    `tiling.probe_weights` on black images with one bright row or column, at each position modulo the
-    network's `multiple`. An output that differs from the output for a black image depends on that line.
+    The side is the larger one of height and width. It is None if the receptive field is larger than about
+    LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
+
+    The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
+    An output that differs from the output for a black image depends on the bright line. The lines have all
+    positions modulo `tiling.multiple`, because the receptive fields repeat with this period.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
@@ -29,12 +34,16 @@ def sides(forward, weights):
 
 
 def _larger(first, second):
+    """Return the larger of two sides; None if one of them is None."""
     return None if None in (first, second) else max(first, second)
 
 
 def _sides(forward, probe, multiple, length, axis):
-    """Return number of the call -> side along an axis (1: height, 2: width), from images of this length."""
-    bright = length // 2 + np.arange(multiple)  # one bright line per image; the last image has none
+    """Return `Operation.index` -> side of the receptive field along one axis, or None.
+
+    probe: weights for probing. length: size of the images along the axis. axis: 1 for height, 2 for width.
+    """
+    bright = length // 2 + np.arange(multiple)  # position of the bright line in each image but the last
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
     images[np.arange(multiple), :, bright] = 1000
     images = images if axis == 2 else images.swapaxes(1, 2)
@@ -57,10 +66,12 @@ def _sides(forward, probe, multiple, length, axis):
 
 
 def _side(changed, bright, length):
-    """Return the side of the largest receptive field, or None if it may extend beyond the image's border.
+    """Return the side of the largest receptive field along an axis; None if it may exceed the image.
 
-    changed: bool [multiple, places]: the outputs along the axis that each bright line changes.
-    Outputs at a distance of `multiple` have receptive fields of the same size.
+    changed: bool [multiple, places], True where a bright line changes the output at a place along the axis.
+    bright: int [multiple], the positions of the lines. length: size of the images along the axis. Outputs
+    whose positions differ by `multiple` pixels have receptive fields of the same size, so the lines that
+    change them are combined.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

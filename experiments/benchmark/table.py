@@ -15,11 +15,11 @@ COLUMNS = {  # heading -> metric and format
 
 
 def summarise(measurements):
-    """Return the metrics of a comparison as a dict of JSON values.
+    """Combine all measurements into the metrics of a comparison: name -> JSON value.
 
-    measurements: "machine", "ours" or a baseline -> list of the metrics of its measurements.
-    GFLOP are counted from this project's graph; for some networks, lowering makes them fewer than
-    the baselines' GFLOP.
+    measurements: "machine", "ours" (this project's code) or the name of a baseline -> list of the metrics of
+    its measurements. The GFLOP are those of this project's graph. Lowering removes a part of the work of
+    some networks, so that the baselines' graphs have more GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -44,7 +44,10 @@ def summarise(measurements):
 
 
 def _fastest(measurements):
-    """Return the metrics of the fastest measurement, and the images per second of all as "turns"."""
+    """Return the metrics of the fastest of an implementation's measurements.
+
+    The item "turns" is added: the list of the images per second in all its measurements.
+    """
     fastest = max(measurements, key=lambda each: each["images_per_second"])
     return {
         **{metric: fastest[metric] for metric, _ in COLUMNS.values() if metric in fastest},
@@ -53,7 +56,7 @@ def _fastest(measurements):
 
 
 def render(metrics):
-    """Format the metrics of a comparison as lines of text."""
+    """Format the metrics of a comparison, as returned by `summarise`, as a text of several lines."""
     lines = [
         "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),
         "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),
@@ -68,5 +71,5 @@ def render(metrics):
     for name, peer in metrics["peers"].items():
         pairs = zip(metrics["turns"], peer["turns"])
         rates = ", ".join(f"{ours:.1f} against {theirs:.1f}" for ours, theirs in pairs)
-        lines.append(f"{peer['ratio']:.2f} times the throughput of {name} (turn by turn: {rates})")
+        lines.append(f"{peer['ratio']:.2f} times the throughput of {name} (in each turn: {rates})")
     return "\n".join(lines)

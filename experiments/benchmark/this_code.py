@@ -1,4 +1,4 @@
-"""Measure this project's code: an experiment's network with the input pipeline of training or evaluation."""
+"""Measure this project's code: the network of an experiment, fed by the input pipeline."""
 
 import dataclasses
 import importlib
@@ -16,16 +16,18 @@ from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 from experiments.benchmark import flops, measurement
 
-EPOCH = 64  # the smallest number of batches in an epoch
+EPOCH = 64  # an epoch of the measurement has at least this number of batches
 MODES = ("train", "infer", "input")
 
 
 def measure(spec):
-    """Return the metrics of a step of training, of prediction, or of the training input pipeline alone.
+    """Measure steps of training, of prediction, or of the training's input pipeline; return the metrics.
 
-    spec.module: the experiment's module; spec.flags: its arguments; spec.mode: one of MODES.
-    Adds to `measurement.metrics`: how often each lowering rule was applied, GFLOP per image, the
-    numbers of parameters [trained, all], the device's name and the versions.
+    spec: settings, see `comparison._settings`. spec.module: name of the experiment's module. spec.flags: its
+    command-line arguments. spec.mode: one of MODES.
+
+    The metrics are those of `measurement.metrics` and: "rules", how often each lowering rule was applied;
+    "gflop_per_image"; "parameters", the numbers of trained and of all parameters; "device"; "versions".
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
@@ -51,7 +53,11 @@ def measure(spec):
 
 
 def _step(mode, experiment, weights, flags, examples):
-    """Return two functions: one runs a step and waits for its result, one counts the GFLOP of a step."""
+    """Return two functions: the first runs a step and waits for its result, the second counts its GFLOP.
+
+    examples: an iterator over batches, as returned by `feed`. The arguments of the second function are
+    `tf.TensorSpec`s of a batch: images, masks, share.
+    """
     if mode == "input":
         return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
@@ -72,10 +78,10 @@ def _step(mode, experiment, weights, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Yield full batches (images, masks, share) without end.
+    """Yield (images, masks, share), as in `core.data.batches`, for full batches without end.
 
-    An epoch has at least `EPOCH` batches. Generated data sets are smaller than real ones, so
-    an epoch repeats their images.
+    An epoch has at least `EPOCH` batches. Generated data sets are smaller than real data sets, so their
+    images are repeated within an epoch.
     """
     split = "val" if mode == "infer" else "train"
     examples = cache.load_split(experiment.dataset, flags, split)

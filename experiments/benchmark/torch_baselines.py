@@ -1,6 +1,7 @@
-"""Measure PyTorch, eager or compiled: channels last, autocast to bfloat16, Adam.
+"""Measure PyTorch, eager or compiled, with Adam, channels-last tensors and autocast for bfloat16.
 
-Run this file by its path. Its Python needs PyTorch, but of this project only the modules imported here.
+This file is run by its path, with a Python interpreter that has PyTorch but may lack TensorFlow. Therefore it
+imports only those modules of this project that do not need TensorFlow.
 """
 
 import measurement
@@ -12,7 +13,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(spec):
-    """Return the metrics of repeated steps on one batch; spec.implementation: torch or torch_compile."""
+    """Measure steps of training or prediction on one batch in memory; return the metrics.
+
+    spec: settings, see `comparison._settings`. spec.implementation: "torch" or "torch_compile".
+    """
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     model = model.to(DEVICE, memory_format=torch.channels_last).train(spec.mode == "train")
     network = torch.compile(model) if spec.implementation == "torch_compile" else model
@@ -44,7 +48,10 @@ def measure(spec):
 
 
 def cross_entropy(logits, masks):
-    """Return the mean cross-entropy over all pixels, of the sigmoid (one channel) or of the softmax."""
+    """Return the mean cross-entropy over all pixels: binary for logits of one channel, otherwise categorical.
+
+    logits: float32 [B, channels, H, W]. masks: class ids int64 [B, H, W].
+    """
     if logits.shape[1] == 1:
         return functional.binary_cross_entropy_with_logits(logits[:, 0], masks.float())
     return functional.cross_entropy(logits, masks)

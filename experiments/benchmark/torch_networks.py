@@ -1,46 +1,48 @@
-"""The five networks in PyTorch. Each maps images [B, 3, H, W] to logits [B, channels, H, W].
+"""The five networks in PyTorch. Each network maps images [B, 3, H, W] to logits [B, channels, H, W].
 
-Baselines import this module by its path, because their Python has PyTorch but may lack TensorFlow.
+filters: the number of channels of each level, from the finest to the coarsest. This module imports nothing
+of this project, because it runs with a Python interpreter that has PyTorch but may lack TensorFlow.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-# MobileNetV2: output channels, number of blocks, stride of the first block
+# groups of blocks in MobileNetV2: output channels, number of blocks, stride of the first block
 RUNS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 
 
 def parameter_counts(model):
-    """Return the numbers of parameters [trained, all]; all includes moving averages."""
+    """Return the number of trained parameters, and of all parameters including moving averages."""
     trained = [each for each in model.parameters() if each.requires_grad]
     stored = [*model.parameters(), *(each for each in model.buffers() if each.dim())]
     return [sum(each.numel() for each in part) for part in (trained, stored)]
 
 
 class Level(nn.Module):
-    """One level of a U-Net with all coarser levels: [B, I, H, W] -> [B, filters[0], H, W].
+    """A level of a U-Net together with all coarser levels: [B, in_channels, H, W] -> [B, filters[0], H, W].
 
-    conv, up: functions made by `layers`. skip_drop: dropout rate after pooling and after
-    a skip connection. pair_drop: dropout rates between two convolutions, in the encoder and
-    in the rest of the network.
+    conv, up: functions (in_channels, out_channels) -> list of layers, for a convolution and for up-sampling.
+    skip_drop: dropout rate after pooling and after the concatenation with the skip connection. pair_drop: two
+    dropout rates between the two convolutions of a level: in the encoder, and in bottleneck and decoder.
     """
 
-    def __init__(self, inside, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
+    def __init__(self, in_channels, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
         super().__init__()
         options = {"conv": conv, "up": up, "skip_drop": skip_drop, "pair_drop": pair_drop}
         (width, *below), (down_drop, drop) = filters, pair_drop
 
-        def pair(inside, rate):
-            return nn.Sequential(*conv(inside, width), nn.Dropout(rate), *conv(width, width))
+        def pair(in_channels, rate):
+            return nn.Sequential(*conv(in_channels, width), nn.Dropout(rate), *conv(width, width))
 
-        self.down = pair(inside, down_drop if below else drop)
+        self.down = pair(in_channels, down_drop if below else drop)
         self.below = Level(width, below, **options) if below else None
         if below:
             self.drop = nn.Dropout(skip_drop)
             self.up = nn.Sequential(*up(below[0], width))
-            grown = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
-            self.merge = pair(width + (grown or below)[0], drop)
+            # channels of the up-sampled map: a transposed convolution changes them, nn.Upsample does not
+            changed = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
+            self.merge = pair(width + (changed or below)[0], drop)
 
     def forward(self, x):
         x = self.down(x)
@@ -51,22 +53,22 @@ class Level(nn.Module):
 
 
 class MobileNetUNet(nn.Module):
-    """The U-Net with a MobileNetV2 encoder. The encoder and its moving averages are frozen."""
+    """The U-Net with a MobileNetV2 encoder. The encoder's weights and moving averages are frozen."""
 
     def __init__(self, filters, channels):
         super().__init__()
-        blocks, ups, inside = [], [], 32
+        blocks, ups, in_channels = [], [], 32
         for width, count, first in RUNS:
             for stride in (first, *[1] * (count - 1)):
-                blocks.append(Block(inside, width, stride, expand=bool(blocks), last=width == 320))
-                inside = width
+                blocks.append(Block(in_channels, width, stride, expand=bool(blocks), last=width == 320))
+                in_channels = width
         stem = nn.Sequential(*layers(conv(3, stride=2, bias=False), batch_norm, relu6)(3, 32))
         self.encoder = nn.ModuleList([stem, *blocks]).requires_grad_(False)
         for width, skip in zip(filters[::-1], (576, 192, 144, 96)):
             up = layers(transposed(3, bias=False), batch_norm, relu)
-            ups.append(nn.Sequential(*up(inside, width)))
-            inside = width + skip
-        self.ups, self.logits = nn.ModuleList(ups), transposed(3)(inside, channels)
+            ups.append(nn.Sequential(*up(in_channels, width)))
+            in_channels = width + skip
+        self.ups, self.logits = nn.ModuleList(ups), transposed(3)(in_channels, channels)
 
     def train(self, mode=True):
         super().train(mode)
@@ -86,16 +88,22 @@ class MobileNetUNet(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted residual block: [B, I, H, W] -> (expanded [B, E, H, W], output [B, O, H / s, W / s])."""
+    """An inverted residual block of MobileNetV2.
 
-    def __init__(self, inside, width, stride, *, expand, last):
+    Maps [B, in_channels, H, W] to two feature maps: the expanded one [B, E, H, W] with E channels, from which
+    the U-Net takes skip connections, and the output [B, width, H / stride, W / stride]. expand: whether the
+    block begins with an expansion. last: whether the last
+    batch normalisation is left out, because the U-Net takes the result of the convolution before it.
+    """
+
+    def __init__(self, in_channels, width, stride, *, expand, last):
         super().__init__()
-        wide = 6 * inside if expand else inside
-        self.stride, self.residual = stride, stride == 1 and inside == width
+        wide = 6 * in_channels if expand else in_channels
+        self.stride, self.residual = stride, stride == 1 and in_channels == width
         widen = layers(conv(1, bias=False), batch_norm, relu6)
         depthwise = layers(conv(3, stride=stride, groups=wide, bias=False), batch_norm, relu6)
         project = layers(conv(1, bias=False), *([] if last else [batch_norm]))
-        self.expand = nn.Sequential(*(widen(inside, wide) if expand else []))
+        self.expand = nn.Sequential(*(widen(in_channels, wide) if expand else []))
         self.project = nn.Sequential(*depthwise(wide, wide), *project(wide, width))
 
     def forward(self, x):
@@ -105,7 +113,10 @@ class Block(nn.Module):
 
 
 def unet(conv, up, *, bias=True, **drop):
-    """Return a function (filters, channels) -> U-Net with these layers and a final 1x1 convolution."""
+    """Return a function (filters, channels) -> U-Net, whose last layer is a 1x1 convolution to the logits.
+
+    conv, up, drop: as in `Level`. bias: whether the last layer has a bias.
+    """
 
     def build(filters, channels):
         levels = Level(3, filters, conv=conv, up=up, **drop)
@@ -115,20 +126,26 @@ def unet(conv, up, *, bias=True, **drop):
 
 
 def layers(first, *others):
-    """Return a function (inside, width) -> list of first(inside, width) and other(width) for all others."""
-    return lambda inside, width: [first(inside, width), *(other(width) for other in others)]
+    """Return a function (in_channels, out_channels) -> list of layers.
+
+    first: a function (in_channels, out_channels) -> layer. others: functions (channels) -> layer, for the
+    layers that follow, such as an activation.
+    """
+    return lambda in_channels, width: [first(in_channels, width), *(other(width) for other in others)]
 
 
 def conv(side=3, **options):
-    return lambda inside, width: nn.Conv2d(inside, width, side, padding=side // 2, **options)
+    """Return a function (in_channels, out_channels) -> convolution with a kernel of side x side."""
+    return lambda in_channels, width: nn.Conv2d(in_channels, width, side, padding=side // 2, **options)
 
 
 def transposed(side, **options):
+    """Return a function (in_channels, out_channels) -> transposed convolution of stride 2."""
     options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
-    return lambda inside, width: nn.ConvTranspose2d(inside, width, side, **options)
+    return lambda in_channels, width: nn.ConvTranspose2d(in_channels, width, side, **options)
 
 
-def nearest(inside, width):
+def nearest(in_channels, width):
     return nn.Upsample(scale_factor=2)
 
 
@@ -149,7 +166,7 @@ def batch_norm(width):
 
 
 NETWORKS = {
-    # the article's transposed convolutions of stride 1 are convolutions with flipped kernels
+    # the decoder's transposed convolutions have stride 1, so convolutions with flipped kernels replace them
     "road_unet": unet(layers(conv(bias=False), leaky), layers(nearest), bias=False),
     "pets_unet": unet(layers(conv(), relu), layers(transposed(3)), skip_drop=0.3),
     "labels_unet": unet(layers(conv(), relu, batch_norm), layers(transposed(2), relu, batch_norm)),

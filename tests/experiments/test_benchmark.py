@@ -102,7 +102,7 @@ def test_ratios_and_shares_use_the_fastest_measurements():
     assert metrics["peers"]["keras"]["ratio"] == 2 and metrics["peers"]["torch"]["ratio"] == 0.5
     asked = {"experiment": "cityscape_road", "mode": "train", "precision": "float32", "batch_size": 16}
     text = table.render(asked | metrics)
-    assert "2.00 times the throughput of keras (turn by turn: 10.0 against 10.0, 20.0 against 8.0)" in text
+    assert "2.00 times the throughput of keras (in each turn: 10.0 against 10.0, 20.0 against 8.0)" in text
     (row,) = (line.split() for line in text.splitlines() if line.startswith("torch"))
     assert row == ["torch", "40.0", "0.4000", "0.5000", "1.00", "100", "3.0"]
     (row,) = (line.split() for line in text.splitlines() if line.startswith("this code"))
@@ -118,7 +118,7 @@ def test_the_command_prints_json_and_a_message_for_a_missing_baseline(shared_cac
     ]
     assert comparison.run(cli.parse(comparison.define_flags, arguments)) == 0
     printed = capsys.readouterr()
-    assert f"{tmp_path / 'python'} cannot import torch: continuing without torch.\n" in printed.err
+    assert f"warning: {tmp_path / 'python'} cannot import torch; continuing without torch.\n" in printed.err
     (line,) = printed.out.splitlines()
     metrics = json.loads(line)
     asked = {key: metrics[key] for key in ("experiment", "mode", "precision", "batch_size")}
@@ -173,7 +173,7 @@ def test_a_failed_measurement_or_a_different_network_is_an_error(monkeypatch, sh
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--experiment="], "--experiment: name one"),
+        (["--experiment="], "--experiment: name an experiment"),
         (["--experiment=road"], "no experiment 'road'"),
         (["--experiment=benchmark"], "no experiment 'benchmark'"),
         (["--mode=fly"], "mode"),
