@@ -1,8 +1,8 @@
 """The library that the experiments use: TensorFlow ops, networks, data pipelines and training.
 
 Importing this package hides TensorFlow's start-up messages. TensorFlow's C++ code prints lines about
-missing GPU libraries before it reads TF_CPP_MIN_LOG_LEVEL. This package therefore imports TensorFlow while
-standard error is redirected to the null device. To see the messages, set TF_CPP_MIN_LOG_LEVEL=0.
+missing GPU libraries before it reads any log level. This package therefore imports TensorFlow while standard
+error is redirected to the null device. The environment variable TF_CPP_MIN_LOG_LEVEL=0 shows the messages.
 """
 
 import os

@@ -33,12 +33,12 @@ class Dataset:
                files again if a setting changes.
     generate:  (folder) -> None: writes generated images in the layout that `find` expects.
     check:     (pixels, files) -> None: prints what is unusual about the training masks. pixels: int64 [256],
-               the number of mask pixels of each class id. Raises InputError if no network could learn from
-               the masks.
+               the number of mask pixels of each class id. files: the training files. Raises InputError if
+               no network could learn from the masks.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
     select:    (owner, split) -> int64, the indices of the decoded examples that belong to the split; by
                default all examples. owner: int64 [N]; for each of the N examples, the index of its files
-               in the list from `find`, where unreadable files are not counted.
+               in the list from `find`, after unreadable files were removed from the list.
     size:      the height and width, in pixels, to which `read` resizes validation photos; None if `read`
                cuts patches.
     white_level:  the sample value of white in photos with more than 8 bits per sample; 0 if
@@ -71,8 +71,8 @@ class Experiment:
     loss:          (logits, masks) -> float32 [B], the loss of each example, which must not be negative.
                    logits are float32, masks are class ids [B, H, W]; see `core.losses`.
     metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
-    best:          the name of the metric whose largest value chooses the best checkpoint, or "loss" to
-                   choose it by the smallest validation loss.
+    best:          the name of the metric whose largest value chooses the best checkpoint. With "loss", the
+                   smallest validation loss chooses it.
     measures:      name -> function (logits, masks) -> float32 [B], for metrics that cannot be computed from
                    a confusion matrix. The mean over all validation examples is reported.
     augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> (image, mask) that

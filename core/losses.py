@@ -54,8 +54,8 @@ def dice(logits, masks):
     """Return the Dice loss of each example, 1 minus the soft Dice index: float32 [B], 0 to 1.
 
     logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Let p be the predicted probability of a class
-    at a pixel, and t be 1 if it is the true class, otherwise 0. The index is (2 sum(p t) + 1) / (sum(p + t)
-    + 1), as in Milletari et al. (2016), but without their squares and with 1 added on both sides.
+    at a pixel, and let t be 1 if this class is the true class, otherwise 0. The index is (2 sum(p t) + 1) /
+    (sum(p + t) + 1). Milletari et al. (2016) use squares in the denominator and do not add 1.
 
     If C is 1, p is the sigmoid, and the sums run over all pixels, for class 1. Otherwise p is the softmax,
     and the sums run over all pixels and classes, so the loss is nearly 1 minus the mean probability of the
@@ -72,7 +72,7 @@ def dice(logits, masks):
 
 
 def balanced_class_weights(class_pixels):
-    """Return one weight per class, float32 [C], inversely proportional to the pixels of the class.
+    """Return one weight per class, float32 [C], inversely proportional to the pixel count of the class.
 
     class_pixels: int [C], the number of pixels of each class in the training masks. The weight of a class
     is (pixels of all classes) / (number of classes with pixels * pixels of the class), as for
@@ -92,7 +92,7 @@ def _split_ignored(masks):
 
 
 def _mean(per_pixel, counted, labels, class_weights):
-    """Return the mean loss of each example over its counted pixels, float32 [B]; 0 if it has none.
+    """Return the mean loss of each example over its counted pixels, float32 [B]; 0 without such pixels.
 
     per_pixel: loss of each pixel [B, H, W]. counted, labels: see `_split_ignored`. class_weights: a factor
     per class for the loss of a pixel, or None. The sum of the products is divided by the number of counted

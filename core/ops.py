@@ -77,7 +77,7 @@ def maxpool_up(x):
 
 
 def dropout(x, rate, seed, layer):
-    """Dropout: set each value of x to zero with probability `rate`, and divide the others by 1 - rate.
+    """Dropout: set each value of x to zero with probability `rate`, divide other values by 1 - rate.
 
     x: [B, H, W, C]. seed: int64 [2], different in each training step; if seed is None, x is returned
     unchanged. layer: int, different for each dropout layer of a network; it is folded into the seed, so

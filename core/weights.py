@@ -67,4 +67,5 @@ def count(weights):
 
 
 def _seed(seed, name):
+    """Return the seed, int64 [2], for the initial value of a variable."""
     return tf.constant([seed, zlib.crc32(name.encode())], tf.int64)

@@ -49,7 +49,7 @@ def init_weights(*, seed, trainable):
 def forward(weights, x, *, training=False):
     """Return five feature maps of images x [B, H, W, 3] in -1..1. The last one is the encoder's output.
 
-    Map k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], rounded up. training: True makes batch
+    Map k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes batch
     normalisation use the batch's statistics and update the moving averages, if its variables are trainable.
     """
 

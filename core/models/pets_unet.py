@@ -1,7 +1,7 @@
 """The U-Net of the Oxford pets article, with dropout between the levels.
 
-Each level has two 3x3 convolutions with ReLU. The encoder uses max-pooling, each followed by dropout. The
-decoder uses 3x3 transposed convolutions of stride 2, each followed by a skip connection and dropout.
+Each level has two 3x3 convolutions with ReLU. In the encoder, dropout follows each max-pooling. In the
+decoder, a skip connection and then dropout follow each 3x3 transposed convolution of stride 2.
 """
 
 import tensorflow as tf

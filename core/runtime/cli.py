@@ -22,8 +22,8 @@ def main(define_flags, run, *, arguments=False):
     --help, -h and --version print text and exit. If the script is DIR/NAME.py and the file DIR/best/NAME.cfg
     exists, --best reads the flags in this file. Flags on the command line override these flags.
 
-    The exit code is the return value of run. It is 1 for a mistake that the user can correct, with one
-    sentence on stderr. It is 130 after Ctrl-C. It is 141 if stdout is a closed pipe, as with `| head`.
+    Exit codes: 1 for a mistake that the user can correct, with one sentence on stderr; 130 after Ctrl-C; 141
+    if stdout is a closed pipe, as with `| head`; otherwise the return value of run.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file gets each line when it is printed

@@ -1,4 +1,4 @@
-"""Write files that are either complete or absent, and lock files."""
+"""Functions that write a file completely or not at all, and that hold a lock on a file."""
 
 import contextlib
 import errno

@@ -19,10 +19,10 @@ SIDES = (32, 64, 128, 256, 512)  # image sides, in pixels, that `_logits` tries 
 
 
 def check_experiment(experiment, weights):
-    """Return the number of logits per pixel of an experiment's network, after checking the experiment.
+    """Check an experiment, and return the number of logits per pixel of its network.
 
-    weights: name -> `tf.Variable`. Raises InputError unless class names, palette, logits and the name of the
-    best metric are consistent.
+    weights: name -> `tf.Variable`. Raises InputError if classes, palette and logits differ in number, if
+    two classes have the same name, or if `experiment.best` is not the name of a metric.
     """
     name, classes = experiment.name, len(experiment.classes)
     if not 2 <= classes <= IGNORE:
@@ -50,7 +50,7 @@ def check_experiment(experiment, weights):
 
 
 def _logits(experiment, weights):
-    """Return the number of logits per pixel, by calling the network on an image of zeros."""
+    """Return the number of logits per pixel, found by calling the network on an image of zeros."""
     for side in SIDES:
         try:
             return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
@@ -63,7 +63,8 @@ def check_masks(experiment, train, val):
     """Check the class ids in the masks of both splits; print a warning about classes without a pixel.
 
     Also calls the data set's own check, `Dataset.check`. train, val: `core.data.cache.Examples`. Raises
-    InputError if the masks hold ids that are not classes, and for the id IGNORE unless `experiment.ignore`.
+    InputError if the masks hold ids that are not classes. The id IGNORE is allowed if `experiment.ignore`
+    is true.
     """
     classes = len(experiment.classes)
     for examples in (train, val):
@@ -118,14 +119,15 @@ def best_metric(experiment, val):
 
 
 def image_files(dataset, flags):
-    """Return [number of photos, CRC-32 of the files' relative paths] for each split: training, validation.
+    """Return the number of photos and a checksum of the file names in both splits, without decoding files.
 
-    The files are listed but not decoded.
+    The result is [[number, checksum], [number, checksum]], for training and validation. A checksum is the
+    CRC-32 of the paths relative to the data set's folder.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []
     for split in ("train", "val"):
-        with remarks.collect():  # discards remarks; `cache.load_split` prints them
+        with remarks.collect():  # discards remarks about the files, which `cache.load_split` prints
             files = list(dataset.find(data_dir, split))[: flags.limit or None]
         names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
         splits.append([len(files), zlib.crc32("\n".join(names).encode())])

@@ -69,7 +69,7 @@ class _Definer:
 
 
 def _define_recipe(new):
-    """Define flags that change how the network is trained. With the defaults, the article's settings hold."""
+    """Define flags of the training method. Their defaults are the settings of the articles."""
     patience = "Stop after this many consecutive epochs without a new smallest validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
     decay = (
@@ -81,7 +81,10 @@ def _define_recipe(new):
         " along half a cosine, until the end of the training."
     )
     new.choice("schedule", "constant", optimizer.SCHEDULES, rate)
-    warmup = "Number of first steps in which the learning rate grows linearly to --learning_rate; 0: none."
+    warmup = (
+        "Number of steps, at the beginning of the training, in which the learning rate grows linearly to"
+        " --learning_rate. 0: no warm-up."
+    )
     new.integer("warmup_steps", 0, warmup)
     dice = "Factor of a Dice loss that is added to the training loss, but not to val_loss; 0: no Dice loss."
     new.number("dice", 0, dice, upper_bound=10)
@@ -109,7 +112,7 @@ def _define_data(new, name):
     new.integer("limit", 0, limit)
     bad = "Leave out unreadable files, with a warning about each, instead of stopping at the first one."
     new.switch("skip_bad_images", False, bad)
-    share = "With --skip_bad_images: stop if more than this share of the files, 0 to 1, is unreadable."
+    share = "Largest accepted share of unreadable files, 0 to 0.99, with --skip_bad_images."
     new.number("max_bad_share", 0.05, share, upper_bound=0.99)
     white = (
         "Sample value of white in photos with more than 8 bits per sample, such as 4095. 0: the value is"
@@ -151,7 +154,7 @@ def _define_device(new):
     new.switch("data_on_device", False, resident)
     same = (
         "Use deterministic ops, so that runs with the same seed are bit-identical. Default: true on CPUs"
-        " without --xla, otherwise false, because some ops are slower on GPUs if they are deterministic."
+        " without --xla, otherwise false. On GPUs, some deterministic ops are slower."
     )
     new.switch("deterministic", None, same)
     gradient = "XLA has no deterministic gradient of max-pooling: use --xla or --deterministic, not both"

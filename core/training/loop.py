@@ -132,7 +132,7 @@ class Training:
         self.repeat_interrupted_writes()
         if self.is_finished():
             early = self.state.epoch < self.flags.epochs
-            way = "early, by --early_stopping_patience" if early else "more --epochs continue it"
+            way = "early, by --early_stopping_patience" if early else "a larger --epochs continues it"
             print(f"this run is finished ({way}); use another --run_dir to start a new run")
             self.report()
             return 0

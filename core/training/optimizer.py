@@ -30,7 +30,7 @@ def adam(weight, mean, square, gradient, *, step, learning_rate):
     """
     mean = mean + (gradient - mean) * (1 - tf.constant(BETA1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(BETA2))
-    rate = learning_rate * tf.sqrt(1 - BETA2**step) / (1 - BETA1**step)  # corrects the moments' bias to 0
+    rate = learning_rate * tf.sqrt(1 - BETA2**step) / (1 - BETA1**step)  # bias correction of mean and square
     return weight - mean * rate / (tf.sqrt(square) + EPSILON), mean, square
 
 
@@ -42,8 +42,8 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
     1 - weight_decay * learning_rate (AdamW: Loshchilov and Hutter, 2019). Variables with one axis, such as
     biases, are not decayed.
 
-    If `adam` is unedited, TensorFlow's fused op computes the formula, on a CPU with bit-identical results.
-    If `adam` was edited, so that its traced graph differs from this formula, the edited `adam` runs.
+    As long as `adam` is not edited, TensorFlow's fused op computes its formula, which saves time. On a CPU,
+    the results of both are bit-identical. If an edit changes the traced graph of `adam`, `adam` runs instead.
     """
     if clip_norm:
         clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
@@ -150,9 +150,9 @@ def init_averages(weights):
 def update_averages(averages, weights, step, *, decay):
     """Update the exponential moving averages of the weights after a training step.
 
-    step: int64, 1 after the first step. The decay rate, which multiplies the old average, is the smaller of
-    `decay` and (1 + step) / (10 + step). It is small in the first steps, so that the average soon forgets the
-    initial weights.
+    step: int64, 1 after the first step. The old average is multiplied by the smaller of two factors: `decay`
+    and (1 + step) / (10 + step). The second factor is small in the first steps, so the initial weights soon
+    lose their influence.
     """
     step = tf.cast(step, tf.float32)
     decay = tf.minimum(decay, (1 + step) / (10 + step))

@@ -85,7 +85,7 @@ def load_images(dataset, flags, folder, state):
 def _other_images(folder, state, found):
     """Return the InputError for a run that was trained on other images.
 
-    found: a clause that says how the images found now differ.
+    found: a clause about the images found now, such as "DIR has other files".
     """
     numbers = [number for number, _ in state.image_files]
     counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"

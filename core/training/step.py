@@ -39,6 +39,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe):
 
     weights, slots, averages: dicts of variables, see `core.training.optimizer`. The step updates them in
     place. averages may be empty. dtype: the dtype of the activations. Loss and gradients are float32.
+    Arguments and result of the returned function:
 
         images  uint8 [B, H, W, 3]
         masks   uint8 [B, H, W], class ids
