@@ -111,21 +111,23 @@ def to_text(class_list, comments=()):
 def read_weights(path, names):
     """Read class weights for the loss from a text file; return a tuple of floats in the order of names.
 
-    A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. If a name has several
-    lines, the last line counts. Raises InputError for a line of another form, for a name that is not in
-    names, and for a class without a line.
+    A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. Raises InputError for a
+    line of another form, for a name that is not in names, and unless each class has exactly one line.
     """
     weights = {}
     for number, line in listing.lines(path):
-        name, _, weight = line.rpartition(":")
+        name, _, text = (part.strip() for part in line.rpartition(":"))
         try:
-            weights[name.strip()] = float(weight)
-            if not 0 <= weights[name.strip()] < 1e6:
+            weight = float(text)
+            if not 0 <= weight < 1e6:
                 raise ValueError
         except ValueError:
             raise InputError(
                 f"{path}: line {number} is not NAME: WEIGHT with a weight from 0 to 1e6; correct it."
             ) from None
+        if name in weights:
+            raise InputError(f"{path}: line {number}: {name} already has a weight; remove one of the lines.")
+        weights[name] = weight
     if set(weights) != set(names):
         differing = ", ".join(sorted(set(weights) ^ set(names)))
         raise InputError(

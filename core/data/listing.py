@@ -96,7 +96,9 @@ def find_by_stem(folder, stem, suffix):
     if os.path.isfile(usual):
         return usual
     names = [f"{stem}{each}" for lower in SUFFIXES for each in (lower, lower.upper())]
-    found = [folder / name for name in names if os.path.isfile(folder / name)]
+    candidates = [folder / name for name in names if os.path.isfile(folder / name)]
+    # a case-insensitive file system finds the same file under both spellings of its suffix
+    found = list({path.stat().st_ino: path for path in reversed(candidates)}.values())[::-1]
     if len(found) > 1:
         raise InputError(
             f"{found[0]}: {found[1].name} has the same name before the suffix; remove or rename one."

@@ -33,7 +33,7 @@ def find(data_dir, split):
         return _listed_split(root, split)
     if not _has_splits(root):
         return _pairs(_folder(root, "images"), _folder(root, "masks"))
-    if listing.subfolder(root, "train").is_dir():
+    if any(listing.subfolder(root, each).is_dir() for each in SPLITS):
         part = _folder(root, split)
         return _pairs(_folder(part, "images"), _folder(part, "masks"))
     return _pairs(*(_folder(_folder(root, name), split) for name in ("images", "masks")))

@@ -70,6 +70,8 @@ def test_class_weights_must_name_each_class_once(tmp_path):
     for line in ("a b: -1", "a b: many", "a b: nan", "a b"):
         with pytest.raises(InputError, match="line 1 is not NAME: WEIGHT"):
             class_list.read_weights(written(tmp_path, line), ("a b",))
+    with pytest.raises(InputError, match="line 2: a already has a weight"):
+        class_list.read_weights(written(tmp_path, "a: 1\na: 2"), ("a",))
 
 
 def test_palette_colours_are_those_of_pascal_voc():

@@ -106,6 +106,9 @@ def test_lists_define_the_splits(tmp_path, capsys):
 def test_missing_folders_photos_and_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="no folders images/ and masks/"):
         own_folders.find(tmp_path, "train")
+    write_photo(tmp_path / "only_val/val/images/a.png")
+    with pytest.raises(InputError, match="only_val/train: this folder is missing"):
+        own_folders.find(tmp_path / "only_val", "train")
     write_pairs(tmp_path, ["a", "b"])
     (tmp_path / "masks/b.png").unlink()
     with pytest.raises(InputError, match="images/b.png: no mask .*masks/b with an image suffix"):
