@@ -28,7 +28,10 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own; all defaults but --clip_norm are the article's."""
+    """Define the common flags and this experiment's own flags.
+
+    The defaults are the article's settings, except --clip_norm.
+    """
     common_flags.define(
         values,
         name="cityscape_road",

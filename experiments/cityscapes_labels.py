@@ -1,10 +1,11 @@
 """Train a U-Net that segments street photos into 34 classes (Cityscapes).
 
 Article:  "U-Net on Cityscapes", a blog post of 2021-02-19 signed Bend; no public address is known.
-Claim:    the article reports no metric that can be compared with the ones computed here.
+Claim:    the article reports no metric that can be compared with the metrics computed here.
 Network:  core/models/labels_unet.py. Batch normalisation after each ReLU, input 256x256.
-Settings: Adam with learning rate 1e-3, batches of 32, 60 epochs; the article's `fit` call runs only 3.
-          Training images are random 256x256 crops of images resized to 280x280.
+Settings: Adam with learning rate 1e-3, batches of 32, and 60 epochs, as the article's text says. The
+          article's `fit` call runs only 3 epochs.
+          Training images are resized to 280x280, then cropped at random to 256x256.
 Data:     leftImg8bit/ and gtFine/ as cityscapes-dataset.com publishes them, 2975 training and 500
           validation images. Without --data_dir, 96 training and 24 validation images are generated.
 Time:     days on two CPU cores. In float32, batches of 32 need about 24 GB of memory, and batches of 4

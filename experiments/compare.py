@@ -3,7 +3,7 @@
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-Two runs: the difference of each validation metric after the last epoch is printed, with a 95 % interval
+For two runs, the difference of each validation metric after the last epoch is printed, with a 95 % interval
 from a paired bootstrap over the validation images. The interval accounts for the choice of the images, but
 not for the choice of the seed. To learn whether an edit changed a metric, train several seeds of the code
 before and after the edit, and use --group.

@@ -31,7 +31,7 @@ SILENCE_SECONDS = 60  # a download fails if the server sends nothing for this ti
 #
 # oxford_pets: URLs and digests are those of TensorFlow Datasets, in the file
 # tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv.
-# cityscapes_pairs: the URL is that of pix2pix' download script. The server has no HTTPS, and the authors of
+# cityscapes_pairs: the URL is that in the download script of pix2pix. It uses plain HTTP, and the authors of
 # pix2pix publish no digest.
 ARCHIVES = {
     "oxford_pets": (

@@ -3,8 +3,8 @@
 Run: python -m experiments.draw_network --experiment=cityscape_road --output=road_unet.svg
 
 Each box is a feature map. The box is wider for more channels, and their number is printed above it. The
-height and width of the feature maps in a row of boxes are printed to the left of the row. Lines show from
-which map a map is computed; max-pooling, up-sampling and skip connections have coloured lines.
+height and width of the feature maps in a row of boxes are printed to the left of the row. A line leads from
+each map to the maps that are computed from it; max-pooling, up-sampling and skip connections have colours.
 """
 
 import dataclasses
@@ -129,10 +129,10 @@ def svg(maps):
 
 
 def _arrow(source, each):
-    """Return the SVG line to the box of the map `each` from the box of a map in each.sources.
+    """Return the SVG line from the map `source` to the map `each`, which is computed from it.
 
-    If the source is the result of pooling or up-sampling, which has no box, the line begins at the map
-    before it and has the colour of this operation.
+    If the source is the result of pooling or up-sampling, it has no box. Then the line begins at the map that
+    was pooled or up-sampled, and has the colour of this operation.
     """
     kind = source.kind if source.kind in ARROWS else None
     if kind:

@@ -51,11 +51,11 @@ def define_flags(values):
         "Height and width in pixels of the patches that photos are cut into, instead of being resized."
     )
     flags.DEFINE_integer("patch_size", None, patch_size, 1, 2**14, **own)
-    classes = "File with a line NAME: ID or NAME: COLOUR per class; by default, every mask value is a class."
-    flags.DEFINE_string("classes", None, classes, **own)
-    ignore = (
-        "Mask id or colour whose pixels do not count in the loss and the metrics; may be given several times."
+    classes = (
+        "File with a line NAME: ID or NAME: COLOUR for each class; by default, every mask value is a class."
     )
+    flags.DEFINE_string("classes", None, classes, **own)
+    ignore = "Mask id or colour whose pixels do not count in the loss and the metrics"
     flags.DEFINE_multi_string("ignore", [], ignore, **own)
     tolerance = (
         "A pixel of a mask belongs to the nearest class colour if no channel differs by more than this. Masks"
@@ -166,10 +166,10 @@ def _run_classes(flags, is_begun):
 
 
 def _found_classes(flags):
-    """Find the classes in the masks; return their `ClassList` and a line of text with each pixel count.
+    """Find the classes in the masks; return their `ClassList`, and a line of text about each class.
 
-    Every mask value, except the values of --ignore, is a class. Prints the lines. Raises InputError if
-    fewer than 2 classes remain.
+    Every mask value, except the values of --ignore, is a class. A line of text has the class' name
+    and number of pixels; the lines are printed. Raises InputError if fewer than 2 classes remain.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)

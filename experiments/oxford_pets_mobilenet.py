@@ -2,7 +2,7 @@
 
 Article:  "Image segmentation", a tutorial on tensorflow.org, published in 2019 and updated since,
           https://www.tensorflow.org/tutorials/images/segmentation
-Claim:    0.877 of the validation pixels are classified correctly after 20 epochs.
+Claim:    an accuracy of 0.877 after 20 epochs, on 704 of the 3669 validation photos.
 Network:  core/models/mobilenet_unet.py. Input 128x128; the encoder has ImageNet weights and is not
           trained. The classes are pet, background and outline.
 Settings: Adam with learning rate 1e-3, batches of 64, 20 epochs.

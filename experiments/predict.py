@@ -1,4 +1,4 @@
-"""Segment photos of any size with a trained run: class ids, colours and an overlay for each.
+"""Segment photos of any size with a trained run; write class ids, colours and an overlay for each photo.
 
 Run: python -m experiments.predict --run_dir=runs/cityscape_road photo.jpg folder
      python -m experiments.predict --run_dir=runs/dubai_aerial --tta=flip --tile=2048 city.tif
@@ -37,7 +37,7 @@ def define_flags(values):
     flags.DEFINE_enum("size", "train", ["train", "native"], size, **own)
     tile = (
         "Side in pixels of the tiles in which larger photos are processed, if they are not scaled. Memory"
-        " grows with the square of this number; overlaps make the result independent of it."
+        " grows with the square of this number. The tiles overlap, so that their borders leave no trace."
     )
     flags.DEFINE_integer("tile", 1024, tile, 1, **own)
     flip = "Test-time augmentation. flip: average the logits of the photo and of its mirror image."

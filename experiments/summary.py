@@ -12,8 +12,8 @@ receptive field:  side, in pixels, of the largest area of the image that one pix
 With --time, a second table shows the time and memory of training steps on this machine's CPU: the
 milliseconds that each operation's TensorFlow ops take, and the MiB that they allocate, in the forward and in
 the backward pass. The columns "off" and "auto" are without and with lowering, which replaces convolutions
-by exact rewrites that need less work. If lowering computes an operation as a part of another one, the
-cells of the replaced operation are empty.
+by faster computations with the same result up to rounding. If lowering computes an operation as a part of
+another one, the cells of the replaced operation are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -59,7 +59,7 @@ def define_flags(values):
     flags.DEFINE_integer(
         "steps",
         5,
-        "With --time: number of profiled steps; the fastest one counts for each operation.",
+        "With --time: number of profiled steps; for each operation, the smallest time is shown.",
         1,
         **own,
     )

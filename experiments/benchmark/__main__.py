@@ -2,18 +2,17 @@
 
 Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
-     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile \
-         --torch_python=/path/to/venv/bin/python
+     python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile --torch_python=PATH
 
 Each measurement of an implementation has a process of its own. The implementations take turns (A B A B), and
 the fastest measurement of each implementation is shown. The throughput, "images/s", is computed from the
 median duration of a step. A step lasts until its result is available in Python. "first step s" is the time
-from the start of the process to the end of the first step, which traces and compiles and is not part of the
-other columns. "of limit" is the share of the FLOP/s that this machine reaches in 3x3 convolutions.
+from the start of the process to the end of the first step, which traces and compiles; the other times do not
+include it. "of limit" compares GFLOP/s with the rate that this machine reaches in single 3x3 convolutions.
 
-this code             Images are generated and read from the cache through the input pipeline. Prediction ends
-                      with the class ids. Work at the beginning of an epoch delays only one step of the epoch,
-                      so it appears in "mean step s", but not in the median.
+this code             The input pipeline reads generated images from the cache. Prediction ends with the class
+                      ids. Work at the beginning of an epoch delays only the first step of the epoch, so it
+                      appears in "mean step s", but not in the median.
 keras                 `fit` or `predict` runs on arrays in memory. The start-up work of each call appears only
                       in "mean step s".
 torch, torch_compile  PyTorch, eager or compiled by `torch.compile`, repeats its steps on one batch in memory.

@@ -42,8 +42,8 @@ def define_flags(values):
     own = {"flag_values": values}
     peers = f"Frameworks to compare with, separated by commas: any of {', '.join(PEERS)}."
     rewrites = (
-        "auto: on CPUs, this project's code replaces some convolutions by exact rewrites that need less work."
-        " off: it computes every operation as it is written."
+        "auto: on CPUs, this project's code replaces some convolutions by faster computations with the same"
+        " result up to rounding. off: it computes every operation as it is written."
     )
     torch_python = "Path of a Python interpreter that has PyTorch; by default the one that runs this command."
     openvino_python = "Path of a Python interpreter that has OpenVINO and PyTorch; by default --torch_python."
@@ -63,7 +63,7 @@ def define_flags(values):
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
     flags.DEFINE_float("seconds", 10, "Duration of each measurement in seconds.", lower_bound=0, **own)
     flags.DEFINE_integer("turns", 2, "Number of measurements of each implementation.", lower_bound=1, **own)
-    flags.DEFINE_string("cache_dir", "cache", "Folder for the generated images, decoded.", **own)
+    flags.DEFINE_string("cache_dir", "cache", "Folder for generated images and for decoded images.", **own)
     flags.DEFINE_bool("json", False, "Print all metrics as one line of JSON instead of a table.", **own)
     flags.register_validator(
         "peers", lambda peers: set(peers) <= set(PEERS), f"must be among {', '.join(PEERS)}", **own
@@ -135,6 +135,10 @@ def can_import(python, packages):
 
 def _settings(flags):
     """Return the settings that every measurement receives: name -> JSON value.
+
+    mode, batch_size, precision and seconds are values of flags. module and flags: the experiment's module and
+    its command-line arguments. network: the name of the baselines' function for this network, with its
+    arguments filters (channels of each level) and channels (number of logits). size: [H, W] of the images.
 
     Also generates and caches the images, so that no measurement includes this work.
     """

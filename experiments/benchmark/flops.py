@@ -7,15 +7,15 @@ import math
 
 import tensorflow as tf
 
-# type of op -> function (op) -> two tensors: one has the shape of the forward convolution's output, the
-# other one has the shape of its kernel
+# Type of op -> function that returns two tensors of an op: the first has the shape of the forward
+# convolution's output, the second has the shape of the convolution's kernel.
 TENSORS = {
     "Conv2D": lambda op: (op.outputs[0], op.inputs[1]),
     "Conv2DBackpropInput": lambda op: (op.inputs[2], op.inputs[1]),
     "Conv2DBackpropFilter": lambda op: (op.inputs[2], op.outputs[0]),
 }
 DEPTHWISE = "DepthwiseConv2dNative"
-# type of op -> name of the attribute that is true if the first matrix is transposed
+# Type of op -> name of the attribute that is true if the first matrix is transposed.
 TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 

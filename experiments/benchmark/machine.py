@@ -62,7 +62,7 @@ def memory(seconds):
 
 def _fastest(call, seconds):
     """Return the duration of the fastest call, in seconds."""
-    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first one may trace
+    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first call may trace
     return min(durations)
 
 

@@ -1,4 +1,4 @@
-"""Functions that every measurement uses: time steps, and print the metrics.
+"""Time the steps of an implementation, and print the metrics. Every measurement uses this module.
 
 A measurement runs in a process of its own. It reads its settings as JSON from its only argument, and prints
 its metrics as JSON. This module imports only the standard library, because the Python interpreter of a
@@ -16,9 +16,9 @@ WARM_UP_STEPS = 2  # number of steps after the first step that are not timed
 
 
 def main(measure):
-    """Call measure(settings) and print the metrics that it returns as JSON.
+    """Call measure(settings), and print the metrics that it returns as JSON.
 
-    The settings are the JSON values in the process' argument, as attributes of a namespace.
+    settings: a namespace whose attributes are the items of the JSON object in the process' argument.
     """
     print(json.dumps(measure(types.SimpleNamespace(**json.loads(sys.argv[1])))))
 
@@ -70,7 +70,7 @@ def time_calls(call, seconds, least):
 def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
-    On Linux it is VmHWM, because ru_maxrss is at least the value of the parent process.
+    On Linux it is VmHWM: ru_maxrss is at least the value of the parent process, so it may be too large.
     """
     try:
         with open("/proc/self/status") as status:

@@ -1,7 +1,8 @@
 """Measure the time and memory of each operation of a training step with TensorFlow's profiler.
 
-`experiments.benchmark.operations` defines what an operation is. The key of an operation is a pair: one of
-PASSES, and the number of its call, `Operation.index`. The key of all other TensorFlow ops has REST instead.
+`experiments.benchmark.operations` defines what an operation is. The costs are stored in dicts. A key of these
+dicts is a pair: one of PASSES, and the number of the operation's call, `Operation.index`. For TensorFlow ops
+that belong to no operation, the second item of the key is REST.
 """
 
 import collections
@@ -17,7 +18,7 @@ from experiments.benchmark import operations
 
 WARM_UP_STEPS = 2  # steps before the profiled ones
 FORWARD, BACKWARD = PASSES = ("forward", "backward")
-REST = None  # for TensorFlow ops that belong to no operation: loss and summation of gradients
+REST = None  # takes the place of the call's number for ops of no operation, such as those of the loss
 
 
 @dataclasses.dataclass
@@ -31,8 +32,8 @@ class Cost:
 def measure(experiment, weights, images, *, steps):
     """Measure training steps without the optimizer; return (costs, rules).
 
-    costs: lowering mode, "off" or "auto" -> key -> `Cost`, with the smallest numbers over all steps. rules:
-    name of the lowering rule -> how often it was applied.
+    costs: a dict for each of the lowering modes "off" and "auto": key -> `Cost`. A cost has the smallest
+    numbers over all steps. rules: name of the lowering rule -> how often it was applied.
 
     weights: name -> `tf.Variable`. images: float [B, H, W, 3], 0..255; their dtype is the dtype of the
     activations. steps: number of profiled steps for each mode; the modes alternate. Only ops on CPUs are
@@ -80,7 +81,10 @@ def _least(profiles):
 
 
 def _training_step(experiment, weights, images):
-    """Trace a training step; return a function () -> None that runs it, and name of TensorFlow op -> key."""
+    """Trace a training step; return (run, keys).
+
+    run: a function () -> None that runs the step. keys: name of a TensorFlow op -> key.
+    """
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
     seed = tf.constant([0, 0], tf.int64)
@@ -124,7 +128,10 @@ def _keys(direction, graph_ops):
 
 
 def _key(name, keys):
-    """Return the key of an executed TensorFlow op; if graph optimisation created it, from its name alone."""
+    """Return the key of an executed TensorFlow op.
+
+    An op that graph optimisation created is not in `keys`; its key is derived from its name.
+    """
     if name in keys:
         return keys[name]
     return (BACKWARD if "gradient_tape" in name else FORWARD), operations.index_of(name)

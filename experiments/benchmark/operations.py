@@ -91,8 +91,8 @@ def index_of(op_name):
 def by_call(images, logits):
     """Return `Operation.index` -> list of the operation's TensorFlow ops, in order of creation.
 
-    Only ops that depend on the images and on which the logits depend are listed. images, logits: symbolic
-    tensors of a graph in which the forward pass was traced within `scopes`.
+    The lists contain only ops that depend on the images and contribute to the logits.
+    images, logits: symbolic tensors of a graph in which the forward pass was traced within `scopes`.
     """
     needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
     for op in logits.graph.get_operations():  # in order of creation, so inputs come first
@@ -143,8 +143,9 @@ def of_network(forward, weights, shape, *, training=False):
 def _variables(group, depending, variables):
     """Return the names of the variables that an operation reads.
 
-    group: its TensorFlow ops. A variable also counts as read if an op that does not depend on the images,
-    such as a cast, is in between. depending: all ops that depend on the images. variables: op -> name.
+    A variable also counts if the operation reads it through ops that do not depend on the images, such as a
+    cast. group: the operation's TensorFlow ops. depending: all ops that depend on the images. variables: op
+    that stands for a variable in the graph -> name of the variable.
     """
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:

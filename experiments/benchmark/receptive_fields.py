@@ -20,8 +20,8 @@ def sides(forward, weights):
     LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
     The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
-    An output that differs from the output for a black image depends on the bright line. The lines have all
-    positions modulo `tiling.multiple`, because the receptive fields repeat with this period.
+    An output that differs from the output for a black image depends on the bright line. Lines at
+    `tiling.multiple` neighbouring positions suffice, because receptive fields repeat with this period.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
@@ -43,7 +43,7 @@ def _sides(forward, probe, multiple, length, axis):
 
     probe: weights for probing. length: size of the images along the axis. axis: 1 for height, 2 for width.
     """
-    bright = length // 2 + np.arange(multiple)  # position of the bright line in each image but the last
+    bright = length // 2 + np.arange(multiple)  # image i has a bright line at bright[i]; the last is black
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
     images[np.arange(multiple), :, bright] = 1000
     images = images if axis == 2 else images.swapaxes(1, 2)
@@ -70,8 +70,7 @@ def _side(changed, bright, length):
 
     changed: bool [multiple, places], True where a bright line changes the output at a place along the axis.
     bright: int [multiple], the positions of the lines. length: size of the images along the axis. Outputs
-    whose positions differ by `multiple` pixels have receptive fields of the same size, so the lines that
-    change them are combined.
+    whose positions differ by `multiple` pixels have receptive fields of the same size and are treated as one.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

@@ -18,8 +18,8 @@ def summarise(measurements):
     """Combine all measurements into the metrics of a comparison: name -> JSON value.
 
     measurements: "machine", "ours" (this project's code) or the name of a baseline -> list of the metrics of
-    its measurements. The GFLOP are those of this project's graph. Lowering removes a part of the work of
-    some networks, so that the baselines' graphs have more GFLOP.
+    its measurements. The GFLOP are those of this project's graph; for networks whose work
+    is reduced by lowering, the baselines' graphs have more GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)

@@ -78,7 +78,7 @@ def _step(mode, experiment, weights, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Yield (images, masks, share), as in `core.data.batches`, for full batches without end.
+    """Yield full batches without end: (images, masks, share), see `core.data.batches`.
 
     An epoch has at least `EPOCH` batches. Generated data sets are smaller than real data sets, so their
     images are repeated within an epoch.

@@ -24,7 +24,7 @@ class Level(nn.Module):
 
     conv, up: functions (in_channels, out_channels) -> list of layers, for a convolution and for up-sampling.
     skip_drop: dropout rate after pooling and after the concatenation with the skip connection. pair_drop: two
-    dropout rates between the two convolutions of a level: in the encoder, and in bottleneck and decoder.
+    dropout rates, for the encoder and for the rest; each applies between the two convolutions of a level.
     """
 
     def __init__(self, in_channels, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
@@ -92,8 +92,8 @@ class Block(nn.Module):
 
     Maps [B, in_channels, H, W] to two feature maps: the expanded one [B, E, H, W] with E channels, from which
     the U-Net takes skip connections, and the output [B, width, H / stride, W / stride]. expand: whether the
-    block begins with an expansion. last: whether the last
-    batch normalisation is left out, because the U-Net takes the result of the convolution before it.
+    block begins with an expansion. last: whether the last batch normalisation is left out, because the U-Net
+    uses the result of the convolution before it.
     """
 
     def __init__(self, in_channels, width, stride, *, expand, last):
@@ -166,7 +166,7 @@ def batch_norm(width):
 
 
 NETWORKS = {
-    # the decoder's transposed convolutions have stride 1, so convolutions with flipped kernels replace them
+    # the article's transposed convolutions of stride 1 equal convolutions with flipped kernels
     "road_unet": unet(layers(conv(bias=False), leaky), layers(nearest), bias=False),
     "pets_unet": unet(layers(conv(), relu), layers(transposed(3)), skip_drop=0.3),
     "labels_unet": unet(layers(conv(), relu, batch_norm), layers(transposed(2), relu, batch_norm)),

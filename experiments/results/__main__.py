@@ -35,7 +35,11 @@ def define_flags(values):
             "not recorded",
             'With --add: settings of the run, such as "the article\'s, batches of 8" or "better".',
         ),
-        ("data", "not recorded", "With --add: number of training and of validation images."),
+        (
+            "data",
+            "not recorded",
+            'With --add: images of the run, such as "72 photos, 8 of them for validation".',
+        ),
         (
             "machine",
             "not recorded",
@@ -51,7 +55,7 @@ def run(flags):
     """Add a run if --add is given; then draw the curves, update the tables or print them; return 0.
 
     The tables are printed if no flag asks for anything else. Raises InputError for an unfinished run, for a
-    name that does not fit, without matplotlib for --curves, and for a document without a place for the table.
+    --name that does not fit, for --curves without matplotlib, and for a file without a place for its table.
     """
     if flags.add:
         add(flags)
