@@ -1,4 +1,4 @@
-"""The exception for mistakes that the user can correct, and a context manager for files that may fail."""
+"""The exception for mistakes that the user can correct, and a context manager that prints warnings."""
 
 import contextlib
 

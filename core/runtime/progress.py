@@ -69,7 +69,7 @@ class Progress:
 
 
 def track(items, total, unit):
-    """Yield the items and show their progress, in a line that a terminal no longer shows after the loop.
+    """Yield the items and show a progress line, which is removed from a terminal after the loop.
 
     total: the number of items. unit: the name of an item.
     """

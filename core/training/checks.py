@@ -1,7 +1,7 @@
-"""Checks before a training: do the experiment, its network, its masks and its images fit together?
+"""Checks, before a training, that the experiment, its network, its masks and its images fit together.
 
 A check raises InputError with one sentence, or prints a warning. Without these checks, a mistake would
-show only after the training, as wrong metrics.
+only be noticed after the training, by wrong metrics, or not at all.
 """
 
 import os

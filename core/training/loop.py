@@ -40,8 +40,8 @@ def run(experiment, define_flags, flags):
     """Train an experiment in its run folder, from the beginning or from the last checkpoint.
 
     define_flags: the function of the experiment's script that defines its flags. flags: the parsed flags.
-    Returns the exit code of the process: 0 after the last epoch, 130 after SIGINT, 143 after SIGTERM. These
-    two signals end the training after a checkpoint is saved. Raises InputError for mistakes that the
+    Returns the exit code of the process: 0 after the last epoch, 130 after SIGINT, 143 after SIGTERM. After
+    one of these signals, the training saves a checkpoint and ends. Raises InputError for mistakes that the
     user can correct.
     """
     folder = Path(flags.run_dir)
