@@ -46,7 +46,7 @@ def test_bad_input_ends_with_one_sentence_and_exit_code_1(pairs, tmp_path):
 
 def test_help_lists_the_flags_with_their_defaults():
     done = python("experiments.cityscape_road", "-h")
-    assert "Road and background" in done.stdout and "--[no]deterministic" in done.stdout
+    assert "segments the road in street photos" in done.stdout and "--[no]deterministic" in done.stdout
     assert "default: '128,64,128'" in done.stdout and "default: '25'" in done.stdout
     assert "--[no]best" in done.stdout and done.returncode == 0
 
