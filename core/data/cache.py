@@ -25,6 +25,7 @@ import hashlib
 import json
 import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -243,12 +244,13 @@ def _decode(dataset, files, split, folder, bad_share):
     bar = progress.Progress(len(files), "file", done=len(index.examples))
     read = functools.partial(_read, dataset, split)
     with (
+        ThreadPoolExecutor() as pool,
         _appendable(partial / "images.u8", sizes["images.u8"]) as images,
         _appendable(partial / "masks.u8", sizes["masks.u8"]) as masks,
     ):
         while len(index.examples) < len(files):
             block = files[len(index.examples) :][:BLOCK]
-            for paths, result in zip(block, read_ahead.read_ahead(read, block)):
+            for paths, result in zip(block, read_ahead.ahead(pool, read, block, _pixel_count)):
                 bar.add(1)
                 _append(index, result, paths[0], images, masks)
                 _refuse(index.bad, len(files), bad_share)
@@ -257,6 +259,11 @@ def _decode(dataset, files, split, folder, bad_share):
                 os.fsync(file.fileno())
             index.save(partial / "index.json")
     partial.rename(folder)
+
+
+def _pixel_count(paths):
+    """Return the number of pixels of an item's files together."""
+    return sum(map(read_ahead.pixel_count, paths))
 
 
 def _load_partial(partial):

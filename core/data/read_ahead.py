@@ -1,31 +1,32 @@
-"""Read image files in background threads, with a bound on the pixels in memory."""
+"""Process images in background threads, with a bound on the pixels in memory."""
 
 import collections
-from concurrent.futures import ThreadPoolExecutor
 
 from PIL import Image
 
-PIXELS_AHEAD = 2**26  # bound on the pixels of decoded images in memory: 256 MiB at 4 bytes per pixel
+# at most so many pixels (128 MiB at 4 bytes per pixel) and so many items are pending at a time
+PIXELS_AHEAD = 2**25
+ITEMS_AHEAD = 256
 
 
-def read_ahead(read, items):
-    """Yield read(item) for each item, in the order of the items.
+def ahead(pool, function, items, pixels):
+    """Yield function(item) for each item, in the order of the items; threads compute results in advance.
 
-    An item is a tuple of image files. Threads read later items in advance, as long as all images in
-    memory have at most PIXELS_AHEAD pixels together. An item with more pixels is read alone.
+    pool: a `ThreadPoolExecutor`. pixels: a function: item -> number of pixels. An item is pending from its
+    submission to the pool until its result is yielded. All pending items together have at most PIXELS_AHEAD
+    pixels; an item with more pixels is processed alone.
     """
-    with ThreadPoolExecutor() as pool:
-        waiting, ahead = collections.deque(), 0
-        for item in items:
-            pixels = sum(map(pixel_count, item))
-            while waiting and ahead + pixels > PIXELS_AHEAD:
-                taken, result = waiting.popleft()
-                ahead -= taken
-                yield result.result()
-            waiting.append((pixels, pool.submit(read, item)))
-            ahead += pixels
-        while waiting:
-            yield waiting.popleft()[1].result()
+    waiting, pending = collections.deque(), 0
+    for item in items:
+        count = pixels(item)
+        while waiting and (pending + count > PIXELS_AHEAD or len(waiting) >= ITEMS_AHEAD):
+            taken, result = waiting.popleft()
+            pending -= taken
+            yield result.result()
+        waiting.append((count, pool.submit(function, item)))
+        pending += count
+    while waiting:
+        yield waiting.popleft()[1].result()
 
 
 def pixel_count(path):

@@ -1,13 +1,8 @@
 """Decode and write images in threads while the network runs, and limit the memory that they need."""
 
-import collections
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-
-# `ahead` submits no further image while more pixels or more images than these are pending
-PIXELS_AHEAD = 2**25
-IMAGES_AHEAD = 256
 
 
 class Stopwatch:
@@ -44,23 +39,6 @@ def threads(stopped):
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def ahead(pool, function, items, pixels):
-    """Yield function(item) for each item, in order; the pool's threads compute the results in advance.
-
-    pixels: a function: item -> number of pixels. An item is pending until its result is yielded. While more
-    than PIXELS_AHEAD pixels or more than IMAGES_AHEAD items are pending, no further item is submitted.
-    """
-    waiting, pending = collections.deque(), 0
-    for item in items:
-        waiting.append((pixels(item), pool.submit(function, item)))
-        pending += waiting[-1][0]
-        while pending > PIXELS_AHEAD or len(waiting) > IMAGES_AHEAD:
-            pending -= waiting[0][0]
-            yield waiting.popleft()[1].result()
-    for _, result in waiting:
-        yield result.result()
 
 
 def batches(photos, max_pixels):

@@ -67,11 +67,11 @@ def run(experiment, weights, dtype, sources, output_dir, options):
         job = Job(experiment, weights, dtype, names, output_dir, options)
         outputs.refuse_overwriting([source.path for source in sources], job.written())
         with pipeline.threads(job.stopped) as pool:
-            decoded = pipeline.ahead(
+            decoded = read_ahead.ahead(
                 pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path)
             )
             segmented = job.segment(photo for photo in decoded if photo)
-            for record in pipeline.ahead(pool, job.write, segmented, lambda each: each.size):
+            for record in read_ahead.ahead(pool, job.write, segmented, lambda each: each.size):
                 log.add(record)
     job.bar.close()
     job.report(time.monotonic() - started)

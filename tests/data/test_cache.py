@@ -5,6 +5,7 @@ import errno
 import functools
 import inspect
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -334,7 +335,8 @@ def test_read_ahead_is_limited_by_pixels(tmp_path, monkeypatch):
         begun.append(paths)
         return paths[0].stem
 
-    for done, stem in enumerate(read_ahead.read_ahead(read, files)):
-        assert stem == str(done)
-        lead.append(len(begun) - done)
+    with ThreadPoolExecutor() as pool:
+        for done, stem in enumerate(read_ahead.ahead(pool, read, files, cache._pixel_count)):
+            assert stem == str(done)
+            lead.append(len(begun) - done)
     assert max(lead) <= 6
