@@ -5,12 +5,9 @@ and validation photo (`core.data.cache.Examples.checksums`). Hashes identify the
 data set has been moved or has grown. Paths, --limit and split seeds do not.
 """
 
-import zipfile
-
 import numpy as np
 
 from core.runtime import files
-from core.runtime.errors import InputError
 
 NAME = "data_split.npz"
 
@@ -32,10 +29,5 @@ def read(folder):
     path = folder / NAME
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as record:
-            return {split: record[split].astype(np.int64) for split in ("train", "val")}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{path}: damaged record of the run's images ({error}); restore it from a copy or delete it."
-        ) from None
+    arrays = files.read_arrays(path, ("train", "val"))
+    return {split: arrays[split].astype(np.int64) for split in ("train", "val")}

@@ -5,13 +5,11 @@ later would change if an op had been edited in the meantime.
 """
 
 import dataclasses
-import zipfile
 
 import numpy as np
 import tensorflow as tf
 
 from core.runtime import files
-from core.runtime.errors import InputError
 
 NAME = "val_images.npz"
 
@@ -72,8 +70,6 @@ def load(folder):
     path = folder / NAME
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return PerImage(**{name: archive[name] for name in archive.files})
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None
+    names = [field.name for field in dataclasses.fields(PerImage)]
+    arrays = files.read_arrays(path, names)
+    return PerImage(**{name: arrays[name] for name in names})

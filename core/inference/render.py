@@ -110,22 +110,17 @@ def curves(history):
     Metrics of single classes are left out. Returns None if matplotlib is not installed.
     history: a list of dicts, column of metrics.csv -> value, one per epoch.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:  # the optional extra `plots` installs matplotlib
+    figure = _figure(10, 4)
+    if figure is None:
         return None
-    figure = Figure(figsize=(10, 4))
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.13, top=0.96)
-    left, right = figure.subplots(1, 2)
+    losses, metrics = figure.axes
     epochs = [row["epoch"] for row in history]
     for name in ("train_loss", "val_loss"):
-        left.plot(epochs, [row[name] for row in history], label=name)
+        losses.plot(epochs, [row[name] for row in history], label=name)
     for name in history[0]:
         if name.startswith("val_") and "/" not in name and "averaged" not in name and name != "val_loss":
-            right.plot(epochs, [row[name] for row in history], label=name)
-    for axes in (left, right):
-        axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
+            metrics.plot(epochs, [row[name] for row in history], label=name)
+    for axes in figure.axes:
         axes.legend()
     return figure
 
@@ -136,22 +131,33 @@ def compared_curves(histories, metric):
     Returns None if matplotlib is not installed. histories: label of a run -> its history, as for `curves`.
     metric: the column of metrics.csv to plot, such as "val_iou".
     """
+    figure = _figure(12, 5)
+    if figure is None:
+        return None
+    losses, metrics = figure.axes
+    for number, (label, history) in enumerate(histories.items()):
+        epochs, colour = [row["epoch"] for row in history], f"C{number % 10}"
+        losses.plot(epochs, [row["train_loss"] for row in history], color=colour, linestyle=":")
+        losses.plot(epochs, [row["val_loss"] for row in history], color=colour, label=label)
+        metrics.plot(epochs, [row[metric] for row in history], color=colour, label=label)
+    losses.set_title("val_loss (dotted: train_loss)")
+    metrics.set_title(metric)
+    for axes in figure.axes:
+        axes.legend()
+    return figure
+
+
+def _figure(width, height):
+    """Return a matplotlib Figure of width x height inches with two empty plots over the epochs.
+
+    Returns None if matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:  # the optional extra `plots` installs matplotlib
         return None
-    figure = Figure(figsize=(12, 5))
-    figure.subplots_adjust(left=0.06, right=0.98, bottom=0.11, top=0.92)
-    left, right = figure.subplots(1, 2)
-    for number, (label, history) in enumerate(histories.items()):
-        epochs, colour = [row["epoch"] for row in history], f"C{number % 10}"
-        left.plot(epochs, [row["train_loss"] for row in history], color=colour, linestyle=":")
-        left.plot(epochs, [row["val_loss"] for row in history], color=colour, label=label)
-        right.plot(epochs, [row[metric] for row in history], color=colour, label=label)
-    left.set_title("val_loss (dotted: train_loss)")
-    right.set_title(metric)
-    for axes in (left, right):
+    figure = Figure(figsize=(width, height), layout="tight")
+    for axes in figure.subplots(1, 2):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend()
     return figure

@@ -8,7 +8,6 @@ member, which is verified when the member is read. Nothing is pickled.
 import json
 import os
 import shutil
-import zipfile
 
 import numpy as np
 
@@ -60,20 +59,14 @@ def load(path):
         raise InputError(
             f"{path}: no such checkpoint; continue the training, or restore the file from a copy."
         )
+    arrays = files.read_arrays(path, (STATE,))
     try:
-        zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
         saved = json.loads(str(arrays.pop(STATE)))
         if saved["arrays"] != sorted(arrays) or not isinstance(saved["state"], dict):
             raise ValueError("arrays or state are missing")
-        return arrays, saved["state"]
-    except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
-        if getattr(error, "errno", None) in files.PASSING:  # the disk or the permissions, not the file
-            raise
-        raise InputError(
-            f"{path}: damaged checkpoint ({error}); restore it from a copy or delete it."
-        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None
+    return arrays, saved["state"]
 
 
 def load_latest(folder, *, mend=True):

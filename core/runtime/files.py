@@ -1,9 +1,12 @@
-"""Functions that write a file completely or not at all, and that hold a lock on a file."""
+"""Write a file completely or not at all, read a NumPy archive that may be damaged, and lock a file."""
 
 import contextlib
 import errno
 import os
 import re
+import zipfile
+
+import numpy as np
 
 from core.runtime import locks
 from core.runtime.errors import InputError
@@ -59,6 +62,26 @@ def write_text(path, text):
     """Write a text file as UTF-8. If this fails, the old file remains."""
     with atomic(path) as file:
         file.write(text.encode())
+
+
+def read_arrays(path, required):
+    """Read an .npz file and return a dict: name -> array.
+
+    Raises InputError if the file is damaged or lacks one of the required names, and OSError if the disk
+    fails or the user may not read the file.
+    """
+    try:
+        zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        missing = set(required) - set(arrays)
+        if missing:
+            raise ValueError(f"without {', '.join(sorted(missing))}")
+        return arrays
+    except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
+        if getattr(error, "errno", None) in PASSING:  # the disk or the permissions, not the file
+            raise
+        raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None
 
 
 @contextlib.contextmanager

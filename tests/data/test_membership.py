@@ -23,7 +23,11 @@ def test_photos_are_recognised_after_the_data_moved_and_grew(tmp_path):
 
 def test_old_runs_have_no_record_and_a_damaged_record_is_named(tmp_path):
     assert membership.read(tmp_path) is None
+    path = tmp_path / membership.NAME
     for content in (b"", b"no archive", b"PK\x03\x04"):
-        (tmp_path / membership.NAME).write_bytes(content)
+        path.write_bytes(content)
         with refused(membership.NAME):
             membership.read(tmp_path)
+    np.savez(path, train=np.arange(9))
+    with refused(membership.NAME):
+        membership.read(tmp_path)
