@@ -40,7 +40,9 @@ class Run:
 
 def define_flags(values):
     """Define the flags that choose the trained weights, for evaluate, predict and export."""
-    flags.DEFINE_string("run_dir", None, "Folder of a trained run.", flag_values=values)
+    flags.DEFINE_string(
+        "run_dir", None, "Folder of a trained run, such as runs/cityscape_road.", flag_values=values
+    )
     flags.DEFINE_enum(
         "checkpoint",
         "best",
@@ -53,8 +55,8 @@ def define_flags(values):
         "lowering",
         "auto",
         lowering.MODES,
-        "auto: on CPUs, traced graphs replace some convolutions by exact rewrites that need less work. off:"
-        " graphs compute every operation as it is written.",
+        "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same"
+        " result up to rounding. off: TensorFlow computes every operation as it is written.",
         flag_values=values,
     )
 

@@ -75,12 +75,7 @@ def claim(folder, experiment, define_flags, values):
             path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         with files.writing(folder):
-            try:
-                stack.enter_context(files.lock(folder / ".lock", wait=False))
-            except BlockingIOError:
-                raise InputError(
-                    f"{folder}: another process trains here; wait for it or take another --run_dir."
-                ) from None
+            stack.enter_context(_exclusive(folder))
         if not is_begun(folder):  # nothing was trained with the old flags.cfg, so it may be replaced
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
@@ -104,13 +99,21 @@ def keep_text(path, text):
         with files.lock(path.parent / ".setup.lock", wait=True):
             if path.is_file() and path.read_bytes() == text.encode():
                 return
-            try:
-                with files.lock(path.parent / ".lock", wait=False):
-                    files.write_text(path, text)
-            except BlockingIOError:
-                raise InputError(
-                    f"{path.parent}: another process trains here; wait for it or take another --run_dir."
-                ) from None
+            with _exclusive(path.parent):
+                files.write_text(path, text)
+
+
+@contextlib.contextmanager
+def _exclusive(folder):
+    """Context manager that holds the lock of a run folder. Raises InputError if another process holds it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(files.lock(folder / ".lock", wait=False))
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process trains here; wait for it or take another --run_dir."
+            ) from None
+        yield
 
 
 def _check_name(experiment, define_flags):

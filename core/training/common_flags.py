@@ -94,7 +94,12 @@ def _define_recipe(new):
     )
     new.number("ema_decay", 0, average, upper_bound=0.999999)
     known = ", ".join(augment.BY_NAME)
-    changes = f"Random augmentations in addition to the article's, separated by commas: any of {known}."
+    changes = (
+        "Random augmentations of the training images, separated by commas, in addition to those that the"
+        " experiment always applies. flip: mirror left and right. dihedral: one of the eight symmetries of a"
+        " square, for images taken from above. zoom: enlarge a random window. colour: change brightness,"
+        " contrast and saturation."
+    )
     flags.DEFINE_list("augment", [], changes, **new.own)
     some = f"must be any of {known}, separated by commas"
     new.must("augment", lambda names: set(names) <= set(augment.BY_NAME), some)
@@ -123,7 +128,10 @@ def _define_data(new, name):
     new.must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
     new.folder("run_dir", f"runs/{name}", "Folder for the run's flags, metrics, pictures, checkpoints.")
     new.folder("cache_dir", "cache", "Folder for decoded images and for generated images.")
-    minutes = "Minutes between checkpoints during an epoch. The end of an epoch always saves a checkpoint."
+    minutes = (
+        "Minutes between checkpoints during an epoch; 0: after every step. The end of an epoch always saves a"
+        " checkpoint."
+    )
     new.number("checkpoint_every", 5, minutes)
     new.switch("tensorboard", False, "Also write metrics and pictures for TensorBoard.")
 
@@ -141,7 +149,8 @@ def _define_device(new):
         " result up to rounding. off: TensorFlow computes every operation as it is written."
     )
     new.choice("lowering", "auto", lowering.MODES, rewrites)
-    new.switch("xla", False, "Compile the training step with XLA.")
+    xla = "Compile the training step with XLA. On CPUs, XLA's convolutions are slower than TensorFlow's."
+    new.switch("xla", False, xla)
     devices = (
         "single: one device. mirrored: all GPUs of this machine. multi_worker: all machines that the"
         " environment variable TF_CONFIG lists."

@@ -73,9 +73,9 @@ def run(flags):
 
 def add(flags):
     """Write the result file of the run folder --add. Raises InputError for a --name that does not fit."""
-    if not re.fullmatch(rf"({'|'.join(tables.CHOOSES_BEST)})_\w+_s\d+", flags.name or ""):
+    if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
         raise InputError(
-            f"--name={flags.name}: the name must begin with one of {', '.join(tables.CHOOSES_BEST)} and end"
+            f"--name={flags.name}: the name must begin with one of {', '.join(tables.BEST_METRIC)} and end"
             " with _s and the seed, as in road_best_s0."
         )
     path = tables.FOLDER / f"{flags.name}.csv"
@@ -121,9 +121,9 @@ def draw_curves(found, path):
         raise InputError(
             "--curves: matplotlib is missing; install it with pip install -e '.[plots]'."
         ) from None
-    figure = Figure(figsize=(4 * len(tables.CHOOSES_BEST), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(tables.CHOOSES_BEST))
-    for panel, (word, column) in zip(panels, tables.CHOOSES_BEST.items()):
+    figure = Figure(figsize=(4 * len(tables.BEST_METRIC), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(tables.BEST_METRIC))
+    for panel, (word, column) in zip(panels, tables.BEST_METRIC.items()):
         for name, results in found.items():
             for result in results:
                 points = [(row["epoch"], row[column]) for row in result.epochs if column in row]

@@ -95,7 +95,7 @@ ARTICLES = (
 )
 
 # First word of a group's name, which stands for an experiment -> the metric that chooses its best epoch.
-CHOOSES_BEST = {
+BEST_METRIC = {
     "road": "val_iou",
     "pets": "val_mean_iou",
     "mobilenet": "val_accuracy",
@@ -182,7 +182,7 @@ def groups_table(found):
     ]
     for name, results in found.items():
         header = results[0].header
-        last = [spread(results, column) for column in COLUMNS]
+        last = [mean_and_deviation(results, column) for column in COLUMNS]
         epochs = f"{max(result.epochs[-1]['epoch'] for result in results):g}"
         minutes = ", ".join(dict.fromkeys(result.header["minutes"] for result in results))
         about = f"{header['data']}; {_settings(header)}"
@@ -190,7 +190,7 @@ def groups_table(found):
     return "\n".join(lines) + "\n"
 
 
-def spread(results, column, epoch=lambda result: result.epochs[-1]):
+def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
     """Return 'mean ± standard deviation' of a metric over the runs of a group.
 
     Returns the value alone for a single run, and '' if a run lacks the column. results: list of `Result`.
@@ -209,10 +209,12 @@ def _best(name, results):
 
     name: the group's name. Returns '' if the result file of a run has fewer than two lines of metrics.
     """
-    column = CHOOSES_BEST[name.split("_")[0]]
+    column = BEST_METRIC[name.split("_")[0]]
     if any(len(result.epochs) < 2 for result in results):
         return ""
-    best = spread(results, column, lambda result: max(result.epochs, key=lambda row: row.get(column, 0)))
+    best = mean_and_deviation(
+        results, column, lambda result: max(result.epochs, key=lambda row: row.get(column, 0))
+    )
     return f"{COLUMNS[column]} {best}"
 
 
@@ -227,7 +229,7 @@ def _ours(results, column, data):
     notes = [f"{seeds} seed{'s' * (seeds > 1)}"]
     notes += [_settings(header)] * (header["settings"] not in ("the article's", "better"))
     notes += [header["data"]] * (header["data"] != data)
-    return f"{spread(results, column)} ({'; '.join(notes)})"
+    return f"{mean_and_deviation(results, column)} ({'; '.join(notes)})"
 
 
 def _settings(header):
