@@ -69,8 +69,8 @@ def define_flags(values):
 def run(flags):
     """Print the tables of a network; return 0.
 
-    Raises InputError unless either an experiment or a run is named, if the image size does not fit the
-    network, and for --time on a machine with a GPU.
+    Raises InputError if neither or both of --experiment and --run_dir are given, if the image size does not
+    fit the network, or if --time is given on a machine with a GPU.
     """
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)

@@ -120,7 +120,7 @@ def generated(dataset, cache_dir):
 def load_split(dataset, flags, split, *, said=()):
     """Return the `Examples` of a split: `prepare` with the arguments that the flags of a run give.
 
-    flags: with the fields data_dir, cache_dir, limit, skip_bad_images and max_bad_share.
+    flags: with the fields data_dir, cache_dir, limit, skip_bad_images and max_bad_share. said: see `prepare`.
     """
     return prepare(
         dataset,
@@ -344,7 +344,7 @@ def _appendable(path, size):
 
 
 def _mention_other_caches(dataset, folder):
-    """Print the disk space that other caches of the same data set use, if there are at least two."""
+    """Print the disk space that other caches of the same data set use, if there are two or more others."""
     others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
     others = [path for path in others if path.stem != folder.name]
     if len(others) > 1:  # the first other cache may hold the other split of the same data

@@ -112,7 +112,7 @@ def read_weights(path, names):
     """Read class weights for the loss from a text file; return a tuple of floats in the order of names.
 
     A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. Raises InputError for a
-    line of another form, for a name that is not in names, and unless each class has exactly one line.
+    line of another form, for a name that is not in names, and for a name with no line or several lines.
     """
     weights = {}
     for number, line in listing.lines(path):

@@ -208,7 +208,7 @@ def _read(path, max_pixels, convert, page):
 
 
 def _remark_pages(path, image, page):
-    """Add a remark if page 0 is read from a file with several full-size pages or frames."""
+    """Call `remarks.add` if page 0 is read from a file with several full-size pages or frames."""
     if page == 0 and image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
         count = len(pages(path)) if image.format == "TIFF" else image.n_frames
         if count > 1:
@@ -216,7 +216,7 @@ def _remark_pages(path, image, page):
 
 
 def _remark_bands(path, image):
-    """Add a remark if a TIFF file has bands other than colour and alpha, such as near infrared."""
+    """Call `remarks.add` if a TIFF file has bands other than colour and alpha, such as near infrared."""
     tags = getattr(image, "tag_v2", {})
     bands, colours = tags.get(BANDS, 1), COLOUR_BANDS.get(tags.get(PHOTOMETRIC))
     if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(EXTRA_BANDS, ())):
@@ -225,7 +225,7 @@ def _remark_bands(path, image):
 
 
 def _remark_alpha(path, image):
-    """Add a remark if pixels are transparent: their colours are used, although viewers hide them."""
+    """Call `remarks.add` if pixels are transparent: their colours are used, although viewers hide them."""
     if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
         remarks.add("alpha", f"{path}: the colours of its transparent pixels are used too")
 

@@ -40,10 +40,12 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """Return the examples whose photos belong to the run's split, from data that differ from the run's data.
+    """Return an `Examples` with the photos that the run used for a split, and print how many differ.
 
-    record: split -> hashes of the run's photos, int64 [N]. If there are no such examples, prints a warning
-    and returns all given examples.
+    It is called if the data set's split holds other photos than the run's split.
+    examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: split -> hashes of
+    the photos that the run used, int64 [N]. If the data set holds none of these photos, prints a warning and
+    returns `examples`.
     """
     hashes = examples.photo_hashes
     rows = np.flatnonzero(np.isin(hashes, record[split]))

@@ -84,9 +84,10 @@ def _uses(x):
 
 
 def custom_gradient(function):
-    """Wrap `tf.custom_gradient` so that the gradient's ops have the name scope of the call, as in TensorFlow.
+    """Wrap `tf.custom_gradient` so that the gradient's ops are named after the scope of the call.
 
-    Profiles and graph viewers can then attribute a backward op to its call.
+    TensorFlow names the gradients of its own ops in the same way. Profiles and graph viewers can then
+    attribute a backward op to its call.
     """
 
     @tf.custom_gradient

@@ -12,7 +12,7 @@ from core.lowering import graph, policy
 def conv2d_transpose(x, kernel, strides, padding):
     """`plain_conv2d_transpose` of x and a float32 kernel, with a faster gradient where one is implemented.
 
-    It is implemented for 3x3 kernels of stride 2, SAME, in bfloat16.
+    The faster gradient is implemented for 3x3 kernels with stride 2 and SAME padding, in bfloat16.
     """
     kernel = tf.cast(kernel, x.dtype)
     if (*kernel.shape[:2], strides, padding, x.dtype) != (3, 3, 2, "SAME", tf.bfloat16):
@@ -22,7 +22,11 @@ def conv2d_transpose(x, kernel, strides, padding):
 
 
 def plain_conv2d_transpose(x, kernel, strides, padding):
-    """`tf.nn.conv2d_transpose` with the usual output size: for SAME s H, for VALID s H + max(h - s, 0)."""
+    """`tf.nn.conv2d_transpose` with the output size of Keras' Conv2DTranspose.
+
+    The output's height is strides * H for SAME, and strides * H + max(h - strides, 0) for VALID. Here H is
+    the height of x and h the height of the kernel. The width is computed in the same way.
+    """
     size = tf.shape(x)
     beyond = [max(side - strides, 0) if padding == "VALID" else 0 for side in kernel.shape[:2]]
     output_shape = [size[0], strides * size[1] + beyond[0], strides * size[2] + beyond[1], kernel.shape[2]]
@@ -41,10 +45,12 @@ def _with_kernel_gradient_by_products(x, kernel):
 
 
 def _kernel_gradient(x, upstream, shape):
-    """Return [3, 3, O, I]: one matrix product per tap, with the pixels of a 2x2 output block as channels.
+    """Return the gradient of the kernel, [3, 3, O, I], computed as one matrix product per tap.
 
-    Each tap contributes to one of the four pixels of a block: either the block of its input pixel, or
-    the block below or to the right.
+    x: [B, H, W, I]. upstream: the gradient of the output, [B, 2H, 2W, O]. shape: the shape of the kernel.
+    In the forward pass, input pixel (i, j) times tap (row, column) is added to output pixel
+    (2 i + row, 2 j + column). The four pixels of each 2x2 block of upstream become channels, so that no
+    strided slices are needed. Row 2 and column 2 of the kernel refer to the block below or to the right.
     """
     _, height, width, _ = tf.unstack(tf.shape(x))
     _, _, outputs, inputs = shape

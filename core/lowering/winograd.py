@@ -1,10 +1,16 @@
 """Winograd's algorithm for 3x3 convolutions of many channels: half of the multiplications.
 
-F(4, 3) along the rows of an image (Lavin and Gray 2016, "Fast algorithms for convolutional
-neural networks"). Four output rows depend on six input rows. In each column, they are a
-product of two polynomials, which is determined by its values at six points: six
-convolutions with a kernel of one row replace four output rows times three kernel rows.
-The transforms to and from the values at the points are constant matrices (Toom and Cook).
+The algorithm is F(4, 3) of Lavin and Gray (2016), "Fast algorithms for convolutional neural networks",
+applied along the height of the image. A window of six input rows determines four output rows. A direct
+convolution convolves an input row with a kernel row 4 * 3 = 12 times per window. Winograd's algorithm
+does this 6 times:
+
+    output rows = VALUES_TO_OUTPUT @ ((KERNEL_TO_VALUES @ kernel rows) * (INPUT_TO_VALUES @ input rows))
+
+Each matrix product computes linear combinations of rows, and "*" convolves each of the six combinations
+of input rows with one of the six combinations of kernel rows. The constant matrices come from Toom and
+Cook's multiplication of polynomials, which evaluates polynomials at six points. The combinations are
+called values, after the values of the polynomials at these points.
 
 The layouts are those of `core.ops`.
 """
@@ -21,8 +27,8 @@ WINDOW = 4  # output rows per window of six input rows
 def _transforms(points):
     """Return Toom and Cook's constant matrices, float32, for five points and infinity.
 
-    The shapes are [6, 6], from six input rows to values at the points; [6, 3], from three kernel
-    rows to values; [4, 6], from products of values to four output rows.
+    The first matrix, [6, 6], maps six input rows to six values. The second matrix, [6, 3], maps three kernel
+    rows to six values. The third matrix, [4, 6], maps the six products of values to four output rows.
     """
     powers = np.vander(points, WINDOW, increasing=True)  # [5, 4]
     others = [[other for other in points if other != point] for point in points]

@@ -18,8 +18,8 @@ def summarise(measurements):
     """Combine all measurements into the metrics of a comparison: name -> JSON value.
 
     measurements: "machine", "ours" (this project's code) or the name of a baseline -> list of the metrics of
-    its measurements. The GFLOP are those of this project's graph; for networks whose work
-    is reduced by lowering, the baselines' graphs have more GFLOP.
+    its measurements. "gflop_per_image" is counted in this project's graph. If lowering reduces the work of
+    a network, the baselines' graphs have more GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -44,9 +44,10 @@ def summarise(measurements):
 
 
 def _fastest(measurements):
-    """Return the metrics of the fastest of an implementation's measurements.
+    """Return the metrics of an implementation's fastest measurement: name -> value.
 
-    The item "turns" is added: the list of the images per second in all its measurements.
+    measurements: a list with the dict of metrics of each measurement of the implementation. The result has
+    the metrics in `COLUMNS`, and "turns": a list of the images per second of all measurements.
     """
     fastest = max(measurements, key=lambda each: each["images_per_second"])
     return {
