@@ -78,6 +78,14 @@ def before_cast(x):
     return x
 
 
+def height_and_width(x):
+    """Return H and W of x [B, H, W, C]: two ints if the graph knows both, otherwise two int32 scalars."""
+    _, height, width, _ = x.shape
+    if height is None or width is None:
+        _, height, width, _ = tf.unstack(tf.shape(x))
+    return height, width
+
+
 def _uses(x):
     """Return how many ops read x's values so far; ops that read only its shape do not count."""
     return sum(op.type != "Shape" for op in set(x.consumers()))

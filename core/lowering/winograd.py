@@ -15,6 +15,8 @@ called values, after the values of the polynomials at these points.
 The layouts are those of `core.ops`.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -83,22 +85,22 @@ def winograd_conv2d(x, kernel):
 
 def _convolve(x, kernel, *, transposed=False):
     """Convolve [B, H, W, I] -> [B, H, W, O]; if transposed, [B, H, W, O] -> [B, H, W, I]."""
-    batch, height, width, _ = tf.unstack(tf.shape(x))
-    windows, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
+    height, width = graph.height_and_width(x)
+    count, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
     # wait for x: otherwise TensorFlow transforms the kernels of all layers at the start of the step
     with tf.control_dependencies([x]):
         rows = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)  # [6, 3, I, O]
-    products = []
-    for value, row in zip(values, tf.split(tf.cast(rows, x.dtype), len(INPUT_TO_VALUES))):  # [1, 3, I, O]
-        if transposed:
-            shape = [*tf.unstack(tf.shape(value))[:3], outputs]
-            product = tf.nn.conv2d_transpose(value, row, shape, strides=1, padding="SAME")
-        else:
-            product = tf.nn.conv2d(value, row, strides=1, padding="SAME")
-        products.append(tf.reshape(product, [batch, windows, 1, width * outputs]))
-    y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), tf.concat(products, axis=2))  # [B, H / 4, 4, W * O]
-    return tf.reshape(y, [batch, WINDOW * windows, width, outputs])[:, :height]
+    rows = tf.split(tf.cast(rows, x.dtype), len(values))  # each [1, 3, I, O]
+    if transposed:
+        shape = tf.concat([tf.shape(values[0])[:3], [outputs]], axis=0)
+        convolve = functools.partial(tf.nn.conv2d_transpose, output_shape=shape, strides=1, padding="SAME")
+    else:
+        convolve = functools.partial(tf.nn.conv2d, strides=1, padding="SAME")
+    products = tf.stack([convolve(value, row) for value, row in zip(values, rows)], axis=2)
+    products = tf.reshape(products, [-1, count, len(values), width * outputs])  # [B, H / 4, 6, W * O]
+    y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), products)  # [B, H / 4, 4, W * O]
+    return tf.reshape(y, [-1, WINDOW * count, width, outputs])[:, :height]
 
 
 def _kernel_gradient(x, upstream):
@@ -109,11 +111,15 @@ def _kernel_gradient(x, upstream):
     """
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1, left=1)
     upstream_values = _values_of_windows(upstream, VALUES_TO_OUTPUT.T, above=0, left=1)
+    # value[1:] and value[:-1], with the same constants for all points to keep the graph small
+    zero, one, minus_one = (tf.constant([index]) for index in (0, 1, -1))
+    from_second = functools.partial(tf.strided_slice, begin=one, end=zero, strides=one, end_mask=1)
+    to_last = functools.partial(tf.strided_slice, begin=zero, end=minus_one, strides=one)
     columns = []
     for value, up in zip(values, upstream_values):
         value, up = (tf.reshape(each, [-1, each.shape[-1]]) for each in (value, up))
-        for inputs, outputs in ((value[:-1], up[1:]), (value, up), (value[1:], up[:-1])):
-            columns.append(tf.matmul(inputs, outputs, transpose_a=True))  # [I, O]
+        pairs = (to_last(value), from_second(up)), (value, up), (from_second(value), to_last(up))
+        columns += [tf.matmul(inputs, outputs, transpose_a=True) for inputs, outputs in pairs]  # [I, O]
     columns = tf.reshape(tf.stack(columns), [len(values), 3, *columns[0].shape])
     return tf.tensordot(KERNEL_TO_VALUES.T, tf.cast(columns, tf.float32), 1)
 
@@ -124,13 +130,14 @@ def _values_of_windows(x, transform, *, above, left=0):
     transform: [P, R]. Window i has R rows, beginning with row 4 i - above; rows outside of the image
     are zeros. left: columns of zeros to add on the left.
     """
-    batch, height, width, channels = *tf.unstack(tf.shape(x))[:3], x.shape[-1]
-    points, size = transform.shape
-    count = -(-height // WINDOW)
-    starts = WINDOW * tf.range(count)
-    below = WINDOW * (count - 1) + size - above - height
+    height, width = graph.height_and_width(x)
+    channels, (points, size) = x.shape[3], transform.shape
+    count, width = -(-height // WINDOW), width + left if left else width
+    below = WINDOW * count - height + size - WINDOW - above
     rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
-    rows = tf.reshape(rows, [batch, above + height + below, (left + width) * channels])
-    windows = tf.gather(rows, starts[:, None] + tf.range(size), axis=1)  # [B, H / 4, R, (left + W) * C]
-    values = tf.split(tf.matmul(tf.cast(transform, x.dtype), windows), points, axis=2)
-    return [tf.reshape(each, [batch, count, left + width, channels]) for each in values]
+    if size > WINDOW:  # windows overlap
+        first_rows = tf.reshape(tf.range(0, WINDOW * count, WINDOW), [-1, 1])
+        rows = tf.gather(rows, first_rows + np.arange(size), axis=1)  # [B, H / 4, R, left + W, C]
+    windows = tf.reshape(rows, [-1, count, size, width * channels])
+    values = tf.matmul(tf.cast(transform, x.dtype), windows)  # [B, H / 4, P, (left + W) * C]
+    return tf.unstack(tf.reshape(values, [-1, count, points, width, channels]), axis=2)

@@ -109,7 +109,7 @@ class Training:
         experiment, flags = self.experiment, self.flags
         recipe = recipe_from_flags(flags, flags.epochs * self.steps)
         self.train_step = make_train_step(
-            experiment, self.weights, self.slots, self.averages, self.dtype, recipe
+            experiment, self.weights, self.slots, self.averages, self.dtype, recipe, self.image_size()
         )
         predicting = checkpoint.prediction_variables(self.variables)
         self.evaluate = make_evaluate(experiment, predicting, self.dtype)
@@ -181,10 +181,19 @@ class Training:
                 " result is not bit-identical to an uninterrupted run."
             )
 
+    def changes(self):
+        """Return the augmentations: those of the experiment, then those of --augment."""
+        return [*self.experiment.augment, *(augment.BY_NAME[name] for name in self.flags.augment)]
+
+    def image_size(self):
+        """Return height and width of an augmented training image."""
+        example = self.train.images[0], self.train.masks[0]
+        image, _ = batches.change(*example, row=0, seed=[self.flags.seed, 0], changes=self.changes())
+        return image.shape[:2]
+
     def batches_maker(self):
         """Return a function (epoch, first_step) -> the training batches of an epoch, from first_step on."""
-        flags = self.flags
-        changes = [*self.experiment.augment, *(augment.BY_NAME[name] for name in flags.augment)]
+        flags, changes = self.flags, self.changes()
         if flags.data_on_device:
             return resident.make_training(self.train, flags.batch_size, seed=flags.seed, changes=changes)
 

@@ -50,6 +50,7 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
         gradients = dict(zip(gradients, clipped))
     tf.raw_ops.AssignAddVariableOp(resource=slots["adam/step"].handle, value=tf.constant(1, tf.int64))
     step = tf.cast(slots["adam/step"], tf.float32)
+    shared = fused_adam.arguments(step, learning_rate, BETA1, BETA2, EPSILON)
     is_fused = functools.cache(lambda shape: fused_adam.computes(adam, shape, BETA1, BETA2, EPSILON))
     for name, gradient in gradients.items():
         weight, mean, square = weights[name], slots[f"adam/mean/{name}"], slots[f"adam/square/{name}"]
@@ -58,7 +59,7 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
                 resource=weight.handle, value=learning_rate * weight_decay * weight
             )
         if is_fused(tuple(weight.shape)):
-            fused_adam.apply(weight, mean, square, gradient, step, learning_rate, BETA1, BETA2, EPSILON)
+            fused_adam.apply(weight, mean, square, gradient, shared)
             continue
         values = adam(
             *map(tf.convert_to_tensor, (weight, mean, square)),

@@ -69,7 +69,8 @@ def _step(mode, experiment, weights, flags, examples):
         )
     slots = init_slots(weights, dtype)
     recipe = recipe_from_flags(flags, flags.epochs * EPOCH)
-    train_step = make_train_step(experiment, weights, slots, {}, dtype, recipe)
+    images, *_ = next(examples)
+    train_step = make_train_step(experiment, weights, slots, {}, dtype, recipe, images.shape[1:3])
     number, seed = itertools.count(), tf.TensorSpec([2], tf.int64)
     return (
         lambda: float(train_step(*next(examples), [flags.seed, next(number)])),

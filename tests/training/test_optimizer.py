@@ -22,15 +22,9 @@ def test_adams_formula_equals_the_fused_op_bit_for_bit(gradient_scale):
         expected = optimizer.adam(
             *(v.value() for v in variables), gradient, step=tf.constant(step), learning_rate=rate
         )
-        fused_adam.apply(
-            *variables,
-            gradient,
-            tf.constant(step),
-            rate,
-            optimizer.BETA1,
-            optimizer.BETA2,
-            optimizer.EPSILON,
-        )
+        constants = optimizer.BETA1, optimizer.BETA2, optimizer.EPSILON
+        shared = fused_adam.arguments(tf.constant(step), rate, *constants)
+        fused_adam.apply(*variables, gradient, shared)
         for variable, value in zip(variables, expected):
             np.testing.assert_array_equal(variable, value)
 
