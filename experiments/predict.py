@@ -36,8 +36,9 @@ def define_flags(values):
     )
     flags.DEFINE_enum("size", "train", ["train", "native"], size, **own)
     tile = (
-        "Side in pixels of the tiles in which larger photos are processed, if they are not scaled. Memory"
-        " grows with the square of this number. The tiles overlap, so that their borders leave no trace."
+        "Side of a tile in pixels. A photo that is processed at its own size (see --size) is cut into tiles"
+        " if it has more pixels than one tile. Memory grows with the square of this number. The tiles overlap"
+        " so that their borders leave no trace."
     )
     flags.DEFINE_integer("tile", 1024, tile, 1, **own)
     flip = "Test-time augmentation. flip: average the logits of the photo and of its mirror image."

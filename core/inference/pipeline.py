@@ -44,12 +44,13 @@ def threads(stopped):
 def batches(photos, max_pixels):
     """Group consecutive `photos.Photo`s into batches for the network; yield each batch as a list.
 
-    The photos of a batch have network inputs of the same shape, and together at most max_pixels pixels. A
-    photo with more pixels, or a photo that is processed in tiles, is a batch on its own.
+    The network inputs of a batch have the same shape. Together the photos of a batch have at most max_pixels
+    pixels. For a resized photo, the larger of the photo and its network input is counted. A photo with more
+    pixels, or a photo that is processed in tiles, is a batch on its own.
     """
     batch, held = [], 0
     for photo in photos:
-        # a resized photo and its network input are both in memory; the larger of the two is counted
+        # the network input of a resized photo may be larger or smaller than the photo
         count = photo.area if photo.pixels is None else max(photo.area, photo.pixels.size // 3)
         if batch and (held + count > max_pixels or photo.pixels.shape != batch[0].pixels.shape):
             yield batch

@@ -1,8 +1,8 @@
-"""Drop-in versions of TensorFlow's primitives; in graphs, rules may replace them by rewrites.
+"""Drop-in versions of four TensorFlow primitives, which rules may replace by faster computations in graphs.
 
-Kernels may be float32 or a cast of a float32 tensor to x's dtype; rules compute with the
-float32 kernel and cast their result. Calls with further arguments, such as dilations, always
-use the original.
+The docstring of `core.lowering` explains rules. A kernel argument may be a float32 tensor, or the cast of a
+float32 tensor to x's dtype. In both cases, rules receive the float32 tensor. A call with options of the
+primitive, such as dilations, always uses TensorFlow's primitive.
 """
 
 import tensorflow as tf

@@ -22,8 +22,8 @@ TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections
 def init_weights(*, seed, trainable):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
-    Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder's
-    output is the projection of the last block before batch normalisation, which is therefore left out.
+    Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder
+    ends with the projection convolution of the last block. The batch normalisation after it is left out.
     """
     weights = {}
 

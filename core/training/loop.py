@@ -105,7 +105,10 @@ class Training:
         self.make_functions()
 
     def make_functions(self):
-        """Create the functions for training, validation and pictures. Each is traced at its first call."""
+        """Create the functions `train_step`, `evaluate` and, for pictures of predictions, `predict`.
+
+        Each function is traced at its first call.
+        """
         experiment, flags = self.experiment, self.flags
         recipe = recipe_from_flags(flags, flags.epochs * self.steps)
         self.train_step = make_train_step(
@@ -156,7 +159,7 @@ class Training:
                 print(f"stopped and saved; the same command continues {self.folder}")
                 # self.signals is empty if another worker received the signal
                 return 128 + (self.signals or [signal.SIGTERM])[0]
-        # `experiments.compare` reads this file; it can be computed on a single replica only
+        # `experiments.compare` reads the saved results; they can only be computed on a single replica
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()

@@ -1,4 +1,6 @@
-"""Find the receptive field of each operation of a network, by probing the network with bright lines.
+"""Find the receptive field of each operation of a network from black images with one bright line.
+
+If the line changes a pixel of an operation's output, it lies in the receptive field of this pixel.
 
 `experiments.benchmark.operations` defines what an operation is.
 """
@@ -20,7 +22,7 @@ def sides(forward, weights):
     LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
     The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
-    An output that differs from the output for a black image depends on the bright line. Lines at
+    An output depends on the bright line if it differs from the output for an all-black image. Lines at
     `tiling.multiple` neighbouring positions suffice, because receptive fields repeat with this period.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)

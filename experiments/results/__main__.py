@@ -55,7 +55,8 @@ def run(flags):
     """Add a run if --add is given; then draw the curves, update the tables or print them; return 0.
 
     The tables are printed if no flag asks for anything else. Raises InputError for an unfinished run, for a
-    --name that does not fit, for --curves without matplotlib, and for a file without a place for its table.
+    --name that `add` does not accept, for --curves without matplotlib, and for a README.md or
+    BUILD_NOTES.md that lacks the comments around its table.
     """
     if flags.add:
         add(flags)
@@ -72,7 +73,11 @@ def run(flags):
 
 
 def add(flags):
-    """Write the result file of the run folder --add. Raises InputError for a --name that does not fit."""
+    """Write the result file of the run folder --add.
+
+    Raises InputError for a --name that is not of the form GROUP_sSEED, or if GROUP does not begin with one of
+    the names in `tables.BEST_METRIC`.
+    """
     if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
         raise InputError(
             f"--name={flags.name}: the name must begin with one of {', '.join(tables.BEST_METRIC)} and end"

@@ -129,7 +129,7 @@ def _streets(canvas, rng):
     for dash in np.arange(start, start + length, 16):
         for x in lines[0]:
             canvas.box(x - 0.5, dash, 1, 7, paint)
-    for _ in range(rng.randint(10, 40)):  # cars, in both lanes of the streets of the first direction
+    for _ in range(rng.randint(10, 40)):  # cars, in both lanes of the streets along the y axis
         x, y = rng.choice(lines[0]), rng.uniform(-canvas.reach, canvas.reach)
         canvas.box(x + half * rng.choice([-0.7, 0.2]), y, half * 0.5, half * 0.95, rng.uniform(20, 240, 3))
 
