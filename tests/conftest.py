@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import resource
 import signal
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 from absl import flags
 from PIL import Image
-from small_networks import small
+from small_networks import small, small_articles
 
 import core  # noqa: F401  must precede TensorFlow, whose start-up messages it suppresses
 from core.data.cache import Examples, photo_hash
+from core.inference import render
 from core.models import road_unet
 from core.runtime import cli
 from core.runtime.errors import InputError
@@ -55,7 +57,7 @@ def exit_message(monkeypatch):
 
     monkeypatch.setattr("sys.argv", ["test"])
     yield call
-    flags.FLAGS.remove_flag_values(["version"])  # which main would define again
+    flags.FLAGS.remove_flag_values(["version"])  # otherwise the next `main` would define this flag twice
 
 
 @pytest.fixture
@@ -81,6 +83,21 @@ def peak_memory():
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@contextlib.contextmanager
+def file_size_limit(size):
+    """Context manager in which a write fails if it makes a file larger than `size` bytes.
+
+    Printed text is discarded, because pytest captures it in a file.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with contextlib.redirect_stdout(io.StringIO()):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def road_flags(run_dir, *arguments):
     """Return the flags of cityscape_road for a run at 32x32."""
     return cli.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
@@ -88,7 +105,7 @@ def road_flags(run_dir, *arguments):
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """Return the cache folder of all workers in the session; each generated data set is written once."""
+    """Return the cache folder shared by all workers, so that each generated data set is written once."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -103,7 +120,7 @@ def pairs(tmp_path):
 
 
 def write_pairs(folder, **counts):
-    """Write different `write_pair` files SPLIT/1.jpg and so on; return the folder.
+    """Write pairs with different photos, SPLIT/1.jpg, SPLIT/2.jpg and so on; return the folder.
 
     counts: split -> number of files.
     """
@@ -115,7 +132,10 @@ def write_pairs(folder, **counts):
 
 
 def decoded(folder, images, masks, rows=None):
-    """Return `Examples` of the uint8 arrays images and masks, memory-mapped from a folder like a cache."""
+    """Write images and masks to files in a folder; return `Examples` that map these files into memory.
+
+    images: uint8 [M, H, W, 3]. masks: uint8 [M, H, W]. rows: the examples of the split, by default all.
+    """
 
     def mapped(name, array):
         np.ascontiguousarray(array).tofile(folder / name)
@@ -135,9 +155,10 @@ def decoded(folder, images, masks, rows=None):
 
 
 def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
-    """Write a pair of a noisy photo and class colours, each side x side; options are passed to Pillow's save.
+    """Write an image file with a noisy photo on the left and its class colours on the right.
 
-    The lower half is road: its colour is `road`, and its photo is darker.
+    Each half has side x side pixels. The lower half of the photo is darker, and its class colour is `road`.
+    options: arguments for Pillow's save.
     """
     photo = np.random.RandomState(seed).randint(0, 256, (side, side, 3)).astype(np.uint8)
     colours = np.zeros((side, side, 3), np.uint8)
@@ -149,27 +170,43 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 
 @pytest.fixture(scope="session")
 def road_run(tmp_path_factory):
-    """Return the folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32."""
+    """Return the folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32.
+
+    Tests that restore the run need the fixture `small_articles`.
+    """
     folder = tmp_path_factory.mktemp("road")
     pairs = write_pairs(folder / "pairs", train=8, val=5)
     folders = [f"--data_dir={pairs}", f"--cache_dir={folder / 'cache'}"]
     values = road_flags(folder / "run", *folders, "--batch_size=2", "--epochs=2")
-    loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
+    with small_articles():
+        loop.run(cityscape_road.experiment(values), cityscape_road.define_flags, values)
     return folder / "run"
 
 
-@pytest.fixture
-def start(pairs, tmp_path):
-    """Return a function that trains a small road network on `pairs` in tmp_path / NAME.
+@pytest.fixture(name="small_articles")
+def use_small_articles():
+    """Give every experiment and every restored run a small network during a test."""
+    with small_articles():
+        yield
 
-    The function returns the exit code. arguments: further flags. changes: replaced fields of the experiment.
+
+def train_road(pairs, run_dir, *arguments, **changes):
+    """Train a small road network on `pairs` for three epochs of two steps; return the exit code.
+
+    arguments: further flags. changes: replaced fields of the experiment.
     """
+    folders = [f"--data_dir={pairs}", f"--cache_dir={pairs.parent / 'cache'}"]
+    sizes = ["--size=16", "--batch_size=4", "--epochs=3"]
+    values = road_flags(run_dir, *folders, *sizes, *arguments)
+    experiment = dataclasses.replace(cityscape_road.experiment(values), **small(road_unet) | changes)
+    return loop.run(experiment, cityscape_road.define_flags, values)
 
-    def start(name, *arguments, **changes):
-        folders = [f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}"]
-        sizes = ["--size=16", "--batch_size=4", "--epochs=3"]
-        values = road_flags(tmp_path / name, *folders, *sizes, *arguments)
-        experiment = dataclasses.replace(cityscape_road.experiment(values), **small(road_unet) | changes)
-        return loop.run(experiment, cityscape_road.define_flags, values)
 
-    return start
+@pytest.fixture
+def start(pairs, tmp_path, monkeypatch):
+    """Return a function (name, *arguments, **changes) that calls `train_road` in tmp_path / name.
+
+    The trainings draw no curves, which would take a fifth of their time; `monkeypatch.undo()` allows them.
+    """
+    monkeypatch.setattr(render, "curves", lambda history: None)
+    return lambda name, *arguments, **changes: train_road(pairs, tmp_path / name, *arguments, **changes)

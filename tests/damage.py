@@ -29,7 +29,7 @@ def cut(start, end):
 
 
 def replace_by(make):
-    """Return a function that deletes a file or folder and calls make(path)."""
+    """Return a function of a path that deletes the file or folder there and then calls make(path)."""
 
     def damage(path):
         delete(path)
@@ -83,7 +83,8 @@ def tiff(width, height):
 BLACK_ROWS = bytes(32 * 33)  # 32x32 pixels for `png`
 # 4 MiB compressed to a few kB, for PNG texts and colour profiles
 BOMB = b"a\0\0" + zlib.compress(bytes(2**22))
-POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{} loop\n"  # never ends
+# a program that never ends
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\n{} loop\n"
 HUGE_IMAGES = {
     "PNG of 60000x60000": overwrite(png(60000, 60000)),
     "PNG of 2147483647x2147483647": overwrite(png(2**31 - 1, 2**31 - 1)),

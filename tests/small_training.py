@@ -1,4 +1,4 @@
-"""Small trainings of the five experiments, which can kill their process at a chosen moment.
+"""Small trainings of two experiments, which can kill their process at a chosen moment.
 
 run(name, run_dir, cache_dir, data_dir)                   trains to the end
 run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of a function, the victim
@@ -16,19 +16,16 @@ import numpy as np
 from small_networks import small
 
 from core.data import cache
-from core.models import dubai_unet, labels_unet, pets_unet, road_unet
+from core.models import dubai_unet, road_unet
 from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.training import loop
 from experiments import article
 
 SMALL = {  # name -> (flags, and the fields of the experiment that a smaller network replaces)
-    "cityscape_road": (["--size=16"], small(road_unet)),
-    "oxford_pets": (["--size=16"], small(pets_unet, classes=3)),
-    "oxford_pets_mobilenet": (["--size=32", "--encoder_weights=none", "--train_encoder"], {}),
-    "cityscapes_labels": (["--size=16", "--resize=24"], small(labels_unet, classes=34)),
+    "cityscape_road": (["--size=16", "--batch_size=2"], small(road_unet)),
     "dubai_aerial": (
-        ["--patch_size=64", "--split_by=image", "--batch_size=64"],
+        ["--patch_size=16", "--split_by=image", "--batch_size=12"],
         small(dubai_unet, classes=6),
     ),
 }
@@ -42,7 +39,6 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
         script.define_flags,
         [
             "--limit=5",
-            "--batch_size=2",
             "--epochs=3",
             "--checkpoint_every=0",
             *arguments_of_small,
@@ -52,8 +48,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
             *arguments,
         ],
     )
-    experiment = script.experiment(flags)
-    experiment = dataclasses.replace(experiment, **network)
+    experiment = dataclasses.replace(script.experiment(flags), **network)
     loop.LOSS_SYNC_SECONDS, cache.BLOCK = -1, 2
     if death:
         _let_die(*death)
@@ -61,7 +56,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
 
 
 def contents(folder):
-    """Return everything in a run folder that must not depend on interruptions."""
+    """Return a dict of everything in a run folder that must not depend on interruptions of the training."""
     arrays, state = checkpoint.load(folder / "checkpoints" / "last.npz")
     best, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
     with open(folder / "metrics.csv") as file:
@@ -81,7 +76,10 @@ def contents(folder):
 
 
 def _let_die(victim, call):
-    """Make this process die in the given call of the victim, counted from 1."""
+    """Replace a function so that the process kills itself in the given call, counted from 1.
+
+    victim: "preparation", "step", "validation", "checkpoint", "rename" or "picture".
+    """
     calls = []
 
     def die():
@@ -110,7 +108,7 @@ def _let_die(victim, call):
 
     savez = np.savez
     if victim == "preparation":
-        cache.zlib = types.SimpleNamespace(crc32=dying(zlib.crc32))  # two calls an example
+        cache.zlib = types.SimpleNamespace(crc32=dying(zlib.crc32))  # two calls per photo
     elif victim == "step":
         loop.make_train_step = made_dying(loop.make_train_step)
     elif victim == "validation":

@@ -64,7 +64,7 @@ def current(experiment, root=ROOT):
             continue
         source = path.read_text("utf-8")
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
-        tree = ast.parse(source)
+        tree = _parsed(source)
         imported = _imported_files(tree, path, root)
         if path == script:  # a script may import several networks, of which the experiment uses one
             imported = [each for each in imported if each.parent.name != "models" or each in networks]
@@ -193,6 +193,12 @@ def _imported_files(tree, path, root):
     return [path for path in candidates if path.is_file()]
 
 
+@functools.cache  # commands that use several runs parse each file once
+def _parsed(source):
+    return ast.parse(source)
+
+
+@functools.cache
 def _statements(source):
     """Remove comments, docstrings and blank lines from Python source text.
 
@@ -204,7 +210,7 @@ def _statements(source):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(_parsed(source)):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_string(body[0]):
             docstring = body[0]

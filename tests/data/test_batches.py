@@ -13,7 +13,7 @@ from core.data import augment, batches
 
 @pytest.fixture
 def examples(tmp_path):
-    """Return eleven images with constant pixels, the image's number; the rows leave out image 4."""
+    """Return eleven images; all pixels of an image are its number. The split leaves out image 4."""
     numbers = np.arange(11, dtype=np.uint8)
     return decoded(
         tmp_path,
@@ -111,7 +111,7 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
 
 
 def test_the_autotuner_of_tf_data_is_disabled(tmp_path):
-    """The autotuner sleeps for growing intervals, and the shutdown of an iterator waits for it."""
+    """The autotuner sleeps for growing intervals, and ending an iterator waits until it wakes up."""
     examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
     for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
         assert data.options().autotune.enabled is False

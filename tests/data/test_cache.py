@@ -1,4 +1,4 @@
-"""The cache: decoded once, keyed by everything it depends on, complete or absent, resumable."""
+"""The cache is decoded once for the same files, settings and reader; an interrupted one is continued."""
 
 import dataclasses
 import errno
@@ -141,7 +141,7 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
 
     with pytest.raises(InputError, match=r"2 of 6 files are bad, .*0.3; the first: .*2.jpg: not a read"):
         prepare(0.3)
-    for _ in range(2):  # first decoded, then read from the cache
+    for _ in range(2):  # the first call decodes, the second reads the cache
         capsys.readouterr()
         train = prepare(0.4)
         warned = capsys.readouterr().out
@@ -151,7 +151,7 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
         for image, files in zip(train.images, train.files):
             np.testing.assert_array_equal(image, road().read(files, "train")[0][0])
     with pytest.raises(InputError, match="^.*2.jpg: not a readable image"):
-        prepare(0)  # another run's cache leaves files out, but this run does not allow that
+        prepare(0)  # the cache leaves out files, but this call allows none to be left out
     for path in (pairs / "train").iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="6 of 6 files"):
@@ -256,7 +256,7 @@ def test_checksums_are_in_the_order_of_the_rows_of_the_split(pairs, tmp_path):
 
 
 def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
-    """Nobody can open a lock file in another user's cache or on a read-only mount."""
+    """In another user's cache, or on a read-only file system, lock files cannot be opened."""
     dataset = dataclasses.replace(road(), generate=Path.mkdir)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     folder = cache.generated(dataset, tmp_path / "cache")

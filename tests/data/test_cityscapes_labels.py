@@ -1,4 +1,4 @@
-"""Cityscapes' layout and its 34 label ids."""
+"""Files of the Cityscapes layout are found, and their 34 label ids are read and scored."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_wrong_ids_sizes_and_names_are_refused(streets, tmp_path):
     with pytest.raises(InputError, match="32x32"):
         DATASET.read((photo, labels), "train")
     (hidden := photo.parent.with_name(".checkpoints")).mkdir()
-    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # hidden folders are no cities
+    Image.new("RGB", (64, 32)).save(hidden / "x.png")  # hidden folders are not cities
     assert len(DATASET.find(streets, "train")) == 3
     other = photo.rename(photo.with_name("holiday.png"))
     with pytest.raises(InputError, match="holiday.png: not called NAME_leftImg8bit.png"):

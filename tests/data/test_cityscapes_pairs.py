@@ -1,4 +1,4 @@
-"""The rule that decides which pixels are road, and the layout of the pairs."""
+"""Pairs of photo and mask are found, and a mask pixel near the road colour is road."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def test_clean_labels_remove_specks_and_resize_by_majority(tmp_path):
     # one speck in each 8x8 area, at the pixel that nearest neighbour would sample
     for row, column in np.ndindex(8, 8):
         pair[8 * row + 5, 64 + 8 * column + 5] = (128, 64, 128) if row < 4 else (70, 130, 180)
-    pair[36:40, 64:73] = (70, 130, 180)  # 4x9 pixels are no speck
+    pair[36:40, 64:73] = (70, 130, 180)  # 4x9 pixels are too many for a speck
     Image.fromarray(pair).save(tmp_path / "1.jpg", quality=100, subsampling=0)
     (plain,), (clean,) = (
         road(clean_labels=clean).read((tmp_path / "1.jpg",), "train")[1] for clean in (False, True)

@@ -19,7 +19,8 @@ from core.data import cache, cityscapes_labels, cityscapes_pairs, dubai_aerial, 
 
 pytestmark = pytest.mark.usefixtures("limits")
 SIDE = 32
-CLASS_IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3  # valid in every set
+# 1, 2 and 3, which are valid in every data set
+CLASS_IDS = 1 + np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE) % 3
 
 
 DATASETS = {
@@ -34,7 +35,7 @@ PHOTOS = {  # the photo of the second training example in each data set
     "labels": "leftImg8bit/train/ulm/2_leftImg8bit.png",
     "dubai": "Tile 1/images/2.jpg",
 }
-MASKS = {  # and its mask
+MASKS = {  # the mask of this photo; a file of pairs holds both
     "pets": "annotations/trimaps/train_2.png",
     "labels": "gtFine/train/ulm/2_gtFine_labelIds.png",
     "dubai": "Tile 1/masks/2.png",
@@ -49,9 +50,9 @@ def write(path, pixels):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """Return name of a set -> (folder of the undamaged set, checksum of its training examples).
+    """Return data set -> (folder of the undamaged data set, checksum of its training examples).
 
-    Each set has two examples per split.
+    Each data set has two examples per split.
     """
     folder = tmp_path_factory.mktemp("originals")
     colours = np.array(dubai_aerial.PALETTE, np.uint8)[CLASS_IDS]
@@ -74,7 +75,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture
 def copied(originals, tmp_path):
-    """Return a function: name of a set -> folder of a fresh copy."""
+    """Return a function that copies a data set, given by its name, and returns the new folder."""
     return lambda name: Path(shutil.copytree(originals[name][0], tmp_path / name))
 
 

@@ -1,4 +1,4 @@
-"""The aerial data set: tiles, patches, colours, splits, and photos in other formats."""
+"""Photos of the aerial data set are found, cut into patches and split; mask colours become class ids."""
 
 import io
 
@@ -17,7 +17,7 @@ BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = dubai_aerial.PALETTE
 
 
 def write_tile(folder, *, count=1, size=(4, 6), colour=ROAD):
-    """Write a tile of noisy photos, with heights and widths in size, and masks of one colour."""
+    """Write the folder of a tile: noisy photos of size (height, width), and masks of one colour."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for index in range(count):
@@ -81,7 +81,7 @@ def test_palette_masks_give_the_same_class_ids_as_rgb_masks(tmp_path):
     files = dubai_aerial.find(tmp_path, "train")[0]
     indices = np.random.RandomState(0).randint(0, 3, (4, 6)).astype(np.uint8)
     mask = Image.fromarray(indices).convert("P")
-    mask.putpalette([*WATER, *BUILDING, *LAND])  # another order than the classes'
+    mask.putpalette([*WATER, *BUILDING, *LAND])  # another order than in the list of classes
     mask.save(files[1])
     assert Image.open(files[1]).mode == "P"
     _, masks = dataset(patch_size=4).read(files, "train")
@@ -97,7 +97,7 @@ def test_colours_of_no_class_are_unlabeled_and_counted(tmp_path, capsys):
     colours[2, 0] = UNLABELED
     colours[3, 5] = 7
     write_mask(files[1][1], colours)
-    patches = dataset(patch_size=4)  # drops the last two columns, including the value 7
+    patches = dataset(patch_size=4)  # patches leave out the last two columns, and with them the value 7
     pixels = sum(np.bincount(patches.read(pair, "train")[1].ravel(), minlength=256) for pair in files)
     assert pixels[2] == 27 and pixels[5] == 5 and pixels.sum() == 32
     patches.check(pixels, files)
@@ -156,7 +156,7 @@ def test_splits_are_disjoint_and_complete_and_depend_on_the_seed(split_by):
 
 
 def test_a_split_by_patch_equals_scikit_learn():
-    # what sorted(train_test_split(np.arange(40), test_size=0.1, random_state=42)[1]) gives
+    # the result of sorted(train_test_split(np.arange(40), test_size=0.1, random_state=42)[1])
     np.testing.assert_array_equal(dataset().select(np.zeros(40, int), "val"), [15, 16, 19, 26])
 
 

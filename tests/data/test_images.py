@@ -65,7 +65,8 @@ def test_only_uncompressed_rgb_files_are_memory_mapped(tmp_path):
 
 def tiled_tiff(tile, width, height):
     """Return a TIFF file of the upper left part of one tile, uint8 [H, W, 3]."""
-    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3}  # size, bits, plain, RGB, samples
+    # the tags: width, height, bits per sample, no compression, RGB, samples per pixel
+    entries = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3}
     entries |= {322: tile.shape[1], 323: tile.shape[0], 324: 8 + 2 + 10 * 12 + 4, 325: tile.nbytes}
     directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + tile.tobytes()
@@ -74,7 +75,7 @@ def tiled_tiff(tile, width, height):
 def test_exif_rotation_is_undone(tmp_path):
     upright = Image.fromarray(COLOUR)
     exif = Image.Exif()
-    exif[0x0112] = 6  # display it turned clockwise
+    exif[0x0112] = 6  # viewers turn the image clockwise by 90 degrees
     upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(read_rgb(tmp_path / "turned.png"), COLOUR)
 
@@ -133,7 +134,8 @@ def write_tiff(path, samples, *, photometric=1, order="<", sample_format=1, orie
     height, width = samples.shape[:2]
     bands = 1 if samples.ndim == 2 else samples.shape[2]
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
-    end = 8 + 2 + 11 * 12 + 4  # end of the directory; bits and format of each band follow, then pixels
+    # after the end of the directory follow the bits and the format of each band, then the pixels
+    end = 8 + 2 + 11 * 12 + 4
     bits, formats = [8 * samples.dtype.itemsize] * bands, [sample_format] * bands
     tail_size = 4 * bands if bands > 2 else 0
     entries = {256: [width], 257: [height], 258: bits, 259: [1], 262: [photometric], 273: [end + tail_size]}
@@ -189,7 +191,7 @@ def test_the_white_level_decides_the_brightness(tmp_path):
     path = tmp_path / "dark.png"
     write_png16(path, np.full((2, 2), 500, np.uint16))
     values = [np.asarray(read_rgb(path, white_level=white))[0, 0, 0] for white in (500, 1000, 400)]
-    assert values == [255, 128, 255]  # samples above white are clipped
+    assert values == [255, 128, 255]  # samples above the white level are clipped
 
 
 def test_signed_and_32_bit_samples_need_a_white_level(tmp_path):

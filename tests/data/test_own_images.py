@@ -1,4 +1,4 @@
-"""The user's photos and masks: pairing, splits, kinds of masks, and the classes found in them."""
+"""A user's photos and masks are paired, split and read, and the classes are found in the masks."""
 
 import unicodedata
 

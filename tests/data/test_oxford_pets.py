@@ -1,4 +1,4 @@
-"""The official layout of the pets, with unusual files as in the real set."""
+"""The official layout of the pets is read, with files as unusual as in the real data set."""
 
 import numpy as np
 import pytest

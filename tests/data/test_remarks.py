@@ -24,7 +24,7 @@ def test_a_cache_repeats_the_remarks_of_its_files(tmp_path, capsys):
         write_pair(tmp_path / split / "2.jpg", exif=exif)
         write_pair(tmp_path / split / "3.jpg", exif=exif)
     dataset = cityscapes_pairs.road_dataset(size=16, road_rgb=(128, 64, 128), road_tolerance=30)
-    for _ in range(2):  # decoded, then from the cache
+    for _ in range(2):  # the first call decodes, the second reads the cache
         cache.prepare(dataset, tmp_path, "train", tmp_path / "cache")
         warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
         assert len(warnings) == 1

@@ -89,7 +89,7 @@ def network_of(name):
 
 
 def counted_by_hand(weights, pixels):
-    """Return the multiply-adds of a U-Net's forward pass: every pixel of a level meets the whole kernel."""
+    """Return the multiply-adds of a U-Net's forward pass, if each pixel is multiplied by the whole kernel."""
     total = 0
     for name, kernel in weights.items():
         if len(kernel.shape) == 4:

@@ -1,10 +1,11 @@
-"""`experiments.compare`: what differs between runs, and whether by more than chance."""
+"""`experiments.compare` prints how runs differ, and whether the differences are larger than chance."""
 
 import json
 import shutil
 
 import numpy as np
 import pytest
+from small_networks import small_articles
 
 from core.inference import comparison, per_image, uncertainty
 from core.runs import run_folder
@@ -12,6 +13,8 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
 from experiments import article, cityscape_road, compare
+
+pytestmark = pytest.mark.usefixtures("small_articles")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,8 @@ def other_run(road_run):
             "--seed=1",
         ],
     )
-    loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+    with small_articles():
+        loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
     return road_run.parent / "other"
 
 

@@ -16,7 +16,9 @@ from experiments import predict
 MARK = "<!-- tested by tests/experiments/test_from_python.py -->"
 
 
-def test_the_python_example_predicts_an_array_and_trains_with_an_edited_op(road_run, tmp_path, monkeypatch):
+def test_the_python_example_predicts_an_array_and_trains_with_an_edited_op(
+    road_run, small_articles, tmp_path, monkeypatch
+):
     (lines,) = re.findall(rf"{MARK}\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(lines.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
@@ -36,7 +38,7 @@ def test_the_python_example_predicts_an_array_and_trains_with_an_edited_op(road_
     assert (tmp_path / "runs/relu/predictions/epoch_002.png").exists()
 
 
-def test_predicting_an_array_equals_predicting_its_file(road_run, tmp_path):
+def test_predicting_an_array_equals_predicting_its_file(road_run, small_articles, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (2, 45, 70, 3), np.uint8)
     for number, image in enumerate(pixels):
         Image.fromarray(image).save(tmp_path / f"{number}.png")

@@ -1,7 +1,5 @@
 """Trainings on the user's images, and the files that they keep in the run folder."""
 
-import functools
-
 import numpy as np
 import pytest
 from conftest import refused
@@ -10,13 +8,14 @@ from PIL import Image
 from core.data import class_list, dubai_aerial
 from core.data.synthetic import aerial_scenes
 from core.inference import restore
-from core.models import dubai_unet
 from core.runs import checkpoint
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
 from experiments import article, own_images
 from experiments import dubai_aerial as aerial
+
+pytestmark = pytest.mark.usefixtures("small_articles")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +38,6 @@ def photos(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def small_network(monkeypatch):
-    """Return the aerial network with two levels of few filters."""
-    init_weights = functools.partial(dubai_unet.init_weights, filters=(4, 8))
-    monkeypatch.setattr(dubai_unet, "init_weights", init_weights)
-    monkeypatch.setattr(dubai_unet, "forward", functools.partial(dubai_unet.forward, depth=1))
-
-
 def train(script, tmp_path, *arguments):
     """Train in tmp_path/run; return the parsed flags."""
     common = ["--epochs=1", "--batch_size=4", "--patch_size=16", "--seed=3"]
@@ -56,7 +47,7 @@ def train(script, tmp_path, *arguments):
     return flags
 
 
-def test_rearranged_aerial_photos_give_bit_identical_weights(small_network, photos, tmp_path):
+def test_rearranged_aerial_photos_give_bit_identical_weights(photos, tmp_path):
     train(aerial, tmp_path / "a", f"--data_dir={photos}/tiles", "--split_by=image")
     own = [f"--data_dir={photos}/own", f"--classes={photos}/classes.txt"]
     train(own_images, tmp_path / "b", *own, "--network=dubai_unet", "--val_share=0.1", "--clip_norm=0")
@@ -66,9 +57,7 @@ def test_rearranged_aerial_photos_give_bit_identical_weights(small_network, phot
         np.testing.assert_array_equal(array, arrays[1][name], err_msg=name)
 
 
-def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(
-    small_network, photos, tmp_path
-):
+def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(photos, tmp_path):
     classes = tmp_path / "classes.txt"
     classes.write_text((photos / "classes.txt").read_text().replace("unlabeled: 155,155,155\n", ""))
     own = [f"--data_dir={photos}/own", f"--classes={classes}"]
@@ -82,9 +71,7 @@ def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(
     assert len(set(weights)) > 2
 
 
-def test_found_classes_are_written_to_the_run_folder_and_read_from_it(
-    small_network, photos, tmp_path, capsys
-):
+def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tmp_path, capsys):
     flags = train(own_images, tmp_path, f"--data_dir={photos}/own")
     found = class_list.read(tmp_path / "run/classes.txt")
     assert set(found.palette) <= set(dubai_aerial.PALETTE)

@@ -119,7 +119,7 @@ def test_times_and_bytes_are_attributed_to_operations():
     assert len(total) == 8 and all(float(number) > 0 for number in total)
 
 
-def test_command_prints_both_tables(capsys, road_run):
+def test_command_prints_both_tables(capsys, road_run, small_articles):
     arguments = [f"--run_dir={road_run}", "--time", "--batch_size=1", "--steps=1", "--precision=bfloat16"]
     assert summary.run(cli.parse(summary.define_flags, arguments)) == 0
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Evaluation repeats the training's validation, and names the examples that were trained on."""
+"""Evaluation gives the metrics of the training's validation and counts the examples that were trained on."""
 
 import csv
 import dataclasses
@@ -19,9 +19,11 @@ from core.runtime import cli
 from experiments import article
 from experiments import evaluate as verb
 
+pytestmark = pytest.mark.usefixtures("small_articles")
+
 
 @pytest.mark.parametrize("name", ["best", "last"])
-def test_metrics_equal_those_of_validation_during_training(road_run, tmp_path, name):
+def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path, name):
     flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name, lowering="auto")
     restored = restore.restore(flags, article, data=True)
     results, folder = report.evaluate(restored, "val", tmp_path / "out")
@@ -64,7 +66,10 @@ def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
 
 @pytest.fixture
 def moved(tmp_path, monkeypatch):
-    """Ten photos: 0..3 for training and 4, 5 for validation; a new random split would choose 0, 4, 9."""
+    """Return a run and ten moved photos: the run trained on photos 0 to 3 and validated on 4 and 5.
+
+    `cache.load_split` would select photos 0, 4 and 9 for every split.
+    """
     photos = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 3)).astype(np.uint8)
     examples = decoded(tmp_path, photos, np.zeros([10, 4, 4], np.uint8), rows=[0, 4, 9])
     rows = [dataclasses.replace(examples, rows=np.arange(10)[part]) for part in (slice(4), slice(4, 6))]
@@ -81,7 +86,7 @@ def test_moved_data_are_split_as_in_the_training(moved, capsys):
         assert found.rows.tolist() == rows and count == trained_on
     assert "4 of the examples were used neither for training nor for validation" in capsys.readouterr().out
     found, count = split.load(run, "all")
-    assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows of the replaced cache
+    assert found.rows.tolist() == [0, 4, 9] and count == 1  # the rows that `cache.load_split` selects
     assert "the run was trained on 1 of them" in capsys.readouterr().out
 
 
@@ -100,7 +105,7 @@ def test_missing_examples_and_other_data_give_a_warning(moved, monkeypatch, caps
     assert "has no data_split.npz, which lists the run's images" in capsys.readouterr().out
 
 
-def test_metrics_of_each_class_equal_those_computed_by_hand():
+def test_metrics_of_each_class_equal_hand_computed_values():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     experiment = SimpleNamespace(classes=("a", "b", "c"), metrics=lambda confusion: {"own": 0.5})
     results = report.summary(experiment, {"loss": 0.25}, confusion)

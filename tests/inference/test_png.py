@@ -1,4 +1,4 @@
-"""Pillow reads the PNG files that are written in strips."""
+"""Pillow reads the PNG files that `core.inference.png` writes in strips."""
 
 import numpy as np
 import pytest

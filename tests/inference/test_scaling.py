@@ -17,7 +17,8 @@ def test_images_scaled_in_a_graph_equal_pillow(resample):
         for image, scaled in zip(images, scale(images.astype(np.float32)).numpy()):
             expected = np.asarray(Image.fromarray(image).resize((32, 32), resample), int)
             assert np.abs(scaled - expected).max() <= (resample == Image.Resampling.BILINEAR)
-            assert (scaled != expected).mean() < 0.2  # pixels whose mean lies halfway between two levels
+            # values halfway between two levels may be rounded differently
+            assert (scaled != expected).mean() < 0.2
     with pytest.raises(InputError, match="BICUBIC is not available in exports"):
         scaling.resize_images(tf.zeros([1, 8, 8, 3]), 4, Image.Resampling.BICUBIC)
 

@@ -79,7 +79,10 @@ CASES = {
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("rule", CASES)
 def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
-    """float32: within 1e-5 of the largest value. bfloat16: as close to plain float32 as plain bfloat16 is."""
+    """In float32, errors are at most 1e-5 of the largest value.
+
+    In bfloat16, the lowered graph is as close to the plain ops in float32 as the plain ops in bfloat16.
+    """
     if (rule, dtype) == ("transpose_kernel_gradient", tf.float32):
         pytest.skip("this rule is for bfloat16")
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
@@ -102,7 +105,7 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
 
 
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
-    """Rounding errors are relative to the largest of six rows; here one row has 100 times larger values."""
+    """Rounding errors grow with the largest of six rows; in one row, values are 100 times larger."""
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
     x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
     found = winograd.winograd_conv2d(tf.constant(x), tf.constant(kernel)).numpy()

@@ -1,4 +1,4 @@
-"""The network of the aerial article, and its soft metrics."""
+"""The network of the aerial article against Keras, and its soft metrics against NumPy."""
 
 import functools
 
@@ -22,7 +22,7 @@ SMALL = (4, 6, 8)
 
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_and_gradients_equal_keras(training, monkeypatch):
-    """Compare the whole network; in training, both multiply by 1 - rate instead of dropout."""
+    """In training, both networks multiply by 1 - rate in place of each dropout."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: x if seed is None else x * (1 - rate))
     if training:
         monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 - rate))
@@ -46,7 +46,7 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
     gradients = tape.gradient(loss, list(variables.values()))
     expected_gradients = reference_tape.gradient(reference_loss, reference.trainable_weights)
     for name, gradient, expected in zip(variables, gradients, expected_gradients, strict=True):
-        scale = np.abs(expected).max()  # in some tensors all gradients are below 1e-4
+        scale = np.abs(expected).max()  # relative, because some tensors have only gradients below 1e-4
         np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 

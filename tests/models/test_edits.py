@@ -21,7 +21,7 @@ NETWORKS = {
     "dubai": (small(dubai_unet, classes=3), ["conv2d", "conv2d_transpose", "maxpool_down", "dropout"]),
     "mobilenet": (
         {
-            "init_weights": lambda seed: mobilenet_unet.init_weights(seed=seed, classes=3),
+            "init_weights": functools.partial(mobilenet_unet.init_weights, classes=3),
             "forward": mobilenet_unet.forward,
         },
         ["conv2d", "conv2d_transpose", "depthwise_conv2d", "batch_norm"],
@@ -32,11 +32,14 @@ EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in nam
 
 
 def outputs(weights, forward, call):
-    """Logits in training, in evaluation and as an export computes them, from call(function of images)."""
+    """Return the logits in training, in evaluation and of an export.
+
+    call: computes function(IMAGES), eagerly or traced.
+    """
     for name, value in weights.items():
-        if name.endswith("/mean"):  # training moves the averages
+        if name.endswith("/mean"):  # because a training pass changes the moving averages
             value.assign(tf.zeros_like(value))
-        elif name.endswith(("/variance", "/gamma")):  # a gain of 3, so that the signal does not vanish
+        elif name.endswith(("/variance", "/gamma")):  # a gain of 1.5 / sqrt(0.25) keeps the signal large
             value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
     training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
     evaluation = call(lambda x: forward(weights, x))
@@ -50,16 +53,18 @@ def traced(function):
 
 @functools.cache
 def unedited(network):
-    """The weights of a network and its traced outputs."""
+    """Return the weights of a network and its traced outputs, without an edit."""
     fields, _ = NETWORKS[network]
     weights = fields["init_weights"](seed=0)
     return weights, outputs(weights, fields["forward"], traced)
 
 
 @pytest.mark.parametrize("network, op", EDITS)
-def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(network, op, monkeypatch):
-    """The edit applies a non-linear function to the op's output; Winograd is used at every width."""
-    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1)
+def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(
+    network, op, small_articles, monkeypatch
+):
+    """The edit applies a non-linear function to the op's output; Winograd is used from 8 channels on."""
+    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 64)
     weights, before = unedited(network)
     forward = NETWORKS[network][0]["forward"]
     original = getattr(ops, op)

@@ -1,6 +1,7 @@
 """MobileNetV2 against Keras' model, and its U-Net against the tutorial's Keras code."""
 
 import functools
+import shutil
 import socket
 import types
 
@@ -56,7 +57,7 @@ def encoder_weights():
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory, encoder_weights):
-    """Write weight files in each format that Keras writes or published, all with encoder_weights."""
+    """Write encoder_weights in each file format that Keras writes or has published; return the folder."""
     folder = tmp_path_factory.mktemp("keras")
     whole, _ = keras_encoder(64, 64, encoder_weights)
     whole.save_weights(folder / "new.weights.h5")
@@ -73,7 +74,7 @@ def write_published(model_file, path):
     """Write only the weights, with other layer names, like the published files of older Keras versions."""
     with h5py.File(model_file) as model, h5py.File(path, "w") as file:
         group = model["model_weights"]
-        names = np.asarray(group.attrs["layer_names"]).astype(str)  # text or bytes
+        names = np.asarray(group.attrs["layer_names"]).astype(str)  # h5py returns text or bytes
         for name in names:
             group.copy(name, file, name=f"old_{name}")
         file.attrs["layer_names"] = [f"old_{name}" for name in names]
@@ -192,7 +193,7 @@ def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encod
     slots = optimizer.init_slots(weights, tf.float32)
     train_step = step.make_train_step(network, weights, slots, {}, tf.float32, step.Recipe(1e-3))
     images = tf.cast(pictures(4, 32, 32, 3), tf.uint8)
-    # eager, because the graph of a trained encoder takes longer to build than all other tests here
+    # run eagerly, because tracing the gradients of the whole encoder would take long
     compiled = train_step.python_function if train_encoder else train_step
     compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
     for name, variable in weights.items():
@@ -214,9 +215,9 @@ def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files)
     (tmp_path / "text.h5").write_text("not HDF5")
     whole = (keras_files / "published.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
-    narrow = keras.applications.MobileNetV2(include_top=False, weights=None, alpha=0.35)
-    narrow.save(tmp_path / "narrow.h5")
-    narrow.save_weights(tmp_path / "narrow.weights.h5")
+    for source, name in (("model.h5", "narrow.h5"), ("new.weights.h5", "narrow.weights.h5")):
+        shutil.copy(keras_files / source, tmp_path / name)
+        narrow_first_kernel(tmp_path / name)
     small = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3)])
     small.save(tmp_path / "small.h5")
     small.save_weights(tmp_path / "small.weights.h5")
@@ -236,6 +237,19 @@ def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files)
         message = str(raised.value)
         assert file in message and what in message and "\n" not in message, message
     np.testing.assert_array_equal(weights["Conv1/kernel"], before)
+
+
+def narrow_first_kernel(path):
+    """Replace the first convolution's kernel of a Keras file, which has 32 channels, by one with 16."""
+    with h5py.File(path, "a") as file:
+        names = []
+        file.visit(names.append)
+        (name,) = (name for name in names if getattr(file[name], "shape", None) == FIRST)
+        del file[name]
+        file[name] = np.zeros([*FIRST[:3], 16], np.float32)
+
+
+FIRST = (3, 3, 3, 32)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from core.runtime import cli
 from core.training import loop
 from experiments import article, cityscape_road
 
+pytestmark = pytest.mark.usefixtures("small_articles")
 ROAD = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
 
 
@@ -64,7 +65,8 @@ def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
     assert code_digest.changed_files(before, edited) == ["core/ops.py"]
     line = "from core.models import road_unet"
     edited = project("experiments/cityscape_road.py", line, f"{line}\nfrom core.data import oxford_pets")
-    assert "core/data/oxford_pets.py" in code_digest.changed_files(before, edited)  # imported now
+    # the script now imports this file
+    assert "core/data/oxford_pets.py" in code_digest.changed_files(before, edited)
 
 
 def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkeypatch):
@@ -112,7 +114,7 @@ def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other
         f"warning: {run_with_other_code} was trained with other code; files changed since then:"
         " core/ops.py.\n"
     )
-    (run_with_other_code / "code.json").unlink()  # like a run of a version without code.json
+    (run_with_other_code / "code.json").unlink()  # as in runs of versions without code.json
     restore.restore(arguments, article)
     assert not capsys.readouterr().out
 
@@ -124,4 +126,4 @@ def test_a_continued_run_warns_of_another_tensorflow(tmp_path, capsys):
     (tmp_path / "code.json").write_text(json.dumps(items))
     code_digest.record(tmp_path, ROAD, epoch=1, step=0, write=False)
     assert "tensorflow (2.0, now 2." in capsys.readouterr().out
-    assert len(code_digest.read(tmp_path)) == 1  # this process does not write
+    assert len(code_digest.read(tmp_path)) == 1  # because of write=False

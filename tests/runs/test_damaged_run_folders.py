@@ -70,7 +70,7 @@ FLAGS_CFG = {
 @pytest.mark.parametrize("damage", FLAGS_CFG.values(), ids=FLAGS_CFG)
 def test_a_damaged_flags_cfg_is_refused(run, damage, use):
     damage(run / "flags.cfg")
-    with refused("flags.cfg" if use is load else run):  # later, load would name another file
+    with refused("flags.cfg" if use is load else run):  # a later error of load would name another file
         use(run)
 
 

@@ -1,4 +1,4 @@
-"""Run folders: the experiment's name, paths, and runs of other versions."""
+"""A run folder records the experiment's name and absolute paths; runs of other versions are refused."""
 
 import importlib.util
 import json

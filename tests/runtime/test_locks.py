@@ -1,4 +1,4 @@
-"""File locks, with the system's functions and with a replacement for Windows' `msvcrt`."""
+"""File locks, with the functions of this system and with a stand-in for the module `msvcrt` of Windows."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from core.runtime import files, locks
 
 @pytest.fixture(params=["this system", "Windows"])
 def system(request, monkeypatch):
-    """Yields twice: with this system's locks, and with a `msvcrt` that keeps a set of the locked files."""
+    """Run each test with this system's locks, and with a `msvcrt` that records locked files in a set."""
     if request.param == "this system":
         return
     held, opened = set(), {}
@@ -31,7 +31,7 @@ def system(request, monkeypatch):
     monkeypatch.setattr(locks, "fcntl", None)
     monkeypatch.setattr(locks, "msvcrt", msvcrt, raising=False)
     monkeypatch.setattr(locks, "acquire", acquire)
-    monkeypatch.setattr(locks.time, "sleep", lambda seconds: held.clear())  # the other process ends
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: held.clear())  # as if the other process ended
 
 
 def test_a_lock_that_another_process_holds_is_refused_at_once(system, tmp_path):

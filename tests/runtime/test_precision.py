@@ -1,4 +1,4 @@
-"""--precision=auto: measured when a run begins, and read from the record when it continues."""
+"""With --precision=auto, a new run measures both precisions, and a continued run keeps its precision."""
 
 from core.runs import run_folder
 from core.runtime import cli, precision

@@ -1,4 +1,4 @@
-"""Progress lines: regular in log files, with a correct rate and remaining time after a resume."""
+"""Progress lines appear regularly in log files; rate and remaining time are correct after a resume."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Training refuses an experiment whose parts do not fit, and chooses its best epoch by a defined metric."""
+"""Experiments whose parts do not fit together are refused; a defined metric chooses the best epoch."""
 
 import dataclasses
 

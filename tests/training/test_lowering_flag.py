@@ -1,4 +1,4 @@
-"""--lowering: what a run prints and records; results differ only by rounding."""
+"""A run prints and records the lowering rules that it applied; without them, losses differ by rounding."""
 
 import dataclasses
 import json

@@ -30,7 +30,7 @@ def test_adams_formula_equals_the_fused_op_bit_for_bit(gradient_scale):
 
 
 def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
-    """The edits change a constant, the formula, its result, and the update of kernels only."""
+    """The edits: another formula, swapped results, kernels left unchanged, another constant."""
     unedited, adam = stepped(), optimizer.adam
 
     def wrapped(*args, **options):
@@ -43,14 +43,14 @@ def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
         weight, mean, square = adam(*args, **options)
         return weight, square, mean
 
-    def kernels_only(weight, mean, square, gradient, **options):
+    def biases_only(weight, mean, square, gradient, **options):
         if weight.shape.rank > 1:
             return weight, mean, square
         return adam(weight, mean, square, gradient, **options)
 
     monkeypatch.setattr(optimizer, "adam", wrapped)
     assert stepped() == unedited
-    for edit in (without_square, swapped, kernels_only):
+    for edit in (without_square, swapped, biases_only):
         monkeypatch.setattr(optimizer, "adam", edit)
         assert stepped() != unedited, edit.__name__
     monkeypatch.setattr(optimizer, "adam", adam)
@@ -59,7 +59,7 @@ def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
 
 
 def stepped():
-    """Return the variables after a traced step of the optimizer, as bytes by name."""
+    """Return name -> bytes of each variable after one traced step of the optimizer."""
     weights = {"kernel": tf.Variable([[1.0, 2.0]]), "bias": tf.Variable([3.0])}
     gradients = {"kernel": tf.constant([[0.5, -2.0]]), "bias": tf.constant([0.1])}
     slots = optimizer.init_slots(weights, tf.float32)

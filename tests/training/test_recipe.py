@@ -6,15 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_training
 import tensorflow as tf
 from small_networks import small
-from test_kill import FORKS, generated
+from test_kill import FORKS
 
 import experiments
 from core.inference import report, restore
 from core.models import road_unet
-from core.runs import checkpoint
+from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.training import loop
 from core.training.optimizer import init_slots
@@ -24,7 +23,7 @@ from experiments import article, cityscape_road
 BEST = sorted(Path(experiments.__file__).parent.glob("best/*.cfg"))
 
 
-def test_validation_and_restored_runs_use_the_averaged_weights(pairs, tmp_path):
+def test_validation_and_restored_runs_use_the_averaged_weights(small_articles, pairs, tmp_path):
     flags = cli.parse(
         cityscape_road.define_flags,
         [
@@ -46,17 +45,24 @@ def test_validation_and_restored_runs_use_the_averaged_weights(pairs, tmp_path):
     assert json.loads((tmp_path / "run/summary.json").read_text())["final"]["val_loss"] == metrics["loss"]
 
 
+SIZES = {
+    "cityscape_road": ["--size=32"],
+    "oxford_pets": ["--size=32", "--precision=bfloat16"],
+    "oxford_pets_mobilenet": ["--size=32", "--encoder_weights=none", "--train_encoder"],
+    "cityscapes_labels": ["--size=32", "--resize=40"],
+    "dubai_aerial": ["--patch_size=64", "--split_by=image", "--precision=bfloat16", "--batch_size=64"],
+}
+
+
 @pytest.mark.parametrize("path", BEST, ids=[path.stem for path in BEST])
-def test_each_experiment_trains_with_its_best_settings(path, shared_cache, tmp_path):
-    data, flagfile = generated(path.stem, shared_cache), f"--flagfile={path}"
-    ours = [flagfile, "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
-    training = path.stem, tmp_path / "run", shared_cache, data, None, ours
-    child = FORKS.Process(target=small_training.run, args=training)
-    child.start()
-    child.join()
-    assert (tmp_path / "run/summary.json").exists()
-    define_flags = article(path.stem).define_flags
-    article_flags, better = cli.parse(define_flags), cli.parse(define_flags, [flagfile])
+def test_each_experiment_trains_with_its_best_settings(path, small_articles, shared_cache, tmp_path):
+    script, flagfile = article(path.stem), f"--flagfile={path}"
+    folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
+    arguments = [flagfile, *SIZES[path.stem], *folders, "--limit=6", "--epochs=1"]
+    assert experiments.train(script, *arguments) == 0
+    (row,) = run_folder.read_metrics(tmp_path / "run")
+    assert 0 < row["train_loss"] < 10 and 0 <= row["val_accuracy"] <= 1
+    article_flags, better = cli.parse(script.define_flags), cli.parse(script.define_flags, [flagfile])
     changed = {name for name in better if better[name].value != article_flags[name].value}
     assert changed and not changed & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
 
@@ -71,7 +77,10 @@ def test_losses_in_half_precision_are_close_to_float32(dtype):
 
 
 def test_a_step_compiled_with_xla_equals_a_plain_one(tmp_path):
-    """It runs in its own process: the suite enables deterministic ops, which XLA's max-pooling lacks."""
+    """A new process computes both steps, because other tests enable deterministic ops in this process.
+
+    XLA has no deterministic gradient of max-pooling.
+    """
     child = FORKS.Process(target=_compare_with_xla)
     child.start()
     child.join()

@@ -5,32 +5,51 @@ import os
 import shutil
 import signal
 
-import numpy as np
 import pytest
-from conftest import write_pair
+from conftest import file_size_limit, train_road, write_pair, write_pairs
 from small_networks import small
 from small_training import contents
 
 from core.data import augment
 from core.inference import evaluate
-from core.models import pets_unet
+from core.models import labels_unet, pets_unet
 from core.runs import checkpoint, run_folder
 from core.runtime.errors import InputError
 from core.training import loop
 from core.training.step import make_train_step
 
 
-def test_runs_with_the_same_seed_are_equal(start, tmp_path):
-    for name, *arguments in (("a",), ("b",), ("c", "--seed=1")):
-        start(name, *arguments)
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
-    assert contents(tmp_path / "a")["last"] != contents(tmp_path / "c")["last"]
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Return the folder of an uninterrupted run with the settings and images of `start`."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    assert train_road(write_pairs(folder / "pairs", train=6, val=3), folder / "run") == 0
+    return folder / "run"
 
 
-def pets(**changes):
+@pytest.fixture
+def finished(unbroken, tmp_path):
+    """Copy the finished run `unbroken` to tmp_path / "run"; return its contents."""
+    shutil.copytree(unbroken, tmp_path / "run")
+    return contents(unbroken)
+
+
+def test_runs_are_equal_if_their_seeds_are_equal(start, unbroken, tmp_path):
+    start("same")
+    start("other", "--seed=1", "--epochs=1")
+    assert contents(tmp_path / "same") == contents(unbroken)
+    first = {row["epoch"]: row for row in contents(unbroken)["table"]}["1"]
+    assert contents(tmp_path / "other")["table"] != [first]
+
+
+def pets():
     """Return fields of an experiment with dropout and flips, which the road experiment does not have."""
-
     return {**small(pets_unet, classes=1), "augment": (augment.flip,)}
+
+
+def labels():
+    """Return fields of an experiment with batch normalisation, whose moving averages must be saved."""
+    return small(labels_unet, classes=1)
 
 
 BETTER = (
@@ -45,12 +64,13 @@ BETTER = (
 
 @pytest.mark.parametrize(
     "network, flags, own",
-    [(pets, (), ()), (dict, BETTER, ("--data_on_device",))],
-    ids=["dropout and flips", "better settings, resumed with the data on the device"],
+    [(pets, (), ()), (labels, BETTER, ("--data_on_device",))],
+    ids=["dropout and flips", "batch normalisation and better settings, resumed with the data on the device"],
 )
 def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
     start, tmp_path, network, flags, own, monkeypatch
 ):
+    flags = "--epochs=2", *flags
     start("unbroken", *flags, **network())
     calls = []
 
@@ -59,7 +79,7 @@ def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
 
         def interrupted(*batch):
             calls.append(1)
-            if len(calls) in (1, 4):  # in the first step, and in the middle of epoch 2
+            if len(calls) in (1, 3):  # in the first step, and in the middle of epoch 2
                 os.kill(os.getpid(), signal.SIGTERM)
             return step(*batch)
 
@@ -71,8 +91,7 @@ def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
 
 
-def test_a_run_stopped_during_validation_validates_again(start, tmp_path, monkeypatch):
-    start("unbroken")
+def test_a_run_stopped_during_validation_validates_again(start, unbroken, tmp_path, monkeypatch):
     make_evaluate = evaluate.make_evaluate
     calls = []
 
@@ -89,69 +108,75 @@ def test_a_run_stopped_during_validation_validates_again(start, tmp_path, monkey
 
     monkeypatch.setattr(loop, "make_evaluate", make_interrupted)
     assert [start("broken"), start("broken")] == [130, 0]
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
+    assert contents(tmp_path / "broken") == contents(unbroken)
 
 
-@pytest.mark.parametrize(
-    "epochs, victims",
-    [(3, ("savez", "fsync", "write_metrics", "keep")), (1, ("keep",))],
-    ids=["", "finished"],
-)
-def test_a_run_killed_during_a_save_continues_from_a_whole_checkpoint(
-    start, tmp_path, monkeypatch, epochs, victims
+def test_a_run_killed_before_metrics_csv_is_written_writes_it_when_continued(
+    start, unbroken, tmp_path, monkeypatch
 ):
-    """The process dies at the third call of the victim; training saves after each step.
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 2, run_folder, "write_metrics")  # of epoch 2, whose checkpoint is saved
+        with pytest.raises(Killed):
+            start("run")
+    assert len(run_folder.read_metrics(tmp_path / "run")) == 1
+    assert start("run") == 0
+    assert contents(tmp_path / "run") == contents(unbroken)
 
-    savez: while the archive is written; fsync: before the archive is renamed; write_metrics: after
-    the save; keep: before the best checkpoint is kept.
-    """
-    start("unbroken", f"--epochs={epochs}")
-    monkeypatch.setattr(loop, "LOSS_SYNC_SECONDS", -1)
-    saving = "--checkpoint_every=0", f"--epochs={epochs}"
-    for victim in victims:
-        with monkeypatch.context() as patch:
-            die_at_third_call(patch, {"savez": np, "fsync": os, "write_metrics": run_folder}, victim)
-            with pytest.raises(Killed):
-                start(victim, *saving)
-        assert start(victim, *saving) == 0
-        assert contents(tmp_path / "unbroken") == contents(tmp_path / victim), victim
-        best = [checkpoint.load(tmp_path / name / "checkpoints/best.npz")[1] for name in ("unbroken", victim)]
-        assert best[0]["epoch"] == best[1]["epoch"], victim
+
+def test_a_run_killed_after_its_last_save_gets_its_best_checkpoint_and_picture(start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 1, checkpoint, "keep")  # the only save of the epoch has no previous checkpoint
+        with pytest.raises(Killed):
+            start("run", "--epochs=1")
+    assert not (tmp_path / "run/checkpoints/best.npz").exists()
+    assert start("run", "--epochs=1") == 0
+    found = contents(tmp_path / "run")
+    assert found["best"] == found["last"] and found["pictures"].keys() == {"epoch_001.png"}
+    assert [row["epoch"] for row in found["table"]] == ["1"]
+
+
+def test_a_full_disk_damages_no_checkpoint(start, unbroken, tmp_path, monkeypatch):
+    """A limit on file sizes makes a write fail in its middle, like a full disk."""
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 2, run_folder, "write_metrics")
+        with pytest.raises(Killed):
+            start("run")
+    with file_size_limit(2000), pytest.raises(InputError, match="last.npz: .*cannot be written"):
+        start("run")
+    assert checkpoint.load(tmp_path / "run/checkpoints/last.npz")[1]["epoch"] == 2
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert start("run") == 0
+    assert contents(tmp_path / "run") == contents(unbroken)
 
 
 class Killed(BaseException):
     """An exception that ends a training like SIGKILL, without ending the test process."""
 
 
-def die_at_third_call(monkeypatch, modules, victim):
-    """Make the third call of a function, `checkpoint.keep` or one of the given modules, raise Killed."""
-    module, calls = modules.get(victim, checkpoint), []
-    whole = getattr(module, victim)
+def die_at_call(monkeypatch, number, module, name):
+    """Make the given call, counted from 1, of a module's function raise Killed."""
+    calls, function = [], getattr(module, name)
 
     def dying(*args, **options):
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) == number:
             raise Killed
-        return whole(*args, **options)
+        return function(*args, **options)
 
-    monkeypatch.setattr(module, victim, dying)
+    monkeypatch.setattr(module, name, dying)
 
 
-def test_a_finished_run_is_reported_and_not_changed(start, tmp_path, capsys):
-    start("run")
-    before = contents(tmp_path / "run")
-    capsys.readouterr()
+def test_a_finished_run_is_reported_and_not_changed(start, finished, tmp_path, capsys):
     assert start("run") == 0
     shown = capsys.readouterr().out
     assert "finished" in shown and "val_iou" in shown
-    assert contents(tmp_path / "run") == before
+    assert contents(tmp_path / "run") == finished
 
 
-def test_a_run_continued_with_more_epochs_equals_a_run_begun_with_them(start, tmp_path):
-    start("unbroken", "--epochs=3")
+def test_a_run_continued_with_more_epochs_equals_a_run_begun_with_them(start, unbroken, tmp_path):
     start("longer", "--epochs=1")
     assert start("longer", "--epochs=3", "--data_on_device") == 0
-    assert contents(tmp_path / "unbroken") == contents(tmp_path / "longer")
+    assert contents(tmp_path / "longer") == contents(unbroken)
     assert "--epochs=3\n" in (tmp_path / "longer/flags.cfg").read_text()
     with pytest.raises(InputError, match="--epochs=2: .* is already trained for 3 epochs"):
         start("longer", "--epochs=2")
@@ -164,21 +189,19 @@ def test_more_epochs_are_refused_if_the_learning_rate_falls(start, tmp_path):
         start("run", "--epochs=2", "--schedule=cosine")
 
 
-def test_a_run_continued_with_other_settings_is_refused(start, tmp_path):
-    start("run")
-    before = contents(tmp_path / "run")
+def test_a_run_continued_with_other_settings_is_refused(start, finished, tmp_path):
     with pytest.raises(InputError, match=r"--batch_size .*--road_tolerance"):
         start("run", "--batch_size=3", "--road_tolerance=20")
-    assert contents(tmp_path / "run") == before
-    assert start("run", "--checkpoint_every=1") == 0  # changes no result
+    assert contents(tmp_path / "run") == finished
+    assert start("run", "--checkpoint_every=1") == 0  # this flag changes no result
 
 
 def test_a_run_continues_after_its_data_moved(start, pairs, tmp_path, monkeypatch):
     stop_at_first_step(monkeypatch)
-    assert start("run") == 143
+    assert start("run", "--epochs=1") == 143
     monkeypatch.undo()
     moved = pairs.rename(tmp_path / "moved")
-    assert start("run", f"--data_dir={moved}") == 0
+    assert start("run", "--epochs=1", f"--data_dir={moved}") == 0
 
 
 def stop_at_first_step(monkeypatch):
@@ -201,15 +224,13 @@ def test_another_set_of_files_is_refused_before_decoding(start, pairs, monkeypat
     assert "decoding" not in capsys.readouterr().out
 
 
-def test_a_finished_run_refuses_a_changed_image(start, pairs):
-    start("run", "--epochs=1")
+def test_a_finished_run_refuses_a_changed_image(start, finished, pairs):
     write_pair(pairs / "val" / "1.jpg", seed=9)
     with pytest.raises(InputError, match="but the images in .* differ;"):
-        start("run", "--epochs=1")
+        start("run")
 
 
-def test_only_one_process_can_train_in_a_run_folder(start, tmp_path):
-    start("run")
+def test_only_one_process_can_train_in_a_run_folder(start, finished, tmp_path):
     with open(tmp_path / "run" / ".lock", "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(InputError, match="another process"):
