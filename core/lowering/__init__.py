@@ -1,22 +1,24 @@
-"""Faster exact rewrites of convolutions on CPUs ("lowering").
+"""Rules that replace convolutions in graphs on CPUs by faster computations of the same values ("lowering").
 
-`conv2d`, `conv2d_transpose`, `depthwise_conv2d` and `batch_norm_inference` are drop-in
-versions of TensorFlow's primitives; `core.ops` calls them. When called eagerly they are the
-primitives. In a traced graph, a rule may replace the call by an algebraic rewrite that gives
-the same value up to rounding. A rule inspects the ops that produced its input in the graph.
-After an edit of an op or of a model, either the rule still matches and its rewrite includes
-the edit, or TensorFlow's primitive runs.
+`conv2d`, `conv2d_transpose`, `depthwise_conv2d` and `batch_norm_inference` are drop-in versions of
+TensorFlow's primitives. `core.ops` calls them. Called eagerly, a drop-in version runs TensorFlow's primitive.
 
-    primitives.py     the drop-in versions, and which rules they try
-    winograd.py       3x3 convolutions of many channels with half of the multiplications
-    transposed.py     transposed convolutions with a kernel gradient by matrix products
-    merged.py         rules for two or three ops: up-sampling, concatenation, normalisation
-    fused_adam.py     Adam's formula as one op, bit-identical, on all devices, also with --lowering=off
-    graph.py          which op produced a tensor
-    policy.py         whether rules are enabled, and how often each was applied
+While a graph is traced, a rule may replace the call of a drop-in version by other ops, which compute the same
+values up to rounding. The rule first inspects the arguments of the call and the ops that produced these
+arguments. It replaces the call only if they match the rule's pattern. An edit of an op or of a model
+therefore always has an effect: either the pattern still matches, and the rule computes the edited network,
+or TensorFlow's primitive runs.
 
-One limit: the gradient with respect to an intermediate tensor that a rule has bypassed is
-None. Use --lowering=off, or `disabled()`, to study such gradients.
+    primitives.py     the drop-in versions, which try the rules
+    winograd.py       a rule that halves the multiplications of 3x3 convolutions of many channels
+    transposed.py     a rule that computes the kernel gradient of transposed convolutions by matrix products
+    merged.py         rules that merge a convolution with ops before it, or with the normalisation after it
+    fused_adam.py     Adam's formula as one op, used on all devices and for both values of --lowering
+    graph.py          functions that find the ops that produced a tensor
+    policy.py         whether rules are enabled, and how often each rule was applied
+
+The rules have one limit. A rule may bypass an intermediate tensor of the network, such as a concatenation.
+The gradient with respect to such a tensor is None. To study it, use --lowering=off or `disabled()`.
 """
 
 from core.lowering.policy import MODES, applied, configure, described, disabled, enabled

@@ -1,8 +1,9 @@
-"""Run Adam's formula as TensorFlow's fused op if the formula is exactly the one of that op.
+"""Use TensorFlow's fused op for Adam as long as `core.training.optimizer.adam` computes the op's formula.
 
-The plain formula creates a dozen small ops per variable, the fused op only one. Like the
-rewrites of convolutions, it depends on the traced graph: if `core.training.optimizer.adam`
-is edited, its graph differs from the graph of `_formula`, and the edited formula runs.
+The function `adam` adds about a dozen small ops per variable to the graph of the training step. The fused
+op, ResourceApplyAdam, is a single op. `computes` compares the graph of `adam` with the graph of `_formula`,
+which is the formula of the fused op. After an edit of the formula in `adam`, the two graphs differ. The
+optimizer then calls `adam` instead of the fused op.
 """
 
 import functools
@@ -13,8 +14,9 @@ import tensorflow as tf
 def computes(formula, shape, beta1, beta2, epsilon):
     """True if the fused op computes `formula` for a variable of this shape.
 
-    formula: a function like `core.training.optimizer.adam`. Its traced graph is compared, op for
-    op and constant for constant, with the graph of the fused op's formula.
+    formula: a function with the arguments and results of `core.training.optimizer.adam`. The formula
+    is traced in a new graph. This graph is compared, op for op and constant for constant, with the graph of
+    `_formula`. The result is also False if tracing fails. beta1, beta2, epsilon: floats.
     """
     try:
         return _graph(formula, shape) == _expected(beta1, beta2, epsilon)
@@ -23,21 +25,31 @@ def computes(formula, shape, beta1, beta2, epsilon):
 
 
 def arguments(step, learning_rate, beta1, beta2, epsilon):
-    """Return the fused op's arguments that all variables share: name -> scalar tensor."""
+    """Return the arguments of the fused op that are the same for all variables: name -> scalar tensor.
+
+    step: float32 scalar, 1 in the first step. learning_rate: float32 scalar. beta1, beta2, epsilon: floats.
+    """
     step_arguments = {"beta1_power": beta1**step, "beta2_power": beta2**step, "lr": learning_rate}
     constants = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon}
     return step_arguments | {name: tf.constant(value) for name, value in constants.items()}
 
 
 def apply(weight, mean, square, gradient, arguments):
-    """Update the variables weight, mean and square in place by one step of Adam."""
+    """Update the variables weight, mean and square in place by one step of Adam.
+
+    mean, square: the moving averages of the gradient and of the squared gradient. arguments: the dict that
+    the function `arguments` returns.
+    """
     tf.raw_ops.ResourceApplyAdam(
         var=weight.handle, m=mean.handle, v=square.handle, grad=gradient, **arguments
     )
 
 
 def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon):
-    """The formula of ResourceApplyAdam, with its order of roundings. For edits, see `optimizer.adam`."""
+    """Return (weight, mean, square) after one step of Adam, with the roundings of ResourceApplyAdam.
+
+    To change the optimizer, edit `core.training.optimizer.adam` instead of this function.
+    """
     mean = mean + (gradient - mean) * (1 - tf.constant(beta1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(beta2))
     rate = learning_rate * tf.sqrt(1 - beta2**step) / (1 - beta1**step)
@@ -46,7 +58,7 @@ def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, 
 
 @functools.cache
 def _expected(beta1, beta2, epsilon):
-    """Return the `_graph` of `_formula` with these constants."""
+    """Return the result of `_graph` for `_formula` with these constants."""
 
     def formula(weight, mean, square, gradient, *, step, learning_rate):
         return _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon)
@@ -55,9 +67,10 @@ def _expected(beta1, beta2, epsilon):
 
 
 def _graph(formula, shape):
-    """Return a formula's graph as comparable values: its ops, and the names of the returned tensors.
+    """Trace a formula in a new graph; return (GraphDef, names of the tensors that the formula returns).
 
-    shape: the shape of the variable. It is not a part of the result, unless the formula depends on it.
+    shape: the shape of the variable. Results for different shapes are equal, unless the formula depends on
+    the shape.
     """
     with tf.Graph().as_default() as graph:
         tensors = [tf.compat.v1.placeholder(tf.float32, shape) for _ in range(4)]
@@ -65,5 +78,5 @@ def _graph(formula, shape):
         results = formula(*tensors, step=scalars[0], learning_rate=scalars[1])
     definition = graph.as_graph_def()
     for node in definition.node:
-        node.attr.pop("shape", None)  # only the placeholders have this attribute
+        node.attr.pop("shape", None)  # the shape of a placeholder
     return definition, [result.name for result in results]

@@ -1,7 +1,7 @@
-"""Find out which ops produced a symbolic tensor, for the patterns of lowering rules.
+"""Functions that find the ops that produced a symbolic tensor, for the rules of `core.lowering`.
 
-No function here looks through the Identity ops that `tf.custom_gradient` inserts: a rewrite
-across one would lose the custom gradient.
+`tf.custom_gradient` inserts Identity ops into the graph. No function here searches behind an Identity op,
+because a rule that bypassed this op would lose the custom gradient.
 """
 
 import dataclasses
@@ -12,10 +12,13 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call of a drop-in primitive with its arguments.
+    """The arguments of one call of a function in `core.lowering.primitives`.
 
-    primitive: the drop-in's name; x, kernel: its tensors, the kernel before a cast to x's
-    dtype; strides: int; padding: "SAME" or "VALID".
+    primitive:  the name of the function, such as "conv2d"
+    x:          the input [B, H, W, C]
+    kernel:     the kernel before it was cast to the dtype of x
+    strides:    the stride along height and width, an int
+    padding:    "SAME" or "VALID"
     """
 
     primitive: str
@@ -26,7 +29,10 @@ class Call:
 
 
 def remember(output, call):
-    """Record in the graph that `call` produced the tensor `output`, rewritten or not; return output."""
+    """Record in the graph of `output` that a call produced this tensor; return output.
+
+    call: a `Call`. It is recorded even if a rule has replaced TensorFlow's primitive.
+    """
     graph = output.graph
     if not hasattr(graph, "lowering_calls"):
         graph.lowering_calls = {}
@@ -35,23 +41,31 @@ def remember(output, call):
 
 
 def call_that_made(x, primitives, *, uses):
-    """Return the `Call` of one of the primitives that produced x, if exactly `uses` ops read x; else None."""
+    """Return the `Call` that produced x, or None.
+
+    primitives: names of functions in `core.lowering.primitives`. The result is None if none of these
+    functions produced x, or if the number of ops that read x so far is not `uses`.
+    """
     call = getattr(x.graph, "lowering_calls", {}).get(x.name)
     return call if call and call.primitive in primitives and _uses(x) == uses else None
 
 
 def concatenated(x):
-    """Return the tensors [B, H, W, *] that x concatenates along channels if x has no other use, else None."""
+    """Return the list of tensors [B, H, W, *] that x concatenates along the channels, or None.
+
+    The result is None if x is not such a concatenation, or if the graph already has an op that reads x.
+    """
     if x.op.type != "ConcatV2" or _uses(x) > 0:
         return None
     return list(x.op.inputs[:-1]) if tf.get_static_value(x.op.inputs[-1]) in (-1, 3) else None
 
 
 def nearest_source(up):
-    """Return the input [B, H, W, C] that `core.ops.maxpool_up` up-sampled to `up`, if only one op reads `up`.
+    """Return the tensor [B, H, W, C] from which `core.ops.maxpool_up` computed `up`, or None.
 
-    The recognised pattern is depth_to_space of four copies along the channels. Returns None for
-    every other tensor.
+    `maxpool_up` concatenates four copies of a tensor along the channels, and applies depth_to_space with
+    block size 2. The result is None if other ops produced `up`, or if several ops read `up` or the
+    concatenation.
     """
     op = up.op
     if op.type != "DepthToSpace" or op.get_attr("block_size") != 2 or _uses(up) > 1:
@@ -65,14 +79,14 @@ def nearest_source(up):
 
 
 def before_bias(x):
-    """Return (tensor, bias) if x is their `tf.nn.bias_add` and only one op reads x; otherwise (x, None)."""
+    """Return (y, bias) if x is `tf.nn.bias_add(y, bias)` and exactly one op reads x; otherwise (x, None)."""
     if x.op.type == "BiasAdd" and x.op.get_attr("data_format") == b"NHWC" and _uses(x) == 1:
         return tuple(x.op.inputs)
     return x, None
 
 
 def before_cast(x):
-    """Return the float32 tensor that x is a cast of, or x itself."""
+    """Return y if a graph computes x as `tf.cast(y, ...)` from a float32 tensor y; otherwise return x."""
     if tf.is_symbolic_tensor(x) and x.op.type == "Cast" and x.op.inputs[0].dtype == tf.float32:
         return x.op.inputs[0]
     return x
@@ -87,15 +101,16 @@ def height_and_width(x):
 
 
 def _uses(x):
-    """Return how many ops read x's values so far; ops that read only its shape do not count."""
+    """Return the number of ops in the graph, so far, that read x. Shape ops are not counted."""
     return sum(op.type != "Shape" for op in set(x.consumers()))
 
 
 def custom_gradient(function):
-    """Wrap `tf.custom_gradient` so that the gradient's ops are named after the scope of the call.
+    """Decorator like `tf.custom_gradient` that names the backward ops after the scope of the forward call.
 
-    TensorFlow names the gradients of its own ops in the same way. Profiles and graph viewers can then
-    attribute a backward op to its call.
+    function: (tensors) -> (result, gradient function), as for `tf.custom_gradient`. The prefix of the
+    backward ops is "gradient_tape/SCOPE", as for the gradients of TensorFlow's own ops. With these names,
+    profiles and graph viewers can attribute each backward op to a forward call.
     """
 
     @tf.custom_gradient

@@ -1,8 +1,8 @@
 """Rules that merge a convolution with the ops before it, or with the normalisation after it.
 
-Each rule returns the value of the last op, computed from the inputs of the first op, or None
-if the pattern does not match. TensorFlow prunes the ops that are no longer used. The
-layouts are those of `core.ops`.
+The pattern of a rule is a sequence of ops in the graph. If the pattern matches, the rule returns the result
+of the last op, computed from the inputs of the first op. Otherwise the rule returns None. TensorFlow prunes
+the ops that are no longer used. The layouts of activations and kernels are described in `core.ops`.
 """
 
 import tensorflow as tf
@@ -11,11 +11,13 @@ from core.lowering import graph, policy, transposed, winograd
 
 
 def nearest_then_skip(x, kernel, strides, padding):
-    """Rewrite a transposed 3x3 convolution, stride 1, of [nearest-neighbour up-sampling of `a`, skip].
+    """Rewrite a 3x3 transposed convolution after nearest-neighbour up-sampling and a concatenation.
 
-    A convolution of concatenated channels is a sum of two convolutions. The convolution of the
-    up-sampled pixels equals a transposed convolution of `a` with stride 2 and a 4x4 kernel: 4
-    taps per output instead of 9, without computing the up-sampled map or the concatenation.
+    The pattern is x = concat([up, skip]), where `up` is computed from a map `a` by nearest-neighbour
+    up-sampling. The transposed convolution of x is the sum of one transposed convolution of `up` and one of
+    `skip`. The term for `up` equals a transposed convolution of `a` with stride 2 and a 4x4 kernel. This
+    kernel needs 4 multiplications per output value and input channel instead of 9. Neither `up` nor x is
+    computed.
     """
     if (*kernel.shape[:2], strides, padding) != (3, 3, 1, "SAME"):
         return None
@@ -33,10 +35,10 @@ def nearest_then_skip(x, kernel, strides, padding):
 
 
 def frozen_part_apart(x, kernel, strides, padding):
-    """Rewrite a transposed convolution of concatenated maps, one of which ends in `tf.stop_gradient`.
+    """Rewrite a transposed convolution of concatenated maps if `tf.stop_gradient` produced at least one map.
 
-    It becomes a sum of one transposed convolution per map, so that no gradient is computed for
-    the frozen map.
+    The rewrite is a sum of one transposed convolution per map. The backward pass then computes no gradient
+    with respect to maps from `tf.stop_gradient`.
     """
     parts = graph.concatenated(x) or ()
     if not any(part.op.type == "StopGradient" for part in parts):
@@ -49,11 +51,16 @@ def frozen_part_apart(x, kernel, strides, padding):
 
 
 def transpose_then_conv(x, kernel, strides, padding):
-    """Rewrite a 3x3 convolution of [2x2 transposed convolution of `a` with stride 2, skip].
+    """Rewrite a 3x3 convolution after a 2x2 transposed convolution and a concatenation.
 
-    The two linear layers are merged into one transposed convolution of `a` with stride 2 and a
-    4x4 kernel, which is computed from the two kernels. The bias between the layers becomes a map
-    that is the same for every image and has smaller values at the edges.
+    The pattern is x = concat([up, skip]). Here `up` is a 2x2 transposed convolution, with stride 2, of a map
+    `a`, plus a bias. The convolution of x is rewritten as a sum of three terms:
+
+    - a transposed convolution of `a` with stride 2 and a 4x4 kernel, which is computed from the kernels of
+      the convolution and of the transposed convolution
+    - a 3x3 convolution of `skip`
+    - a map [1, 2H, 2W, O] for the bias of `up`. The map is the same for all images. Its values at the edges
+      differ from its inner values, because the convolution pads `up` with zeros.
     """
     fits = (*kernel.shape[:2], strides, padding) == (3, 3, 1, "SAME")
     if not fits or policy.direct_convolutions_are_faster(x.dtype):
@@ -67,7 +74,7 @@ def transpose_then_conv(x, kernel, strides, padding):
     skip, up_bias = parts[1], graph.before_cast(up_bias)
     _, _, between, inputs = call.kernel.shape
     kernel_of_up, kernel_of_skip = tf.split(kernel, [between, skip.shape[-1]], axis=2)
-    turned = tf.transpose(kernel_of_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, M]
+    turned = tf.transpose(kernel_of_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, channels of `up`]
     merged = tf.tensordot(turned, tf.reshape(call.kernel, [4, between, inputs]), [[3], [1]])
     merged = tf.cast(_kernel_of_blocks(tf.unstack(merged, axis=3)), x.dtype)  # [4, 4, O, I]
     batch, height, width, _ = tf.unstack(tf.shape(skip))
@@ -80,16 +87,18 @@ def transpose_then_conv(x, kernel, strides, padding):
 
 
 def frozen_norm(x, gamma, beta, mean, variance, epsilon):
-    """Rewrite batch normalisation by moving averages after a convolution as a convolution with a bias.
+    """Rewrite a convolution and the following batch normalisation as one convolution with a bias.
 
-    The normalisation is linear, so its scale is multiplied into the kernel and its offset becomes the
-    bias. TensorFlow then fuses convolution, bias and the following activation.
+    x: the output of the convolution. mean, variance: the moving averages, which are constant here. The
+    normalisation multiplies each channel by a scale and adds an offset. The scale is multiplied into the
+    kernel, and the offset becomes the bias. TensorFlow then fuses the convolution, the bias and the
+    activation that follows.
     """
     call = graph.call_that_made(x, ["conv2d", "depthwise_conv2d"], uses=0)
     if not call:
         return None
     policy.count("frozen_norm")
-    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)  # as in TensorFlow's primitive
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)  # no gradient, as in TensorFlow
     scale = gamma * tf.math.rsqrt(variance + epsilon)
     kernel = tf.cast(call.kernel * tf.reshape(scale, [-1, call.kernel.shape[3]]), x.dtype)
     strides = [1, call.strides, call.strides, 1]
@@ -99,10 +108,12 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
 
 
 def _kernel_of_blocks(kernels):
-    """Merge four kernels [3, 3, O, I] into one, [4, 4, O, I], of a transposed convolution with stride 2.
+    """Return the kernel [4, 4, O, I] of a transposed convolution with stride 2, merged from four kernels.
 
-    The four kernels belong to the pixels, row by row, of the 2x2 output block of an input pixel.
-    Each kernel is shifted by its pixel's position in the block; the result is the sum of the four.
+    An up-sampling layer maps each input pixel to a block of 2x2 pixels. A 3x3 transposed convolution of
+    stride 1 follows. kernels: four kernels [3, 3, O, I], one for each pixel of the block, row by row. Each
+    kernel maps the input pixel to the outputs that depend on one pixel of the block. The result is the sum of
+    the four kernels, each shifted by the position of its pixel in the block.
     """
     places = [([row, 1 - row], [column, 1 - column]) for row in (0, 1) for column in (0, 1)]
     return tf.add_n([tf.pad(each, [*place, [0, 0], [0, 0]]) for each, place in zip(kernels, places)])

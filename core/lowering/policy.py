@@ -1,4 +1,4 @@
-"""Decide whether rewrites are used, and count how often each rule was applied."""
+"""Decide whether the rules of `core.lowering` are enabled, and count how often each rule was applied."""
 
 import collections
 import contextlib
@@ -16,7 +16,7 @@ _applied = collections.Counter()
 
 
 def configure(mode):
-    """Set the mode of this process: "auto" allows rewrites on CPUs, "off" allows none."""
+    """Set the mode of this process: "auto" enables rules on machines without a GPU, "off" disables rules."""
     global _mode
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
@@ -25,11 +25,11 @@ def configure(mode):
 
 @contextlib.contextmanager
 def disabled():
-    """Context manager in which traced graphs keep TensorFlow's own primitives.
+    """Context manager that disables the rules for graphs that the current thread traces in its block.
 
-    Used for exports, which run on other devices and should store 3x3 kernels as they are, and for
-    receptive-field probes, which test whether outputs are exactly zero. It affects only the
-    current thread.
+    There are two uses. Exported graphs run on other devices, and store 3x3 kernels without transforming
+    them. Measurements of the receptive field test whether outputs are exactly zero, and rules could round a
+    zero to a small number.
     """
     token = _disabled.set(True)
     try:
@@ -39,18 +39,21 @@ def disabled():
 
 
 def enabled():
-    """True on a machine without a GPU, in mode "auto" and outside of `disabled`."""
+    """True if the machine has no GPU, the mode is "auto" and the caller is not inside of `disabled`."""
     return _mode == "auto" and not _disabled.get() and not tf.config.list_physical_devices("GPU")
 
 
 def direct_convolutions_are_faster(dtype):
-    """True for bfloat16 on a processor with AMX, where saving multiplications does not pay off."""
+    """True for bfloat16 on a processor with AMX (Intel's matrix instructions).
+
+    There, TensorFlow's convolutions are faster than rules that save multiplications.
+    """
     return dtype == tf.bfloat16 and _has_amx()
 
 
 @functools.cache
 def _has_amx():
-    """True if /proc/cpuinfo lists AMX for bfloat16; False on systems other than Linux."""
+    """True if /proc/cpuinfo lists AMX for bfloat16; False on systems without this file."""
     try:
         return "amx_bf16" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -58,20 +61,23 @@ def _has_amx():
 
 
 def count(rule):
-    """Count one application of a rule, given by its name, in a traced graph."""
+    """Add 1 to the number of applications of a rule. rule: the rule's name."""
     _applied[rule] += 1
 
 
 def applied():
-    """Return a copy of the counts since the start of the process: Counter of rule name -> applications.
+    """Return how often each rule was applied since the start of the process: Counter, rule name -> number.
 
-    A rule counts once per matching call in each traced graph. The difference of two copies tells
-    which rules the graphs traced in the meantime use.
+    A rule is applied when a matching call is traced. To count the rules in one graph, subtract the result
+    before the graph was traced from the result afterwards.
     """
     return _applied.copy()
 
 
 def described(counts):
-    """Format counts of rules as text: "4 x nearest_then_skip, 13 x winograd", or "no rule applied"."""
+    """Format counts as text, such as "4 x nearest_then_skip, 13 x winograd", or "no rule applied".
+
+    counts: rule name -> number of applications.
+    """
     rules = ", ".join(f"{count} x {rule}" for rule, count in sorted(counts.items()))
     return rules or "no rule applied"

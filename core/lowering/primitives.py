@@ -1,8 +1,9 @@
-"""Drop-in versions of four TensorFlow primitives, which rules may replace by faster computations in graphs.
+"""Drop-in versions of four TensorFlow primitives. In graphs, rules may replace them by faster computations.
 
 The docstring of `core.lowering` explains rules. A kernel argument may be a float32 tensor, or the cast of a
-float32 tensor to x's dtype. In both cases, rules receive the float32 tensor. A call with options of the
-primitive, such as dilations, always uses TensorFlow's primitive.
+float32 tensor to the dtype of x. In both cases, rules receive the float32 tensor. `options` are optional
+arguments of TensorFlow's primitive, such as dilations. A call with options always uses TensorFlow's
+primitive.
 """
 
 import tensorflow as tf
@@ -11,7 +12,7 @@ from core.lowering import graph, merged, policy, transposed, winograd
 
 
 def conv2d(x, kernel, strides, padding, **options):
-    """`tf.nn.conv2d`: [B, H, W, I], [h, w, I, O] -> [B, H', W', O]. strides: int."""
+    """Return `tf.nn.conv2d` of x [B, H, W, I] and kernel [h, w, I, O]. strides: int."""
     if options or not _may_be_lowered(x):
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
     kernel = graph.before_cast(kernel)
@@ -22,7 +23,11 @@ def conv2d(x, kernel, strides, padding, **options):
 
 
 def conv2d_transpose(x, kernel, strides, padding):
-    """`tf.nn.conv2d_transpose`: [B, H, W, I], [h, w, O, I] -> [B, sH, sW, O] for SAME. strides: int."""
+    """Return `tf.nn.conv2d_transpose` of x [B, H, W, I] and kernel [h, w, O, I]. strides: int.
+
+    With padding SAME, the result is [B, strides * H, strides * W, O]. `transposed.plain_conv2d_transpose`
+    describes the output size with padding VALID.
+    """
     if not _may_be_lowered(x):
         return transposed.plain_conv2d_transpose(x, kernel, strides, padding)
     kernel = graph.before_cast(kernel)
@@ -35,7 +40,10 @@ def conv2d_transpose(x, kernel, strides, padding):
 
 
 def depthwise_conv2d(x, kernel, strides, padding, **options):
-    """`tf.nn.depthwise_conv2d`: [B, H, W, C], [h, w, C, M] -> [B, H', W', C M]. strides: int."""
+    """Return `tf.nn.depthwise_conv2d` of x [B, H, W, C] and kernel [h, w, C, M]. strides: int.
+
+    The result has C * M channels.
+    """
     y = tf.nn.depthwise_conv2d(x, kernel, [1, strides, strides, 1], padding, **options)
     if options or not _may_be_lowered(x):
         return y
@@ -43,7 +51,10 @@ def depthwise_conv2d(x, kernel, strides, padding, **options):
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
-    """`tf.compat.v1.nn.fused_batch_norm` with given statistics, float32 [C]: [B, H, W, C] -> [B, H, W, C]."""
+    """Return `tf.compat.v1.nn.fused_batch_norm` of x [B, H, W, C] with the given mean and variance.
+
+    gamma, beta, mean, variance: float32 [C]. epsilon: float. The result has the shape of x.
+    """
     y = merged.frozen_norm(x, gamma, beta, mean, variance, epsilon) if _may_be_lowered(x) else None
     if y is not None:
         return y

@@ -1,6 +1,6 @@
-"""Transposed convolutions with a faster gradient of the kernel.
+"""Transposed convolutions whose gradient with respect to the kernel is computed faster.
 
-The layouts are those of `core.ops`: kernels of transposed convolutions are [h, w, O, I].
+Kernels are [h, w, O, I], where I and O are the numbers of input and output channels.
 """
 
 import numpy as np
@@ -10,9 +10,10 @@ from core.lowering import graph, policy
 
 
 def conv2d_transpose(x, kernel, strides, padding):
-    """`plain_conv2d_transpose` of x and a float32 kernel, with a faster gradient where one is implemented.
+    """Return `plain_conv2d_transpose` of x and a float32 kernel, which is cast to the dtype of x.
 
-    The faster gradient is implemented for 3x3 kernels with stride 2 and SAME padding, in bfloat16.
+    If the kernel is 3x3, the stride is 2, the padding is SAME and x is bfloat16, the backward pass computes
+    the gradient of the kernel by matrix products, which is faster.
     """
     kernel = tf.cast(kernel, x.dtype)
     if (*kernel.shape[:2], strides, padding, x.dtype) != (3, 3, 2, "SAME", tf.bfloat16):
@@ -22,10 +23,10 @@ def conv2d_transpose(x, kernel, strides, padding):
 
 
 def plain_conv2d_transpose(x, kernel, strides, padding):
-    """`tf.nn.conv2d_transpose` with the output size of Keras' Conv2DTranspose.
+    """Return `tf.nn.conv2d_transpose` of x and kernel, with the output size of Keras' Conv2DTranspose.
 
-    The output's height is strides * H for SAME, and strides * H + max(h - strides, 0) for VALID. Here H is
-    the height of x and h the height of the kernel. The width is computed in the same way.
+    Let H be the height of x, and h the height of the kernel. The height of the output is strides * H for the
+    padding SAME, and strides * H + max(h - strides, 0) for VALID. The width is computed in the same way.
     """
     size = tf.shape(x)
     beyond = [max(side - strides, 0) if padding == "VALID" else 0 for side in kernel.shape[:2]]
@@ -35,7 +36,10 @@ def plain_conv2d_transpose(x, kernel, strides, padding):
 
 @graph.custom_gradient
 def _with_kernel_gradient_by_products(x, kernel):
-    """Transposed convolution [B, H, W, I] -> [B, 2H, 2W, O] whose kernel gradient is nine matrix products."""
+    """Return the transposed convolution of x and a 3x3 kernel with stride 2: [B, H, W, I] -> [B, 2H, 2W, O].
+
+    The gradient of the kernel is computed by `_kernel_gradient`.
+    """
 
     def gradient(upstream):
         x_gradient = tf.nn.conv2d(upstream, kernel, strides=2, padding="SAME")
@@ -48,9 +52,12 @@ def _kernel_gradient(x, upstream, shape):
     """Return the gradient of the kernel, [3, 3, O, I], computed as one matrix product per tap.
 
     x: [B, H, W, I]. upstream: the gradient of the output, [B, 2H, 2W, O]. shape: the shape of the kernel.
-    In the forward pass, input pixel (i, j) times tap (row, column) is added to output pixel
-    (2 i + row, 2 j + column). The four pixels of each 2x2 block of upstream become channels, so that no
-    strided slices are needed. Row 2 and column 2 of the kernel refer to the block below or to the right.
+
+    In the forward pass, input pixel (i, j) times tap (row, column) is added to the output pixel in row
+    2 * i + row and column 2 * j + column. The code first moves the four pixels of each 2x2 block of upstream
+    into channels. The pixels for a tap are then a slice with stride 1. Block (i, j) holds the output pixels
+    for the taps in rows 0 and 1 and columns 0 and 1. The output pixels for taps in row 2 are in the block
+    below. The output pixels for taps in column 2 are in the block to the right.
     """
     _, height, width, _ = tf.unstack(tf.shape(x))
     _, _, outputs, inputs = shape

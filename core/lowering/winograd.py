@@ -7,12 +7,15 @@ does this 6 times:
 
     output rows = VALUES_TO_OUTPUT @ ((KERNEL_TO_VALUES @ kernel rows) * (INPUT_TO_VALUES @ input rows))
 
-Each matrix product computes linear combinations of rows, and "*" convolves each of the six combinations
-of input rows with one of the six combinations of kernel rows. The constant matrices come from Toom and
-Cook's multiplication of polynomials, which evaluates polynomials at six points. The combinations are
-called values, after the values of the polynomials at these points.
+Here "@" is a matrix product, which computes linear combinations of rows. INPUT_TO_VALUES gives six
+combinations of input rows, and KERNEL_TO_VALUES gives six combinations of kernel rows. The operator "*"
+convolves combination number i of the input rows with combination number i of the kernel rows.
 
-The layouts are those of `core.ops`.
+The three constant matrices come from Toom and Cook's multiplication of polynomials. Their method evaluates
+polynomials at six points. The combinations of rows are called values, because they correspond to the values
+of the polynomials at these points.
+
+Activations are [batch, height, width, channels], and kernels are [height, width, in, out].
 """
 
 import functools
@@ -22,15 +25,17 @@ import tensorflow as tf
 
 from core.lowering import graph, policy
 
-MIN_CHANNEL_PRODUCT = 2**14  # smallest product of input and output channels for which the transforms pay off
-WINDOW = 4  # output rows per window of six input rows
+MIN_CHANNEL_PRODUCT = 2**14  # smallest (input channels * output channels) for which the algorithm is faster
+WINDOW = 4  # number of output rows that a window of six input rows determines
 
 
 def _transforms(points):
-    """Return Toom and Cook's constant matrices, float32, for five points and infinity.
+    """Return (INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT), float32, for six points.
 
-    The first matrix, [6, 6], maps six input rows to six values. The second matrix, [6, 3], maps three kernel
-    rows to six values. The third matrix, [4, 6], maps the six products of values to four output rows.
+    points: five different numbers. The sixth point is infinity. The first matrix, [6, 6], maps six input
+    rows to six values. The second matrix, [6, 3], maps three kernel rows to six values. The third matrix,
+    [4, 6], maps six products to four output rows. Each product is an input value convolved with a kernel
+    value.
     """
     powers = np.vander(points, WINDOW, increasing=True)  # [5, 4]
     others = [[other for other in points if other != point] for point in points]
@@ -41,15 +46,18 @@ def _transforms(points):
     return (np.array(each, np.float32) for each in (input_to_values, kernel_to_values, values_to_output))
 
 
-# Of the points tried, these have the smallest rounding errors in bfloat16 (BUILD_NOTES.md).
+# Of all points that were tried, these give the smallest rounding errors in bfloat16 (see BUILD_NOTES.md).
 INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT = _transforms((0, 3 / 4, -3 / 4, 3 / 2, -3 / 2))
 
 
 def conv2d(x, kernel, strides, padding):
-    """Compute `tf.nn.conv2d` of x and a float32 kernel, by Winograd's algorithm where it is faster.
+    """Return `tf.nn.conv2d` of x and a float32 kernel, computed by Winograd's algorithm where this is faster.
 
-    It is faster for 3x3 kernels, stride 1, SAME and many channels, in float32 and, on processors
-    without AMX, in bfloat16.
+    The algorithm is used if all these conditions hold:
+
+    - the kernel is 3x3, the stride is 1 and the padding is SAME
+    - input channels * output channels is at least MIN_CHANNEL_PRODUCT
+    - x is float32, or x is bfloat16 and the processor has no AMX
     """
     height, width, inputs, outputs = kernel.shape
     fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
@@ -62,17 +70,19 @@ def conv2d(x, kernel, strides, padding):
 
 @graph.custom_gradient
 def winograd_conv2d(x, kernel):
-    """`tf.nn.conv2d` with a 3x3 kernel, SAME, stride 1: [B, H, W, I] -> [B, H, W, O].
+    """Return `tf.nn.conv2d` with a 3x3 kernel, stride 1 and padding SAME: [B, H, W, I] -> [B, H, W, O].
 
-    kernel: float32 [3, 3, I, O], transformed in float32 whatever x's dtype. The backward pass
-    always computes both gradients. Rounding errors are relative to the largest of the six rows
-    of a window: a row next to one with 100 times larger values loses most of its accuracy in
-    bfloat16, and two decimal digits in float32.
+    kernel: float32 [3, 3, I, O]. It is transformed in float32, whatever the dtype of x. The backward pass
+    always computes the gradients of both x and kernel.
+
+    Rounding errors in a row are relative to the largest values in the six rows of its window. If a
+    neighbouring row has 100 times larger values, a row loses most of its accuracy in bfloat16, and two
+    decimal digits in float32.
     """
 
     def gradient(upstream):
-        # The control dependencies keep the scheduler from running these parts early, which
-        # would hold transformed copies of x and of the gradient in memory at the same time.
+        # Both gradients need transformed copies of their inputs. Without the control dependencies, TensorFlow
+        # could make these copies early or at the same time, which would need more memory.
         with tf.control_dependencies([upstream]):
             x_again = tf.identity(x)
         kernel_gradient = _kernel_gradient(x_again, upstream)
@@ -84,11 +94,14 @@ def winograd_conv2d(x, kernel):
 
 
 def _convolve(x, kernel, *, transposed=False):
-    """Convolve [B, H, W, I] -> [B, H, W, O]; if transposed, [B, H, W, O] -> [B, H, W, I]."""
+    """Return the convolution of x with a kernel [3, 3, I, O]: [B, H, W, I] -> [B, H, W, O].
+
+    If transposed is true, return the transposed convolution: [B, H, W, O] -> [B, H, W, I].
+    """
     height, width = graph.height_and_width(x)
     count, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
-    # wait for x: otherwise TensorFlow transforms the kernels of all layers at the start of the step
+    # wait for x: TensorFlow could otherwise transform the kernels of all layers at the start of the step
     with tf.control_dependencies([x]):
         rows = tf.tensordot(KERNEL_TO_VALUES[:, :: -1 if transposed else 1], kernel, 1)  # [6, 3, I, O]
     rows = tf.split(tf.cast(rows, x.dtype), len(values))  # each [1, 3, I, O]
@@ -98,20 +111,22 @@ def _convolve(x, kernel, *, transposed=False):
     else:
         convolve = functools.partial(tf.nn.conv2d, strides=1, padding="SAME")
     products = tf.stack([convolve(value, row) for value, row in zip(values, rows)], axis=2)
-    products = tf.reshape(products, [-1, count, len(values), width * outputs])  # [B, H / 4, 6, W * O]
-    y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), products)  # [B, H / 4, 4, W * O]
+    products = tf.reshape(products, [-1, count, len(values), width * outputs])  # [B, ceil(H / 4), 6, W * O]
+    y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), products)  # [B, ceil(H / 4), 4, W * O]
     return tf.reshape(y, [-1, WINDOW * count, width, outputs])[:, :height]
 
 
 def _kernel_gradient(x, upstream):
-    """Return the gradient, float32 [3, 3, I, O]: one matrix product for each point and kernel column.
+    """Return the gradient of the kernel, float32 [3, 3, I, O], for an upstream gradient [B, H, W, O].
 
-    A column of zeros before the first one lets all rows be joined into one long row, in which a
-    shift by one column stays a shift by one element.
+    x: the input of the convolution, [B, H, W, I]. The code computes one matrix product for each of the six
+    values and each of the three kernel columns. For these products, all rows of all images are joined into
+    one long row. A column of zeros is first added on the left of each row. A shift by one column in an image
+    is then a shift by one element in the long row.
     """
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1, left=1)
     upstream_values = _values_of_windows(upstream, VALUES_TO_OUTPUT.T, above=0, left=1)
-    # value[1:] and value[:-1], with the same constants for all points to keep the graph small
+    # from_second(a) is a[1:], and to_last(a) is a[:-1]. All calls share constants, to keep the graph small.
     zero, one, minus_one = (tf.constant([index]) for index in (0, 1, -1))
     from_second = functools.partial(tf.strided_slice, begin=one, end=zero, strides=one, end_mask=1)
     to_last = functools.partial(tf.strided_slice, begin=zero, end=minus_one, strides=one)
@@ -125,10 +140,11 @@ def _kernel_gradient(x, upstream):
 
 
 def _values_of_windows(x, transform, *, above, left=0):
-    """Return the transformed windows of rows: [B, H, W, C] -> list of P tensors [B, H / 4, left + W, C].
+    """Return linear combinations of the rows of each window: P tensors [B, ceil(H / 4), left + W, C].
 
-    transform: [P, R]. Window i has R rows, beginning with row 4 i - above; rows outside of the image
-    are zeros. left: columns of zeros to add on the left.
+    x: [B, H, W, C]. Window i consists of R rows of x, beginning with row 4 * i - above. Rows outside of x
+    are zeros. transform: [P, R], the coefficients of the combinations. left: the number of columns of zeros
+    that are added on the left of x.
     """
     height, width = graph.height_and_width(x)
     channels, (points, size) = x.shape[3], transform.shape
@@ -137,7 +153,7 @@ def _values_of_windows(x, transform, *, above, left=0):
     rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
     if size > WINDOW:  # windows overlap
         first_rows = tf.reshape(tf.range(0, WINDOW * count, WINDOW), [-1, 1])
-        rows = tf.gather(rows, first_rows + np.arange(size), axis=1)  # [B, H / 4, R, left + W, C]
+        rows = tf.gather(rows, first_rows + np.arange(size), axis=1)  # [B, ceil(H / 4), R, left + W, C]
     windows = tf.reshape(rows, [-1, count, size, width * channels])
-    values = tf.matmul(tf.cast(transform, x.dtype), windows)  # [B, H / 4, P, (left + W) * C]
+    values = tf.matmul(tf.cast(transform, x.dtype), windows)  # [B, ceil(H / 4), P, (left + W) * C]
     return tf.unstack(tf.reshape(values, [-1, count, points, width, channels]), axis=2)

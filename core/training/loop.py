@@ -1,8 +1,8 @@
 """The training loop that all experiments share. A run that was stopped or killed can be resumed.
 
-A checkpoint holds all variables and the `State`. The order of the images and all random choices are
-functions of (seed, epoch, step). A resumed run therefore repeats the steps after its last checkpoint. With
-deterministic ops, its final weights are bit-identical to those of an uninterrupted run.
+A checkpoint holds all variables and the `State` of the run. The order of the images and all random choices
+are functions of (seed, epoch, step). A resumed run therefore repeats the steps after its last checkpoint.
+With deterministic ops, the final weights of a resumed run and of an uninterrupted run are bit-identical.
 """
 
 import contextlib
@@ -27,22 +27,24 @@ from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
-# Losses are read from the device at this interval only, because each reading waits for the device.
+# Seconds between two readings of losses from the device. Each reading waits until the steps are computed.
 LOSS_SYNC_SECONDS = 0.5
 # A batch's loss below MIN_LOSS ends the run with an error. Rounding can make a loss of 0 slightly negative.
 MIN_LOSS = -0.001
-# A batch's loss above MAX_LOSS ends the run with an error. Equal probabilities for 34 classes give 3.5.
+# A batch's loss above MAX_LOSS ends the run with an error. For comparison, a network that predicts equal
+# probabilities for 34 classes has a cross-entropy of 3.5.
 MAX_LOSS = 100.0
 PICTURES = 6  # number of validation images in the picture of each epoch
 
 
 def run(experiment, define_flags, flags):
-    """Train an experiment in its run folder, from the beginning or from the last checkpoint.
+    """Train an experiment in the folder --run_dir, from the beginning or from the last checkpoint.
 
-    define_flags: the function of the experiment's script that defines its flags. flags: the parsed flags.
-    Returns the exit code of the process: 0 after the last epoch, 130 after SIGINT, 143 after SIGTERM. After
-    one of these signals, the training saves a checkpoint and ends. Raises InputError for mistakes that the
-    user can correct.
+    define_flags: the function of the experiment's script that defines the script's flags. flags: the parsed
+    flags. Raises InputError for mistakes that the user can correct.
+
+    Returns the exit code of the process: 0 if the training is finished, 130 after SIGINT, 143 after SIGTERM.
+    After one of these signals, the training saves a checkpoint and ends.
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
@@ -66,7 +68,7 @@ def run(experiment, define_flags, flags):
 
 
 class Training:
-    """The training of a run by this process: variables, images, compiled functions and progress.
+    """A training run in this process: its variables, images, compiled functions and progress.
 
     weights:    the network's variables, name -> `tf.Variable`
     slots:      the optimizer's variables, see `optimizer.init_slots`
@@ -75,9 +77,11 @@ class Training:
     state:      the `State`, the progress of the run
     train, val: the `core.data.cache.Examples` of the two splits
     steps:      the number of steps in an epoch
-    pending:    (number of examples, loss) of each step whose loss is not yet added to the state
-    lowered:    name -> number of uses of each rule of `core.lowering` in the graph of the training step;
-                None until the graph is traced
+    pending:    a list of (number of examples, loss), one for each step whose loss is not yet added to `state`
+    lowered:    a dict: name of a rule of `core.lowering` -> number of times that the graph of the training
+                step uses the rule; None until this graph is traced
+    signals:    a list of the signals that this process received during the training
+    writer:     the TensorBoard writer, or None
     """
 
     def __init__(self, experiment, flags, folder, device_name):
@@ -124,9 +128,9 @@ class Training:
         return self.state.epoch == self.flags.epochs or history.stalled(self.state.history, patience)
 
     def run(self):
-        """Train until the last epoch is finished or a signal arrives; return the exit code of `loop.run`.
+        """Train until `is_finished` is true or a signal arrives; return the exit code for `loop.run`.
 
-        After the last epoch, writes the results to the run folder.
+        Writes the results to the run folder if the training is finished.
         """
         if self.is_chief:
             membership.write(self.folder, self.train, self.val)
@@ -159,14 +163,15 @@ class Training:
                 print(f"stopped and saved; the same command continues {self.folder}")
                 # self.signals is empty if another worker received the signal
                 return 128 + (self.signals or [signal.SIGTERM])[0]
-        # `experiments.compare` reads the saved results; they can only be computed on a single replica
+        # `experiments.compare` reads these results of single images. Only runs with a single replica can
+        # compute them.
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
 
     def repeat_interrupted_writes(self):
-        """Write the best checkpoint and the picture of the last epoch if an earlier process could not.
+        """Write the best checkpoint and the last epoch's picture if an earlier process did not write them.
 
         This is the case if the process was killed right after it had saved the checkpoint of an epoch.
         """
@@ -185,11 +190,11 @@ class Training:
             )
 
     def changes(self):
-        """Return the augmentations: those of the experiment, then those of --augment."""
+        """Return the augmentation functions: first those of the experiment, then those of --augment."""
         return [*self.experiment.augment, *(augment.BY_NAME[name] for name in self.flags.augment)]
 
     def image_size(self):
-        """Return height and width of an augmented training image."""
+        """Return (height, width) of a training image after augmentation."""
         example = self.train.images[0], self.train.masks[0]
         image, _ = batches.change(*example, row=0, seed=[self.flags.seed, 0], changes=self.changes())
         return image.shape[:2]
@@ -207,7 +212,11 @@ class Training:
         return make_batches
 
     def distributed(self, make_batches, examples, **options):
-        """Call a function of `core.data.batches`, and return its batches, split among the replicas."""
+        """Return a distributed dataset of batches, each of which is split among the replicas.
+
+        make_batches: a function of `core.data.batches` that makes the batches. examples: the
+        `core.data.cache.Examples` to make them from. options: further arguments of make_batches.
+        """
         return tf.distribute.get_strategy().distribute_datasets_from_function(
             lambda context: make_batches(examples, self.flags.batch_size, context=context, **options)
         )
@@ -257,7 +266,10 @@ class Training:
         return distribution.gathered([len(self.signals)]).any()
 
     def add_losses(self):
-        """Add the pending losses to the state. Raises InputError if a loss is NaN, negative or too large."""
+        """Add the pending losses to `state.loss_sum`, and empty the list of pending losses.
+
+        Raises InputError if a loss is NaN, below MIN_LOSS, or not below MAX_LOSS.
+        """
         for examples, loss in self.pending:
             value = float(loss)
             if value < MIN_LOSS:
@@ -266,7 +278,7 @@ class Training:
                     f" {self.state.epoch + 1}, but a loss must not be negative: correct the loss function or"
                     " the masks. The checkpoints were saved before this step."
                 )
-            if not value < MAX_LOSS:  # true for NaN too
+            if not value < MAX_LOSS:  # also true if the value is NaN
                 raise self.diverged(f"the loss ({value:.3g})")
             self.state.loss_sum += value * examples
         self.pending.clear()
@@ -295,9 +307,9 @@ class Training:
         print(f"epoch {row['epoch']}/{self.flags.epochs}: {history.line(row)}")
 
     def row(self, metrics):
-        """Return the row of `core.training.history` for the epoch that has just been validated.
+        """Return the row (see `core.training.history`) of the epoch that has just been validated.
 
-        metrics: name -> value of the validation loss and metrics.
+        metrics: name -> value, the validation metrics, including "loss".
         """
         return {
             "epoch": self.state.epoch + 1,
@@ -309,10 +321,10 @@ class Training:
         }
 
     def draw(self, row):
-        """Write a picture of validation predictions to the run folder; write row and picture for TensorBoard.
+        """Write a picture of validation predictions to the run folder.
 
-        row: the epoch's row of the history. Errors only print a warning, because the checkpoint is already
-        saved.
+        With --tensorboard, also write the picture and the row for TensorBoard. row: the epoch's row of the
+        history. An error prints a warning and does not end the run, because the checkpoint is already saved.
         """
         path = self.picture_path(row["epoch"])
         with warn_on_failure(f"the picture {path}"):
@@ -326,7 +338,10 @@ class Training:
         return self.folder / "predictions" / f"epoch_{epoch:03}.png"
 
     def save(self):
-        """Save a checkpoint. Raises InputError if a loss or variable is NaN or infinite."""
+        """Add the pending losses to the state, and save a checkpoint.
+
+        Raises InputError if `add_losses` does, or if a variable holds NaN or infinite values.
+        """
         self.add_losses()
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         if not all(np.isfinite(array).all() for array in arrays.values()):
@@ -336,12 +351,15 @@ class Training:
             checkpoint.save(self.folder / "checkpoints", arrays, dataclasses.asdict(self.state))
 
     def keep_best(self):
-        """Keep the last checkpoint as `best.npz` if its epoch is the best epoch so far."""
+        """Keep the last checkpoint as `best.npz` if the last finished epoch is the best epoch so far."""
         if history.best(self.state.history, self.best_metric) is self.state.history[-1]:
             checkpoint.keep(self.folder / "checkpoints", "best")
 
     def diverged(self, what):
-        """Return the InputError for a diverged training. what: the loss or variable that is not finite."""
+        """Return the InputError for a diverged training.
+
+        what: the subject of the message, such as "a variable": the value that is not finite or too large.
+        """
         return InputError(
             f"{what} is not finite or far too large at or shortly before step {self.state.step} of epoch"
             f" {self.state.epoch + 1}: the training diverged; begin a new --run_dir with a smaller"

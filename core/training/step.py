@@ -13,8 +13,8 @@ from core.training import optimizer
 class Recipe:
     """Settings of the training step.
 
-    `steps` is the number of steps of the whole training. Each other field has the value of the flag of
-    the same name, see `core.training.common_flags`.
+    `steps` is the number of steps of the whole training. All other fields have the values of the flags with
+    the same names, see `core.training.common_flags`.
     """
 
     learning_rate: float
@@ -29,7 +29,10 @@ class Recipe:
 
 
 def recipe_from_flags(flags, steps):
-    """Return the `Recipe` with the values of the flags. steps: the number of steps of the whole training."""
+    """Return the `Recipe` with the values of the parsed flags.
+
+    steps: the number of steps of the whole training.
+    """
     fields = {field.name for field in dataclasses.fields(Recipe)} - {"steps"}
     return Recipe(steps=steps, **{name: flags[name].value for name in fields})
 
@@ -38,23 +41,23 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
     """Return a function (images, masks, share, seed) -> loss that performs one training step.
 
     weights, slots, averages: dicts of variables, see `core.training.optimizer`. The step updates them in
-    place. averages may be empty. dtype: the dtype of the activations. Loss and gradients are float32.
+    place. averages may be empty. dtype: the dtype of the activations. Loss and gradients are float32. size:
+    the (height, width) of all images, if known. With known sizes, TensorFlow traces fewer ops, in less time.
+
     Arguments and result of the returned function:
 
         images  uint8 [B, H, W, 3]
         masks   uint8 [B, H, W], class ids
-        share   float32 scalar, the number of examples in this replica's part of the batch divided by the
-                number in the whole batch; 1 on one device
+        share   float32 scalar: the number of examples in this replica's part of the batch, divided by the
+                number of examples in the whole batch; 1 on one device
         seed    int64 [2], for the random choices of the forward pass, such as dropout
         loss    float32 scalar, the mean loss of the whole batch before the update
 
     On several replicas, the gradients of all replicas are summed. Up to rounding, the sum is the gradient of
-    the mean loss of the whole batch. Dropout masks and batch statistics differ between replicas. The moving
-    averages of batch normalisation become the mean over the replicas.
+    the mean loss of the whole batch. Each replica draws its own dropout masks and computes its own batch
+    statistics. The moving averages of batch normalisation become the mean over the replicas.
 
-    size: (H, W), if all images have the same size. TensorFlow then traces fewer ops, in less time.
-
-    On one device, batches of all sizes use the same graph. On several devices, the first smaller batch makes
+    On one device, a smaller batch uses the same graph. On several devices, the first smaller batch makes
     TensorFlow trace the step again.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
@@ -94,7 +97,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
 
 
 def _loss(experiment, recipe, logits, masks):
-    """Return the loss of each example, float32 [B]: the experiment's loss plus recipe.dice * Dice loss."""
+    """Return the loss of each example, float32 [B]: experiment.loss + recipe.dice * losses.dice."""
     loss = experiment.loss(logits, masks)
     return loss + recipe.dice * losses.dice(logits, masks) if recipe.dice else loss
 
@@ -102,13 +105,17 @@ def _loss(experiment, recipe, logits, masks):
 def _replica_seed(seed, replica):
     """Return a seed, int64 [2], that is different for each step and replica.
 
-    seed: int64 [2], the seed of the run and the number of the step, which is below 2**40.
+    seed: int64 [2]: the seed of the run, and the number of the step. Steps are below 2**40, so the sum of
+    step and replica_id * 2**40 is different for each step and replica.
     """
     return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
 
 
 def _compiled(train_step, size, *, xla):
-    """Return a `tf.function` that runs train_step on all replicas. xla: True compiles it with XLA."""
+    """Return a `tf.function` that runs train_step on all replicas and returns the loss.
+
+    size: the (height, width) of all images, if known. xla: True compiles the function with XLA.
+    """
     strategy = tf.distribute.get_strategy()
     signature = [
         tf.TensorSpec([None, *size, 3], tf.uint8),
