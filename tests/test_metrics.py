@@ -7,7 +7,7 @@ import tensorflow as tf
 from core import losses, metrics
 from core.runtime.errors import InputError
 
-CONFUSION = np.array([[50, 3, 0, 0], [2, 20, 5, 0], [0, 1, 10, 0], [0, 0, 0, 0]])  # class 3: absent
+CONFUSION = np.array([[50, 3, 0, 0], [2, 20, 5, 0], [0, 1, 10, 0], [0, 0, 0, 0]])  # class 3 is absent
 
 
 def test_confusion_matrix_counts_truth_in_rows():
@@ -33,7 +33,7 @@ def test_ignored_pixels_are_left_out_of_the_confusion_matrix():
     assert many.numpy().sum() == many[254, 254] == 1
 
 
-def test_metrics_of_another_number_of_classes_are_refused():
+def test_a_metric_for_another_number_of_classes_is_refused():
     with pytest.raises(InputError, match="two classes, but there are 4; use metrics.multiclass"):
         metrics.binary(CONFUSION)
     with pytest.raises(InputError, match="3 names for 4 classes"):

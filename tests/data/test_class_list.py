@@ -1,4 +1,4 @@
-"""Files that list classes and class weights."""
+"""Files that list classes or class weights are read, written and checked."""
 
 import numpy as np
 import pytest
@@ -74,7 +74,7 @@ def test_class_weights_must_name_each_class_once(tmp_path):
         class_list.read_weights(written(tmp_path, "a: 1\na: 2"), ("a",))
 
 
-def test_palette_colours_are_those_of_pascal_voc():
+def test_the_default_palette_is_the_palette_of_pascal_voc():
     assert [class_list.voc_colour(index) for index in (0, 1, 2, 3, 20)] == [
         (0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 64, 128)
     ]  # fmt: skip

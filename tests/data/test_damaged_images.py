@@ -94,7 +94,7 @@ PHOTOS = {  # a PIL image, the format of its file, and options for Pillow's save
 }
 
 
-# pytest overrides the warning filter of core.data.images
+# `core.data.images` hides this warning, but pytest shows it
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("photo, kind, options", PHOTOS.values(), ids=PHOTOS)
 def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options):

@@ -1,4 +1,4 @@
-"""The record of which photos a run trained on."""
+"""The run folder records which photos the run was trained on."""
 
 import numpy as np
 from conftest import decoded, refused

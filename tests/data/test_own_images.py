@@ -232,7 +232,7 @@ def test_jpeg_masks_of_two_values_are_not_taken_for_many_classes(tmp_path):
         own_images.find_classes(tmp_path)
 
 
-def test_check_warns_of_absent_classes_and_refuses_masks_without_any(tmp_path, capsys):
+def test_absent_classes_give_a_warning_and_masks_without_any_class_are_refused(tmp_path, capsys):
     write_pairs(tmp_path, ["a"])
     files = own_folders.find(tmp_path, "train")
     pixels = np.zeros(256, np.int64)

@@ -1,4 +1,4 @@
-"""Generated street scenes are reproducible, and single pixels are not enough to segment them."""
+"""Generated street scenes are reproducible, and the colour of a pixel does not tell its class."""
 
 import hashlib
 
@@ -26,7 +26,7 @@ def test_scenes_contain_every_class_and_enough_road():
     assert 0.15 < share.mean() < 0.4 and share.min() > 0.02
 
 
-def test_a_classifier_of_single_pixels_fails():
+def test_a_classifier_that_sees_only_the_colour_of_a_pixel_fails():
     """Logistic regression on the RGB values of a pixel reaches a road IoU below 0.75."""
     photos, labels = zip(*(street_scenes.scene((2, index)) for index in range(30)))
     x = np.stack(photos)[:, ::4, ::4].reshape(-1, 3) / 255
@@ -37,7 +37,7 @@ def test_a_classifier_of_single_pixels_fails():
         p = 1 / (1 + np.exp(-x @ w))
         w += np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x, x.T @ (y - p))
     best = 0
-    for threshold in np.linspace(0.1, 0.9, 17):  # take the best threshold
+    for threshold in np.linspace(0.1, 0.9, 17):  # the best of these thresholds counts
         road = p > threshold
         confusion = np.array([[(~y & ~road).sum(), (~y & road).sum()], [(y & ~road).sum(), (y & road).sum()]])
         best = max(best, metrics.iou(confusion)[1])

@@ -76,9 +76,7 @@ def edited_run(road_run, tmp_path):
     return tmp_path / "edited"
 
 
-def test_a_run_trained_with_other_code_is_not_evaluated_with_the_present_code(
-    road_run, edited_run, tmp_path, capsys
-):
+def test_a_run_trained_with_other_code_is_not_evaluated_again(road_run, edited_run, tmp_path, capsys):
     assert compared(tmp_path, [road_run, edited_run]) == 0
     out = capsys.readouterr().out
     assert "run 2: core/ops.py" in out

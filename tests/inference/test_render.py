@@ -1,4 +1,4 @@
-"""Panels and confusion pictures, checked pixel by pixel where their values are defined."""
+"""Pixels of panels and of pictures of a confusion matrix have the expected colours."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def test_a_panel_shows_photo_truth_prediction_and_errors():
     truth[1, :10] = 1
     prediction[1, 5:10] = 1
     sheet = np.asarray(render.panel(photo, truth, prediction, PALETTE, ["a", "b"]))
-    top = 20 + 2 * render.CAPTION  # top of the second row's pictures
+    top = 20 + 2 * render.CAPTION  # where the pictures of the second row begin
     second = [sheet[top : top + 20, 60 * column : 60 * (column + 1)] for column in range(4)]
     np.testing.assert_array_equal(second[0], photo[1])
     np.testing.assert_array_equal(second[1], np.array(PALETTE)[truth[1]])

@@ -50,7 +50,7 @@ def test_flipped_bits_and_truncations_are_detected_or_harmless(tmp_path):
             arrays, state = checkpoint.load(path)
         except InputError as error:
             assert "last.npz" in str(error)
-        else:  # a bit without effect, such as one of a time stamp
+        else:  # a bit that does not matter, for example of a time stamp
             assert state["epoch"] == 3 and arrays.keys() == ARRAYS.keys()
             assert all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
     for length in range(0, len(whole), 7):

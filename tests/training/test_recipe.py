@@ -76,7 +76,7 @@ def test_losses_in_half_precision_are_close_to_float32(dtype):
     np.testing.assert_allclose(found, expected, rtol=0.1)
 
 
-def test_a_step_compiled_with_xla_equals_a_plain_one(tmp_path):
+def test_a_step_compiled_with_xla_equals_a_step_without_xla(tmp_path):
     """A new process computes both steps, because other tests enable deterministic ops in this process.
 
     XLA has no deterministic gradient of max-pooling.
