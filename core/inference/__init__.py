@@ -1,1 +1,1 @@
-"""Evaluate, apply, export and compare trained runs, and draw pictures of their results."""
+"""Evaluate, apply, export and compare trained runs, and draw pictures of the results."""

@@ -11,11 +11,12 @@ from core.runtime.errors import InputError
 def predict(run, images):
     """Return the predicted class ids of photos: uint8 [N, H, W].
 
-    run: `core.inference.restore.Run`. images: uint8 [N, H, W, 3], RGB; H and W may be any size.
-    If the run was trained on resized photos, each photo is resized in the same way, and the logits are
-    scaled back to H x W. The class ids equal the class ids that `experiments.predict` writes with its
-    default flags, except where rounding decides between two classes.
-    Raises InputError for arrays of another shape or dtype.
+    run: `core.inference.restore.Run`. images: the photos, uint8 [N, H, W, 3], RGB. N is at least 1. H and W
+    may be any size.
+    If the run was trained on resized photos, each photo is resized in the same way for the network, and its
+    logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
+    `experiments.predict` with its default flags writes the same class ids, except where rounding decides
+    between two classes. Raises InputError if `images` has another shape or dtype.
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:

@@ -1,4 +1,4 @@
-"""Compare runs: their flags, their code, their metrics, and their results on the same validation images."""
+"""Compare the flags, the code and the metrics of runs, and their results on the same validation images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,14 +19,16 @@ from core.runtime.errors import InputError
 class Run:
     """A run to compare.
 
-    label:       the number of the run in printed tables, as text.
+    label:       a short text that names the run in printed tables, such as "1".
     folder:      the run folder.
-    module_of:   a function: name of an experiment -> module of the experiment.
+    module_of:   a function that returns the module of an experiment, given the name of the experiment.
     experiment:  the `Experiment` that the run trained.
     settings:    flag name -> value, for the flags that affect the result of a training.
-    code:        file path -> digest, for the code that last trained the run; empty if it is unknown.
+    code:        file path -> digest of the file, for the code that last trained the run. The dict is empty
+                 if this code is unknown.
     history:     the rows of metrics.csv: one dict (column -> float) per epoch.
-    best:        the row of `history` for the epoch of the checkpoint best.npz.
+    best:        the row of `history` for the epoch of the checkpoint best.npz. If this file is missing, the
+                 last row.
     """
 
     label: str
@@ -45,8 +47,9 @@ class Run:
 
 
 def load(folder, label, module_of):
-    """Return the `Run` in a run folder. label, module_of: fields of the `Run`.
+    """Load a run folder as a `Run`.
 
+    folder: the path of the run folder. label, module_of: the values of these fields of the `Run`.
     Raises InputError if the folder is not a run folder, or if the run has not finished an epoch.
     """
     module = module_of(run_folder.experiment_name(folder))
@@ -67,9 +70,10 @@ def load(folder, label, module_of):
 
 
 def differing_flags(runs):
-    """Return the flags in `settings` that differ between runs: a dict, --NAME -> list of values as text.
+    """Return the flags whose values in `Run.settings` differ between runs: a dict, --NAME -> list of texts.
 
-    Each list has one value per run, in the order of the runs; "-" stands for a flag that a run lacks.
+    Each list has one text per run, in the order of the runs: the value of the flag, or "-" if the run does
+    not have the flag. runs: a list of `Run`s.
     """
     names = sorted({name for run in runs for name in run.settings})
     rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}
@@ -77,10 +81,10 @@ def differing_flags(runs):
 
 
 def grouped(runs):
-    """Group the runs that differ only in --seed, and return a list of groups, which are lists of runs.
+    """Group the runs that differ only in --seed. Return a list of groups; each group is a list of runs.
 
-    Two runs are in one group if they have the same experiment, the same code and, except for --seed, the
-    same `settings`.
+    Two runs are in the same group if three things are equal: the experiment, the code, and all `settings`
+    except --seed. runs: a list of `Run`s.
     """
     groups = {}
     for run in runs:
@@ -91,22 +95,24 @@ def grouped(runs):
 
 
 def is_metric(column):
-    """True if a column of metrics.csv is a loss or a metric.
+    """True if a column of metrics.csv holds a loss, or a metric of all classes together.
 
-    False for the columns of single classes, such as `val_iou/road`, and for the count
-    `val_classes_averaged`.
+    False for metrics of a single class, such as `val_iou/road`. Also False for `val_classes_averaged`, which
+    is a number of classes. column: the name of the column.
     """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 
 
 def bootstrap(a, b, resamples):
-    """Compare the metrics of runs a and b on the validation images that they have in common.
+    """Compare the loss and the metrics of two runs on their common validation images.
 
-    Returns (differences, number of these images, number of files that these images come from).
-    differences: metric name -> (value of b - value of a, lower end, upper end of the 95 % interval), from
-    `uncertainty.paired_bootstrap` with `resamples` resamples of the images.
-    Raises InputError if the runs have different classes, no validation image in common, or different
-    masks for a common image.
+    An image is common if both runs were validated on an image with the same pixels.
+    a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
+    Returns (differences, images, files). images: the number of common images. files: the number of files
+    that the common images come from. differences: a dict, name of the loss or metric -> (value of b - value
+    of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
+    Raises InputError if the runs have different classes, if there is no common image, if the runs have
+    different masks for a common image, or if `validation_results` raises it.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes.")
@@ -115,11 +121,13 @@ def bootstrap(a, b, resamples):
     if not len(rows_a):
         raise InputError("the runs have no validation image with the same pixels and size in common.")
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
-    # the row sums of a confusion matrix are the pixels of each true class, which the mask determines
+    # The sum of a row of the confusion matrix is the number of pixels of a true class. It depends only on
+    # the mask, so different sums mean different masks.
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError("the runs have different masks for the same validation images.")
     classes, count = len(a.experiment.classes), len(rows_a)
-    # per image: the flattened confusion matrix, the loss, and 1, which sums to the number of images
+    # One row per image: the flattened confusion matrix, the loss, and 1. The sum over the images of the last
+    # column is the number of images.
     sums = [
         np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
         for each, confusion, rows in zip(results, confusions, (rows_a, rows_b))
@@ -138,11 +146,11 @@ def bootstrap(a, b, resamples):
 
 
 def validation_results(run):
-    """Return the `PerImage` of a run's last epoch: the results on each validation image.
+    """Return a run's results on each validation image after its last epoch: a `per_image.PerImage`.
 
-    The results are read from val_images.npz. If that file is missing or belongs to an earlier epoch, the
-    results are computed now. Raises InputError if they must be computed but the code has changed since
-    the training, or if the code of the training is unknown.
+    The results are read from the run's val_images.npz. If this file is missing or belongs to an earlier
+    epoch, the results are computed now, with the checkpoint last.npz. This needs the code that trained the
+    run: raises InputError if that code is unknown, or if the code has changed since.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):

@@ -1,4 +1,4 @@
-"""Convert logits to class ids and class probabilities, eagerly or in graphs."""
+"""Convert logits to class ids and class probabilities; both functions also work inside a `tf.function`."""
 
 import math
 
@@ -8,9 +8,10 @@ from core import metrics
 
 
 def probabilities(logits):
-    """Convert float32 logits [..., C] to class probabilities, float32 [..., classes], which sum to 1.
+    """Convert logits, float32 [..., C], to class probabilities, float32 [..., classes].
 
-    C is the number of classes, or 1 for two classes; that one logit belongs to class 1.
+    The probabilities of a pixel sum to 1. C is the number of classes. If there are two classes, C may also
+    be 1: then the probability of class 1 is the sigmoid of the logit.
     """
     if logits.shape[-1] == 1:
         return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
@@ -18,10 +19,11 @@ def probabilities(logits):
 
 
 def class_ids(logits, threshold=None):
-    """Convert float32 logits [..., C] to class ids, uint8 [...].
+    """Convert logits, float32 [..., C], to class ids, uint8 [...].
 
-    threshold: None: each pixel gets its most probable class. A number between 0 and 1, for two classes:
-    a pixel gets class 1 if the probability of class 1 is above the threshold, otherwise class 0.
+    C: as for `probabilities`. threshold: None, or a number between 0 and 1. If it is None, each pixel gets
+    its most probable class. A number requires two classes: a pixel gets class 1 if the probability of class
+    1 is above the threshold, otherwise class 0.
     """
     if threshold is None:
         return metrics.class_ids(logits)

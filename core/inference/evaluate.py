@@ -1,4 +1,4 @@
-"""Compute the loss, the confusion matrix and other metrics of a network over a whole split."""
+"""Compute the loss and the confusion matrix of a network over a data set, and predict class ids."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,29 +10,40 @@ from core.runtime import distribution
 def make_evaluate(experiment, weights, dtype):
     """Return a function that evaluates the network: batches -> (means, confusion matrix).
 
-    batches: an iterable of batches as from `core.data.batches.evaluation`.
-    means: a dict, name -> float: the means of the loss and of the experiment's `measures`.
+    batches: an iterable of (images, masks, share), as from `core.data.batches.evaluation`.
+    means: a dict, name -> float: the mean of the loss, and the mean of each of the experiment's `measures`.
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
-    Each mean is over all examples, and each example has the same weight even if the last batch is
-    smaller. However, some measures give all examples of a batch one common value, such as Dubai's
-    `soft_jaccard`. Their means depend on the batch size.
-    The results include the examples of all replicas. The network is compiled once, and each call uses
-    the current values of the variables in `weights`. dtype: the dtype of the activations.
+
+    A mean is over all examples, and all examples have the same weight, even if the last batch is smaller.
+    A measure may give all examples of a batch the same value, as Dubai's `soft_jaccard` does. The mean of
+    such a measure depends on the batch size.
+
+    If there are several replicas, means and confusion matrix include the examples of all of them. The
+    network is compiled once. Each call of the returned function uses the values that the variables in
+    `weights` have at that time.
+
+    experiment: `core.experiment.Experiment`. weights: name -> tf.Variable. dtype: the dtype of the
+    activations.
     """
     classes = len(experiment.classes)
     measures = {"loss": experiment.loss, **experiment.measures}
     strategy = tf.distribute.get_strategy()
 
     def replica_step(images, masks, share):
-        """Return (sums of the loss and the measures, confusion matrix) of a batch over all replicas."""
+        """Return (sums, confusion matrix) over the examples that all replicas process in this step.
+
+        sums: name -> float64: the sums of the loss and of each measure, and "examples", the number of
+        examples. confusion matrix: float64 [classes, classes], pixel counts.
+        """
         logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
         logits = tf.cast(logits, tf.float32)
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
-        own = share > 0  # share is 0 if these examples are copies of another replica's examples
+        own = share > 0  # share is 0 if this replica got a copy of an example only to have some input
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
-        # The counts become float64 because all_reduce needs one dtype; they stay exact up to 2**53.
+        # The counts become float64, because all_reduce needs the same dtype for counts and sums. float64
+        # stores counts up to 2**53 exactly.
         results = sums, tf.cast(counts, tf.float64)
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
@@ -57,7 +68,7 @@ def make_evaluate(experiment, weights, dtype):
 def make_predict(experiment, weights, dtype):
     """Return a compiled function: images [B, H, W, 3] with values 0..255 -> class ids uint8 [B, H, W].
 
-    dtype: the dtype of the activations.
+    experiment, weights, dtype: as for `make_evaluate`.
     """
 
     @tf.function(autograph=False, reduce_retracing=True)

@@ -2,10 +2,11 @@
 
 An export is a folder with these files:
 
-saved_model/   a SavedModel. Its signature `serving_default` maps images uint8 [N, H, W, 3], RGB, with any
-               N, H and W, to class_ids uint8 [N, H, W] and probabilities float32 [N, H, W, classes]
-model.json     a description of the inputs and outputs: sizes, scaling, class names, palette
-model.tflite   the same function for TensorFlow Lite, if requested
+saved_model/   a SavedModel. The input of its signature `serving_default` is images, uint8 [N, H, W, 3], RGB.
+               N, H and W may have any values. The outputs are class_ids, uint8 [N, H, W], and probabilities,
+               float32 [N, H, W, classes].
+model.json     a description of input and output: sizes, scaling, class names, palette
+model.tflite   the same signature for TensorFlow Lite; written only if requested
 """
 
 import shutil
@@ -22,14 +23,16 @@ SCALINGS = ("train", "none")
 
 
 def save(run, output_dir, *, scale="train", tflite=False):
-    """Export the network of `run`, a `restore.Run`, to the folder output_dir.
+    """Export the network of a trained run to a folder.
 
-    scale: "train": the model scales images to the training size, and scales the logits back to the size
-    of the images, as `core.inference.predict` does by default. "none": the network processes images at
-    their own size. If the run was trained on patches, images are never scaled.
-    tflite: if True, model.tflite is written too, and both models compute in float32, because TensorFlow
-    Lite has no bfloat16 convolution. If False, the SavedModel computes in the dtype of the training.
-    Raises InputError if output_dir is not empty or cannot be written.
+    run: a `restore.Run`. output_dir: the folder, which must be empty or missing.
+    scale: "train" or "none". "train": the model scales images to the training size, and scales the logits
+    back to the size of the images, as `experiments.predict` does by default. "none": the network processes
+    images at their own size. If the run was trained on patches, "train" means the same as "none".
+    tflite: if False, the SavedModel computes in the dtype of the run. If True, model.tflite is written too,
+    and both models compute in float32, because TensorFlow Lite has no bfloat16 convolution.
+    Raises InputError if output_dir is not empty or cannot be written, or if scale is "train" and
+    `scaling.resize_images` does not support the filter with which the training photos were resized.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
@@ -41,10 +44,10 @@ def save(run, output_dir, *, scale="train", tflite=False):
     output_dir = output_dir.absolute()
     partial = output_dir.with_name(f".{output_dir.name}.partial")  # renamed to output_dir once complete
     with files.writing(output_dir):
-        shutil.rmtree(partial, ignore_errors=True)  # a killed export may have left it
+        shutil.rmtree(partial, ignore_errors=True)  # an export that was killed leaves this folder
         partial.mkdir(parents=True)
         try:
-            with lowering.disabled():  # exports use TensorFlow's own convolutions, for any device
+            with lowering.disabled():  # TensorFlow's own convolutions run on all devices
                 tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
         except tf.errors.OpError as error:  # TensorFlow raises OpError if the disk is full
             raise OSError(error.message) from None
@@ -58,8 +61,8 @@ def save(run, output_dir, *, scale="train", tflite=False):
 def _signature(run, side, multiple, dtype):
     """Return the function to export: images uint8 [N, H, W, 3] -> dict of class_ids and probabilities.
 
-    side: the side, in pixels, that the function scales images to; None if it does not scale them.
-    multiple: without scaling, images are padded to multiples of this number. dtype: of the activations.
+    side: images are scaled to side x side pixels. If it is None, images are not scaled, but padded so that
+    `multiple` divides their height and width. dtype: the dtype of the activations.
     """
     forward = run.experiment.forward if side else tiling.padded(run.experiment.forward, multiple)
     resample = run.experiment.dataset.resample
@@ -70,7 +73,8 @@ def _signature(run, side, multiple, dtype):
     def segment(images):
         count, height, width, _ = tf.unstack(tf.shape(images))
         black = tf.zeros([tf.maximum(1 - count, 0), height, width, 3])
-        # some layers fail for an empty batch, so a black image is added to it and its logits are dropped
+        # Some layers fail for an empty batch. So a black image is added to an empty batch, and the logits of
+        # the black image are dropped.
         batch = tf.concat([tf.cast(images, tf.float32), black], axis=0)
         scaled = scaling.resize_images(batch, side, resample) if side else batch
         logits = tf.cast(forward(run.weights, tf.cast(scaled, dtype)), tf.float32)
@@ -83,7 +87,7 @@ def _signature(run, side, multiple, dtype):
 
 
 def _description(run, side, multiple):
-    """Return the content of model.json, a dict. side, multiple: as for `_signature`."""
+    """Return the content of model.json, a dict. run: `restore.Run`. side, multiple: as for `_signature`."""
     trained_side, resample = run.experiment.dataset.size, run.experiment.dataset.resample.name.lower()
     size = f"any; the model pads images to multiples of {multiple} by repeating the last row and column"
     if side:

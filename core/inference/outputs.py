@@ -4,9 +4,10 @@
     NAME_colours.png   each pixel in the palette colour of its class
     NAME_overlay.png   the mean of the photo and NAME_colours.png
 
-If requested, class probabilities are written too, see `core.inference.probability_files`.
-The files of a large image are written in strips, which are consecutive blocks of rows, so that the
-results of the whole image need not be in memory.
+NAME is the name that `core.inference.photos.output_names` chose for the image. If requested, class
+probabilities are written too, see `core.inference.probability_files`.
+The results of a large image are written in strips. A strip is a block of consecutive rows. Then the results
+of the whole image need not be in memory at one time.
 """
 
 import contextlib
@@ -25,11 +26,12 @@ RESULT = re.compile(r".*_(labels|colours|overlay|probability_\d+)\.png", re.IGNO
 
 
 def paths(output_dir, name, probabilities, classes):
-    """Return the absolute paths of an image's result files, a list.
+    """Return the absolute paths of an image's result files, a list of `Path`s.
 
-    The list begins with the three PICTURES; the files of probabilities follow if they are requested.
-    name: the NAME of the image. probabilities: the format of the files of probabilities, one of
-    `probability_files.FORMATS`, or None for no such files. classes: the number of classes.
+    The list begins with the three PICTURES. The files with class probabilities follow.
+    output_dir: the folder of the result files. name: the NAME of the image. probabilities: the format of the
+    files with class probabilities, one of `probability_files.FORMATS`; None: there are no such files.
+    classes: the number of classes.
     """
     prefix = os.path.abspath(output_dir / name)
     pictures = [f"{prefix}_{picture}.png" for picture in PICTURES]
@@ -37,14 +39,14 @@ def paths(output_dir, name, probabilities, classes):
 
 
 def is_result(path):
-    """True if `predict` wrote the file at path, according to the file's name and its PNG text chunk."""
+    """True if `predict` wrote the file at path. The file's name and a text chunk in the file show this."""
     return bool(RESULT.fullmatch(path.name)) and png.is_ours(path)
 
 
 def refuse_overwriting(images, written):
-    """Raise InputError if an input image has a path that is about to be written.
+    """Raise InputError if a result file would replace an input image.
 
-    images: paths of the input images. written: absolute paths of the files to be written.
+    images: paths of the input images. written: absolute paths of the result files to be written.
     """
     written = set(written)
     for image in images:
@@ -53,12 +55,15 @@ def refuse_overwriting(images, written):
 
 
 def write(photo, strips, experiment, output_dir, probabilities=None):
-    """Write the result files of one image and return a dict for its line in shares.jsonl.
+    """Write the result files of one image. Return a dict, the content of the image's line in shares.jsonl.
 
-    photo: a `photos.Photo`. probabilities: as for `paths`.
+    photo: a `photos.Photo`. experiment: the `Experiment`, for class names and palette. output_dir,
+    probabilities: as for `paths`.
     strips: an iterable of strips of the results, from the top of the image to the bottom. Each strip is a
-    list: class ids uint8 [rows, width] and, if requested, probabilities [rows, width, classes] in the
-    dtype that `probability_files.encode` returns.
+    list of one or two arrays. The first array holds class ids, uint8 [rows, width]. If `probabilities` is
+    given, the second array holds class probabilities [rows, width, classes], as returned by
+    `probability_files.encode`.
+    Raises InputError if a file cannot be written.
     """
     palette, classes = np.array(experiment.palette, np.uint8), len(experiment.classes)
     labels, colours, overlay, *others = paths(output_dir, photo.name, probabilities, classes)
@@ -84,7 +89,11 @@ def write(photo, strips, experiment, output_dir, probabilities=None):
 
 
 def _record(photo, classes, counts):
-    """Return the content of a line of shares.jsonl. counts: int64 [256], number of pixels of each class."""
+    """Return the content of an image's line in shares.jsonl, a dict.
+
+    photo: the `photos.Photo`. classes: the names of the classes. counts: int64 [256], the number of pixels
+    of each class id.
+    """
     path, page = photo.source.key
     return {
         "image": path,

@@ -1,7 +1,7 @@
 """Results of a network on each validation image, stored in the run folder for later comparisons.
 
-The training writes the results to `val_images.npz` right after its last epoch. Results that are computed
-later would change if an op had been edited in the meantime.
+A training with a single replica writes the results to `val_images.npz` right after its last epoch. Results
+that are computed later may differ, because the code may have been changed since.
 """
 
 import dataclasses
@@ -16,12 +16,12 @@ NAME = "val_images.npz"
 
 @dataclasses.dataclass(frozen=True)
 class PerImage:
-    """Results on N validation images after an epoch.
+    """The results of a network on N validation images.
 
     epoch:      int64 [], the number of epochs that the network was trained for
     hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.checksums`
-    files:      int64 [N], the index of the file that each image was read from; patches of one photo
-                have the same index
+    files:      int64 [N], for each image the index of the item in `core.data.cache.Examples.files` that it
+                was read from; patches of one photo have the same index
     confusion:  int64 [N, classes, classes], pixel counts: confusion[n, t, p] is the number of pixels of
                 image n with true class t and predicted class p
     loss:       float64 [N], the experiment's loss of each image
@@ -35,10 +35,12 @@ class PerImage:
 
 
 def evaluate(evaluate_batches, examples, epoch):
-    """Evaluate each image of a split on its own, and return the `PerImage`.
+    """Evaluate each image of a split in a batch of its own, and return the results as a `PerImage`.
 
     evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned for a single replica.
-    examples: `core.data.cache.Examples`. epoch: the number of epochs that the weights were trained for.
+    With several replicas, each of them would evaluate the image, and it would be counted several times.
+    examples: the split, a `core.data.cache.Examples`. epoch: the number of epochs that the weights were
+    trained for.
     """
     results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]
     return PerImage(
@@ -51,13 +53,17 @@ def evaluate(evaluate_batches, examples, epoch):
 
 
 def _batch_of_one(examples, row):
-    """Return (images [1, H, W, 3], masks [1, H, W], share), a batch with the example of index `row`."""
+    """Return a batch with the example of index `row`: (images, masks, share).
+
+    images: uint8 [1, H, W, 3]. masks: uint8 [1, H, W]. share: float32 [], 1.0, because the batch is not
+    divided among replicas; see `core.data.batches`.
+    """
     images, masks = examples.images[row : row + 1], examples.masks[row : row + 1]
     return tf.constant(images), tf.constant(masks), tf.constant(1.0)
 
 
 def save(folder, results):
-    """Write a `PerImage` into a run folder."""
+    """Write results, a `PerImage`, to the file val_images.npz in a run folder."""
     with files.atomic(folder / NAME) as file:
         np.savez_compressed(file, **dataclasses.asdict(results))
 

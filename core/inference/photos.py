@@ -13,7 +13,7 @@ from core.data import images, listing, read_ahead
 from core.inference import outputs
 from core.runtime.errors import InputError
 
-MAX_PIXELS = 2**29  # an image with more pixels is not decoded; Pillow needs 4 bytes per pixel, here 2 GiB
+MAX_PIXELS = 2**29  # larger images are not decoded; Pillow needs 4 bytes per pixel: 2 GiB for this limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Source:
 
     path:    the file.
     page:    the index of the page in the file, from 0, for `images.read_rgb`.
-    number:  the page number that is shown to the user, from 1; None if the file has one page. It counts
-             full-size pages only, so it may differ from page + 1.
+    number:  the page number that is shown to the user, from 1. Because reduced copies of a page are not
+             counted, the number may differ from page + 1. None if the file has one page.
     """
 
     path: Path
@@ -32,15 +32,15 @@ class Source:
 
     @property
     def key(self):
-        """(absolute path, number), which identifies the image in `records.Records.names`."""
+        """The pair (absolute path, number), which identifies the image in `records.Records.names`."""
         return os.path.abspath(self.path), self.number
 
     def name(self, folders):
         """Return a name for the image's result files.
 
-        folders: 0: the name is the file name without its suffix. k > 0: the name is the last k parts of
-        the absolute path, such as "a/photo.png" for k = 2. "_page_" and the page number are appended if
-        the file has several pages.
+        folders: a number k. If k is 0, the name is the file name without its suffix. If k is above 0, the
+        name is the last k parts of the absolute path, such as "a/photo.png" for k = 2. If the file has
+        several pages, "_page_" and the page number are appended.
         """
         parts = os.path.abspath(self.path).split(os.sep)
         name = "/".join(parts[-folders:]) if folders else self.path.stem
@@ -54,10 +54,10 @@ class Photo:
     source:         the `Source` of the image.
     name:           the name of the image's result files, from `output_names`.
     height, width:  the size of the image in pixels.
-    crop:           a function that returns a part of the image:
+    crop:           a function that returns a part of the image at its own size:
                     (top, left, bottom, right) -> uint8 [bottom - top, right - left, 3], RGB.
-    pixels:         the network's input, uint8 [h, w, 3]: the image, resized if the network needs that.
-                    None if the image is processed in tiles.
+    pixels:         the input of the network, uint8 [h, w, 3], RGB: the whole image, or the resized image if
+                    `read` was called with `resize`. None if the image is processed in tiles.
     """
 
     source: Source
@@ -74,13 +74,14 @@ class Photo:
 
 
 def find(arguments, *, recursive=False):
-    """Return a `Source` for each page of each image file that the arguments name.
+    """Return a list of `Source`s, one for each page of each image file that the arguments name.
 
-    arguments: paths of files and folders. A folder stands for the image files directly inside it. If
-    recursive is True, it also stands for the image files in its visible subfolders at any depth.
-    Pictures that `predict` wrote earlier are left out. Prints their number, and which subfolders were not
-    searched. A path that does not exist is kept, so that `read` reports the error.
-    Raises InputError if there is no image.
+    arguments: a list of paths of files and folders. A folder stands for the image files directly inside it.
+    recursive: if True, a folder also stands for the image files in its subfolders at any depth, except
+    hidden subfolders and links.
+    Pictures that `predict` wrote earlier are left out, and their number is printed. For each folder whose
+    subfolders are not searched, a printed line names one subfolder and counts the others. A path that does
+    not exist gets a `Source` too, so that `read` reports the error. Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
         _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
@@ -96,13 +97,14 @@ def find(arguments, *, recursive=False):
 
 
 def output_names(sources, earlier=None):
-    """Return a dict that maps each `Source` to a unique name for its result files.
+    """Choose unique names for the result files of images; return a dict, `Source` -> name.
 
-    The name is the file name without its suffix, if no other image has the same name. Otherwise the name is
-    the file name, preceded by as many parent folders as make it unique; if no parent folders do, a number is
-    appended. Names that differ only in letter case count as equal, because some file systems ignore case.
-    earlier: `Source.key` -> name, for results that are already in the output folder. An image with an
-    earlier name keeps that name. No other image gets it.
+    If no other image has the same file name without suffix, this is the name. Otherwise the name is the file
+    name with its suffix. If this is not unique either, parent folders are put before it, as many as are
+    needed. If the names stay equal with all parent folders, a number is appended. Names that differ only in
+    letter case count as equal, because some file systems ignore case.
+    sources: a list of `Source`s. earlier: `Source.key` -> name, for images whose results are already in the
+    output folder. These images keep their names, and other images do not get these names.
     """
     earlier = earlier or {}
     names = {source: earlier[source.key] for source in sources if source.key in earlier}
@@ -123,12 +125,14 @@ def output_names(sources, earlier=None):
 def read(source, name, *, resize, resample, tile, white_level):
     """Decode or memory-map an image and return it as a `Photo`.
 
-    source: its `Source`. name: the name of its result files.
-    resize: the network's input is the image scaled to resize x resize pixels with the filter `resample`.
-    None: the input is the image at its own size. Then an image of more than tile x tile pixels is
-    processed in tiles, and its file is memory-mapped if `images.map_rgb` supports it.
+    source: the `Source` of the image. name: the name of the image's result files.
+    resize: the network's input is the image scaled to resize x resize pixels with the Pillow filter
+    `resample`. None: the input is the image at its own size.
+    tile: if resize is None, an image of more than tile x tile pixels is processed in tiles. Its file is
+    memory-mapped if `images.map_rgb` supports the file and the image is the file's first page.
     white_level: as for `images.read_rgb`.
-    Raises InputError that names the file if the file cannot be decoded.
+    Raises InputError that names the file if it cannot be decoded, or if the image has more than MAX_PIXELS
+    pixels and is not memory-mapped.
     """
     path = source.path
     large = not resize and source.page == 0 and read_ahead.pixel_count(path) > tile**2
@@ -148,7 +152,11 @@ def read(source, name, *, resize, resample, tile, white_level):
 
 
 def _in_folder(folder, recursive):
-    """Yield the paths of a folder's image files; print which subfolders are not searched."""
+    """Yield the paths of a folder's image files.
+
+    If recursive is True, also yield those in its subfolders, as `find` describes. Otherwise print a line that
+    names a subfolder and counts the others.
+    """
     yield from listing.image_files(folder)
     below = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),
@@ -158,12 +166,12 @@ def _in_folder(folder, recursive):
         more = f" and {len(below) - 1} more subfolders" if len(below) > 1 else ""
         print(f"not searched without --recursive: {below[0]}{more}")
     for path in below if recursive else ():
-        if not path.is_symlink():  # a link may lead back to a folder above
+        if not path.is_symlink():  # a link may lead back to one of its parent folders, an endless loop
             yield from _in_folder(path, recursive)
 
 
 def _pages(path):
-    """Return the `Source`s of a file, one per page."""
+    """Return the list of the `Source`s of a file, one per page. path: the file, which may be missing."""
     pages = images.pages(path) if path.is_file() else [0]
     if len(pages) == 1:
         return [Source(path, pages[0])]
@@ -171,10 +179,10 @@ def _pages(path):
 
 
 def _numbered(sources, names, used):
-    """Make names unique by appending "-" and a number; return a dict, source -> new name.
+    """Make names unique by appending "-" and a number; return a dict, `Source` -> new name.
 
-    sources: the sources whose `names` are not unique. used: all names so far, in lower case; the new names
-    are added.
+    sources: the `Source`s whose names are not unique. names: `Source` -> name. used: the set of all names
+    that are taken, case-folded; the function adds the new names to it.
     """
     numbered = {}
     for source in sources:
@@ -185,10 +193,10 @@ def _numbered(sources, names, used):
 
 
 def _crop_array(array):
-    """Return the function `Photo.crop` for an array [H, W, 3]."""
+    """Return the function for `Photo.crop` that reads from an array, uint8 [H, W, 3]."""
     return lambda top, left, bottom, right: np.asarray(array[top:bottom, left:right])
 
 
 def _crop_image(image):
-    """Return the function `Photo.crop` for a PIL image."""
+    """Return the function for `Photo.crop` that reads from a PIL image of mode RGB."""
     return lambda top, left, bottom, right: np.asarray(image.crop((left, top, right, bottom)))

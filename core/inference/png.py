@@ -1,4 +1,4 @@
-"""Write PNG files (ISO/IEC 15948) strip by strip; Pillow can only write a whole image at once.
+"""Write PNG files (ISO/IEC 15948) strip by strip, because Pillow can write only a whole image at once.
 
 A strip is a block of consecutive rows.
 """
@@ -13,18 +13,19 @@ from PIL import Image
 from core.runtime import files
 
 GREY, RGB, PALETTE = 0, 2, 3  # codes of the colour types in the PNG standard
-SOFTWARE = "raw-unet predict"  # `is_ours` recognises a file by this text in its chunk "Software"
+SOFTWARE = "raw-unet predict"  # `writer` stores this text in each file, under "Software"; `is_ours` checks it
 
 
 @contextlib.contextmanager
 def writer(path, width, height, *, colour, palette=(), bits=8):
-    """Context manager that creates a PNG file and yields a function that appends a strip to it.
+    """Context manager that creates a PNG file and yields a function that appends a strip to the file.
 
     width, height: the size of the image in pixels. The strips must have `height` rows in total.
-    colour: GREY, RGB or PALETTE. A strip is an array [rows, width], or [rows, width, 3] for RGB.
-    palette: for PALETTE, the colour of each index: RGB values, 0..255.
-    bits: bits per sample: 8 for strips of uint8; 16 for strips of uint16, with GREY only.
-    The file appears at path when the block ends; until then its rows are in a temporary file.
+    colour: GREY, RGB or PALETTE. A strip is an array [rows, width], or [rows, width, 3] for RGB. For PALETTE,
+    its values are indices into the palette.
+    palette: only for PALETTE: a list of colours (red, green, blue), 0..255.
+    bits: bits per sample. 8: strips are uint8. 16: strips are uint16, and colour must be GREY.
+    Until the block ends, the rows are in a temporary file. Then the file appears at path.
     Raises InputError if the file cannot be written.
     """
     compressor = zlib.compressobj(1)
@@ -59,10 +60,10 @@ def is_ours(path):
 
 
 def _filtered(rows, colour, bits):
-    """Apply a PNG filter to the rows of a strip: uint8 [rows, 1 + bytes per row].
+    """Return the rows of a strip as bytes, filtered as PNG requires: uint8 [rows, 1 + bytes per row].
 
-    The first byte of each row is the filter type. RGB pixels are stored as the difference from the pixel
-    to their left, which compresses better.
+    rows: a strip. colour, bits: as for `writer`. The first byte of each returned row is the filter type. For
+    RGB, each pixel is stored as the difference from the pixel to its left, which compresses better.
     """
     data = rows.astype(">u2").view(np.uint8) if bits == 16 else rows
     data = data.reshape(len(rows), -1)

@@ -1,9 +1,10 @@
-"""Segment image files: write class ids, colours and an overlay at each image's own size.
+"""Segment image files: write class ids, colours and an overlay for each image, at the size of the image.
 
-Threads decode and write files while the network runs. Large images that keep their own size are processed
-in tiles, and their results are written in strips, which are blocks of consecutive rows. If the file of such
-an image is an uncompressed TIFF or PPM file, it is memory-mapped. Pillow decodes every other file as a
-whole, which needs four bytes of memory per pixel.
+Threads decode and write files while the network runs. If images are not resized for the network, a large
+image is processed in tiles, and its results are written in strips. A strip is a block of consecutive rows.
+
+Uncompressed TIFF and PPM files of large images are memory-mapped if images are not resized. Pillow decodes
+every other file as a whole, which needs four bytes of memory per pixel.
 """
 
 import dataclasses
@@ -28,14 +29,14 @@ class Options:
 
     resize:         each image is scaled to resize x resize pixels for the network, and its logits are
                     scaled back to the image's size, bilinearly. None: images keep their own size.
-    tile:           if resize is None, an image of more than tile x tile pixels is processed in tiles of
-                    about this side, in pixels. The tiles overlap so much that their logits equal the
-                    logits of the whole image up to rounding.
+    tile:           the side of a tile in pixels. If resize is None, an image of more than tile x tile pixels
+                    is processed in tiles of about this side. The tiles overlap so much that the logits equal
+                    the logits of the network on the whole image up to rounding.
     flip:           if True, the logits of the image and of its mirror image are averaged.
-    threshold:      for two classes: a pixel gets class 1 if the probability of class 1 is above this
-                    value. None: the more probable class.
-    probabilities:  the format in which class probabilities are written, "npy" or "png"; None: they are
-                    not written.
+    threshold:      None: each pixel gets the most probable class. A number, for two classes only: a pixel
+                    gets class 1 if the probability of class 1 is above this number.
+    probabilities:  the format in which class probabilities are written, "npy" or "png". None: class
+                    probabilities are not written.
     white_level:    as for `core.data.images.read_rgb`.
     """
 
@@ -50,12 +51,14 @@ class Options:
 def run(experiment, weights, dtype, sources, output_dir, options):
     """Segment images and write the results to output_dir; return 0, or 1 if an image could not be read.
 
-    sources: a list of `photos.Source`. options: `Options`. dtype: the dtype of the activations.
+    experiment: the `Experiment`. weights: name -> tensor, the trained weights. dtype: the dtype of the
+    activations. sources: a list of `photos.Source`s. options: `Options`.
     `core.inference.outputs` describes the files that are written for each image, and
-    `core.inference.records` describes the file shares.jsonl. Results of earlier calls are kept, except
-    for images that are segmented again.
-    Raises InputError if output_dir cannot be written, if a result would replace an input image, if the
-    tile is too small for the network, and if a threshold is given but there are more than two classes.
+    `core.inference.records` describes the file shares.jsonl. The results of earlier calls stay in the
+    folder. If an image is segmented again, its new results replace its earlier results.
+    Raises InputError if output_dir cannot be written, if a result would replace an input image, if
+    options.tile is too small for the network, or if options.threshold is given for a number of classes other
+    than two.
     """
     if options.threshold is not None and len(experiment.classes) != 2:
         raise InputError(
@@ -80,11 +83,12 @@ def run(experiment, weights, dtype, sources, output_dir, options):
 
 @dataclasses.dataclass(frozen=True)
 class Segmented:
-    """A photo and its results, which are not written yet.
+    """A photo and its results before they are written.
 
+    photo:   the `photos.Photo`.
     strips:  an iterable of strips of the results, for `outputs.write`.
-    size:    an estimate of the memory that the photo and its results need until they are written, in units
-             of 4 bytes.
+    size:    an estimate of the memory that the photo or its results need, whichever need more, in units of
+             4 bytes.
     """
 
     photo: photos.Photo
@@ -93,20 +97,21 @@ class Segmented:
 
 
 class Job:
-    """One call of `run`: its three stages `read`, `segment` and `write`, and the state that they share.
+    """The work of one call of `run`: the stages `read`, `segment` and `write`, and the state they share.
 
-    `read` and `write` run in the threads of the pool, `segment` runs in the main thread. The tiles of a
-    large photo are computed by the thread that writes their results.
+    `read` and `write` run in the threads of a pool. `segment` runs in the main thread, but the tiles of a
+    large photo are computed in the thread that runs `write` for this photo.
     """
 
     def __init__(self, experiment, weights, dtype, names, output_dir, options):
         self.experiment, self.weights, self.options = experiment, weights, options
-        self.names, self.output_dir = names, output_dir  # names: Source -> name of its result files
+        self.names, self.output_dir = names, output_dir  # names: `Source` -> name of the result files
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
         self.radius = None  # the radius of the receptive field in pixels; `overlap` computes it
-        self.in_use, self.stopped = threading.Lock(), threading.Event()  # in_use: held to run the network
+        # A thread holds the lock `in_use` while it runs the network. `stopped` is set if `run` is aborted.
+        self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each image that could not be read
         self.remarks = []  # [kind, sentence], see core.data.remarks
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
@@ -120,9 +125,9 @@ class Job:
             )
 
     def read(self, source):
-        """Return the `photos.Photo` of a `photos.Source`; None if it cannot be read.
+        """Read an image, a `photos.Source`, and return it as a `photos.Photo`.
 
-        In that case the error is added to `unreadable`.
+        If the image cannot be read, the error is added to `unreadable`, and None is returned.
         """
         with self.stopwatch.add("decode"), remarks.collect() as found:
             try:
@@ -137,14 +142,16 @@ class Job:
             except InputError as error:
                 self.unreadable.append(error)
             finally:
-                # if each page is segmented, the remark that only the first page is used does not apply
+                # A remark of the kind "pages" says that only the first page of the file is used. It is false
+                # if there is a `Source` for each page.
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
 
     def network(self, pixels):
-        """Run the network on images uint8 [B, h, w, 3]; return a list of arrays, see `make_network`.
+        """Run the network on images; return the results as a list of arrays, see `make_network`.
 
-        If another thread is running the network, this thread waits. The activations of only one batch or
-        tile are in memory at a time. Raises CancelledError if the event `stopped` is set.
+        pixels: the images, uint8 [B, h, w, 3]. If another thread is running the network, this thread waits,
+        so that memory is needed for the activations of one batch or tile at a time. Raises CancelledError if
+        the event `stopped` is set.
         """
         with self.in_use:
             if self.stopped.is_set():
@@ -153,9 +160,10 @@ class Job:
                 return [output.numpy() for output in self.compute(pixels)]
 
     def segment(self, decoded):
-        """Run the network on an iterable of `photos.Photo`s; yield a `Segmented` for each photo.
+        """Run the network on photos; yield a `Segmented` for each photo.
 
-        The network runs later for photos that are processed in tiles: while their `strips` are consumed.
+        decoded: an iterable of `photos.Photo`s. For a photo that is processed in tiles, the network does not
+        run here. It runs later, when `write` iterates over the field `strips` of the `Segmented`.
         """
         for batch in pipeline.batches(decoded, self.options.tile**2):
             if batch[0].pixels is None:
@@ -170,8 +178,8 @@ class Job:
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first call computes it, which takes seconds and as much memory as a tile. During that time no
-        other thread can run the network, so the memory for both is never needed at once.
+        The first call computes the radius, which takes seconds and about as much memory as a tile. Meanwhile
+        no other thread can run the network, so this memory is not needed in addition to the memory of a tile.
         """
         if self.radius is None:
             with self.in_use:
@@ -181,10 +189,11 @@ class Job:
         return self.radius
 
     def strips(self, photo, arrays):
-        """Yield the strips, for `outputs.write`, of a photo that the network processed as a whole.
+        """Yield the strips of results, for `outputs.write`, of a photo that was not processed in tiles.
 
-        arrays: the results of `network` for this photo. If photos are resized, the only result is the
-        logits. They are then scaled to the photo's size strip by strip.
+        arrays: the results of `network` for this photo, a list. If photos are resized, the list holds the
+        logits, which are scaled to the photo's size strip by strip. Otherwise the list holds the results at
+        the photo's size, and they are the only strip.
         """
         if not self.options.resize:
             yield arrays
@@ -193,13 +202,14 @@ class Job:
             yield [each.numpy() for each in self.decide(logits)]
 
     def tiles(self, photo, overlap):
-        """Process a large photo in tiles; yield its strips, for `outputs.write`. A strip is a row of tiles.
+        """Process a large photo in tiles; yield the strips of results for `outputs.write`.
 
-        overlap: the radius of the network's receptive field in pixels.
+        Each strip holds the results of one row of tiles. overlap: the radius of the network's receptive field
+        in pixels.
         """
 
         def network(pixels):
-            # the thread that writes this photo also runs the network; this time does not count as writing
+            # this runs inside `write`, whose stopwatch must not count the time of the network
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 
@@ -210,7 +220,7 @@ class Job:
             self.bar.add((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write the results of a `Segmented` photo; return the content of its line in shares.jsonl."""
+        """Write the result files of a photo, a `Segmented`; return the photo's record for shares.jsonl."""
         with self.stopwatch.add("write"):
             return outputs.write(
                 segmented.photo,
@@ -221,7 +231,7 @@ class Job:
             )
 
     def report(self, seconds):
-        """Print the throughput, the files written, the remarks, and the images that could not be read.
+        """Print the throughput, the names of the result files, the remarks, and the unreadable images.
 
         seconds: the duration of the whole job.
         """
@@ -242,10 +252,11 @@ class Job:
 
 
 def decider(options):
-    """Return a function that converts float32 logits [..., C] to a list of results.
+    """Return a function that converts logits, float32 [..., C], to a list of results.
 
-    The list holds class ids, uint8 [...], and, if options.probabilities is given, class probabilities
-    [..., classes] in the dtype that `probability_files.encode` returns.
+    The first item of the list holds class ids, uint8 [...]. If options.probabilities is given, a second item
+    holds class probabilities [..., classes], as returned by `probability_files.encode`.
+    options: `Options`.
     """
 
     def decide(logits):
@@ -261,10 +272,11 @@ def decider(options):
 def make_network(experiment, weights, dtype, multiple, options):
     """Return a compiled function: images uint8 [B, h, w, 3] of any size -> list of tensors.
 
-    If options.resize is given, the list holds the float32 logits [B, h, w, C]. The caller scales them to
-    the image's size and then calls `decider`'s function. Otherwise the list holds the results of
-    `decider`'s function, which need less memory than logits.
-    multiple: images are padded so that this number divides their height and width.
+    If options.resize is None, the list holds the results of the function from `decider`, which need less
+    memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
+    [B, h, w, C]. Then the caller scales the logits to the images' size and calls the function from `decider`.
+    experiment, weights, dtype, options: as for `run`. multiple: images are padded so that this number divides
+    their height and width; see `tiling.padded`.
     """
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
     forward, decide = tiling.padded(forward, multiple), decider(options)

@@ -1,9 +1,10 @@
 """Write the class probabilities of an image to files, strip by strip. A strip is a block of rows.
 
-There are two formats. NAME is the name of the image's result files:
+There are two formats. In both, NAME is the name of the image's result files.
 
 npy: one file NAME_probabilities.npy, float16 [height, width, classes].
-png: one file NAME_probability_CLASS.png for each class id CLASS, 16-bit greyscale, 65535 for probability 1.
+png: one file NAME_probability_ID.png for each class id ID, 16-bit greyscale. Sample value 65535 is
+     probability 1.
 """
 
 import contextlib
@@ -19,9 +20,10 @@ FORMATS = ("npy", "png")
 
 
 def encode(probabilities, kind):
-    """Convert float32 probabilities to the values that a file of format `kind` stores.
+    """Convert class probabilities to the values that a file stores. The shape does not change.
 
-    kind: "npy": float16 probabilities; "png": uint16 values from 0 to 65535.
+    probabilities: float32, 0 to 1. kind: the format of the file. "npy": the values are the probabilities as
+    float16. "png": the values are uint16, from 0 for probability 0 to 65535 for probability 1.
     """
     if kind == "npy":
         return tf.cast(probabilities, tf.float16)
@@ -29,10 +31,10 @@ def encode(probabilities, kind):
 
 
 def paths(prefix, kind, classes):
-    """Return the paths of the files of one image, a list of str, which is empty if kind is None.
+    """Return the paths of the files with the class probabilities of one image, a list of str.
 
-    prefix: the beginning of each path, up to and including NAME. kind: one of FORMATS, or None.
-    classes: the number of classes.
+    prefix: the beginning of each path, up to and including NAME. kind: one of FORMATS. If kind is None, the
+    list is empty. classes: the number of classes.
     """
     if kind == "npy":
         return [f"{prefix}_probabilities.npy"]
@@ -41,11 +43,12 @@ def paths(prefix, kind, classes):
 
 @contextlib.contextmanager
 def writer(places, width, height, classes):
-    """Context manager that creates the files of one image and yields a function that appends a strip.
+    """Context manager that creates the files of one image and yields a function that appends a strip to them.
 
-    places: the `Path`s of the files, in the order of `paths`. A strip is an array [rows, width, classes] as
-    returned by `encode`; the strips must have `height` rows in total. The files appear when the block
-    ends. Raises InputError if a file cannot be written.
+    places: the `Path`s of the files, in the order that `paths` returns. width, height: the size of the image
+    in pixels. A strip is an array [rows, width, classes], as returned by `encode`. The strips must have
+    `height` rows in total. The files appear when the block ends. Raises InputError if a file cannot be
+    written.
     """
     with contextlib.ExitStack() as stack:
         if places[0].suffix == ".npy":

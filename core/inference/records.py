@@ -1,11 +1,13 @@
 """Read and write shares.jsonl, the list of all images that were segmented into an output folder.
 
-Each line is a record in JSON: it describes one image, and later calls of `predict` keep it.
+Each line is a record: a JSON object that describes one image.
 
     {"image": absolute path, "name": NAME, "width": 411, "height": 277, "shares": {"road": 0.3, ...}}
 
-NAME is the name of the image's result files. "shares" holds the share of the pixels in each class. If the
-image file has several pages, each page has its own record, with its number, from 1, in the field "page".
+NAME is the name of the image's result files. "shares" holds, for each class, the share of the image's pixels
+that were predicted as this class. If an image file has several pages, each page has its own record. The
+additional field "page" then holds the page number, from 1.
+Later calls of `predict` keep the records of earlier calls, unless they segment the same image again.
 """
 
 import contextlib
@@ -19,7 +21,8 @@ from core.runtime.errors import InputError
 class Records:
     """The records in a file shares.jsonl.
 
-    path: the file, which may be missing at first. by_name: the records, NAME -> dict.
+    path: the file. It may be missing; then there are no records at first. by_name: the records as a dict,
+    NAME -> record.
     """
 
     def __init__(self, path):
@@ -27,14 +30,14 @@ class Records:
         self.by_name = _read(path) if path.is_file() else {}
 
     def names(self):
-        """Return a dict: (absolute path of the image, page number or None) -> NAME of its result files."""
+        """Return a dict: (absolute path of the image, page number or None) -> NAME."""
         return {
             (os.path.abspath(record["image"]), record.get("page")): name
             for name, record in self.by_name.items()
         }
 
     def add(self, record):
-        """Append a record, a dict, to the file. In `by_name` it replaces a record with the same NAME."""
+        """Append a record, a dict, to the file. In `by_name`, the record replaces one with the same NAME."""
         self.by_name[record["name"]] = record
         with files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -46,11 +49,11 @@ class Records:
 
 @contextlib.contextmanager
 def opened(output_dir):
-    """Context manager that locks an output folder and yields its `Records`.
+    """Context manager that locks an output folder and yields the `Records` of its shares.jsonl.
 
-    The folder is created if it is missing. At the end, only the latest record of each NAME is left in the
-    file. Raises InputError if the folder cannot be written, if another process writes results there, and
-    if a line of shares.jsonl is not a record.
+    The folder is created if it is missing. When the block ends, shares.jsonl is rewritten, so that it holds
+    one record per NAME, the latest. Raises InputError if the folder cannot be written, if another process has
+    locked the folder, or if a line of shares.jsonl, except the last line, is not a record.
     """
     with contextlib.ExitStack() as stack:
         with files.writing(output_dir):
@@ -71,10 +74,10 @@ def opened(output_dir):
 
 
 def _read(path):
-    """Return the records in a file, NAME -> dict.
+    """Return the records in a file, a dict: NAME -> record.
 
-    The last line is ignored if it is not a record, because a killed process may have written only a part
-    of it. Raises InputError if another line is not a record.
+    If the last line is not a record, the line is ignored, because a killed process may have written only a
+    part of the line. Raises InputError if any line before the last one is not a record.
     """
     lines, by_name = path.read_text("utf-8", errors="replace").split("\n"), {}
     for number, line in enumerate(lines, 1):

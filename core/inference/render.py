@@ -1,4 +1,4 @@
-"""Draw pictures of results: panels of photo, truth, prediction and errors; confusion matrices; curves."""
+"""Draw results: example photos with truth, prediction and errors; confusion matrices; curves over epochs."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,9 +11,9 @@ IGNORED = (128, 128, 128)  # colour of pixels whose class id is IGNORE: grey
 
 
 def colours(class_ids, palette):
-    """Convert class ids uint8 [H, W] to colours, RGB uint8 [H, W, 3].
+    """Convert class ids, uint8 [H, W], to the colours of the classes, RGB uint8 [H, W, 3].
 
-    palette: RGB of each class, 0..255. Pixels with class id IGNORE get the colour IGNORED.
+    palette: the RGB colour of each class, 0..255. Pixels with class id IGNORE get the colour IGNORED.
     """
     table = np.zeros([256, 3], np.uint8)
     table[: len(palette)], table[IGNORE] = palette, IGNORED
@@ -21,10 +21,10 @@ def colours(class_ids, palette):
 
 
 def errors(photo, truth, prediction):
-    """Return the photo in grey, with wrong pixels tinted red: uint8 [H, W, 3].
+    """Return the photo in grey, with wrong pixels tinted red: RGB uint8 [H, W, 3].
 
-    photo: uint8 [H, W, 3]. truth, prediction: class ids uint8 [H, W]. A pixel is wrong if its predicted
-    class differs from its true class; pixels whose true class is IGNORE are never wrong.
+    photo: RGB uint8 [H, W, 3]. truth, prediction: class ids, uint8 [H, W]. A pixel is wrong if its predicted
+    class differs from its true class. A pixel whose true class is IGNORE is never wrong.
     """
     grey = photo.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     wrong = ((truth != prediction) & (truth != IGNORE))[..., None]
@@ -32,10 +32,11 @@ def errors(photo, truth, prediction):
 
 
 def panel(photos, truths, predictions, palette, captions):
-    """Draw a PIL image that has one row per example, with photo, truth, prediction and errors side by side.
+    """Draw photo, truth, prediction and errors of each example side by side; return a PIL image.
 
-    photos: uint8 [N, H, W, 3]. truths, predictions: class ids uint8 [N, H, W]. palette: RGB of each
-    class, 0..255. captions: a list of N texts, one to show above each photo.
+    The image has one row per example. photos: RGB uint8 [N, H, W, 3]. truths, predictions: class ids, uint8
+    [N, H, W]. palette: the RGB colour of each class, 0..255. captions: a list of N texts; each is shown above
+    the photo of its example.
     """
     height, width = truths.shape[1:]
     sheet = Image.new("RGB", (4 * width, len(photos) * (height + CAPTION)), "white")
@@ -53,7 +54,7 @@ def panel(photos, truths, predictions, palette, captions):
         )
         for column, (title, picture) in enumerate(zip(titles, pictures)):
             left = column * width
-            # white covers the end of the title to the left, if that title is too long
+            # if the title of the picture to the left is too long, its end is covered with white
             draw.rectangle((left, top, left + width, top + CAPTION), "white")
             draw.text((left + 3, top + 2), title, "black", font)
             sheet.paste(Image.fromarray(picture), (left, top + CAPTION))
@@ -61,10 +62,11 @@ def panel(photos, truths, predictions, palette, captions):
 
 
 def examples_panel(examples, rows, predict, palette):
-    """Draw `panel` for chosen examples, with the file names of the photos as captions.
+    """Predict chosen examples and draw them with `panel`; return a PIL image.
 
-    examples: `core.data.cache.Examples`. rows: indices of the chosen examples in examples.images.
-    predict: a function: images uint8 [1, H, W, 3] -> class ids uint8 [1, H, W].
+    The captions are the file names of the photos. examples: `core.data.cache.Examples`. rows: the indices of
+    the chosen examples in examples.images. predict: a function: images uint8 [1, H, W, 3] -> class ids uint8
+    [1, H, W]. palette: the RGB colour of each class, 0..255.
     """
     return panel(
         examples.images[rows],
@@ -78,9 +80,10 @@ def examples_panel(examples, rows, predict, palette):
 def confusion(confusion, classes):
     """Draw a confusion matrix as a PIL image, with one row per true class and one column per predicted class.
 
-    Each cell shows a percentage: of all pixels of the row's class, the share that was predicted as the
-    column's class. confusion: int [classes, classes], pixel counts, with one row per true class.
-    classes: the names of the classes.
+    The percentage in a cell is a share of the pixels whose true class is the class of the row: the share that
+    was predicted as the class of the column. Percentages below 0.5 % are not written.
+    confusion: int [classes, classes], pixel counts, with one row per true class. classes: the names of the
+    classes.
     """
     font, cell = ImageFont.load_default(12), 36
     margin = 12 + int(max(font.getlength(name) for name in classes))
@@ -105,10 +108,10 @@ def confusion(confusion, classes):
 
 
 def curves(history):
-    """Plot the losses and metrics of a run over its epochs; return a matplotlib Figure.
+    """Plot the losses and the validation metrics of a run over its epochs; return a matplotlib Figure.
 
-    Metrics of single classes are left out. Returns None if matplotlib is not installed.
-    history: a list of dicts, column of metrics.csv -> value, one per epoch.
+    Metrics of single classes are left out. history: a list with one dict per epoch, column of metrics.csv ->
+    value. Returns None if matplotlib is not installed.
     """
     figure = _figure(10, 4)
     if figure is None:
@@ -128,8 +131,8 @@ def curves(history):
 def compared_curves(histories, metric):
     """Plot the losses and one metric of several runs over their epochs; return a matplotlib Figure.
 
-    Returns None if matplotlib is not installed. histories: label of a run -> its history, as for `curves`.
-    metric: the column of metrics.csv to plot, such as "val_iou".
+    histories: a dict, label of a run -> history of the run, as for `curves`. metric: the column of
+    metrics.csv to plot, such as "val_iou". Returns None if matplotlib is not installed.
     """
     figure = _figure(12, 5)
     if figure is None:
@@ -148,9 +151,9 @@ def compared_curves(histories, metric):
 
 
 def _figure(width, height):
-    """Return a matplotlib Figure of width x height inches with two empty plots over the epochs.
+    """Return a matplotlib Figure with two empty plots side by side, whose x axes are labelled "epoch".
 
-    Returns None if matplotlib is not installed.
+    width, height: the size of the Figure in inches. Returns None if matplotlib is not installed.
     """
     try:
         from matplotlib.figure import Figure

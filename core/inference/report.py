@@ -3,7 +3,7 @@
 figures.json    all metrics, and a description of the evaluation: data, split, checkpoint, code and date
 confusion.csv   the confusion matrix in pixels, with one row per true class
 confusion.png   a drawing of the confusion matrix
-worst.png       the images with the largest share of wrong pixels
+worst.png       the WORST images with the largest share of wrong pixels
 """
 
 import csv
@@ -30,13 +30,13 @@ WORST = 10  # number of images in worst.png
 
 
 def evaluate(run, split, output_dir=None, *, batch_size=None):
-    """Evaluate a run on a split of its data; return (results, folder of the result files).
+    """Evaluate a run on a split of its data; return (results, path of the folder with the result files).
 
     run: `restore.Run`. split: "train", "val" or "all".
-    output_dir: the folder to write to, which must not hold an evaluation; None: a new folder in the run
-    folder. batch_size: None: the batch size of the training.
-    results: the content of figures.json, a dict: the metrics from `summary`, and under the key "evaluation"
-    the description from `_facts`.
+    output_dir: the folder for the result files. It may exist, but must not hold an evaluation. None: a new
+    folder in the run folder. batch_size: the batch size; None: the batch size of the training.
+    results: the content of figures.json, a dict. It holds the metrics from `summary` and, under the key
+    "evaluation", the description from `_facts`.
     Raises InputError if output_dir holds an evaluation or cannot be written.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
@@ -63,10 +63,11 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
 
 
 def _new_folder(run, split, output_dir):
-    """Create the folder of an evaluation and return its path.
+    """Create the folder for the result files of an evaluation, and return the path of this folder.
 
-    The folder is output_dir. If output_dir is None, it is a new folder in the run folder, such as
-    evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir holds an evaluation.
+    The folder is output_dir. If output_dir is None, the folder is a new or empty folder in the run folder,
+    such as evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir holds an
+    evaluation.
     """
     if output_dir:
         if (output_dir / "figures.json").exists():
@@ -84,10 +85,10 @@ def _new_folder(run, split, output_dir):
 
 
 def _facts(run, split, examples, trained_on):
-    """Return a dict that describes the evaluated run and data, for figures.json.
+    """Return a dict that describes an evaluation, for figures.json: run, data, checkpoint, code and date.
 
-    examples: the evaluated `core.data.cache.Examples`. trained_on: the number of these examples that the
-    run was trained on, or None if it is unknown.
+    run: `restore.Run`. split: the name of the split. examples: the evaluated `core.data.cache.Examples`.
+    trained_on: the number of these examples that the run was trained on; None if this number is unknown.
     """
     trained, now = code_digest.read(run.folder), code_digest.current(run.experiment)
     return {
@@ -107,9 +108,11 @@ def _facts(run, split, examples, trained_on):
 
 
 def _worst(examples, predict, batch_size):
-    """Return the indices, in examples.images, of the examples with the largest share of wrong pixels.
+    """Return the indices, in examples.images, of the WORST examples with the largest share of wrong pixels.
 
-    The worst example comes first. predict: a function: images [B, H, W, 3] -> class ids uint8 [B, H, W].
+    The example with the largest share comes first. Pixels whose true class is IGNORE are never wrong.
+    examples: `core.data.cache.Examples`. predict: a function: images [B, H, W, 3] -> class ids uint8
+    [B, H, W]. batch_size: the number of images that `predict` gets at a time.
     """
     wrong = [
         np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
@@ -119,12 +122,13 @@ def _worst(examples, predict, batch_size):
 
 
 def summary(experiment, means, confusion):
-    """Return all metrics of an evaluation as a dict, name -> float.
+    """Return all metrics of an evaluation as a dict, name -> float. Only the key "classes" holds a dict.
 
     The loss and the experiment's metrics have the names of their columns in metrics.csv, without "val_".
-    Accuracy and mean IoU are added if the experiment does not report them. The key "classes" holds a dict:
-    class name -> dict of IoU, Dice, precision, recall, and the number of pixels with this true class.
-    means: name -> mean, from the function of `core.inference.evaluate.make_evaluate`.
+    Accuracy and mean IoU are added if the experiment does not report them. "classes" holds a dict for each
+    class name: the keys are "iou", "dice", "precision", "recall", and "pixels", the number of pixels whose
+    true class is this class.
+    means, confusion: as the function from `core.inference.evaluate.make_evaluate` returns them.
     """
     of_classes = {
         "iou": metrics.iou(confusion),
@@ -149,7 +153,10 @@ def summary(experiment, means, confusion):
 
 
 def table(confusion, classes):
-    """Format a confusion matrix as CSV text, with a row per true class and a column per predicted class."""
+    """Format a confusion matrix as CSV text, with a row per true class and a column per predicted class.
+
+    confusion: int [classes, classes], pixel counts. classes: the names of the classes.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["truth / prediction", *classes])

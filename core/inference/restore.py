@@ -1,4 +1,4 @@
-"""Load the experiment, flags and trained weights of a run folder."""
+"""Load the experiment, the flags and the trained weights of a run from its run folder."""
 
 import dataclasses
 from pathlib import Path
@@ -62,15 +62,17 @@ def define_flags(values):
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):
-    """Load the `Run` in a run folder.
+    """Load a run folder as a `Run`, and set up the device and the lowering mode for it.
 
-    values: parsed flags of `define_flags`: the run folder, the checkpoint and the lowering mode.
-    article: a function: name of an experiment -> module of the experiment.
-    data: False if the caller needs no images; then the run's data folder may be missing.
-    data_dir: a data folder to use instead of the run's data folder. In this case, and if limit is False,
-    the run's flag --limit is ignored.
-    Prints a warning if the code has changed since the training. Raises InputError if the folder is not a
-    run folder, if the checkpoint is missing or damaged, and if its weights do not fit the network.
+    values: the parsed flags of `define_flags`: the run folder, the checkpoint and the lowering mode.
+    article: a function that returns the module of an experiment, given the name of the experiment.
+    data: True if the caller reads the run's images. If False, the run's data folder may be missing, and the
+    run's flags --data_dir and --limit are ignored.
+    data_dir: a data folder that replaces the run's --data_dir. Then the run's --limit is ignored too.
+    limit: if False, the run's --limit is ignored.
+    Prints a warning if the code has changed since the training. Raises InputError if --run_dir is missing or
+    is not a run folder, if the checkpoint is missing or damaged, or if the variables of the checkpoint differ
+    from the network's.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")

@@ -1,4 +1,4 @@
-"""Scale images to the size that a network was trained with, and scale logits back to the images' size."""
+"""Scale images to the size that a network was trained with, and scale logits to the size of an image."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,15 +6,17 @@ from PIL import Image
 
 from core.runtime.errors import InputError
 
-STRIP_VALUES = 2**20  # float32 values in a strip of logits: 4 MiB; computing it needs several times as much
+# A strip of logits has at most so many float32 values (4 MiB), or one row if a row has more values. Computing
+# a strip needs several times this memory.
+STRIP_VALUES = 2**20
 
 
 def logit_strips(logits, height, width):
     """Scale logits bilinearly to height x width; yield the result in strips, float32 [rows, width, C].
 
-    logits: float32 array [h, w, C]. A strip is a block of consecutive rows; the first strip is the top of
-    the result. The strips together equal `tf.image.resize(logits, [height, width])` up to rounding, but
-    only one strip is in memory at a time.
+    logits: float32 array [h, w, C]. A strip is a block of consecutive rows. The strips come from top to
+    bottom. Concatenated, they equal `tf.image.resize(logits, [height, width])` up to rounding. The function
+    holds one strip in memory at a time.
     """
     upper, lower, down = _neighbours(height, logits.shape[0])
     left, right, across = _neighbours(width, logits.shape[1])
@@ -31,10 +33,11 @@ def logit_strips(logits, height, width):
 def resize_images(images, side, resample):
     """Scale images to float32 [B, side, side, 3] like Pillow's `resize`, but with TensorFlow ops.
 
-    images: float32 [B, H, W, 3] with integer values 0..255. resample: `Image.Resampling.NEAREST` or
-    BILINEAR. The result has integer values that equal Pillow's result. With BILINEAR, a value may differ
-    by 1 where the exact mean lies halfway between two integers.
-    All ops are supported by TensorFlow Lite. Raises InputError for other filters.
+    images: float32 [B, H, W, 3] with integer values 0..255. resample: the filter, `Image.Resampling.NEAREST`
+    or `Image.Resampling.BILINEAR`. Raises InputError for other filters.
+    The values of the result are integers. With NEAREST, they equal Pillow's values. With BILINEAR, a value
+    may differ from Pillow's by 1, because the exact mean may lie halfway between two integers or close to
+    that. TensorFlow Lite supports all the ops.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))
     if resample == Image.Resampling.NEAREST:
@@ -52,8 +55,9 @@ def resize_images(images, side, resample):
 def _triangle_filter(old, new):
     """Return the matrix, float32 [new, old], that scales a line of `old` pixels to `new` pixels.
 
-    Each row holds the weights of the old pixels in one new pixel; they sum to 1. To avoid aliasing when
-    the image shrinks, the triangle filter is widened by the factor old / new, as in Pillow.
+    Row i holds the weights with which the old pixels are averaged to give new pixel i. The weights in a row
+    sum to 1. If the line shrinks, the triangle filter is widened by the factor old / new to avoid aliasing,
+    as in Pillow.
     """
     scale = tf.cast(old, tf.float32) / new
     centres = (tf.range(new, dtype=tf.float32)[:, None] + 0.5) * scale
@@ -63,10 +67,11 @@ def _triangle_filter(old, new):
 
 
 def _neighbours(size, old):
-    """Return what linear interpolation of a line from `old` to `size` pixels needs for each new pixel.
+    """Return the indices and weights that scale a line of `old` pixels linearly to `size` pixels.
 
-    Returns (first, second, weight): the indices of the two nearest old pixels, int [size], and the weight
-    of the second one, float32 [size]. Pixel centres lie at half-integers, as in `tf.image.resize`.
+    Returns (first, second, weight), each an array [size]. New pixel i is (1 - weight[i]) times old pixel
+    first[i] plus weight[i] times old pixel second[i]. Pixel centres lie at half-integers, as in
+    `tf.image.resize`.
     """
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(old / size) - np.float32(
         0.5
@@ -78,5 +83,5 @@ def _neighbours(size, old):
 
 
 def _between(first, second, weight):
-    """Interpolate linearly: `first` for weight 0, `second` for weight 1."""
+    """Interpolate linearly between arrays: the result is `first` for weight 0 and `second` for weight 1."""
     return first + (second - first) * weight

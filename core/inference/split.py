@@ -1,8 +1,8 @@
-"""Select the examples that a run is evaluated on, and count those that the run was trained on.
+"""Select the examples that a run is evaluated on, and count how many of them the run was trained on.
 
-The run folder holds a list of the hashes of the run's training and validation photos
-(`core.data.membership`). With this list, the run's splits are found again even if the data set has moved,
-or if files were added or removed.
+The run folder lists the hashes of the photos that the run used for training and for validation, see
+`core.data.membership`. A photo is recognised by its hash, so the run's splits are found again even if the
+data set was moved, or if files were added or removed.
 """
 
 import dataclasses
@@ -15,11 +15,13 @@ from core.data import cache, membership
 def load(run, split):
     """Load the examples of a split; return (examples, trained_on).
 
-    run: a `restore.Run`; run.flags name the data folder. split: "train", "val" or "all".
-    examples: a `cache.Examples`. For "train" and "val", it holds the photos that the run used for that
-    split. If the data set contains none of these photos, it holds the data set's own split.
-    trained_on: the number of examples that the run was trained on; None if the run folder has no list of
-    the run's photos. Prints the number of examples, and how they differ from the run's split.
+    run: a `restore.Run`. Its flags name the data folder. split: "train", "val" or "all".
+    examples: a `cache.Examples`. For "all", it holds all examples of the data set. For "train" and "val", it
+    holds the examples that the run used for that split. It holds the data set's own split instead if the
+    data set has none of these examples, or if the run folder has no list of hashes.
+    trained_on: how many of the examples the run was trained on. None if the run folder has no list of
+    hashes.
+    Prints the number of examples, and how they differ from the run's split.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
@@ -40,12 +42,13 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """Return an `Examples` with the photos that the run used for a split, and print how many differ.
+    """Return a `cache.Examples` with those examples of the data set that the run used for a split.
 
-    It is called if the data set's split holds other photos than the run's split.
-    examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: split -> hashes of
-    the photos that the run used, int64 [N]. If the data set holds none of these photos, prints a warning and
-    returns `examples`.
+    `load` calls this function if the data set's split differs from the run's split. Prints how many of the
+    run's examples are missing in the data set, and how many examples of the data set the run did not use.
+    If the data set has none of the run's examples, prints a warning and returns `examples`.
+    examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: a dict, split -> the
+    hashes of the photos that the run used for the split, int64 [N].
     """
     hashes = examples.photo_hashes
     rows = np.flatnonzero(np.isin(hashes, record[split]))

@@ -1,8 +1,8 @@
 """Run a network on images of any size: pad images to a size that the network accepts, or cut them into tiles.
 
-Padding needs the number that must divide the image's sides, and tiles need the radius of the receptive
-field. `multiple` and `receptive_field_radius` find them by running the network's forward pass, so that no
-network has to state them.
+For padding, `multiple` finds the number that must divide the height and the width of the network's input.
+For tiles, `receptive_field_radius` measures the radius of the receptive field. Both functions run the
+network's forward pass, so that no network has to declare these numbers.
 """
 
 import numpy as np
@@ -12,8 +12,8 @@ from core import lowering
 from core.lowering import winograd
 from core.runtime.errors import InputError
 
-# The largest length, in pixels, of the images that `receptive_field_radius` runs the network on. It cannot
-# measure a radius above half of this length.
+# The largest length, in pixels, of the images on which `receptive_field_radius` runs the network. The radius
+# that it can measure is below half of this length.
 LARGEST_PROBE = 8192
 
 
@@ -21,8 +21,10 @@ def multiple(forward, weights):
     """Return the smallest power of two that must divide the height and width of the network's input.
 
     Tries the powers 1, 2, 4, ... 512 in this order: runs the network on a square image whose side is three
-    times the power. If the network halves an odd side, the sizes of a skip connection do not match, and the
-    forward pass raises an exception. Then the next power is tried. Raises InputError if all powers fail.
+    times the power, and returns the power if the logits have the size of the image. A power is too small if
+    the network halves an odd side. Then the feature maps of a skip connection differ in size and the forward
+    pass raises an exception, or the logits have another size. Raises InputError if all powers are too small.
+    forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
     for side in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * side, 3 * side, 3])
@@ -40,16 +42,22 @@ def multiple(forward, weights):
 def receptive_field_radius(forward, weights, multiple):
     """Return the radius of the network's receptive field, in pixels.
 
-    The radius is the largest distance, along one axis, between an output pixel and an input pixel that the
-    output depends on. To measure it, the network runs with `probe_weights` on a black image in which one
-    row, or one column, is bright. The farthest output that changes gives the radius. Because pooling makes
-    the result depend on the position of the bright line, `multiple` consecutive positions are tried.
-    Raises InputError if the radius is too large to be measured, or if no output changes.
+    An output pixel depends on the input pixels around it. The radius is the largest distance, along one axis,
+    between an output pixel and an input pixel on which the output pixel depends.
+
+    To measure the radius, the network runs with `probe_weights` on a black image, and on images that are
+    black except for one bright row or column. The radius is the distance from the bright line to the farthest
+    output pixel that it changes. Because pooling makes this distance depend on the position of the line,
+    `multiple` consecutive positions are tried, and the largest distance is returned.
+
+    forward, weights: as for `multiple`. multiple: the result of `multiple`.
+    Raises InputError if the radius is too large to be measured, or if no output pixel changes.
     """
     probe = probe_weights(weights)
     width = 16 * multiple
     while width <= LARGEST_PROBE:
-        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])  # from the bright line
+        # [multiple, width]: in each image, the distance of each pixel from the bright line
+        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])
         changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
         if not all(map(np.any, changed)):
             raise InputError(
@@ -69,8 +77,9 @@ def receptive_field_radius(forward, weights, multiple):
 def padded(forward, multiple):
     """Wrap a forward pass so that it accepts images of any size, and return the wrapped function.
 
-    The function pads the images by repeating their last row and column, until `multiple` divides their
-    height and width. It crops the logits to the images' original size.
+    The wrapped function pads images at the bottom and on the right, by repeating the last row and the last
+    column until `multiple` divides height and width. After the forward pass, it crops the logits to the
+    images' original size. forward: as for `multiple`.
     """
 
     def any_size(weights, images, **options):
@@ -84,9 +93,10 @@ def padded(forward, multiple):
 
 
 def mirrored(forward):
-    """Wrap a forward pass so that it averages the logits of an image and of its mirror image, in float32.
+    """Wrap a forward pass so that it averages the logits of an image and of its mirror image.
 
-    The logits of the mirror image are mirrored back first. Returns the wrapped function.
+    The image is mirrored left to right. Its logits are mirrored back before the average is computed, in
+    float32. Returns the wrapped function. forward: as for `multiple`.
     """
 
     def both_ways(weights, images, **options):
@@ -100,11 +110,12 @@ def mirrored(forward):
 def spans(length, tile, overlap, align=1):
     """Divide one axis of an image into tiles; return a list of tuples (origin, start, stop), one per tile.
 
-    length: the length of the axis. tile: the length of a tile. All numbers are in pixels.
-    The network receives the tile [origin, origin + tile), and its outputs for [start, stop) are kept. The
-    kept outputs cover the axis once. They are at least `overlap` away from the ends of the tile, except
-    where the tile ends at the border of the image. Every origin is a multiple of `align`. Requires
-    tile - 2 * overlap >= align.
+    All numbers are in pixels. length: the length of the axis. tile: the length of a tile.
+    The network receives the pixels [origin, origin + tile). Its outputs for the pixels [start, stop) are
+    kept, and its other outputs are discarded. The kept intervals of all tiles together cover the axis
+    without overlap.
+    overlap: the kept outputs are at least this far from the ends of the tile, except at the ends of the axis.
+    align: every origin is a multiple of this number. Requires tile - 2 * overlap >= align.
     """
     if length <= tile:
         return [(0, 0, length)]
@@ -118,23 +129,26 @@ def spans(length, tile, overlap, align=1):
 def tiled(function, crop, height, width, *, tile, overlap, multiple):
     """Apply a function to an image in overlapping tiles; yield (rows, columns, results) for each tile.
 
-    The tiles come row by row, from left to right. rows, columns: slices of the image, the part of it that
-    the results belong to. The parts cover the image once. results: a list of arrays, one for each array
-    that the function returns, cut to this part: [rows, columns, ...].
+    The tiles come row by row, from left to right in each row.
+    rows, columns: slices that select the part of the image to which the results belong. The parts of all
+    tiles together cover the image without overlap.
+    results: the list of arrays that the function returns for the tile, each cropped to this part:
+    [rows, columns, ...].
 
     function: pixels uint8 [h, w, 3] -> list of arrays [h, w, ...].
     crop: a function that reads a part of the image: (top, left, bottom, right) -> uint8
-    [bottom - top, right - left, 3]. height, width: the size of the image.
-    overlap: the radius of the receptive field in pixels. Results closer than this to the edge of a tile are
-    discarded, unless the edge is a border of the image. The overlap is rounded up to a multiple of
-    `multiple`.
-    tile: the side of a tile in pixels. The side is increased to at least twice the overlap plus
-    4 * multiple, and rounded up to a multiple of 4 * multiple.
+    [bottom - top, right - left, 3]. height, width: the size of the image in pixels.
+    overlap: the radius of the receptive field in pixels, which is rounded up to a multiple of `multiple`.
+    Results closer than the overlap to the edge of a tile are discarded, unless the edge is a border of the
+    image.
+    tile: the side of a tile in pixels. If it is smaller than 2 * overlap + 4 * multiple, this value is used.
+    It is then rounded up to a multiple of 4 * multiple.
+    multiple: the number that must divide the sides of the network's input.
 
-    The top of each tile is at a multiple of 4 * multiple. Then the Winograd convolution (`core.lowering`)
-    divides a tile into the same windows of four rows as the whole image, at each level of the network.
-    Other windows would give other rounding errors.
-    Raises InputError if the tile is not larger than twice the overlap.
+    The top row of each tile is a multiple of 4 * multiple. So the Winograd convolution (`core.lowering`)
+    divides a tile into the same windows of four rows as the whole image, at each resolution of the network.
+    Different windows would cause different rounding errors.
+    Raises InputError if tile is not larger than twice the overlap.
     """
     align = winograd.WINDOW * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
@@ -153,17 +167,22 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
 
 
 def probe_weights(weights):
-    """Return weights, name -> tensor, with which a bright input pixel changes every output it can reach.
+    """Return weights with which a bright input pixel changes every output pixel that depends on it.
 
-    They replace the network's own weights. All kernels are positive, so that no ReLU sets the change to
-    zero and changes do not cancel. Weights whose names end in bias, beta or mean are zero, so that the
-    activations of a black image are zero. All other weights are one.
+    The returned dict, name -> tensor, replaces the network's own weights. The values of kernels, which are
+    the weights with four axes, are positive. So no ReLU sets a change to zero, and changes of several
+    activations do not cancel. Weights whose names end in bias, beta or mean are zero, so that the activations
+    of a black image are zero. All other weights are one.
+    weights: the network's own weights, name -> tensor.
     """
     return {name: _probe_weight(name, variable) for name, variable in weights.items()}
 
 
 def _probe_weight(name, variable):
-    """Return the replacement for one weight. A kernel gets one positive value, smaller for larger kernels."""
+    """Return the replacement for the weight `name`. All values of a kernel are equal and positive.
+
+    The value is smaller for larger kernels, so that the activations of deep networks do not overflow.
+    """
     if len(variable.shape) == 4:
         height, width, *channels = variable.shape
         return tf.fill(variable.shape, 1 / (height * width * min(channels)))
@@ -171,12 +190,15 @@ def _probe_weight(name, variable):
 
 
 def _changed(forward, probe, bright, axis):
-    """Return where the outputs change if a line of a black image is made bright: bool [multiple, length].
+    """Find the output pixels that change if one line of a black image is made bright.
 
-    bright: bool [multiple, length]: image i has its bright line at the position where bright[i] is True.
+    Runs the network on `multiple` images with a bright line, and on a black image. Returns bool [multiple,
+    length]: element [i, p] is True if, at position p, the outputs for image i and the black image differ.
+    forward: as for `multiple`. probe: the result of `probe_weights`.
+    bright: bool [multiple, length]: the bright line of image i is at the position where bright[i] is True.
     axis: the axis along which positions are counted. 1: the lines are rows. 2: the lines are columns.
     """
-    # The images have `length` pixels along this axis, and only `multiple` along the other axis.
+    # The images have `length` pixels along `axis`, but only `multiple` pixels along the other axis.
     stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, multiple, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
     with lowering.disabled():

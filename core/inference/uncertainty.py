@@ -1,9 +1,9 @@
-"""Confidence intervals for the difference between two networks, or between two groups of runs."""
+"""Confidence intervals for the difference between two networks, or between two samples of numbers."""
 
 import numpy as np
 
-# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom. For more degrees of freedom,
-# `welch` uses 1.96, the quantile of the normal distribution.
+# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom. From 31 degrees of freedom on,
+# `welch` uses 1.96, the 97.5 % quantile of the normal distribution.
 T_975 = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 2.120
     2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
 T_975 = [float(quantile) for quantile in T_975.split()]
@@ -12,22 +12,23 @@ T_975 = [float(quantile) for quantile in T_975.split()]
 def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """Return the differences between the metrics of two networks on the same images, with 95 % intervals.
 
-    Images are drawn with replacement, the same images for both networks (Efron and Tibshirani, 1993).
-    The interval lies between the 2.5 % and 97.5 % quantiles of the resampled differences. It reflects
-    the choice of images, not the choice of the training seed.
+    Clusters of images are drawn with replacement (Efron and Tibshirani, 1993), the same clusters for both
+    networks. This is repeated, and the metrics' differences are computed for each resampled set of images.
+    The interval reaches from the 2.5 % quantile to the 97.5 % quantile of these differences. It accounts for
+    the choice of images, but not for the choice of the training seed.
 
-    a, b: float64 [N, K]: for networks a and b, K numbers for each of N images, such as the pixel counts of
-    a confusion matrix. statistic: a function that computes metrics from the sum of these numbers over
+    a, b: float64 [N, K]: the results of each network, K numbers for each of N images, such as the pixel
+    counts of a confusion matrix. statistic: a function that computes metrics from the results summed over
     images: float64 [K] -> dict of name -> value.
-    clusters: int [N]. Images with the same number, such as patches of one photo, are drawn together.
+    clusters: int [N], the cluster of each image. For example, the patches of one photo form a cluster.
     resamples: the number of resampled sets of images. seed: the seed of the random draws.
-    Returns name -> (value of b - value of a, lower end, upper end). Metrics that are undefined for the
-    given images are left out.
+    Returns a dict: name of a metric -> (value of b - value of a, lower end, upper end). Metrics that are NaN
+    for the given images are left out.
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = cluster.max() + 1
     members = np.eye(count)[:, cluster]  # [clusters, N]: 1 if the image belongs to the cluster
-    # [resamples, clusters]: how often each cluster is drawn
+    # [resamples, clusters]: how often each cluster is drawn in each resampled set
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     differences = [
         _subtract(statistic(sums_b), statistic(sums_a))
@@ -46,7 +47,8 @@ def welch(a, b):
     """Return the difference between the means of two samples, with its 95 % interval (Welch, 1947).
 
     a, b: the samples, each a sequence of at least two numbers.
-    Returns (mean of b - mean of a, lower end, upper end).
+    Returns (mean of b - mean of a, lower end, upper end). If the numbers are equal within each sample, both
+    ends equal the difference.
     """
     variances = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
     difference, total = np.mean(b) - np.mean(a), sum(variances)
@@ -59,5 +61,5 @@ def welch(a, b):
 
 
 def _subtract(values, others):
-    """Return the differences values - others of two dicts with the same names: name -> float."""
+    """Subtract the dict `others` from the dict `values`, which have the same keys; return key -> float."""
     return {name: float(value) - float(others[name]) for name, value in values.items()}

@@ -1,1 +1,1 @@
-"""Modules that know neither images nor networks: command line, files, locks, devices and progress."""
+"""Code that the other packages share: command line, files, locks, devices, precision and progress."""

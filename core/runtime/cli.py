@@ -1,4 +1,4 @@
-"""Parse a command line and run a command; report a user's mistake as one sentence."""
+"""Parse a command line and run a command; print one sentence if the user made a mistake."""
 
 import io
 import os
@@ -16,21 +16,26 @@ from core.runtime.errors import InputError
 def main(define_flags, run, *, arguments=False):
     """Define flags, parse the command line, call run(flags) and exit.
 
-    define_flags: a function that defines flags in a given `flags.FlagValues`. arguments: if True, the command
-    line may hold arguments that are not flags, and run is called with a list of them: run(flags, [...]).
+    define_flags: a function that defines flags in a given `flags.FlagValues`.
+    run: the function that does the command's work. Its return value is the exit code.
+    arguments: if True, the command line may hold arguments that are not flags. Then run is called with a list
+    of these arguments too: run(flags, [...]).
 
-    --help, -h and --version print text and exit. If the script is DIR/NAME.py and the file DIR/best/NAME.cfg
-    exists, --best reads the flags in this file. Flags on the command line override these flags.
+    Besides the defined flags, --help, -h and --version exist; they print text and exit. If the script is
+    DIR/NAME.py and the file DIR/best/NAME.cfg exists, there is also the flag --best, which reads flags from
+    this file. Flags on the command line override the flags in the file.
 
-    Exit codes: 1 for a mistake that the user can correct, with one sentence on stderr; 130 after Ctrl-C; 141
-    if stdout is a closed pipe, as with `| head`; otherwise the return value of run.
+    Exit codes if run does not return:
+    1: the user can correct the cause; one sentence on stderr describes it.
+    130: the user pressed Ctrl-C.
+    141: stdout is a closed pipe, as with `| head`.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log file gets each line when it is printed
     define_flags(flags.FLAGS)
     best = Path(sys.argv[0]).with_name("best") / Path(sys.argv[0]).with_suffix(".cfg").name
     names = [*parse(define_flags), *_define_options(flags.FLAGS, best)]
-    for name in names:  # --help lists only flags that are registered for the script
+    for name in names:  # --help lists only the flags that are registered as key flags of the script
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def called(argv):
@@ -39,7 +44,7 @@ def main(define_flags, run, *, arguments=False):
     def parser(argv):
         try:
             return read(flags.FLAGS, _expanded(argv, best), arguments=arguments)
-        except SystemExit:  # from --help, for which absl would exit with 1
+        except SystemExit:  # --help, --version: exit with 0; absl would exit with 1 after --help
             sys.exit(0)
 
     try:
@@ -51,7 +56,8 @@ def main(define_flags, run, *, arguments=False):
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # otherwise Python reports the closed pipe at exit
+        # otherwise Python would flush stdout at exit and report the closed pipe again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         sys.exit(f"error: {' '.join(_sentence(error).splitlines())}")
@@ -68,9 +74,10 @@ def _sentence(error):
 
 
 def _define_options(values, best):
-    """Define --version and, if the file `best` exists, --best, so that --help lists them; return their names.
+    """Define the flags --version and --best, so that --help lists them; return the names of these flags.
 
-    `_expanded` handles these flags before the command line is parsed.
+    --best is defined only if the file `best` exists. values: the `flags.FlagValues` to define the flags in.
+    Before the command line is parsed, `_expanded` replaces --best and carries out --version.
     """
     options = {"version": "Print the version and exit."}
     if best.is_file():
@@ -81,8 +88,9 @@ def _define_options(values, best):
 
 
 def _expanded(argv, best):
-    """Return the command line with -h replaced by --help, and --best by --flagfile=BEST.
+    """Return the command line with -h replaced by --help, and --best by --flagfile=FILE.
 
+    argv: the command line. best: the path FILE. --best is replaced only if this file exists.
     If the command line contains --version, prints the version and exits instead.
     """
     if "--version" in argv[1:]:
@@ -94,9 +102,10 @@ def _expanded(argv, best):
 
 
 def parse(define_flags, arguments=()):
-    """Return `flags.FlagValues` with the flags that define_flags defines, after parsing a list of arguments.
+    """Define flags, parse a list of arguments, and return the flags as `flags.FlagValues`.
 
-    Raises InputError if the arguments do not parse.
+    define_flags: as for `main`. arguments: the command line without the name of the command.
+    Raises InputError if an argument cannot be parsed.
     """
     values = flags.FlagValues()
     define_flags(values)
@@ -105,11 +114,12 @@ def parse(define_flags, arguments=()):
 
 
 def read(values, argv, *, arguments=False):
-    """Parse a command line into `flags.FlagValues`; return the arguments that are not flags.
+    """Parse a command line into `flags.FlagValues`; return a list of the arguments that are not flags.
 
-    argv: the command line. The result begins with argv[0], the name of the command. Raises InputError if
-    flags do not parse or are not UTF-8. If arguments is False, also raises InputError if any argument is
-    not a flag.
+    values: the `flags.FlagValues`, in which the flags are defined. argv: the command line, a list. Its first
+    item, the name of the command, is also the first item of the returned list.
+    Raises InputError if a flag cannot be parsed or is not UTF-8. If the parameter `arguments` is False, also
+    raises InputError for an argument that is not a flag.
     """
     try:
         rest = values(argv)

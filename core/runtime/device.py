@@ -1,4 +1,4 @@
-"""Set up the device that TensorFlow computes on, and report versions."""
+"""Describe the device that TensorFlow computes on, enable deterministic ops, and report versions."""
 
 import importlib.metadata
 import os
@@ -14,8 +14,8 @@ DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
 def set_up(flags):
     """Enable deterministic ops if required, and return a description of the device, such as "2 CPU cores".
 
-    --deterministic decides whether ops are deterministic. If this flag is not given, ops are deterministic
-    on CPUs without --xla.
+    flags: the flags --deterministic, --xla and --strategy. --deterministic decides whether ops are
+    deterministic. If it is not given, ops are deterministic if TensorFlow finds no GPU and --xla is not used.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
@@ -32,7 +32,7 @@ def set_up(flags):
 def _warn_of_unused_gpu():
     """Print a warning if the machine has an NVIDIA driver, but TensorFlow finds no GPU.
 
-    TensorFlow's own message is not visible, because `core` hides TensorFlow's start-up messages.
+    TensorFlow's own message about this is not visible, because `core/__init__.py` hides start-up messages.
     """
     is_hidden_by_user = "CUDA_VISIBLE_DEVICES" in os.environ
     if not is_hidden_by_user and any(map(os.path.exists, DRIVERS)):
@@ -43,7 +43,7 @@ def _warn_of_unused_gpu():
 
 
 def versions():
-    """Return the versions of Python, TensorFlow, Keras and NumPy: name -> text."""
+    """Return the versions of Python, TensorFlow, Keras and NumPy: a dict, name -> version as text."""
     return {
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

@@ -1,8 +1,10 @@
 """Training on one device, several devices or several machines, with TensorFlow's strategies.
 
-In the scope of a strategy, `tf.distribute.get_strategy()` returns this strategy. Outside, it returns the
-default strategy, which uses a single device. A worker is the process of one machine. All workers run the same
-program. One of them, the chief, writes the files of the run.
+The functions use the current strategy, `tf.distribute.get_strategy()`. Inside `with strategy.scope()`, the
+current strategy is `strategy`. Outside of all scopes, it is the default strategy, which uses one device.
+
+With several machines, one process runs on each machine. These processes are called workers, and all of them
+run the same program. One worker, the chief, writes the files of the run.
 """
 
 import contextlib
@@ -20,9 +22,10 @@ STRATEGIES = ("single", "mirrored", "multi_worker")
 def strategy(name):
     """Return the `tf.distribute.Strategy` for a name in STRATEGIES.
 
-    single: one device. mirrored: all GPUs of this machine, or its logical CPU devices if it has no GPU.
-    multi_worker: the machines in the environment variable TF_CONFIG; the call waits until all workers have
-    started. Raises InputError if TF_CONFIG is wrong, or if its address for this worker cannot be used.
+    single: one device. mirrored: all GPUs of this machine, or all logical CPU devices if there is no GPU.
+    multi_worker: the machines that the environment variable TF_CONFIG lists. The call waits until all workers
+    have started. Raises InputError if TF_CONFIG is missing or wrong, or if this worker cannot listen at the
+    address that TF_CONFIG gives it.
     """
     if name == "single":
         return tf.distribute.get_strategy()
@@ -55,12 +58,15 @@ def strategy(name):
 
 
 def workers():
-    """Return the number of workers of the current strategy."""
+    """Return the number of workers of the current strategy, which is 1 on a single machine."""
     return getattr(tf.distribute.get_strategy().extended, "_num_workers", 1)
 
 
 def is_chief():
-    """True if this process is the chief, the worker that writes files; always true on one machine."""
+    """True if this process is the chief, the worker that writes the run's files.
+
+    It is always True if there is a single worker.
+    """
     resolver = tf.distribute.get_strategy().cluster_resolver
     return (
         not resolver
@@ -70,19 +76,20 @@ def is_chief():
 
 
 def first(results):
-    """Return the result of the first replica of this process.
+    """Return the values of the first replica of this process.
 
-    results: what `strategy.run` returned: per-replica values, or dicts or tuples of them. Callers pass values
-    that are equal on all replicas.
+    results: the return value of `strategy.run`: a value per replica, or a dict or tuple of such values. The
+    values must be equal on all replicas. The result has the structure of `results`.
     """
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)
 
 
 def gathered(numbers):
-    """Return the integers of all workers, int64 [workers, len(numbers)].
+    """Exchange integers between the workers; return the integers of all workers, int64 [workers, n].
 
-    Each worker must call this function with a list of the same length. The call waits for all workers.
+    numbers: the list of n integers of this worker. Each worker must call this function with a list of the
+    same length. The call waits until all workers have called it.
     """
     if workers() == 1:
         return np.array([numbers])
@@ -99,7 +106,10 @@ def _gather(numbers):
 
 
 def check_alike(numbers):
-    """Raise InputError unless all workers call this function with the same list of integers."""
+    """Raise InputError if the lists of integers with which the workers call this function differ.
+
+    numbers: the list of this worker. The call waits until all workers have called it.
+    """
     if (gathered(numbers) != numbers).any():
         raise InputError(
             "the workers differ: give all workers the same command, the same data and the same code, and one"
@@ -109,7 +119,11 @@ def check_alike(numbers):
 
 @contextlib.contextmanager
 def lost_workers_named():
-    """Context manager that converts TensorFlow's errors after the loss of another worker into InputError."""
+    """Context manager that raises an InputError if another worker ends or cannot be reached during its block.
+
+    It converts the exceptions that TensorFlow raises in this case. If there is a single worker, they are not
+    converted, because they have another cause.
+    """
     try:
         yield
     except (

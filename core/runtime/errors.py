@@ -12,9 +12,9 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def warn_on_failure(what):
-    """Context manager that prints a warning, and continues, if its block raises an exception.
+    """Context manager that prints a warning if its block raises an exception; the exception is suppressed.
 
-    what: the name of the file or result that the block writes.
+    The program continues after the block. what: the name of the file or result that the block writes.
     """
     try:
         yield

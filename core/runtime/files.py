@@ -1,4 +1,4 @@
-"""Write a file completely or not at all, read a NumPy archive that may be damaged, and lock a file."""
+"""Write a file completely or not at all, read a NumPy archive (.npz) safely, and lock a file."""
 
 import contextlib
 import errno
@@ -11,22 +11,27 @@ import numpy as np
 from core.runtime import locks
 from core.runtime.errors import InputError
 
-# errno values of a path that cannot be written even with free space and permissions, such as a file that is
-# used as a folder.
+# errno values for a path that is itself unusable, for example because a parent is a file and not a folder.
+# Free space or permissions would not help.
 UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
-# errno values of temporary errors or missing permissions, which do not mean that a file is damaged.
+# errno values for failures of the machine and for missing permissions. They do not mean that the file is
+# damaged.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
 
 
 def is_utf8(name):
-    """True if a path or flag was valid UTF-8. Python decodes bytes that are not UTF-8 as lone surrogates."""
+    """True if a path or command-line argument is valid UTF-8.
+
+    name: a str or `Path` from the operating system. Python represents bytes that are not UTF-8 as lone
+    surrogates, the characters U+D800 to U+DFFF.
+    """
     return not re.search("[\ud800-\udfff]", str(name))
 
 
 @contextlib.contextmanager
 def writing(path):
-    """Context manager that converts an OSError into an InputError that says that path cannot be written."""
+    """Context manager that converts an OSError of its block into an InputError: "PATH: cannot be written"."""
     try:
         yield
     except OSError as error:
@@ -40,10 +45,10 @@ def writing(path):
 def atomic(path):
     """Context manager that yields a new binary file, which replaces the file at path when the block ends.
 
-    If the block raises or the process is killed, the old file remains. Raises InputError if the disk is
-    full or the folder cannot be written.
+    If the block raises or the process is killed, the file at path stays as it was. Raises InputError if the
+    file cannot be written, for example because the disk is full or the folder is read-only.
     """
-    # The name does not change, so that a killed process leaves at most one file for each path.
+    # The name of the new file depends only on path, so killed processes leave at most one such file per path.
     partial = path.with_name(f".{path.name}.partial")
     try:
         with writing(path):
@@ -59,7 +64,7 @@ def atomic(path):
 
 
 def write_text(path, text):
-    """Write a text file as UTF-8. If this fails, the old file remains."""
+    """Write a text file as UTF-8. If this fails, an existing file at path stays as it was."""
     with atomic(path) as file:
         file.write(text.encode())
 
@@ -67,8 +72,9 @@ def write_text(path, text):
 def read_arrays(path, required):
     """Read an .npz file and return a dict: name -> array.
 
-    Raises InputError if the file is damaged or lacks one of the required names, and OSError if the disk
-    fails or the user may not read the file.
+    required: the names of arrays that the file must contain. Raises InputError if one of these arrays is
+    missing, or if the file is damaged or does not exist. Raises OSError if the disk fails or the user may not
+    read the file.
     """
     try:
         zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
@@ -79,17 +85,18 @@ def read_arrays(path, required):
             raise ValueError(f"without {', '.join(sorted(missing))}")
         return arrays
     except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
-        if getattr(error, "errno", None) in PASSING:  # the disk or the permissions, not the file
+        if getattr(error, "errno", None) in PASSING:  # the file itself may be undamaged
             raise
         raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None
 
 
 @contextlib.contextmanager
 def lock(path, *, wait):
-    """Context manager that holds an exclusive lock on a file, which it creates if it is missing.
+    """Context manager that holds an exclusive lock on the file at path while its block runs.
 
-    If another process holds the lock, waits for it; if wait is False, raises BlockingIOError instead. The
-    operating system releases the lock when the process ends, even if it is killed.
+    The file is created if it is missing, and emptied otherwise. wait: if True, and another process holds the
+    lock, waits until that process releases the lock. If False, raises BlockingIOError in this case.
+    The operating system releases the lock if the process ends or is killed.
     """
     with open(path, "wb") as file:
         locks.acquire(file, wait=wait)

@@ -1,6 +1,6 @@
-"""Exclusive locks on files. The operating system releases them when the process ends or is killed.
+"""Exclusive locks on files, with `fcntl` on Linux and macOS and with `msvcrt` on Windows.
 
-They are made by `fcntl` on Linux and macOS, and by `msvcrt` on Windows.
+If a process ends or is killed, the operating system releases the locks of this process.
 """
 
 import errno
@@ -13,15 +13,16 @@ except ImportError:  # Windows
     import msvcrt
 
 
-# errno values of file systems without locks, such as some network disks
+# errno values with which file systems without locks, such as some network disks, refuse a lock
 UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def acquire(file, *, wait):
-    """Lock an open file until it is closed.
+    """Lock an open file. The lock lasts until the file is closed.
 
-    If another process holds the lock, waits for it; if wait is False, raises BlockingIOError instead. If the
-    file system does not support locks, prints a warning and returns without a lock.
+    wait: if True, and another process holds the lock, waits until that process releases the lock. If False,
+    raises BlockingIOError in this case. If the file system does not support locks, prints a warning and
+    returns without a lock (on Linux and macOS).
     """
     if fcntl:
         try:

@@ -9,21 +9,21 @@ import tensorflow as tf
 
 AUTO = "auto"
 CANDIDATES = ("float32", "bfloat16")
-SECONDS = 1.0  # duration of the measurement, without tracing
-WIDTHS = (16, 16, 64, 64)  # output channels of the convolutions; max-pooling follows the second one
-IMAGES = (4, 128, 128, 16)  # shape [B, H, W, C] of the input
+SECONDS = 1.0  # duration of the measurement; the time for tracing comes in addition
+WIDTHS = (16, 16, 64, 64)  # output channels of the four convolutions; max-pooling follows the second one
+IMAGES = (4, 128, 128, 16)  # shape [B, H, W, C] of the input of the first convolution
 
 
 def step_seconds(seconds=SECONDS):
-    """Return the duration of a small training step for each dtype in CANDIDATES: name -> seconds.
+    """Return the duration of a small training step for each dtype in CANDIDATES: a dict, name -> seconds.
 
-    A step is the forward pass and the gradients of four 3x3 convolutions with ReLU, similar to the first
-    levels of the U-Nets. Steps of the dtypes alternate until `seconds` have passed. The duration of the
-    fastest step is returned.
+    A step computes four 3x3 convolutions with ReLU, similar to the first levels of the U-Nets, and their
+    gradients. Steps in float32 and in bfloat16 alternate until `seconds` have passed, so that other load on
+    the machine affects both. For each dtype, the duration of its fastest step is returned.
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():
-        step()  # the first call traces the function
+        step()  # the first call traces the function, which must not be timed
     durations, end = {name: [] for name in steps}, time.perf_counter() + seconds
     while not durations[CANDIDATES[-1]] or time.perf_counter() < end:
         for name, step in steps.items():
@@ -34,7 +34,10 @@ def step_seconds(seconds=SECONDS):
 
 
 def _make_step(dtype):
-    """Return a function without arguments that computes the gradients of one step and waits for them."""
+    """Return a function without arguments that computes one step, see `step_seconds`, and waits for its end.
+
+    dtype: the dtype of the convolutions.
+    """
     channels = zip((IMAGES[-1], *WIDTHS), WIDTHS)
     kernels = [tf.fill([3, 3, inside, outside], 0.01) for inside, outside in channels]
     images = tf.ones(IMAGES, dtype)

@@ -1,7 +1,8 @@
-"""Show the progress of a long loop: one line that is redrawn on a terminal, or a line per 30 s in a log file.
+"""Show the progress of a long loop: redraw one line on a terminal, or print a line every 30 s to a log file.
 
-`tf.keras.utils.Progbar` is not used, because it prints nothing useful to a log file. In a resumed run, its
-rate and remaining time would also be wrong, because it counts steps of earlier processes as done by this one.
+There are two reasons not to use `tf.keras.utils.Progbar`. It prints nothing useful to a log file. After a
+training was continued, its rate and its remaining time are wrong, because it counts the steps of earlier
+processes as if this process had done them.
 """
 
 import sys
@@ -15,10 +16,11 @@ BAR_WIDTH = 20  # characters
 class Progress:
     """The progress line of a loop.
 
-    total: number of units in the loop, such as steps or files. unit: the name of a unit. done: number of
-    units that were finished before this process. keep: False removes the line from a terminal when the loop
-    ends. The rate is measured from the first update on, because the units before it may include start-up
-    work such as tracing.
+    total: the number of units in the loop. A unit is, for example, a step or a file. unit: the name of a
+    unit, in the singular. done: the number of units that were finished before this object was created, such
+    as the steps of an earlier process. keep: if False, the line is removed from a terminal after the loop.
+    The rate leaves out the units before the first update, because they may include start-up work such as
+    tracing.
     """
 
     def __init__(self, total, unit, *, done=0, keep=True):
@@ -28,11 +30,16 @@ class Progress:
         self.on_terminal = sys.stdout.isatty()
 
     def add(self, units=1, facts=()):
-        """Add finished units. facts: see `update`."""
+        """Add to the number of finished units, and print the line as `update` does. facts: see `update`."""
         self.update(self.done + units, facts)
 
     def update(self, done, facts=()):
-        """Set the number of finished units. facts: (name, number) pairs to show in the line."""
+        """Set the number of finished units, and print the line if it is time.
+
+        It is time if the last line was printed at least REDRAW_SECONDS ago on a terminal, or LINE_SECONDS ago
+        elsewhere. On a terminal, the last update always prints the line or, if `keep` is False, removes it.
+        facts: (name, number) pairs to show in the line.
+        """
         self.done, now = done, time.monotonic()
         self.first = self.first or (now, done)
         ended = done == self.total
@@ -49,7 +56,7 @@ class Progress:
             print(text, flush=True)
 
     def close(self):
-        """Print a line break on a terminal if the loop stopped before its end."""
+        """If the loop stopped before its last unit, print a line break on a terminal."""
         if self.on_terminal and self.done != self.total:
             print(flush=True)
 
@@ -69,9 +76,9 @@ class Progress:
 
 
 def track(items, total, unit):
-    """Yield the items and show a progress line, which is removed from a terminal after the loop.
+    """Yield the items of an iterable and show a progress line, which a terminal removes after the last item.
 
-    total: the number of items. unit: the name of an item.
+    total: the number of items. unit: the name of an item, in the singular.
     """
     bar = Progress(total, unit, keep=False)
     for item in items:
@@ -80,7 +87,7 @@ def track(items, total, unit):
 
 
 def duration(seconds):
-    """Format a number of seconds as text, such as 0:07, 12:30 or 3:00:00."""
+    """Format a number of seconds as text: minutes and seconds (0:07, 12:30), or also hours (3:00:00)."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
