@@ -1,8 +1,13 @@
 """Random augmentations of one example, each a pure function of its seed.
 
-The functions take an image, uint8 [H, W, 3], its mask, uint8 [H, W], class ids, and a seed, int [2].
-They return the changed image and mask. A caller that applies several augmentations derives a seed for
-each of them.
+Each function has these arguments, and returns the changed image and mask:
+
+    image    uint8 [H, W, 3]
+    mask     uint8 [H, W], class ids
+    seed     int [2]
+
+A caller that applies several augmentations must pass a different seed to each, so that their random choices
+are independent.
 """
 
 import tensorflow as tf
@@ -16,8 +21,11 @@ def flip(image, mask, seed):
 
 
 def random_crop(image, mask, seed, *, size):
-    """Crop image and mask to a square of size x size pixels at a uniformly random position."""
-    room = tf.shape(image)[:2] - size + 1  # number of positions of the upper left corner
+    """Crop image and mask to a square of size x size pixels at a uniformly random position.
+
+    The image's height and width must be at least size.
+    """
+    room = tf.shape(image)[:2] - size + 1  # number of possible positions of the crop along each axis
     place = tf.random.stateless_uniform([2], seed) * tf.cast(room, tf.float32)
     top, left = tf.unstack(tf.cast(place, tf.int32))
     window = slice(top, top + size), slice(left, left + size)
@@ -25,7 +33,7 @@ def random_crop(image, mask, seed, *, size):
 
 
 def dihedral(image, mask, seed):
-    """Apply one of the eight rotations and reflections of a square, each with probability 1/8.
+    """Apply one of the eight symmetries of a square (rotations and reflections), each with probability 1/8.
 
     The image must be square. The augmentation is meant for aerial photos, in which no direction is special.
     """
@@ -42,8 +50,8 @@ def dihedral(image, mask, seed):
 def zoom(image, mask, seed):
     """Zoom in: cut a random window and resize it to the size of the image.
 
-    The window's height and width are 0.7 to 1 times those of the image. The image is resized bilinearly,
-    the mask by nearest neighbour.
+    The window's height and width are the image's height and width times one random factor from 0.7 to 1.
+    The image is resized bilinearly, the mask by nearest neighbour.
     """
     height, width, _ = image.shape
     draw = tf.random.stateless_uniform([3], seed)
@@ -58,9 +66,9 @@ def zoom(image, mask, seed):
 
 
 def colour(image, mask, seed):
-    """Multiply the image's brightness, contrast and saturation by random factors from 0.7 to 1.3.
+    """Multiply the image's brightness, contrast and saturation by three random factors from 0.7 to 1.3.
 
-    The mask stays the same.
+    The mask is returned unchanged.
     """
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 0.7, 1.3))
     image = tf.cast(image, tf.float32)
@@ -71,7 +79,7 @@ def colour(image, mask, seed):
     return tf.saturate_cast(tf.round(image), tf.uint8), mask
 
 
-# the names that --augment accepts
+# the augmentations that a user can choose with --augment, by name
 BY_NAME = {
     "flip": flip,
     "dihedral": dihedral,

@@ -1,12 +1,15 @@
-"""Make batches of decoded examples, in an order that is a function of (seed, epoch).
+"""Make batches of decoded examples for training and for evaluation.
 
-The functions return a `tf.data.Dataset` of (images uint8 [B, H, W, 3], masks uint8 [B, H, W],
-share float32 []). With one replica, each element is a batch, and share is 1.
+The order of the training examples is a function of (seed, epoch). Evaluation keeps the given order.
 
-With several replicas, each batch is divided into one part per replica. The elements are the parts
-for the replicas of this process. share is the number of examples in the part divided by the number
-of examples in the batch. If the last batch has fewer examples than there are replicas, some parts
-would be empty. Such a part gets a copy of the batch's first example, with share 0.
+`training` and `evaluation` return a `tf.data.Dataset` whose elements are tuples (images, masks, share):
+images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []. With one replica, each element is a
+batch, and share is 1.
+
+With several replicas, each batch is divided into one part per replica. The elements of the `Dataset` are
+the parts for the replicas of this process. share is the number of examples in the part divided by the
+number of examples in the batch. If the last batch has fewer examples than there are replicas, some parts
+would be empty. Each of these parts gets a copy of the batch's first example, and its share is 0.
 
 A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
@@ -20,13 +23,17 @@ ALONE = tf.distribute.InputContext()  # a single replica
 
 
 def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
-    """Return the batches of an epoch as a `tf.data.Dataset` that begins at step first_step.
+    """Return the shuffled and augmented batches of one epoch as a `tf.data.Dataset`.
 
-    examples: `core.data.cache.Examples`. The examples of the split are shuffled as a whole, without a
-    shuffle buffer. The last batch may be smaller. changes: augmentations with the signature of those
-    in `core.data.augment`, applied in order. Their random choices are a function of (seed, epoch, row).
-    context: tells the number of replicas, and which of them belong to this process. The batch size
-    must be a multiple of the number of replicas.
+    examples:    `core.data.cache.Examples`. All examples of the split are shuffled together, without a
+                 shuffle buffer.
+    batch_size:  number of examples in a batch, for all replicas together. It must be a multiple of the
+                 number of replicas. The last batch may be smaller.
+    first_step:  number of batches to skip at the start of the epoch.
+    changes:     augmentation functions, applied in this order. They have the signature of the functions in
+                 `core.data.augment`. Their random choices are a function of (seed, epoch, row).
+    context:     `tf.distribute.InputContext`: the number of replicas, and which replicas belong to this
+                 process.
     """
 
     def changed(image, mask, row):
@@ -37,7 +44,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
 
 
 def order(examples, seed, epoch):
-    """Return the rows of all N examples of the split, in the order of an epoch: int64 [N]."""
+    """Return the rows of the split's N examples, in the shuffled order of an epoch: int64 [N]."""
     return np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
 
@@ -45,7 +52,8 @@ def change(image, mask, row, seed, changes):
     """Apply augmentations to an example; return the changed image and mask.
 
     image: uint8 [H, W, 3]. mask: uint8 [H, W]. row: int64 [], the example's row. seed: int64 [2], the
-    run's seed and the epoch. Each of the changes gets its own seed, derived from seed, row and position.
+    run's seed and the epoch. changes: the augmentation functions. Each function gets a different seed,
+    which is derived from `seed`, `row` and the function's position in `changes`.
     """
     row_seed = tf.random.experimental.stateless_fold_in(seed, row)
     for number, each in enumerate(changes):
@@ -54,18 +62,24 @@ def change(image, mask, row, seed, changes):
 
 
 def evaluation(examples, batch_size, context=ALONE):
-    """Return the batches of the split, in the order of `examples.rows`; the last batch may be smaller."""
+    """Return the batches of a split as a `tf.data.Dataset`, without shuffling or augmentation.
+
+    The order is that of `examples.rows`. The last batch may be smaller than batch_size. batch_size and
+    context are as in `training`.
+    """
     return _batched(examples, examples.rows, batch_size, context)
 
 
 def _batched(examples, rows, batch_size, context, changed=None):
     """Return a `tf.data.Dataset` that cuts the rows into batches and yields the parts for this process.
 
-    changed: a function (image, mask, row) -> (image, mask, row) that augments an example, or None.
+    rows: int64 [N], rows of the examples in the order of the batches. changed: a function (image, mask, row)
+    -> (image, mask, row) that augments an example; None: examples are not augmented.
     """
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines  # number of replicas of this process
-    mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)  # their indices
+    # indices of the replicas of this process
+    mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
 
     def parts(rows, size, share):
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
@@ -104,10 +118,10 @@ def _reader(examples):
 
 
 def _copied(array, row):
-    """Return a copy of array[row], where array is memory-mapped.
+    """Return a copy of array[row]. array: `np.memmap`, uint8.
 
-    The copy is read from the array's file, because pages that are read through the mapping would stay
-    in memory.
+    The copy is read from the array's file, not through the memory mapping, because memory pages that are
+    read through a mapping stay in the process's memory.
     """
     shape = array.shape[1:]
     size = math.prod(shape)

@@ -1,4 +1,4 @@
-"""Decode a data set once into uint8 arrays on disk, which later calls memory-map.
+"""Decode a data set once into uint8 arrays on disk, which `prepare` memory-maps each time that it is called.
 
 A cache is a folder with these files:
 
@@ -7,14 +7,15 @@ A cache is a folder with these files:
     index.json    the fields of `_Index`
 
 The folder's name contains a digest of everything that the arrays depend on (`core.data.cache_key`).
-Several users can share a cache, and it can lie on a read-only file system, because it never changes
-once it is complete.
+A complete cache never changes. So several users can share a cache, and a cache can be on a read-only file
+system.
 
 An item is one element of the list that `Dataset.find` returns: a tuple of files, usually a photo and its
 mask. `Dataset.read` makes one or more examples from an item, for example the patches of a large photo.
-While a data set is decoded, the folder is called NAME.partial, and its index says how many items are
-done. After an interruption, the next call continues with the first item that is not done. At the end the
-folder is renamed to NAME.
+
+While a data set is decoded, the folder is called NAME.partial, where NAME is the name of the complete
+cache. The index.json in NAME.partial lists the items that are decoded. After an interruption, the next call
+continues with the first item that is not in this list. At the end the folder is renamed to NAME.
 """
 
 import contextlib
@@ -36,25 +37,26 @@ from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
 
-BLOCK = 256  # number of items decoded between two updates of the index
+BLOCK = 256  # number of items decoded between two updates of index.json
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """The decoded examples of one split of a data set.
 
-    The cache holds M examples, of which N belong to the split. N is less than M if the cached files
-    belong to both splits.
+    The cache holds M examples, and N of them belong to the split. N is less than M if the cache holds the
+    examples of both splits.
 
     data_dir:      folder of the data set
     checksum:      CRC-32 of all pixels and class ids of the M examples
     images:        uint8 [M, H, W, 3], RGB, 0..255, memory-mapped
     masks:         uint8 [M, H, W], class ids, memory-mapped
     rows:          int64 [N]: indices of the split's examples in images and masks
-    owner:         int64 [M], ascending: for each example, the index in `files` of its item
+    owner:         int64 [M], ascending: for each example, the index in `files` of the item that it was
+                   made from
     files:         list of the items (tuples of files) that could be read
     class_pixels:  int64 [256]: number of pixels of each class id in masks
-    photo_hashes:  int64 [M]: 64-bit hash of the pixels of each photo, see `photo_hash`
+    photo_hashes:  int64 [M]: 64-bit hash of the photo of each example, see `photo_hash`
     warnings:      sentences about files that were left out or read in an unexpected way
     """
 
@@ -80,19 +82,19 @@ class Examples:
 
 @dataclasses.dataclass
 class _Index:
-    """The content of index.json: facts about the items decoded so far. All fields are JSON values."""
+    """The content of index.json, which describes the items decoded so far. All fields are JSON values."""
 
     examples: list = dataclasses.field(default_factory=list)  # number of examples of each item; 0: unreadable
     bad: list = dataclasses.field(default_factory=list)  # one sentence about each unreadable item
     remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence], see core.data.remarks
     size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width of all examples
     class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)  # pixels of each class id
-    photo_hashes: list = dataclasses.field(default_factory=list)
-    checksum: int = 0
+    photo_hashes: list = dataclasses.field(default_factory=list)  # hash of the photo of each example
+    checksum: int = 0  # CRC-32 of all pixels and class ids
 
     @classmethod
     def load(cls, path):
-        """Return the `_Index` in a file. Raises KeyError if fields are missing or unknown."""
+        """Read an `_Index` from a JSON file. Raises KeyError if fields are missing or unknown."""
         values = json.loads(path.read_text())
         if values.keys() != {field.name for field in dataclasses.fields(cls)}:
             raise KeyError("index.json has other fields")
@@ -103,7 +105,10 @@ class _Index:
 
 
 def generated(dataset, cache_dir):
-    """Return the folder with the generated files of a data set; generate them if the folder is missing."""
+    """Return the folder with the generated files of a data set; generate the files if the folder is missing.
+
+    The name of the folder contains a digest of the source code that generates the files.
+    """
     sources = [cache_key.source_file(dataset.generate)]
     sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
@@ -118,9 +123,10 @@ def generated(dataset, cache_dir):
 
 
 def load_split(dataset, flags, split, *, said=()):
-    """Return the `Examples` of a split: `prepare` with the arguments that the flags of a run give.
+    """Call `prepare` with the values of a run's flags; return the `Examples` of a split.
 
-    flags: with the fields data_dir, cache_dir, limit, skip_bad_images and max_bad_share. said: see `prepare`.
+    flags: an object with the attributes data_dir, cache_dir, limit, skip_bad_images and max_bad_share.
+    split, said: see `prepare`.
     """
     return prepare(
         dataset,
@@ -134,16 +140,20 @@ def load_split(dataset, flags, split, *, said=()):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said=()):
-    """Return the `Examples` of a split, decoded now or taken from the cache, and print warnings.
+    """Return the `Examples` of a split, and print warnings. Decodes the files if no cache of them exists.
 
-    dataset: `core.experiment.Dataset`. data_dir: a folder that `dataset.find` understands, or None for
-    generated files. split: "train", "val" or "all". "all" gives the examples of both splits, all of
-    them read as validation examples. limit: if above 0, only the first `limit` items are used.
-    bad_share: share of the items, at least 0 and below 1, that may be unreadable. Unreadable items are
-    left out, and a warning names each. said: warnings that are not printed, because they were printed
-    for the other split.
+    dataset:    `core.experiment.Dataset`
+    data_dir:   a folder in which `dataset.find` finds files; None for generated files
+    split:      "train", "val", or "all" for the examples of both splits. With "all", every file is read as a
+                validation file
+    cache_dir:  folder of all caches, a `Path`
+    limit:      if above 0, only the first `limit` items are used
+    bad_share:  the largest share of the items that may be unreadable, at least 0 and below 1. Unreadable
+                items are left out, and a warning names each of them
+    said:       warnings that were already printed, for example for the other split. They are not printed
+                again
 
-    Raises InputError that names the first unreadable file if a larger share of the items is unreadable.
+    If more items are unreadable, raises InputError that names the first unreadable file.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -183,7 +193,7 @@ def _find(dataset, data_dir, split):
 
 
 def _load(folder):
-    """Return the `_Index` of a complete cache and its memory-mapped images and masks."""
+    """Return (index, images, masks) of a complete cache: an `_Index` and two memory-mapped arrays."""
     with _damage_named(folder):
         index = _Index.load(folder / "index.json")
         shape = (sum(index.examples), *index.size)
@@ -195,8 +205,8 @@ def _load(folder):
 def _map(path, shape):
     """Return the content of a file as a memory-mapped uint8 array.
 
-    The mapping is shared. Some network file systems refuse shared mappings with ENODEV. There, the
-    mapping is private, and the array's content is the same.
+    The mapping is shared, that is, of mode "r". Some network file systems refuse shared mappings with
+    ENODEV. On these file systems the mapping is private (mode "c"), with the same content.
     """
     try:
         return np.memmap(path, np.uint8, "r", shape=shape)
@@ -208,7 +218,7 @@ def _map(path, shape):
 
 @contextlib.contextmanager
 def _damage_named(folder):
-    """Context manager: convert exceptions that a damaged cache raises into an InputError that names it."""
+    """Context manager: convert the exceptions of a damaged cache to an InputError that names the folder."""
     try:
         yield
     except (FileNotFoundError, AttributeError, ValueError, KeyError, TypeError) as error:
@@ -217,7 +227,7 @@ def _damage_named(folder):
 
 @contextlib.contextmanager
 def _building(folder):
-    """Context manager: hold a lock while a folder is made, so that no other process makes it meanwhile."""
+    """Context manager: hold a lock, so that only one process at a time makes the folder."""
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filesystem.lock(folder.with_suffix(".lock"), wait=True):
@@ -225,7 +235,7 @@ def _building(folder):
 
 
 def _refuse(bad, total, bad_share):
-    """Raise InputError if more than the share bad_share of all items is unreadable.
+    """Raise InputError if the share of unreadable items exceeds bad_share.
 
     bad: one sentence about each unreadable item. total: number of all items.
     """
@@ -235,7 +245,12 @@ def _refuse(bad, total, bad_share):
 
 
 def _decode(dataset, files, split, folder, bad_share):
-    """Decode the items that the partial folder does not yet contain, then rename it to the cache's folder."""
+    """Decode all items into a partial folder, then rename the partial folder to `folder`.
+
+    Items that the partial folder already holds, from an interrupted call, are not decoded again. files: list
+    of the items. folder: the path of the complete cache. Raises InputError if the share of unreadable items
+    exceeds bad_share.
+    """
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
@@ -262,15 +277,16 @@ def _decode(dataset, files, split, folder, bad_share):
 
 
 def _pixel_count(paths):
-    """Return the number of pixels of an item's files together."""
+    """Return the sum of the numbers of pixels of an item's files."""
     return sum(map(read_ahead.pixel_count, paths))
 
 
 def _load_partial(partial):
-    """Return the `_Index` of a partial folder, and a dict: name of an array file -> size in bytes.
+    """Return (index, sizes) of a partial folder. sizes: dict, name of an array file -> size in bytes.
 
-    The sizes are the bytes of the items in the index. A file is longer if a block was interrupted. A
-    new folder has an empty index. Raises InputError if a file is shorter.
+    index is the folder's `_Index`, which is empty for a new folder. A size is the number of bytes that the
+    items in the index take in the file. If a block of items was interrupted, the file is longer. Raises
+    InputError if the file is shorter, because it is damaged.
     """
     index = _Index()
     with _damage_named(partial):
@@ -294,7 +310,7 @@ def _read(dataset, split, files):
 
 
 def _append(index, result, path, images, masks):
-    """Append an item's examples to the array files and add its facts to the index.
+    """Append an item's examples to the two array files, and update the index.
 
     result: what `_read` returned for the item. path: the item's first file, for error messages. images,
     masks: the open array files.
@@ -336,7 +352,10 @@ def _check_arrays(photos, masks, size, path):
 
 
 def _appendable(path, size):
-    """Open a binary file, new or existing, truncate it to `size` bytes and go to its end."""
+    """Open a binary file for appending after its first `size` bytes.
+
+    The file is created if it is missing. Bytes after the first `size` bytes are removed.
+    """
     file = open(path, "r+b" if path.exists() else "w+b")
     file.truncate(size)
     file.seek(size)
@@ -344,10 +363,13 @@ def _appendable(path, size):
 
 
 def _mention_other_caches(dataset, folder):
-    """Print the disk space that other caches of the same data set use, if there are two or more others."""
+    """If there are two or more other caches of the same data set, print the disk space that they use.
+
+    folder: the path of the cache that is being made.
+    """
     others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
     others = [path for path in others if path.stem != folder.name]
-    if len(others) > 1:  # the first other cache may hold the other split of the same data
+    if len(others) > 1:  # one other cache is usual, because it may hold the other split of the same data
         size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
         print(
             f"{folder.parent} holds {len(others)} more caches of {dataset.name}, {size:,.0f} MiB, made from"

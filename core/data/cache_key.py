@@ -12,19 +12,25 @@ from core.data import colours, images, patches, samples
 from core.runtime.errors import InputError
 from core.runtime.files import is_utf8
 
-LAYOUT = 2  # increase it when the meaning of index.json changes
-# modules that readers of data sets use for decoding, in addition to the module that defines the reader
+LAYOUT = 2  # increase this number when the meaning of a cache's index.json changes
+# modules with decoding functions that `Dataset.read` functions call; their source code is in the digest too
 READING = (colours, images, patches, samples)
 
 
 def digest(dataset, files):
     """Return a digest, 16 hexadecimal digits, of everything that the decoded arrays depend on.
 
-    The digest depends on the reader's code and settings, and on the path, size, modification time and
-    read permission of each file. The split is not part of the digest, so that two splits that consist
-    of the same files share a cache. The read permission is a part, so that a file that was left out as
-    unreadable is decoded once it is readable. The inode change time is not part of
-    the digest, because hard links, chmod and chown change it without changing the file's content.
+    dataset: `core.experiment.Dataset`. files: a list of tuples of paths, as `dataset.find` returns.
+
+    The digest depends on:
+    - the source files of `dataset.read` and of the modules in READING
+    - the settings of the data set, and the arguments of `dataset.read` if it is a `functools.partial`
+    - the path, size, modification time and read permission of each file. The permission matters because an
+      unreadable file is left out of the cache; after it becomes readable, the files are decoded again.
+
+    The digest does not depend on:
+    - the split, so that two splits that consist of the same files share a cache
+    - the inode change time, because hard links, chmod and chown change this time but not the file's content
 
     Raises InputError for a path that is not valid UTF-8.
     """
@@ -45,8 +51,8 @@ def digest(dataset, files):
 def source_file(function):
     """Return the path of the source file that defines a function.
 
-    For a `functools.partial`, the function is the one that it wraps. For a callable object, the source
-    file is that of the object's class.
+    For a `functools.partial`, this is the source file of the wrapped function. For a callable object, it is
+    the source file of the object's class.
     """
     while isinstance(function, functools.partial):
         function = function.func
@@ -57,7 +63,10 @@ def source_file(function):
 
 
 def _arguments(function):
-    """Return a text with the bound arguments of a `functools.partial`; "" for other functions."""
+    """Return a JSON text with the bound arguments of a `functools.partial`; "" for other functions.
+
+    An argument that JSON cannot represent is written as the name of its type.
+    """
     if not isinstance(function, functools.partial):
         return ""
     bound = [_arguments(function.func), function.args, function.keywords]

@@ -3,7 +3,7 @@
     leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png     photos, 2048x1024 pixels
     gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      label ids 0..33, 2048x1024 pixels
 
-The official benchmark scores 19 of the 34 ids and ignores pixels with any other id.
+The official benchmark scores 19 of the 34 label ids. It ignores pixels whose true label is another id.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -65,10 +65,10 @@ GENERATED = {"train": 96, "val": 24}  # number of generated scenes
 
 
 def dataset(*, train_size, val_size, white_level=0):
-    """Return the `Dataset` with 34 classes, whose class ids are the label ids.
+    """Return the `Dataset` with 34 classes. The class ids are the label ids.
 
-    Photos and masks are resized to squares by nearest neighbour. train_size, val_size: side of the
-    squares, in pixels, in each split. white_level: see `images.read_rgb`.
+    Photos and masks are resized to squares by nearest neighbour. train_size, val_size: side of the squares
+    in the training and in the validation split, in pixels. white_level: see `images.read_rgb`.
     """
     sizes = {"train": train_size, "val": val_size}
     return Dataset(
@@ -86,9 +86,11 @@ def dataset(*, train_size, val_size, white_level=0):
 def find(data_dir, split):
     """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city.
 
-    A photo and its label ids have the same city and NAME. Photos may have any format that `images` can
-    read. A remark counts images outside of the city folders. Raises InputError if there is no photo,
-    if a photo's file is not called NAME_leftImg8bit, and if a photo has no label ids.
+    A photo and its file of label ids have the same CITY and NAME. Photos may have any format that
+    `core.data.images` can read. A remark counts image files outside of the city folders.
+
+    Raises InputError in these cases: there is no photo; the name of a photo before the suffix is not
+    NAME_leftImg8bit; a photo has no file of label ids.
     """
     photos = subfolder(subfolder(data_dir, "leftImg8bit"), split)
     labels = subfolder(subfolder(data_dir, "gtFine"), split)
@@ -111,11 +113,15 @@ def find(data_dir, split):
 
 
 def scores(confusion):
-    """Return a dict with the metrics of `metrics.multiclass` and those of the official benchmark.
+    """Return a dict with the metrics of the official benchmark and those of `metrics.multiclass`.
 
-    confusion: int64 [34, 34], true ids x predicted ids. The benchmark's metrics are mean_iou_19, the mean
-    IoU of those of its 19 classes that occur in truth or prediction, and classes_averaged_19, the number
-    of these classes. In both, pixels whose true id is not one of the 19 are ignored.
+    confusion: int64 [34, 34], true ids x predicted ids. The metrics of the benchmark are:
+
+    mean_iou_19:          mean IoU of the benchmark's 19 classes. Classes that occur neither in truth nor in
+                          prediction are excluded from the mean
+    classes_averaged_19:  number of classes in this mean
+
+    Both metrics ignore pixels whose true id is not scored by the benchmark.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
@@ -126,7 +132,10 @@ def scores(confusion):
 
 
 def generate(folder):
-    """Write generated street scenes of 256x256 pixels into a folder in the Cityscapes layout: about 20 MB."""
+    """Write generated street scenes of 256x256 pixels into a folder. They take about 20 MB.
+
+    The folder gets the layout of the Cityscapes data set.
+    """
 
     def write(split, index):
         for part, suffix, picture in zip(

@@ -1,8 +1,8 @@
-"""Read Cityscapes image pairs: one JPEG per example, the photo left and the class colours right.
+"""Read Cityscapes image pairs. The left half of each JPEG file is a photo, the right half its class colours.
 
-The set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
+The data set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
 `train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, each 512x256 pixels.
-JPEG compression changed the class colours, so a class colour is matched within a tolerance.
+JPEG compression changed the class colours, so colours are compared with a tolerance.
 A user's own pairs may have any format that `core.data.images` can read.
 """
 
@@ -22,14 +22,15 @@ GENERATED = {"train": 400, "val": 100}  # number of generated pairs; the article
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
-    """Return the `Dataset` of pairs: photos and masks of size x size pixels, with class 1 for road, else 0.
+    """Return the `Dataset` of pairs with two classes: class id 1 for road, and 0 for everything else.
 
-    A mask pixel is road if no channel of its colour, 0..255, differs from road_rgb by more than
-    road_tolerance. white_level: see `images.read_rgb`.
+    Photos and masks are resized to size x size pixels. A pixel is road if its class colour differs by at most
+    road_tolerance, in each channel 0..255, from road_rgb. white_level: see `images.read_rgb`.
 
-    clean_labels: False: class colours are resized by nearest neighbour, then compared with road_rgb.
-    True: they are compared at full size, a 3x3 median filter removes specks, and each pixel of the
-    resized mask gets the majority class of the area that it covers. This removes most of the JPEG noise.
+    clean_labels: how masks are resized. False: the class colours are resized by nearest neighbour, then
+    compared with road_rgb. True: the class colours are compared with road_rgb at full size, and a 3x3 median
+    filter removes specks from the mask. Then the mask is resized: each pixel gets the class that is most
+    frequent in the area that the pixel covers. This removes most of the JPEG noise.
     """
     road_rgb = tuple(road_rgb)
     settings = {
@@ -52,10 +53,10 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 
 
 def find(data_dir, split):
-    """Return the pairs in `data_dir/split`, or in `data_dir/SUBFOLDER/split`, as a list of (file,).
+    """Return the files of the pairs in a split, "train" or "val", as a list of tuples (file,).
 
-    split: "train" or "val". Raises InputError unless both splits have a folder and the requested split
-    contains pairs.
+    The pairs are in the folder `data_dir/split` or `data_dir/SUBFOLDER/split`. Raises InputError unless both
+    splits have a folder. Also raises InputError if the folder of the requested split contains no pairs.
     """
     for root in here_and_below(data_dir):
         if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():
@@ -71,9 +72,9 @@ def find(data_dir, split):
 
 
 def split_pair(path, white_level=0):
-    """Return (photo, colours), the two square halves of a pair, as PIL images.
+    """Read a pair and return its two square halves (photo, colours) as PIL images of mode RGB.
 
-    Raises InputError if the file is damaged or not twice as wide as high.
+    Raises InputError if the file is damaged, or if the image is not twice as wide as high.
     """
     pair = read_rgb(path, white_level=white_level)
     if pair.width != 2 * pair.height:
@@ -86,7 +87,7 @@ def split_pair(path, white_level=0):
 
 
 def generate(folder):
-    """Write generated street scenes as JPEG pairs into folder/train and folder/val: about 20 MB."""
+    """Write generated street scenes as JPEG pairs into folder/train and folder/val. They take about 20 MB."""
     palette = np.zeros((256, 3), np.uint8)
     for label, colour in street_scenes.COLOURS.items():
         palette[label] = colour
@@ -103,7 +104,10 @@ def generate(folder):
 
 
 def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
-    """Return the photo, uint8 [1, size, size, 3], and the mask, uint8 [1, size, size], of a pair."""
+    """Read a pair; return its photo, uint8 [1, size, size, 3], and its mask, uint8 [1, size, size].
+
+    files: a tuple with the path of the pair. The other arguments are those of `road_dataset`.
+    """
 
     def road(colours):
         distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
@@ -121,9 +125,10 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
-    """Raise InputError, with the most frequent colours, if all mask pixels are road or none is.
+    """Raise InputError if all pixels of the training masks are road, or if none is.
 
-    pixels: int64 [256], number of pixels of each class id. files: the training pairs.
+    The message lists the most frequent class colours in the first 50 pairs. pixels: int64 [256], number of
+    pixels of each class id. files: the training pairs, a list of (file,).
     """
     if pixels[0] and pixels[1]:
         return

@@ -1,15 +1,15 @@
 """Read and write text files that list the classes of masks. A line has a class name and a mask value.
 
     # a comment
-    road: 7
-    building: 70,70,70
+    road: 128,64,128
     vegetation: #6b8e23
 
-A mask value is what the pixels of the class have in the mask files: an id, as in the first line, or a
-colour. A file must not mix ids and colours. A class with several mask values has one line for each value.
+The mask value of a class is the value of the class's pixels in the mask files. It is a colour, as in these
+lines, or an id, as in the line "road: 7". A file must not contain both ids and colours. A class with several
+mask values has one line for each value.
 
-The class id of a class, which networks and metrics use, is its position in the file: names are numbered
-from 0 in the order in which they first appear. It may differ from the id in the masks.
+Networks and metrics use class ids: the class names are numbered from 0 in the order in which they first
+appear in the file. The class id of a class may differ from its id in the mask files.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from core.runtime.errors import InputError
 
 MAX_CLASSES = 255  # class ids are uint8, and 255 marks ignored pixels
 MAX_ID = 2**16 - 1  # PNG files store ids with at most 16 bits
-# regular expressions for a mask value (#6b8e23, 70,70,70 or 7) and for a line of the file
+# regular expressions: VALUE matches a mask value (#6b8e23, 70,70,70 or 7), LINE matches a line of the file
 VALUE = r"#[0-9a-fA-F]{6}|\d{1,3}\s*[,\s]\s*\d{1,3}\s*[,\s]\s*\d{1,3}|\d+"
 LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
 
@@ -40,10 +40,10 @@ class ClassList:
 
     @property
     def palette(self):
-        """Return the RGB of each class in output images.
+        """Return the RGB of each class in output images, as a tuple of (red, green, blue).
 
-        This is the first mask colour of the class. If masks hold ids, it is the `voc_colour` of the
-        first id.
+        If mask values are colours, this is the first colour of the class. If mask values are ids, it is
+        the `voc_colour` of the first id of the class.
         """
         return tuple(
             colours.unpack(values[0]) if self.coloured else voc_colour(values[0]) for values in self.values
@@ -51,11 +51,11 @@ class ClassList:
 
 
 def parse_value(text):
-    """Parse a mask value and return (value, coloured).
+    """Parse the text of a mask value and return (value, coloured).
 
-    A text such as 7 is an id: value is 7 and coloured is False. Texts such as 70,70,70 and #464646
-    are colours: value is the packed colour and coloured is True. Raises ValueError for other texts
-    and for numbers out of range.
+    The text "7" is an id: value is the int 7, and coloured is False. The texts "70,70,70" and "#464646" are
+    colours: value is the packed colour (`colours.pack`), and coloured is True. Raises ValueError for texts of
+    other forms, and for numbers out of range.
     """
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if text.startswith("#"):
@@ -68,15 +68,17 @@ def parse_value(text):
 
 
 def value_text(value, coloured):
-    """Return the text of a mask value, in a form that `parse_value` can parse."""
+    """Return the text of a mask value: "#rrggbb" for a packed colour, the decimal number for an id."""
     return "#{:02x}{:02x}{:02x}".format(*colours.unpack(value)) if coloured else str(value)
 
 
 def read(path):
-    """Read the `ClassList` in a text file.
+    """Read a `ClassList` from a text file.
 
-    Raises InputError if a line is wrong or repeats a mask value, if the file mixes ids and colours, and
-    unless it has 2 to MAX_CLASSES classes. The message names the file, and the line if a line is wrong.
+    Raises InputError that names the file in these cases:
+    - a line has another form than NAME: VALUE, or repeats a mask value; the message gives the line number
+    - the file contains both ids and colours
+    - the number of classes is below 2 or above MAX_CLASSES
     """
     values, kinds = {}, set()
     for number, line in listing.lines(path):
@@ -101,7 +103,7 @@ def read(path):
 
 
 def to_text(class_list, comments=()):
-    """Return a text that `read` parses into this `ClassList`. comments: lines for the top of the text."""
+    """Return the text of a file from which `read` reads this `ClassList`. comments: lines at the top."""
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):
         lines += [f"{name}: {value_text(value, class_list.coloured)}" for value in values]
@@ -109,10 +111,13 @@ def to_text(class_list, comments=()):
 
 
 def read_weights(path, names):
-    """Read class weights for the loss from a text file; return a tuple of floats in the order of names.
+    """Read the weight of each class in the loss from a text file; return a tuple of floats.
 
-    A line has the form NAME: WEIGHT, where the weight is at least 0 and below 1e6. Raises InputError for a
-    line of another form, for a name that is not in names, and for a name with no line or several lines.
+    names: the class names. The tuple has the order of `names`. A line of the file has the form NAME: WEIGHT,
+    where WEIGHT is at least 0 and below 1e6.
+
+    Raises InputError if a line has another form, if a line has a name that is not in `names`, if two lines
+    have the same name, or if a name in `names` has no line.
     """
     weights = {}
     for number, line in listing.lines(path):
@@ -137,14 +142,14 @@ def read_weights(path, names):
 
 
 def weights_to_text(names, weights):
-    """Return a text with class weights that `read_weights` can parse."""
+    """Return the text of a file from which `read_weights` reads these class weights."""
     return "".join(f"{name}: {weight!r}\n" for name, weight in zip(names, weights))
 
 
 def voc_colour(index):
-    """Return the RGB of an id in the colour map of PASCAL VOC.
+    """Return the RGB of an id in the colour map of PASCAL VOC, as (red, green, blue), each 0..255.
 
-    The colour of id 0 is black. The colours of all ids up to MAX_ID differ.
+    The colour of id 0 is black. No two ids from 0 to MAX_ID have the same colour.
     """
     channels = [0, 0, 0]
     for bit in range(8):

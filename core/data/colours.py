@@ -9,7 +9,7 @@ NEAR = 32
 
 
 def pack(colours):
-    """Pack RGB colours, uint8 [..., 3], into integers 0xRRGGBB, int32 [...]."""
+    """Convert RGB colours, uint8 [..., 3], to packed colours, int32 [...]: the integers 0xRRGGBB."""
     return np.asarray(colours, np.uint8).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
 
 
@@ -19,12 +19,13 @@ def unpack(colour):
 
 
 def class_ids(packed, palette, tolerance=0):
-    """Convert packed colours to class ids, uint8 [...]: the index in the palette, or OTHER.
+    """Convert packed colours, int32 [...], to class ids, uint8 [...].
 
-    packed: int32 [...], see `pack`. palette: RGB of each class. tolerance: the largest allowed
-    difference between a colour and its palette colour in any channel, 0..255. If several palette
-    colours are within the tolerance, the nearest is chosen. If several are equally near, the first
-    is chosen.
+    The class id of a colour is the index of the nearest palette colour, or OTHER if no palette colour is
+    within the tolerance. If several palette colours are equally near, the first of them is chosen.
+
+    packed: see `pack`. palette: RGB of each class. tolerance: the largest allowed difference between a
+    colour and a palette colour in any channel, 0..255.
     """
     ids = np.full(packed.shape, OTHER, np.uint8)
     for class_id, colour in reversed(list(enumerate(pack(palette)))):
@@ -38,10 +39,10 @@ def class_ids(packed, palette, tolerance=0):
 
 
 def nearest_colours(colours, palette):
-    """Find the palette colour that is nearest to each of N packed colours.
+    """For each of N packed colours, return the index of the nearest palette colour and the distance to it.
 
     The distance between two colours is their largest difference in any channel, 0..255. Returns two
-    arrays: the indices in the palette, int64 [N], and the distances, int16 [N].
+    arrays: the indices in the palette, int64 [N], and the distances, int16 [N]. palette: RGB of each class.
     """
     rgb = np.array([unpack(colour) for colour in colours], np.int16).reshape(-1, 1, 3)
     distances = np.abs(rgb - np.array(palette, np.int16)).max(axis=-1)  # [N, colours of the palette]
@@ -49,6 +50,9 @@ def nearest_colours(colours, palette):
 
 
 def most_frequent(counts, number=5):
-    """Return a text that lists the most frequent colours of a `collections.Counter` of RGB tuples."""
+    """Return a text that lists the most frequent colours and their counts.
+
+    counts: `collections.Counter` of RGB tuples. number: the number of colours in the text.
+    """
     frequent = ", ".join(f"{colour} {count:,}" for colour, count in counts.most_common(number))
     return frequent + (" ..." if len(counts) > number else "")

@@ -3,11 +3,12 @@
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-The folders are called tiles. A photo and its mask have the same name before the suffix. The photos of a
-tile have the same size; the sizes of the tiles range from 509x544 to 2149x1479 pixels. Photos are cut
-into square patches.
-The data set's classes.json lists colours that do not occur in the masks. `COLOURS` lists the colours
-that occur.
+The folders Tile 1 to Tile 8 are called tiles. A photo and its mask have the same name before the suffix. All
+photos of a tile have the same size, from 509x544 pixels in the smallest tile to 2149x1479 pixels in the
+largest. Photos are cut into square patches.
+
+The data set contains a file classes.json, whose colours do not occur in the masks. `COLOURS` lists the
+colours that occur in the masks.
 
 A user's own photos in the same layout may have any format that `core.data.images` can read. The letter
 case of folder names is ignored.
@@ -38,21 +39,24 @@ COLOURS = {
 }
 CLASSES, PALETTE = tuple(COLOURS), tuple(COLOURS.values())
 UNLABELED = CLASSES.index("unlabeled")
-HELD_OUT = 0.1  # share of the patches, or of the photos, in the validation split
-# Masks are refused if more than this share of their pixels is near, but not equal to, a class colour.
+HELD_OUT = 0.1  # share of the patches (or, with split_by="image", of the photos) used for validation
+# Masks are refused if more than this share of all mask pixels has a colour that belongs to no class but
+# differs by at most colours.NEAR from a class colour.
 NEAR_SHARE = 0.01
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}  # number of generated photos in each tile
 PALETTE_TILES = ("Tile 2", "Tile 4")  # generated tiles whose masks are palette PNG files, as in the real set
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
-    """Return the `Dataset` with six classes, whose examples are patches of patch_size x patch_size pixels.
+    """Return the `Dataset` with six classes. Its examples are patches of patch_size x patch_size pixels.
 
-    split_by: "patch" draws the validation patches from all patches, so most of them come from photos
-    that also have training patches. "image" draws photos and uses all of their patches for validation.
-    split_seed: int from 0 to 2**32 - 1, see `patches.held_out`. colour_tolerance: the largest allowed
-    difference, 0..255, between a mask pixel and its class colour in any channel. white_level: see
-    `images.read_rgb`.
+    split_by:          "patch" draws the validation patches from all patches. So most validation patches come
+                       from photos that also have training patches. "image" draws photos, and uses all
+                       patches of the drawn photos for validation
+    split_seed:        int from 0 to 2**32 - 1, see `patches.held_out`
+    colour_tolerance:  the largest allowed difference, 0..255, between a mask pixel and its class colour in
+                       any channel
+    white_level:       see `images.read_rgb`
     """
     settings = {"patch_size": patch_size, "colour_tolerance": colour_tolerance, "white_level": white_level}
     return Dataset(
@@ -70,10 +74,10 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
 def find(data_dir, split):
     """Return a list of (photo, mask) files for all tiles, sorted by the tiles' numbers.
 
-    Both splits have the same files, because the split is made after photos are cut into patches. The
-    tiles are searched in data_dir and in its subfolders. Remarks count folders that hold images/ but
-    are not named like a tile, and masks without a photo. Raises InputError if there is no tile, and if
-    a photo has no mask.
+    The result is the same for both splits, because photos are cut into patches before the patches or the
+    photos are split. The tiles are searched in data_dir, then in its direct subfolders. A remark counts the
+    folders that hold images/ but are not named like a tile. Another remark counts the masks without a photo.
+    Raises InputError if there is no tile, or if a photo has no mask.
     """
     for root in here_and_below(data_dir):
         tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
@@ -89,7 +93,10 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated aerial photos and masks into a folder in the data set's layout: about 3 MB."""
+    """Write generated aerial photos and masks into a folder. They take about 3 MB.
+
+    The folder gets the layout of the data set.
+    """
 
     def write(tile, part):
         number = list(GENERATED).index(tile)
@@ -109,7 +116,10 @@ def generate(folder):
 
 
 def _tile(tile):
-    """Yield the (photo, mask) files of a tile's folder. Raises InputError if a photo has no mask."""
+    """Yield the (photo, mask) files in a tile's folder. Raises InputError if a photo has no mask.
+
+    A remark counts the masks without a photo.
+    """
     masks_folder = subfolder(tile, "masks")
     masks = by_stem(image_files(masks_folder))
     photos = by_stem(image_files(subfolder(tile, "images")))
@@ -123,7 +133,10 @@ def _tile(tile):
 
 
 def _remark_others(root, tiles):
-    """Add a remark that names the folders that hold images/ but are not named like a tile."""
+    """Add a remark that names the folders in root that hold images/ but are not named like a tile.
+
+    tiles: list of the folders that are named like a tile.
+    """
     folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
     names = [path.name for path in folders if path not in tiles]
     if names:
@@ -132,9 +145,10 @@ def _remark_others(root, tiles):
 
 
 def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
-    """Return the K patches of a photo, uint8 [K, patch_size, patch_size, 3], and their class ids, uint8.
+    """Return (photos, class_ids), the K patches of a photo and of its mask.
 
-    A mask colour that belongs to no class is unlabeled.
+    photos: uint8 [K, patch_size, patch_size, 3]. class_ids: uint8 [K, patch_size, patch_size]. Pixels whose
+    mask colour belongs to no class get the class id UNLABELED.
     """
     photo, mask = read_rgb(photo_file, white_level=white_level), read_rgb(mask_file)
     require_same_size(photo, mask, mask_file)
@@ -145,11 +159,10 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 
 
 def _check(pixels, files, patch_size, colour_tolerance):
-    """Print the mask colours that belong to no class, and how many pixels have them.
+    """Print the most frequent mask colours that belong to no class, and the number of pixels of such colours.
 
-    pixels: int64 [256], number of pixels of each class id. files: all files. Raises InputError if all
-    pixels are unlabeled, and if the share of pixels whose colour is near, but not equal to, a class
-    colour exceeds NEAR_SHARE.
+    pixels: int64 [256], number of pixels of each class id. files: list of all (photo, mask) files. Raises
+    InputError if all pixels are unlabeled. Also raises the InputError of `_refuse_near_colours`.
     """
     if not pixels[UNLABELED]:
         return
@@ -174,7 +187,10 @@ def _check(pixels, files, patch_size, colour_tolerance):
 
 
 def _other_colours(mask_file, patch_size, colour_tolerance):
-    """Return a dict for the colours in a mask that belong to no class: RGB -> number of pixels."""
+    """Return a dict of the colours in a mask that belong to no class: RGB -> number of pixels.
+
+    Pixels outside of the patches are not counted.
+    """
     packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
     is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
     values, counts = np.unique(packed[is_other], return_counts=True)
@@ -182,9 +198,13 @@ def _other_colours(mask_file, patch_size, colour_tolerance):
 
 
 def _refuse_near_colours(others, total, files):
-    """Raise InputError if more than NEAR_SHARE of the pixels are within colours.NEAR of a class colour.
+    """Raise InputError if too many mask pixels have almost, but not exactly, the colour of a class.
 
-    others: Counter RGB -> number of pixels, for colours of no class. total: number of all mask pixels.
+    A colour counts if it belongs to no class and differs by at most colours.NEAR in each channel from a class
+    colour. The largest allowed share of pixels with such colours is NEAR_SHARE.
+
+    others: Counter, RGB -> number of pixels, of the colours that belong to no class. total: number of all
+    mask pixels. files: list of (photo, mask) files.
     """
     if not others:
         return

@@ -1,7 +1,7 @@
 """Read image files as 8-bit RGB or as class ids, rotated upright by their EXIF orientation.
 
-Training, evaluation and prediction all read image files with this module. It handles the file
-formats and bit depths, and reports a damaged file in one sentence.
+Training, evaluation and prediction all read image files with this module. The module handles file formats
+and bit depths. For a damaged file, it raises InputError with a one-sentence message.
 """
 
 import functools
@@ -23,28 +23,30 @@ ORIENTATION = 0x0112  # EXIF tag
 # TIFF tags
 SUBFILE_TYPE, BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339
 # values of these tags
-REDUCED, TRANSPARENCY_MASK = 1, 4  # flags of SUBFILE_TYPE: what kind of page it is
+REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of SUBFILE_TYPE: the page is a reduced copy; a transparency mask
 ALPHA = (1, 2)  # values of EXTRA_BANDS that mean alpha
 COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of colour bands; 0 and 1: grey, 2: RGB
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's limit is off, because `_read` compares with its own max_pixels
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is off, because `_read` enforces max_pixels
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
 
 
 def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     """Decode an image file into a PIL image of mode RGB, rotated upright by its EXIF orientation.
 
-    Greyscale, palette, CMYK and 16-bit files are converted to RGB. An alpha band is dropped.
-    max_pixels: the largest accepted width times height. white_level: the sample value of white in a
-    file with more than 8 bits per sample; 0: it is detected from the samples. page: index of the page
-    in a file with several pages, see `pages`. Decoding needs 4 bytes of memory per pixel, and more
-    during a conversion.
+    Greyscale, palette, CMYK and 16-bit files are converted to RGB. An alpha band is dropped. Decoding needs
+    4 bytes of memory per pixel, and more during a conversion.
 
-    Adds a remark (`core.data.remarks`) if the image was rotated, if its file has further pages or
-    bands, if it has transparent pixels, and if a white level below 65535 was detected.
+    max_pixels:   the largest accepted width times height.
+    white_level:  the sample value of white in a file with more than 8 bits per sample. If white_level is 0,
+                  the value is detected from the samples (`core.data.samples.to_8_bits`).
+    page:         index of the page in a file with several pages, see `pages`.
 
-    Raises InputError that names the file if it is damaged, is not an image, is not readable or has
-    more than max_pixels. Raises MemoryError or OSError if the cause is the machine, not the file.
+    Adds a remark (`core.data.remarks`) in each of these cases: the image was rotated, the file has pages or
+    bands that are not read, pixels are transparent, a white level below 65535 was detected.
+
+    Raises InputError that names the file if the file is damaged, is not an image, is not readable or has
+    more than max_pixels pixels. If memory runs out or the disk fails, raises MemoryError or OSError instead.
     """
     convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
     return _read(path, max_pixels, convert, page)
@@ -53,9 +55,9 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
 def map_rgb(path):
     """Return the pixels of an uncompressed file as a memory-mapped array, uint8 [H, W, 3].
 
-    Returns None for a file that cannot be mapped. Uncompressed TIFF and binary PPM files can be
-    mapped if they hold 8-bit RGB, need no rotation and store their rows from top to bottom. Never
-    raises, because `read_rgb` reports what is wrong with a file.
+    Returns None for a file that cannot be mapped. Uncompressed TIFF files and binary PPM files can be mapped
+    if they hold 8-bit RGB, need no rotation and store all rows from top to bottom without gaps. Never raises:
+    for a damaged file, returns None. `read_rgb` reports what is wrong with the file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -68,7 +70,7 @@ def map_rgb(path):
                 if not (plain and follows):
                     return None
                 rows = bottom
-            # the orientation is read last, because getexif decodes the whole of a PNG file
+            # the orientation is checked last, because for a PNG file getexif decodes the whole image
             turned = image.getexif().get(ORIENTATION, 1) != 1
             if turned or rows != height:
                 return None
@@ -80,9 +82,10 @@ def map_rgb(path):
 def read_class_ids(path):
     """Return the class ids in a PNG file as a PIL image of mode L, rotated upright by its EXIF orientation.
 
-    Greyscale values of 2 to 16 bits and palette indices are used as ids without scaling. Raises
-    InputError that names the file if it is damaged, not readable or not a PNG file, if it has colours
-    or 1 bit per pixel, and if an id is above 255.
+    The ids are the file's greyscale values of 2 to 16 bits, without scaling, or its palette indices.
+
+    Raises InputError that names the file in these cases: the file is damaged, not readable or not a PNG
+    file; it holds colours; it has 1 bit per pixel; an id is above 255.
     """
     return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
 
@@ -97,10 +100,11 @@ def read_wide_class_ids(path):
 
 
 def pages(path):
-    """Return the indices of the full-size pages of a TIFF file, for `read_rgb`; [0] for other formats.
+    """Return the indices of the full-size pages of a TIFF file, a list of ints; [0] for other formats.
 
-    Pages with reduced copies or transparency masks, which GeoTIFF files may contain, are left out.
-    Never raises: if a file is damaged, the result has the pages before the damage.
+    An index can be passed to `read_rgb` as `page`. GeoTIFF files may also contain reduced copies and
+    transparency masks as pages, which are left out. Never raises: for a damaged file, returns the pages
+    before the damage, or [0] if there are none.
     """
     found = []
     try:
@@ -116,7 +120,10 @@ def pages(path):
 
 
 def require_same_size(photo, mask, mask_file):
-    """Raise InputError unless a photo and its mask, PIL images, have the same size."""
+    """Raise InputError unless a photo and its mask, PIL images, have the same size.
+
+    mask_file: the path of the mask, which the message names.
+    """
     if photo.size == mask.size:
         return
     reason = ""
@@ -129,23 +136,27 @@ def require_same_size(photo, mask, mask_file):
 
 
 def _rgb(image, deep, *, path, white_level, page):
-    """Return an upright PIL image of mode RGB. deep: True if the image has more than 8 bits per sample."""
+    """Convert an opened PIL image to mode RGB and rotate it upright; return a PIL image.
+
+    deep: True if the image has more than 8 bits per sample. path, white_level, page: see `read_rgb`.
+    """
     if deep:
         image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
     else:
         ImageOps.exif_transpose(image, in_place=True)
         _remark_alpha(path, image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert copies even an RGB image
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy an RGB image
 
 
 def _class_ids(image, deep, *, largest):
-    """Return an upright PIL image of ids: mode L if largest is 255, otherwise mode I (int32).
+    """Convert an opened PIL image to a PIL image of ids and rotate it upright; return the image of ids.
 
-    Raises ValueError if the image has no ids, or an id above largest.
+    The image of ids has mode L if `largest` is 255, otherwise mode I (int32). deep: not used. Raises
+    ValueError if the file does not hold ids, or if an id is above `largest`.
     """
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
-    # other formats than PNG may blend neighbouring ids by lossy compression, or store colours
+    # only PNG is accepted: other formats may store colours, or blend neighbouring ids by lossy compression
     if image.format != "PNG" or image.mode not in modes:
         raise ValueError(
             "a mask of class ids must be a PNG file with one number per pixel, but this file is"
@@ -170,9 +181,10 @@ def _open(path, page):
 
 
 def _read(path, max_pixels, convert, page):
-    """Check an image file, open a page of it and return the converted PIL image; add remarks.
+    """Check an image file, open one of its pages, and return what `convert` makes of the page.
 
-    convert: a function (PIL image, deep) -> PIL image, such as `_rgb`. Raises the errors of `read_rgb`.
+    convert: a function (PIL image, deep) -> PIL image, such as `_rgb` with its other arguments bound. Adds
+    the remarks and raises the errors that `read_rgb` describes.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -208,7 +220,7 @@ def _read(path, max_pixels, convert, page):
 
 
 def _remark_pages(path, image, page):
-    """Call `remarks.add` if page 0 is read from a file with several full-size pages or frames."""
+    """Call `remarks.add` if page 0 is read and the file has several full-size pages or frames."""
     if page == 0 and image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
         count = len(pages(path)) if image.format == "TIFF" else image.n_frames
         if count > 1:
@@ -225,15 +237,19 @@ def _remark_bands(path, image):
 
 
 def _remark_alpha(path, image):
-    """Call `remarks.add` if pixels are transparent: their colours are used, although viewers hide them."""
+    """Call `remarks.add` if some pixels are transparent.
+
+    The colours of transparent pixels are used, although image viewers do not show them.
+    """
     if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema()[0] < 255:
         remarks.add("alpha", f"{path}: the colours of its transparent pixels are used too")
 
 
 def _reason(path, error):
-    """Return a text on what is wrong with a file: the decoder's error message without the file's path.
+    """Return a text that says what is wrong with a file.
 
-    If no decoder recognises the format, the text describes the format instead.
+    The text is the decoder's error message, from which the file's path is removed. If no decoder recognises
+    the file, the text describes the file's format.
     """
     if isinstance(error, Image.UnidentifiedImageError):
         return _unusual_tiff(path) or f"its format is none of {', '.join(FORMATS)}"
@@ -241,7 +257,10 @@ def _reason(path, error):
 
 
 def _unusual_tiff(path):
-    """Return a text on the sample layout of a TIFF file that Pillow cannot read; None for other formats."""
+    """Describe the sample layout of a TIFF file that Pillow cannot read; return the text.
+
+    Returns None for a file of another format.
+    """
     try:
         with open(path, "rb") as file:
             directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))

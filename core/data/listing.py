@@ -1,4 +1,4 @@
-"""List the image files of folders in natural order, find files by stem, and read text files by line.
+"""List the image files in a folder, find files by stem, and read the lines of text files.
 
 Natural order compares runs of digits as numbers: 2.jpg comes before 10.jpg. A stem is a file name
 without its last suffix. Files and folders whose names begin with a dot are hidden, as on Unix.
@@ -15,19 +15,20 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 
 
 def here_and_below(folder):
-    """Return a list of the folder and its subfolders that are not hidden, subfolders sorted by name.
+    """Return a list with the folder itself, followed by its direct subfolders, sorted by name.
 
-    Callers search all of them, because archives often contain the data set in a subfolder.
+    Hidden subfolders are left out. Callers search all of these folders for the data set, because archives
+    often contain the data set in a subfolder.
     """
     below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     return [folder, *sorted(below)]
 
 
 def subfolder(folder, name):
-    """Return the subfolder with this name, or else a subfolder whose name differs only in letter case.
+    """Return the path of the subfolder with this name. The letter case of the name may differ.
 
-    Returns the path `folder / name` if no subfolder matches. Raises InputError if none has exactly this
-    name and several differ only in letter case.
+    A subfolder with exactly this name is preferred. If there is none, and several subfolders have this name
+    in other letter cases, raises InputError. If no subfolder matches, returns the path `folder / name`.
     """
     if (folder / name).is_dir() or not folder.is_dir():
         return folder / name
@@ -39,11 +40,13 @@ def subfolder(folder, name):
 
 
 def image_files(folder, suffixes=SUFFIXES):
-    """Return the files of a folder that have one of the suffixes, in natural order, without hidden files.
+    """Return a list of the paths of a folder's image files in natural order. Hidden files are left out.
 
-    The letter case of suffixes is ignored. A remark counts the files with other suffixes. Raises
-    InputError if the folder cannot be listed, and if a folder, pipe or dangling link has one of the
-    suffixes.
+    A file is an image file if its name ends with one of the suffixes, in any letter case. A remark counts
+    the other visible files.
+
+    Raises InputError if the folder cannot be listed. Also raises InputError if a name with one of the
+    suffixes belongs to a folder, a pipe or a dangling link.
     """
     try:
         visible = [path for path in folder.iterdir() if path.name[0] != "."]
@@ -63,9 +66,9 @@ def image_files(folder, suffixes=SUFFIXES):
 
 
 def by_stem(paths):
-    """Return a dict: stem -> path. The stems are normalised by `composed`.
+    """Return a dict of the given paths: stem -> path. The stems are normalised by `composed`.
 
-    Raises InputError if two files have the same stem.
+    Raises InputError if two paths have the same stem.
     """
     found = {}
     for path in paths:
@@ -81,16 +84,17 @@ def by_stem(paths):
 def composed(name):
     """Return a file name in the Unicode normal form NFC, in which an accented letter is one character.
 
-    macOS may store file names in the form NFD, in which letter and accent are two characters.
+    macOS may store file names in the normal form NFD, in which the letter and its accent are two characters.
     """
     return unicodedata.normalize("NFC", name)
 
 
 def find_by_stem(folder, stem, suffix):
-    """Return the path of the image file with this stem and suffix, or else with another image suffix.
+    """Return the path of the image file with this stem in a folder.
 
-    Returns the path `folder / (stem + suffix)` if there is no such file. Raises InputError if no file has
-    the suffix and several image files have the stem.
+    A file with exactly this suffix is preferred. If there is none, a file with another suffix in SUFFIXES is
+    returned. If there are several such files, raises InputError. If there is no such file, returns the path
+    of the missing file, `folder / (stem + suffix)`.
     """
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):
@@ -107,9 +111,10 @@ def find_by_stem(folder, stem, suffix):
 
 
 def lines(path):
-    """Return [(line number, text)] of a text file, without empty lines and lines that begin with #.
+    """Return the lines of a text file: a list of (line number, text).
 
-    Raises InputError if the file is missing or not UTF-8 text.
+    Empty lines are left out, and lines that begin with #. Line numbers begin with 1. White space at the ends
+    of lines is removed. Raises InputError if the file is missing or not UTF-8 text.
     """
     try:
         if not os.path.isfile(path):  # reading a pipe would block
@@ -122,6 +127,6 @@ def lines(path):
 
 
 def natural_order(path):
-    """Return a key that sorts paths by file name in natural order."""
+    """Return the sort key of a path, for sorting paths by file name in natural order."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name

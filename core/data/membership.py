@@ -1,8 +1,9 @@
-"""Write and read the file that records which photos a run trained and validated on.
+"""Write and read the file that records which examples a run trained and validated on.
 
-The file is `data_split.npz` in the run folder. It holds a hash of the decoded pixels of each training
-and validation photo (`core.data.cache.Examples.checksums`). Hashes identify the photos even after the
-data set has been moved or has grown. Paths, --limit and split seeds do not.
+The file is `data_split.npz` in the run folder. It holds a hash of the decoded photo of each training and
+validation example (`core.data.cache.Examples.checksums`). If photos are cut into patches, the photo of an
+example is a patch. The hashes identify the photos even after the data set has been moved or has grown.
+Paths, the value of --limit or the split seed would not identify them.
 """
 
 import numpy as np
@@ -13,18 +14,18 @@ NAME = "data_split.npz"
 
 
 def write(folder, train, val):
-    """Write the photo hashes of a run's splits, train and val, each a `core.data.cache.Examples`.
+    """Write the photo hashes of a run's training and validation examples to data_split.npz.
 
-    folder: the run folder.
+    folder: the run folder. train, val: `core.data.cache.Examples` of the two splits.
     """
     with files.atomic(folder / NAME) as file:
         np.savez(file, train=train.checksums, val=val.checksums)
 
 
 def read(folder):
-    """Return a run's photo hashes, {"train": int64 [N], "val": int64 [K]}, or None without the file.
+    """Return the photo hashes of a run, {"train": int64 [N], "val": int64 [K]}, from data_split.npz.
 
-    folder: the run folder. Raises InputError if the file is damaged.
+    Returns None if the file does not exist. folder: the run folder. Raises InputError if the file is damaged.
     """
     path = folder / NAME
     if not path.is_file():

@@ -1,16 +1,16 @@
-"""Find pairs of photos and masks in the user's own folders, and the splits that the folders define.
+"""Find pairs of photos and masks in the user's own folders, and split them into training and validation.
 
     images/...            photos of any format that `core.data.images` can read; subfolders are searched
-    masks/...             for each photo, a mask with the same relative path up to the suffix
+    masks/...             for each photo, a mask with the same relative path, except for the suffix
 
-The first of these forms that exists defines the splits:
+The user can define the two splits, "train" and "val", in three ways. The first of these that exists is used:
 
     train.txt, val.txt                                      lists, one photo's path or stem in each line
     train/images/, train/masks/, val/images/, val/masks/
     images/train/, images/val/, masks/train/, masks/val/
 
-If no form exists, a random share of the photos is used for validation (`core.data.patches.select`). A stem
-is a file name without its last suffix.
+If none of them exists, a random share of the photos is used for validation (`core.data.patches.select`). A
+stem is a file name without its last suffix.
 """
 
 from pathlib import Path
@@ -24,9 +24,11 @@ SPLITS = ("train", "val")
 def find(data_dir, split):
     """Return a list of (photo, mask) files for a split, "train" or "val".
 
-    The files are in natural order (`listing`), or in the order of the split's list. If data_dir defines no
-    splits, all files are returned for both. Raises InputError if images/ or masks/ is missing, if a
-    photo has no mask, if a line of a list names no photo, and if only one of the two splits exists.
+    If a text file lists the split, the pairs have the order of the list, otherwise natural order (`listing`).
+    If data_dir defines no splits, the result for each split is all pairs.
+
+    Raises InputError in these cases: images/ or masks/ is missing; a photo has no mask; a line of a list
+    names no photo; one of the two lists, or a folder of this split, is missing.
     """
     root = _root(data_dir)
     if any((root / f"{each}.txt").is_file() for each in SPLITS):
@@ -40,9 +42,10 @@ def find(data_dir, split):
 
 
 def _root(data_dir):
-    """Return data_dir or its first subfolder that holds images/ and masks/, or train/images/ or val/images/.
+    """Return the folder of the data set: data_dir itself, or else one of its direct subfolders.
 
-    Raises InputError if there is no such folder.
+    It is the first of these folders that holds both images/ and masks/, or that holds train/images/ or
+    val/images/. Raises InputError if there is no such folder.
     """
     for folder in listing.here_and_below(data_dir):
         has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
@@ -58,7 +61,7 @@ def _root(data_dir):
 def has_splits(data_dir):
     """True if lists or folders in data_dir define the splits.
 
-    Raises InputError if neither data_dir nor a subfolder holds images/ and masks/.
+    Raises InputError if neither data_dir nor one of its direct subfolders holds a data set.
     """
     return _has_splits(_root(data_dir))
 
@@ -81,9 +84,10 @@ def _folder(parent, name):
 
 
 def _pairs(images_folder, masks_folder):
-    """Return a list of (photo, mask) for all photos in a folder and its subfolders, in natural order.
+    """Return a list of (photo, mask) for all photos in images_folder and its subfolders, in natural order.
 
-    A remark counts masks without a photo. Raises InputError if there is no photo or a photo has no mask.
+    A remark counts masks in masks_folder that have no photo. Raises InputError if there is no photo, or if a
+    photo has no mask.
     """
     masks = _by_key(masks_folder)
     pairs = []
@@ -104,9 +108,10 @@ def _pairs(images_folder, masks_folder):
 
 
 def _by_key(folder):
-    """Return a dict of the image files in a folder and its subfolders: relative path without suffix -> file.
+    """Return a dict of the image files in a folder and all its subfolders: key -> path.
 
-    Hidden files and subfolders are left out. Raises InputError if two files have the same key.
+    The key is the path relative to the folder, without the suffix. Hidden files and hidden subfolders are
+    left out. Raises InputError if two files have the same key.
     """
     found, folders = {}, [folder]
     while folders:
@@ -124,9 +129,10 @@ def _by_key(folder):
 
 
 def _listed_split(root, split):
-    """Return a list of the (photo, mask) that a split's list names.
+    """Return a list of the (photo, mask) pairs whose photos are named in the list of a split.
 
-    A remark counts photos that neither list names. Raises InputError if both lists name the same photo.
+    The lists are root/train.txt and root/val.txt. A remark counts the photos that are in neither list. Raises
+    InputError if both lists name the same photo.
     """
     pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
     listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}
@@ -143,9 +149,11 @@ def _listed_split(root, split):
 
 
 def _listed(pairs, path, root):
-    """Return the pairs whose photos are named in the list at path, in the order of the list.
+    """Return the (photo, mask) pairs whose photos are named in a list, in the order of the list.
 
-    Raises InputError if the list is empty or a line does not name exactly one photo.
+    pairs: all pairs. path: the text file with the list. root: the folder of the data set. A pair that is
+    named twice is returned once. Raises InputError if the list is empty, or if a line does not name exactly
+    one photo.
     """
     known = {}
     for photo, mask in pairs:
@@ -164,7 +172,10 @@ def _listed(pairs, path, root):
 
 
 def _names_below(photo, root):
-    """Return the four texts of a photo's path: relative to root or to root/images, with suffix or without."""
+    """Return a set of four texts by which a list can name a photo.
+
+    For root/images/a/b.jpg they are images/a/b.jpg, images/a/b, a/b.jpg and a/b.
+    """
     from_root = photo.relative_to(root)
     below = Path(*from_root.parts[1:])
     return {each.as_posix() for path in (from_root, below) for each in (path, path.with_suffix(""))}

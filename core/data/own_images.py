@@ -1,8 +1,8 @@
-"""Read the user's own photos and masks, and find the classes in masks if no file lists them.
+"""Read the user's own photos and masks. If no file lists the classes, find the classes in the masks.
 
-`core.data.own_folders` finds the pairs of files. A mask is one of two kinds of file: a PNG file of ids,
-or an image whose colours stand for classes. A PNG file stores ids as greyscale values of 8 or 16 bits,
-as palette indices, or in 1 bit per pixel, which is read as the ids 0 and 255.
+`core.data.own_folders` finds the pairs of photo and mask. A mask is either a PNG file of ids, or an image
+file in which each class has a colour. A PNG file stores ids as greyscale values of 2 to 16 bits, as palette
+indices, or in 1 bit per pixel. The two values of 1 bit are read as the ids 0 and 255.
 
 A mask value is an id or a packed colour (`core.data.colours.pack`).
 """
@@ -22,10 +22,10 @@ from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
 GENERATED = 120  # number of generated photos
-# A mask value is rare if less than the share RARE of all pixels has it. Masks are refused if more than
-# MAX_RARE values, and more than half of all values, are rare.
+# A mask value is rare if the share of all pixels that have it is less than RARE. Masks are refused if more
+# than MAX_RARE mask values are rare and these are more than half of all mask values.
 RARE, MAX_RARE = 1e-4, 8
-# Masks with at least this many greys, from black to white, are taken for smoothed black-and-white masks.
+# smallest number of greys, black and white included, in masks that `_refuse_greys` takes for smoothed masks
 FEWEST_GREYS = 16
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
@@ -35,9 +35,9 @@ class Preparation:
     """Settings for making examples from photos and masks.
 
     classes:           `class_list.ClassList`
-    ignore:            mask values of pixels that are left out of loss and metrics
-    size:              side of the squares, in pixels, that photos are resized to; None: patch_size is set
-    patch_size:        side of the patches, in pixels, that photos are cut into; None: size is set
+    ignore:            tuple of mask values. Pixels with these values are left out of loss and metrics
+    size:              side of the squares, in pixels, to which photos are resized. None if patch_size is set
+    patch_size:        side of the patches, in pixels, into which photos are cut. None if size is set
     colour_tolerance:  largest allowed difference, 0..255, between a mask pixel and its class colour in
                        any channel
     white_level:       see `images.read_rgb`
@@ -54,9 +54,11 @@ class Preparation:
 def dataset(preparation, *, val_share, split_seed, data_dir=None):
     """Return the `Dataset` of the photos in data_dir, or of generated photos if data_dir is None.
 
-    If data_dir defines no splits, a random share of the photos is used for validation. val_share: this
-    share, 0 to 1. split_seed: see `patches.held_out`. Raises InputError if preparation has more than 255
-    mask values.
+    If lists or folders in data_dir define the two splits, these splits are used. Otherwise a random share of
+    the photos is used for validation. val_share: this share, 0 to 1. split_seed: seed of the random choice,
+    see `patches.held_out`.
+
+    Raises InputError if preparation.classes and preparation.ignore have more than 255 mask values together.
     """
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
@@ -85,11 +87,15 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
 
 
 def find_classes(data_dir):
-    """Return a `ClassList` with one class for each value in the masks, and a Counter of the values' pixels.
+    """Return (classes, counts) for the masks in data_dir.
 
-    The values are ids if all masks are PNG files of ids. Otherwise they are colours. Raises InputError
-    if the masks have fewer than 2 or more than 255 values, if most values are so rare that lossy
-    compression must have produced them, and if the masks are black and white with grey edges.
+    classes: a `ClassList` with one class for each mask value that occurs. counts: Counter, mask value ->
+    number of pixels. The mask values are ids if all masks are PNG files of ids, otherwise colours.
+
+    Raises InputError in these cases:
+    - the masks have fewer than 2 or more than 255 different values
+    - most mask values are so rare that lossy compression probably produced them (`_refuse_noise`)
+    - the masks are black and white with grey edges (`_refuse_greys`)
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -114,9 +120,10 @@ def find_classes(data_dir):
 
 
 def _refuse_noise(counts, folder):
-    """Raise InputError if there are too many mask values, or too many rare ones, as after JPEG compression.
+    """Raise InputError if the masks have more than 255 mask values, or too many rare mask values.
 
-    counts: Counter mask value -> number of pixels. folder: the masks' folder, for the message.
+    JPEG compression of masks has this effect. RARE and MAX_RARE define "too many rare".
+    counts: Counter, mask value -> number of pixels. folder: the folder of the masks, which the message names.
     """
     rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
     if len(counts) > class_list.MAX_CLASSES or (rare > MAX_RARE and rare > len(counts) / 2):
@@ -128,10 +135,16 @@ def _refuse_noise(counts, folder):
 
 
 def _refuse_greys(counts, coloured, folder):
-    """Raise InputError if the mask values are black, white and many greys, as after scaling or smoothing.
+    """Raise InputError if the masks look like black-and-white masks that were scaled or smoothed.
 
-    Masks of ids are not refused: ids of classes are well below 200, and 255 often marks pixels without a
-    class. So the function requires a value from 200 to 254.
+    This is so if all of these conditions hold:
+    - All mask values are greys, and there are at least FEWEST_GREYS of them.
+    - Black (0) and white (255) are the two most frequent mask values.
+    - A grey from 200 to 254 occurs. This condition spares masks of ids: ids of classes are usually below 200,
+      and 255 often marks pixels without a class.
+
+    counts: Counter, mask value -> number of pixels. coloured: True if mask values are packed colours. folder:
+    the folder of the masks, which the message names.
     """
     unit = 0x010101 if coloured else 1  # the packed colour of a grey is its level, 0..255, times 0x010101
     greys = sorted(value // unit for value in counts if value % unit == 0)
@@ -144,13 +157,16 @@ def _refuse_greys(counts, coloured, folder):
 
 
 def generated(cache_dir):
-    """Return the folder with generated photos and masks; generate them if the folder is missing."""
+    """Return the folder with generated photos and masks; generate these files if the folder is missing."""
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 
 
 def generate(folder):
-    """Write generated photos of pets into folder/images, and masks of ids 1 to 3 into folder/masks: 5 MB."""
+    """Write generated photos of pets into folder/images, and masks with the ids 1 to 3 into folder/masks.
+
+    The files take about 5 MB.
+    """
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -164,9 +180,9 @@ def generate(folder):
 
 
 def _holds_ids(mask_file):
-    """True for a PNG file whose pixels are ids, and for a file that cannot be opened.
+    """True if a mask file is a PNG file of ids, or if it cannot be opened.
 
-    `_mask_values` reads the file later and raises an error that says why it cannot be opened.
+    If a file cannot be opened, `_mask_values` later raises an error that gives the reason.
     """
     try:
         if not os.path.isfile(mask_file):
@@ -178,21 +194,25 @@ def _holds_ids(mask_file):
 
 
 def _mask_values(mask_file, coloured):
-    """Return the mask values of all pixels, packed colours if coloured, otherwise ids: int32 [H, W]."""
+    """Return the mask value of each pixel of a mask file: int32 [H, W].
+
+    The mask values are packed colours if coloured is True, otherwise ids.
+    """
     if coloured:
         return colours.pack(images.read_rgb(mask_file))
     return images.read_wide_class_ids(mask_file)
 
 
 def _count(values):
-    """Return the distinct values and the number of pixels of each."""
+    """Return two arrays: the distinct values, ascending, and the number of pixels with each value."""
     return np.unique(values, return_counts=True)
 
 
 def _read(photo_file, mask_file, preparation):
-    """Return the K examples made from a photo, uint8 [K, S, S, 3], and its mask, uint8 [K, S, S].
+    """Return (photos, masks), the K examples that are made from a photo and its mask.
 
-    S is preparation.size or preparation.patch_size. The masks hold class ids or IGNORE.
+    photos: uint8 [K, S, S, 3]. masks: uint8 [K, S, S], class ids or IGNORE. If preparation.patch_size is set,
+    the examples are patches, and S is patch_size. Otherwise K is 1, and S is preparation.size.
     """
     photo = images.read_rgb(photo_file, white_level=preparation.white_level)
     mask = Image.fromarray(_class_ids(mask_file, preparation))
@@ -206,9 +226,10 @@ def _read(photo_file, mask_file, preparation):
 
 
 def _class_ids(mask_file, preparation):
-    """Return the class id of each pixel of a mask, or IGNORE: uint8 [H, W].
+    """Return the class id of each pixel of a mask file: uint8 [H, W].
 
-    Raises InputError if a pixel's value belongs to no class and is not among those to ignore.
+    The pixels whose mask value is in preparation.ignore get IGNORE. Raises InputError if a mask value belongs
+    to no class and is not in preparation.ignore.
     """
     classes = preparation.classes
     values = _mask_values(mask_file, classes.coloured)
@@ -226,9 +247,10 @@ def _class_ids(mask_file, preparation):
 
 
 def _refuse_others(mask_file, others, total, preparation):
-    """Raise InputError if there are mask values that belong to no class; name the most frequent one.
+    """Raise InputError if a mask has pixels of no class. The message names their most frequent mask value.
 
-    others: the values of these pixels, int32. total: number of pixels of the mask.
+    others: int32 [N], the mask values of the N pixels that belong to no class and are not ignored. total:
+    number of all pixels of the mask.
     """
     if not others.size:
         return
@@ -247,7 +269,8 @@ def _refuse_others(mask_file, others, total, preparation):
 def _check(pixels, files, names):
     """Print the share of each class in the training masks. Raises InputError if all pixels are ignored.
 
-    pixels: int64 [256], number of pixels of each class id. files: the training files. names: of the classes.
+    Prints a warning for each class without pixels. pixels: int64 [256], number of pixels of each class id.
+    files: list of (photo, mask) files for training. names: the class names.
     """
     counted, ignored = pixels[: len(names)], pixels[IGNORE]
     if not counted.sum():

@@ -4,11 +4,11 @@ A trimap is a mask of the values 1, 2 and 3.
 
     images/NAME.jpg
     annotations/trimaps/NAME.png      1 pet, 2 background, 3 outline
-    annotations/trainval.txt          one line per training photo: NAME and three numbers
+    annotations/trainval.txt          one line per training photo: NAME and three numbers, which are not used
     annotations/test.txt              one line per validation photo, in the same form
 
-Some of the official images/*.jpg are not JPEG files or are not RGB. They are read too. A user's own
-photos may have any format that `core.data.images` can read, and any image suffix.
+Some official files images/*.jpg have another format than JPEG, or are not RGB. These files are read too. A
+user's own photos may have any format that `core.data.images` can read, and any suffix of such a format.
 """
 
 import os
@@ -30,9 +30,9 @@ GENERATED = {"train": 160, "val": 40}  # number of generated photos
 
 
 def dataset(*, size, white_level=0):
-    """Return the `Dataset` with three classes, whose photos and masks have size x size pixels.
+    """Return the `Dataset` with three classes. Photos and masks are resized to size x size pixels.
 
-    A class id is the value in the trimap minus 1. white_level: see `images.read_rgb`.
+    The class id of a pixel is its trimap value minus 1. white_level: see `images.read_rgb`.
     """
     return Dataset(
         name="oxford_pets",
@@ -47,10 +47,11 @@ def dataset(*, size, white_level=0):
 
 
 def find(data_dir, split):
-    """Return the (photo, trimap) files of a split, "train" or "val", in the order of its official list.
+    """Return a list of (photo, trimap) files for a split, "train" or "val".
 
-    Raises InputError if the list is missing or empty, if a name in it is a path with folders, and if
-    the photo or trimap of a name is missing.
+    The order is that of the split's text file in annotations/. Raises InputError if this file is missing or
+    contains no names. Also raises InputError if one of the names is a path with folders, or if the photo or
+    the trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
     try:
@@ -68,7 +69,10 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated photos of pets and their trimaps into a folder in the official layout: about 10 MB."""
+    """Write generated photos of pets and their trimaps into a folder. They take about 10 MB.
+
+    The folder gets the layout of the official data set.
+    """
     for part in ("images", "annotations/trimaps"):
         (folder / part).mkdir(parents=True, exist_ok=True)
 
@@ -86,7 +90,7 @@ def generate(folder):
 
 
 def _example(data_dir, path, name):
-    """Return the (photo, trimap) files of a name. path: the list that contains the name."""
+    """Return the (photo, trimap) files of a name. path: the text file that contains the name."""
     if "/" in name or "\\" in name:
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
     images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
@@ -100,7 +104,7 @@ def _example(data_dir, path, name):
 def _check(pixels, files):
     """Raise InputError if a class occurs in no training trimap.
 
-    pixels: int64 [256], number of pixels of each class id. files: the training files.
+    pixels: int64 [256], number of pixels of each class id. files: list of (photo, trimap) files for training.
     """
     for name, count in zip(CLASSES, pixels):
         if not count:

@@ -1,6 +1,6 @@
-"""Cut large photos into square patches, and split the patches or the photos at random.
+"""Cut large photos into square patches, and draw the patches or the photos for validation at random.
 
-Of the two splits, one is used for training and the other for validation.
+The patches or photos that are not drawn are used for training.
 """
 
 import math
@@ -11,9 +11,10 @@ from core.runtime.errors import InputError
 
 
 def cut(pixels, size):
-    """Cut pixels [H, W, ...] into a grid of K square patches; return them row by row: [K, size, size, ...].
+    """Cut a photo or mask into a grid of K square patches, and return the patches row by row.
 
-    Pixels at the right and lower edges that do not fill a patch are dropped.
+    pixels: array [H, W] or [H, W, C]. size: side of a patch in pixels. Returns an array [K, size, size] or
+    [K, size, size, C]. Pixels at the right and lower edges that do not fill a patch are dropped.
     """
     rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
     grid = pixels[: rows * size, : columns * size].reshape(rows, size, columns, size, *pixels.shape[2:])
@@ -21,7 +22,10 @@ def cut(pixels, size):
 
 
 def require_one(photo, photo_file, size):
-    """Raise InputError if the height or width of a PIL image is below the patch size."""
+    """Raise InputError if the photo is too small for one patch.
+
+    photo: PIL image. photo_file: the path that the message names. size: side of a patch in pixels.
+    """
     if min(photo.size) < size:
         raise InputError(
             f"{photo_file}: {photo.width}x{photo.height} pixels are too few for a patch of {size}; take a"
@@ -30,23 +34,29 @@ def require_one(photo, photo_file, size):
 
 
 def held_out(count, share, seed):
-    """Draw distinct random indices from 0 .. count - 1 for validation: int64 [count * share, rounded up].
+    """Draw K distinct random indices from 0 .. count - 1 for validation, and return them: int64 [K].
 
-    share: 0 to 1. scikit-learn's train_test_split(test_size=share, random_state=seed) has the same indices
-    in its test part, unless a floating-point error in share * count makes it draw one more. The indices
-    are the same on every machine, because NumPy guarantees the numbers of RandomState.
+    share: 0 to 1. K is share * count, rounded up. The indices are the same on every machine, because NumPy
+    guarantees the numbers of RandomState.
+
+    scikit-learn's train_test_split(test_size=share, random_state=seed) puts the same indices into its test
+    part. Exception: a floating-point error in share * count can make scikit-learn draw one index more.
     """
     order = np.random.RandomState(seed).permutation(count)
     return order[: math.ceil(round(share * count, 9))]
 
 
 def select(owner, split, split_by, share, seed):
-    """Return the indices of the examples that belong to a split, "train" or "val".
+    """Return the indices of the examples that belong to a split: int64, ascending.
 
-    owner: int64 [N], ascending: the index of the photo that each example was cut from. split_by: "patch"
-    draws the validation examples from all examples. "image" draws photos, and all examples of these
-    photos are used for validation. share: share of the examples or of the photos that is drawn. seed: see
-    `held_out`. Raises InputError if there is only one example or only one photo to draw from.
+    owner:     int64 [N], ascending: for each example, the index of the photo that it was cut from
+    split:     "train" or "val"
+    split_by:  "patch" draws the validation examples from all examples. "image" draws photos, and all
+               examples of the drawn photos are used for validation
+    share:     share of the examples ("patch") or of the photos ("image") that is drawn, 0 to 1
+    seed:      see `held_out`
+
+    Raises InputError if there is only one example ("patch") or only one photo ("image") to draw from.
     """
     groups = owner if split_by == "image" else np.arange(len(owner))
     count = groups[-1] + 1

@@ -1,20 +1,23 @@
-"""Process images in background threads, with a bound on the pixels in memory."""
+"""Process images in background threads, with a limit on the number of pixels in memory."""
 
 import collections
 
 from PIL import Image
 
-# at most so many pixels (128 MiB at 4 bytes per pixel) and so many items are pending at a time
+# The largest numbers of pixels and of items that are pending at a time, see `ahead`. 2**25 pixels take
+# 128 MiB at 4 bytes per pixel.
 PIXELS_AHEAD = 2**25
 ITEMS_AHEAD = 256
 
 
 def ahead(pool, function, items, pixels):
-    """Yield function(item) for each item, in the order of the items; threads compute results in advance.
+    """Yield function(item) for each item, in the order of the items. Threads compute results in advance.
 
-    pool: a `ThreadPoolExecutor`. pixels: a function: item -> number of pixels. An item is pending from its
-    submission to the pool until its result is yielded. All pending items together have at most PIXELS_AHEAD
-    pixels; an item with more pixels is processed alone.
+    pool: the `ThreadPoolExecutor` with these threads. pixels: a function: item -> number of pixels.
+
+    An item is pending from its submission to the pool until its result is yielded. At most ITEMS_AHEAD items
+    are pending, and together they have at most PIXELS_AHEAD pixels. A single item with more than
+    PIXELS_AHEAD pixels is processed while no other item is pending.
     """
     waiting, pending = collections.deque(), 0
     for item in items:
@@ -30,11 +33,11 @@ def ahead(pool, function, items, pixels):
 
 
 def pixel_count(path):
-    """Return the number of pixels of an image file, from its header; 0 if the header cannot be read."""
+    """Return the number of pixels that the header of an image file gives; 0 if the header cannot be read."""
     try:
         if not path.is_file():  # opening a pipe would block
             return 0
         with Image.open(path) as image:
             return image.width * image.height
-    except Exception:  # the error is reported when the file is decoded
+    except Exception:  # decoding the file later reports the error
         return 0

@@ -2,9 +2,10 @@
 
 Examples: a photo is rotated by its EXIF tag, a white level was detected, some files are not used.
 
-A remark is a list [kind, sentence]. A function that reads a file calls `add`. Its caller collects the
-remarks with `collect` and prints their `summary`. Remarks are not part of the function's return value,
-so its signature stays simple. The cache stores remarks, so they are printed each time that it is used.
+A remark is a list [kind, sentence]. A function that reads a file calls `add`. The caller of this function
+collects the remarks with `collect` and prints their `summary`. Remarks are not part of return values, so
+the signatures of the reading functions stay simple. A cache of decoded images stores the remarks about its
+files, so that each command that uses the cache can print the remarks.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ _collected = contextvars.ContextVar("collected", default=None)
 
 
 def add(kind, sentence):
-    """Add a remark about a file. The remark is dropped unless this thread collects remarks.
+    """Add a remark about a file. The remark is dropped unless `collect` is active in this thread.
 
     kind: text; `summary` makes one line of all remarks of the same kind. sentence: text that names the file.
     """
@@ -35,10 +36,10 @@ def collect():
 
 
 def summary(remarks):
-    """Return a list of lines for printing, one for each kind of remark.
+    """Return a list of lines for printing, one for each kind of remark. remarks: list of [kind, sentence].
 
-    A line is the sentence of the first remark of the kind. If there are several remarks of the kind, their
-    number follows.
+    A line is the sentence of the first remark of the kind. If there are several remarks of the kind, the
+    line ends with their number.
     """
     first, counts = {}, {}
     for kind, sentence in remarks:

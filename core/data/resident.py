@@ -14,14 +14,17 @@ from core.runtime.errors import InputError
 def make_training(examples, batch_size, *, seed, changes=()):
     """Copy all images and masks to the device; return a function (epoch, first_step) -> iterator.
 
-    The iterator yields the batches of an epoch, beginning at step first_step, as `batches.training` does
-    for one replica: (images uint8 [B, H, W, 3], masks uint8 [B, H, W], share = 1). Raises InputError if
-    the images do not fit into the device's memory.
+    The iterator yields the same batches as `batches.training` for one replica: tuples of images
+    uint8 [B, H, W, 3], masks uint8 [B, H, W], and the share 1. It skips the first first_step batches of the
+    epoch.
+
+    examples: `core.data.cache.Examples`. changes: see `batches.training`. Raises InputError if the images
+    and masks do not fit into the device's memory.
     """
-    try:  # variables, because TensorFlow gathers uint8 on a GPU only from variables
+    try:  # variables, because on a GPU tf.gather supports uint8 for variables, not for tensors
         images = tf.Variable(examples.images, trainable=False)
         masks = tf.Variable(examples.masks, trainable=False)
-    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # InternalError: raised while copying
+    except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # a failed copy raises InternalError
         size = (examples.images.nbytes + examples.masks.nbytes) / 2**20
         raise InputError(
             f"{examples.data_dir}: {size:,.0f} MiB of decoded images do not fit into the device's"
@@ -38,10 +41,13 @@ def make_training(examples, batch_size, *, seed, changes=()):
 
 
 def make_fetch(images, masks, *, seed, changes=()):
-    """Return a function (rows int64 [B], epoch int64 []) -> images and masks of these rows, uint8.
+    """Return a function (rows, epoch) -> (images, masks) that selects and augments the examples of a batch.
 
-    images: tf.Variable uint8 [M, H, W, 3]. masks: tf.Variable uint8 [M, H, W]. changes: augmentations
-    that are applied to each example, as in `batches.change`.
+    The function takes rows, int64 [B], and epoch, int64 []. It returns images, uint8 [B, H, W, 3], and
+    masks, uint8 [B, H, W].
+
+    images: `tf.Variable` uint8 [M, H, W, 3], all images. masks: `tf.Variable` uint8 [M, H, W], all masks.
+    seed: the run's seed. changes: augmentations that are applied to each example, see `batches.change`.
     """
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])

@@ -16,7 +16,7 @@ MIN_IS_WHITE, SEPARATE_PLANES = 0, 2  # a value of PHOTOMETRIC, and a value of P
 
 
 def is_deep(image):
-    """True if a PIL image, opened but not yet decoded, has more than 8 bits per sample."""
+    """True if a PIL image has more than 8 bits per sample. The image must be open and not yet decoded."""
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
 
@@ -24,15 +24,18 @@ def is_deep(image):
 def to_8_bits(path, open_image, white_level):
     """Decode an image file and scale its samples so that white is 255; return a PIL image, mode L or RGB.
 
-    The image is rotated upright by its EXIF orientation. Samples are rounded, and inverted if the
-    TIFF file says that 0 is white.
+    The image is rotated upright by its EXIF orientation. The scaled samples are rounded to integers. They
+    are inverted if the file is a TIFF file whose tags say that sample value 0 is white.
 
-    open_image: a function without arguments that opens the file. white_level: the sample value of white,
-    an int; 0: it is detected. The detected value is the smallest 2**bits - 1, with 8 to 16 bits, that no
-    sample exceeds. If fewer than 16 bits are detected, a remark names the file `path`.
+    path: the path that a remark about the file names.
+    open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
+    white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
+    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark. In PPM files,
+    Pillow has already scaled the samples, so white is 65535.
 
-    Raises ValueError for layouts in which Pillow cannot read all 16 bits. Also raises ValueError if
-    white_level is 0 and samples have 32 bits, are signed or are floating-point numbers.
+    Raises ValueError if Pillow cannot read all 16 bits of the file's sample layout. Also raises ValueError
+    if white_level is 0 and cannot be detected, because the samples have 32 bits, are signed, or are
+    floating-point numbers.
     """
     samples, inverted, known, orientation = _samples(open_image)
     if not white_level:
@@ -51,7 +54,11 @@ def to_8_bits(path, open_image, white_level):
 
 
 def _detect_white_level(path, samples):
-    """Return 2**bits - 1 for the number of bits, at least 8, of the largest sample."""
+    """Return the smallest 2**bits - 1 that no sample exceeds, where bits is at least 8.
+
+    samples: the array from `_samples`. If bits is below 16, adds a remark that names `path`. Raises
+    ValueError unless the samples are uint16.
+    """
     low, high = samples.min(), samples.max()
     if samples.dtype != np.uint16:
         raise ValueError(
@@ -71,8 +78,9 @@ def _detect_white_level(path, samples):
 def _samples(open_image):
     """Decode an image file; return (samples, inverted, white level, EXIF orientation).
 
-    samples: uint16, int32 or float32 [H, W] or [H, W, 3]. inverted: True if 0 is white. The white level
-    is 0 unless the file format defines it.
+    open_image: see `to_8_bits`. samples: uint16, int32 or float32, [H, W] or [H, W, 3]. inverted: True if
+    sample value 0 is white. white level: the sample value of white if the file format defines this value,
+    otherwise 0.
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
@@ -98,7 +106,11 @@ def _samples(open_image):
 
 
 def _low_byte_arguments(tile):
-    """Return the arguments that make Pillow's decoder of a tile read the low byte of each 16-bit sample."""
+    """Return the decoder arguments with which Pillow reads the low byte of each 16-bit sample of a tile.
+
+    tile: an element of the `tile` list of a PIL image. Pillow finds the high byte of a sample from the byte
+    order in the raw mode. With the opposite byte order in the raw mode, Pillow reads the low byte.
+    """
     order = _raw_mode(tile)[-1]
     if order == "N":  # native byte order
         order = "L" if sys.byteorder == "little" else "B"
@@ -107,6 +119,9 @@ def _low_byte_arguments(tile):
 
 
 def _raw_mode(tile):
-    """Return Pillow's name for the layout of the samples in the file, such as RGB;16L."""
+    """Return Pillow's name for the layout of a tile's samples in the file, such as RGB;16L; "" without one.
+
+    tile: an element of the `tile` list of a PIL image.
+    """
     raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
     return raw_mode if isinstance(raw_mode, str) else ""

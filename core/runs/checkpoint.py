@@ -1,8 +1,9 @@
 """Save and load checkpoints. A checkpoint is one file with everything that a run needs to continue.
 
-The file is a NumPy `.npz` archive, which is a zip file of arrays. It holds one array per variable, and JSON
-text with the state of the training loop and the names of all arrays. The archive stores a CRC-32 of every
-member, which is verified when the member is read. Nothing is pickled.
+The file is a NumPy `.npz` archive, which is a zip file of arrays. One array per variable holds the value of
+the variable. One more array holds a JSON text with the state of the training loop and the names of the other
+arrays. The archive stores a CRC-32 of each array, which is verified when the array is read. Nothing is
+pickled.
 """
 
 import json
@@ -14,16 +15,16 @@ import numpy as np
 from core.runtime import files
 from core.runtime.errors import InputError
 
-STATE = "state.json"  # name, in the archive, of the JSON text with the state of the training loop
-AVERAGE = "average/"  # prefix of the names of the averaged weights (--ema_decay)
-OPTIMIZER = ("adam/", "scaling/")  # prefixes of the names of the optimizer's variables
+STATE = "state.json"  # name of the array with the JSON text
+AVERAGE = "average/"  # the names of the weights' moving averages (--ema_decay) begin with this
+OPTIMIZER = ("adam/", "scaling/")  # the names of the optimizer's variables begin with one of these
 
 
 def save(folder, arrays, state):
     """Write a checkpoint to `folder/last.npz`. The old `last.npz` becomes `previous.npz`.
 
-    arrays: name -> ndarray, one for each variable. state: a dict of JSON values, the state of the training
-    loop. Even if the process is killed, `last.npz` and `previous.npz` never hold half-written data.
+    arrays: dict, name of a variable -> ndarray. state: dict of JSON values, the state of the training loop.
+    Even if the process is killed, `last.npz` and `previous.npz` never hold half-written data.
     """
     with files.atomic(folder / "last.npz") as file:
         text = json.dumps({"state": state, "arrays": sorted(arrays)})
@@ -33,9 +34,9 @@ def save(folder, arrays, state):
 
 
 def keep(folder, name, source="last"):
-    """Make {name}.npz a hard link to {source}.npz in the same folder, or a copy if links are impossible.
+    """Make {name}.npz a hard link to {source}.npz in the same folder. An existing {name}.npz is replaced.
 
-    An existing file {name}.npz is replaced.
+    If the file system does not support hard links, {name}.npz becomes a copy of {source}.npz.
     """
     source, fresh = folder / f"{source}.npz", folder / f".{name}.npz.partial"
     with files.writing(folder / f"{name}.npz"):
@@ -45,15 +46,15 @@ def keep(folder, name, source="last"):
         except OSError:  # some file systems do not support hard links
             shutil.copyfile(source, fresh)
         os.replace(fresh, folder / f"{name}.npz")
-        # os.replace leaves `fresh` in place if it and the target already are hard links of one file
+        # os.replace does not remove `fresh` if {name}.npz was a hard link to the same data already
         fresh.unlink(missing_ok=True)
 
 
 def load(path):
-    """Read a checkpoint file and return (arrays, state), as passed to `save`.
+    """Read a checkpoint file and return (arrays, state) with the contents that were passed to `save`.
 
-    Raises InputError if the file is missing or damaged, and OSError if the disk fails or the user may
-    not read the file.
+    Raises InputError if the file is missing or damaged. Raises OSError if the disk fails, or if the user has
+    no permission to read the file.
     """
     if not os.path.isfile(path):
         raise InputError(
@@ -70,11 +71,13 @@ def load(path):
 
 
 def load_latest(folder, *, mend=True):
-    """Load the newest undamaged checkpoint of a run; return (arrays, state), as passed to `save`.
+    """Load `last.npz`, or else `previous.npz`; return (arrays, state) as `load` does.
 
-    Returns None if there is no checkpoint yet. If `last.npz` is missing or damaged, prints a warning and
-    loads `previous.npz`. If mend is True, `last.npz` is then replaced by `previous.npz`.
-    folder: the folder of the checkpoints. Raises InputError if no checkpoint can be loaded.
+    Returns None if neither file exists. If `last.npz` is damaged, or missing although `previous.npz` exists,
+    prints a warning and loads `previous.npz`. In this case, if mend is True, also replaces `last.npz` by
+    `previous.npz`.
+
+    folder: the folder of the checkpoints. Raises InputError if neither file can be loaded.
     """
     last, previous = folder / "last.npz", folder / "previous.npz"
     if not os.path.lexists(previous):
@@ -90,11 +93,11 @@ def load_latest(folder, *, mend=True):
 
 
 def prediction_variables(variables):
-    """Return the weights that predictions use, name -> value.
+    """Return the weights that predictions use, a dict: name -> value.
 
-    variables: name -> value: all variables of a training, or all arrays of a checkpoint. If they contain
-    averaged weights, these are returned, without the prefix AVERAGE in their names. Otherwise the weights
-    themselves are returned, which are all variables except the optimizer's.
+    variables: dict, name -> value, of all variables of a training or of all arrays of a checkpoint. If it
+    contains moving averages of the weights, the averages are returned, and the prefix AVERAGE is removed from
+    their names. Otherwise all values are returned except those of the optimizer's variables.
     """
     averages = {
         name.removeprefix(AVERAGE): value for name, value in variables.items() if name.startswith(AVERAGE)
@@ -105,8 +108,9 @@ def prediction_variables(variables):
 def restore(variables, arrays, folder):
     """Assign each array of a checkpoint to the variable of the same name.
 
-    variables: name -> `tf.Variable`. arrays: name -> ndarray. folder: the path to name in an error message.
-    Raises InputError unless both have the same names, and the same shape and dtype for each name.
+    variables: name -> `tf.Variable`. arrays: name -> ndarray. folder: the path that an error message names.
+    Raises InputError unless `variables` and `arrays` have the same names, and each array has the shape and
+    the dtype of its variable.
     """
     expected = {
         (name, *variable.shape, np.dtype(variable.dtype.as_numpy_dtype))

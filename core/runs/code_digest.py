@@ -1,14 +1,20 @@
 """Compute digests of the code that determines a run's results, and store them in the run folder.
 
 The file code.json is a list of JSON objects. Each object describes the code that trained the run from a
-certain epoch and step on. Its fields are `epoch`, `step`, `files` (path -> digest) and `versions` (package
--> version, for TensorFlow and NumPy). The list has one object, and one more each time that the run was
-continued with other code. Runs that were trained by old versions of this project have no code.json.
+certain epoch and step on, and has these fields:
 
-`files` holds the experiment's script and every project file that the script imports, directly or
-indirectly. It leaves out networks that the experiment does not use, and files that do not affect results
-(DECIDE_NOTHING). A digest does not depend on comments, docstrings and blank lines. If a function was
-replaced at run time, for example in a notebook, it has its own digest under the name FILE:FUNCTION.
+    epoch, step    the progress of the training when this code began to train the run
+    files          digests of project files: path -> digest
+    versions       versions of TensorFlow and NumPy: package -> version
+
+The list of a new run has one object. Each time that the run is continued with other code or other versions,
+an object is added. Runs that were trained by old versions of this project have no code.json.
+
+`files` contains the experiment's script and all project files that the script imports, directly or
+indirectly. Two kinds of files are left out: networks that the experiment does not use, and files that do not
+affect results (DECIDE_NOTHING). A digest does not depend on the file's comments, docstrings or blank lines.
+If a function was replaced at run time, for example in a notebook, `files` also contains a digest of the new
+function, under the name FILE:FUNCTION.
 """
 
 import ast
@@ -29,7 +35,7 @@ from core.runtime import files
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
 
 # Folders and files that have no digest, because their code affects no weight and no metric of a run. Flags
-# and images affect the results too; other checks compare them when a run is continued.
+# and images also affect results. Other checks compare flags and images when a run is continued.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",
@@ -48,10 +54,11 @@ DECIDE_NOTHING = (
 
 
 def current(experiment, root=ROOT):
-    """Return the digests of the code that determines an experiment's results.
+    """Return the digests of the code that determines an experiment's results, a dict: path -> digest.
 
-    Returns a dict: path of a file, relative to root -> digest, 16 hexadecimal digits. The dict is empty if
-    no script has the name of the experiment, for example because the experiment is defined in a notebook.
+    A path is relative to root. A digest has 16 hexadecimal digits. The dict is empty if no script has the
+    name of the experiment, for example because the experiment is defined in a notebook.
+
     experiment: `core.experiment.Experiment`. root: the folder of the packages `core` and `experiments`.
     """
     script = root / "experiments" / f"{experiment.name}.py"
@@ -79,9 +86,10 @@ def combined(digests):
 
 
 def read(folder):
-    """Return the list in the code.json of a run folder, oldest code first.
+    """Return the list of objects in the code.json of a run folder, oldest first.
 
-    The list is empty if the file is missing or damaged.
+    Each object is a dict, see the docstring of this module. The list is empty if the file is missing or
+    damaged.
     """
     try:
         items = json.loads((folder / "code.json").read_text("utf-8"))
@@ -99,10 +107,10 @@ def changed_files(before, now):
 
 
 def warn_if_changed(folder, experiment):
-    """Print a warning if the code has changed since a run was last trained; it names the changed files.
+    """Print a warning that names the changed files if the code has changed since a run was last trained.
 
-    Commands that use a trained run call this function. folder: the run folder. experiment: the run's
-    `Experiment`. Prints nothing if the run has no code.json.
+    Commands that use a trained run call this function. Prints nothing if the run has no code.json. folder:
+    the run folder. experiment: the run's `Experiment`.
     """
     items = read(folder)
     changed = changed_files(items[-1]["files"], current(experiment)) if items else []
@@ -115,11 +123,14 @@ def warn_if_changed(folder, experiment):
 def record(folder, experiment, *, epoch, step, write):
     """Record in code.json which code trains a run from now on.
 
-    A new run, whose epoch and step are 0, gets a new code.json. If a run is continued with the code that
-    last trained it, nothing happens. If it is continued with other code, or with another version of
-    TensorFlow or NumPy, an object is added to code.json, and a warning names what differs.
-    folder: the run folder. experiment: the run's `Experiment`. epoch, step: the progress of the training.
-    write: False if another worker writes the files of the run folder; then nothing is written.
+    - A new run, or a run without code.json, gets a new code.json with one object.
+    - If a run is continued with the code and the versions that last trained it, nothing is written.
+    - If a run is continued with other code, or with another version of TensorFlow or NumPy, an object is
+      added to code.json, and a warning names the differences.
+
+    folder: the run folder. experiment: the run's `Experiment`. epoch, step: the progress of the training,
+    both 0 for a new run. write: if False, code.json is not written, and only the warning is printed. In a
+    distributed training, one worker writes the file for all workers.
     """
     item = {
         "epoch": epoch,
@@ -147,18 +158,23 @@ def record(folder, experiment, *, epoch, step, write):
 
 
 def _file_of(function, root):
-    """Return the path, under root, of the module that defines a function or a `functools.partial` of it."""
+    """Return the path of the file, in root, that defines a function.
+
+    For a `functools.partial`, this is the file that defines the wrapped function.
+    """
     while isinstance(function, functools.partial):
         function = function.func
     return root.joinpath(*function.__module__.split(".")).with_suffix(".py")
 
 
 def _replaced_functions(tree, name):
-    """Return the digests of a module's functions that were replaced at run time: NAME:FUNCTION -> digest.
+    """Return the digests of the functions of a module that were replaced at run time.
 
-    name: the path of the module's file, such as core/ops.py. tree: its syntax tree. A function counts as
-    replaced if it was defined in another module or under another name. The dict is empty if the module has
-    not been imported.
+    Returns a dict: "FILE:FUNCTION" -> digest of the new function. A function counts as replaced if its name
+    in the module now refers to a function that was defined in another module or under another name. The dict
+    is empty if the module has not been imported.
+
+    name: the path of the module's file, such as core/ops.py. tree: the syntax tree of the file.
     """
     module, found = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
     for node in tree.body if module else ():
@@ -167,7 +183,7 @@ def _replaced_functions(tree, name):
             continue
         if (function.__module__, function.__name__) != (module.__name__, node.name):
             code = function.__code__
-            # nested code objects are left out, because their text contains a memory address
+            # constants that are code objects are left out, because their repr contains a memory address
             constants = [each for each in code.co_consts if not inspect.iscode(each)]
             text = repr((code.co_code, code.co_names, constants))
             found[f"{name}:{node.name}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -175,9 +191,10 @@ def _replaced_functions(tree, name):
 
 
 def _imported_files(tree, path, root):
-    """Return the files of `core` and `experiments` that a file imports, at its top or inside functions.
+    """Return a list of the files of `core` and `experiments` that a Python file imports.
 
-    path: the file. tree: its syntax tree.
+    Imports inside functions count too. path: the Python file. tree: the syntax tree of this file. root: the
+    folder of the packages `core` and `experiments`.
     """
     modules = []
     for node in ast.walk(tree):
@@ -200,10 +217,10 @@ def _parsed(source):
 
 @functools.cache
 def _statements(source):
-    """Remove comments, docstrings and blank lines from Python source text.
+    """Return Python source text without comments, docstrings and blank lines.
 
-    Digests are computed from text and not from syntax trees, because the trees differ between versions of
-    Python.
+    Digests are computed from this text, not from a syntax tree, because syntax trees differ between versions
+    of Python.
     """
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):

@@ -1,11 +1,12 @@
 """Read and write the files of a run folder, which holds the settings and the results of a training.
 
     flags.cfg                  the flags of the run, an absl flagfile. The first line is a comment that
-                               names the experiment, the last line is "# end". A command with
-                               --flagfile=flags.cfg --run_dir=OTHER repeats the training in folder OTHER
+                               names the experiment. The last line is "# end". If the experiment's script is
+                               given --flagfile=flags.cfg --run_dir=OTHER, it repeats the training in OTHER
     code.json                  digests of the code that trained the run (`core.runs.code_digest`)
     metrics.csv                one row of metrics per epoch
-    val_images.npz             confusion matrix and loss of each validation image after the last epoch
+    val_images.npz             for each validation image: its confusion matrix and its loss, both after the
+                               last epoch
     summary.json               metrics of the last and of the best epoch, number of parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction and errors of some validation images
     curves.png                 losses and metrics over the epochs; needs matplotlib
@@ -13,8 +14,8 @@
     classes.txt, class_weights.txt   only for runs of the experiment `own_images`
     data_split.npz             hashes of the training and validation photos (`core.data.membership`)
 
-No file is ever deleted. A continued run writes metrics.csv, summary.json and curves.png again, from the
-history of all epochs in its checkpoint.
+These files are never deleted. A continued run replaces metrics.csv, summary.json and curves.png. The new
+files cover all epochs, because the checkpoint holds the metrics of the earlier epochs.
 """
 
 import contextlib
@@ -29,12 +30,12 @@ from pathlib import Path
 from core.runtime import cli, files
 from core.runtime.errors import InputError
 
-NAMED = "# python -m experiments."  # the first line of flags.cfg begins with this
+NAMED = "# python -m experiments."  # the first line of flags.cfg: this text, then the experiment's name
 END = "# end"  # the last line of flags.cfg, which shows that the file is complete
 
-# Flags that may change when a run is continued, because they do not affect its result.
+# Flags whose values may change when a run is continued, because they do not affect the result of the run.
 RESUMABLE = {
-    "data_dir",  # the data may be moved; the images themselves are compared by a checksum
+    "data_dir",  # the data may be moved; a checksum shows whether the images are the same
     "run_dir",
     "cache_dir",
     "data_on_device",
@@ -43,15 +44,16 @@ RESUMABLE = {
     "tensorboard",
 }
 
-# Flags whose value may be a path. The values of --init_from and of flags that end in _dir are always paths.
+# Flags whose values are paths or other words, such as "imagenet". Their values count as paths if the path
+# exists. The values of --init_from and of flags whose names end in _dir are always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
 def result_flags(define_flags, values):
-    """Return the flags that affect the result of a training: a dict, name -> value, with absolute paths.
+    """Return the flags that affect the result of a training, a dict: name -> value. Paths are absolute.
 
-    define_flags: the function of an experiment's script that defines its flags; other flags are left out.
-    values: the parsed `flags.FlagValues`.
+    define_flags: the function of an experiment's script that defines its flags. Flags that it does not define
+    are left out, and so are the flags in RESUMABLE. values: the parsed `flags.FlagValues`.
     """
     names = sorted(cli.parse(define_flags))
     return {name: _absolute(name, values[name].value) for name in names if name not in RESUMABLE}
@@ -61,13 +63,17 @@ def result_flags(define_flags, values):
 def claim(folder, experiment, define_flags, values):
     """Context manager that locks a run folder, so that no other process trains in it.
 
-    Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If it holds a
-    checkpoint, checks that the run was begun by the same experiment and with the same flags, except for
-    the flags in RESUMABLE.
+    Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If the folder
+    holds a checkpoint, checks that the run was begun by the same experiment and with the same flags. Flags in
+    RESUMABLE may differ.
+
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
     defines its flags. values: the parsed `flags.FlagValues`.
-    Raises InputError if another process trains in the folder, if the folder was begun by another
-    experiment or with other flags, and if the name of the experiment differs from the name of its script.
+
+    Raises InputError in these cases:
+    - another process trains in the folder
+    - the run in the folder was begun by another experiment or with other flags
+    - the name of the experiment differs from the name of its script
     """
     _check_name(experiment, define_flags)
     for path in (folder / "checkpoints", folder / "predictions"):
@@ -76,7 +82,7 @@ def claim(folder, experiment, define_flags, values):
     with contextlib.ExitStack() as stack:
         with files.writing(folder):
             stack.enter_context(_exclusive(folder))
-        if not is_begun(folder):  # nothing was trained with the old flags.cfg, so it may be replaced
+        if not is_begun(folder):  # no checkpoint was trained with an old flags.cfg, so it may be replaced
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
         yield
@@ -88,10 +94,11 @@ def is_begun(folder):
 
 
 def keep_text(path, text):
-    """Write a text file into the folder of a run that has not begun.
+    """Write a text file into the folder of a run that has no checkpoint yet.
 
-    Does nothing if the file already holds this text. Otherwise raises InputError if another process trains
-    in the folder, because that process may have read the file.
+    path: the file. Its folder must be the run folder, which is created if it is missing. Does nothing if the
+    file already holds this text. If the text differs and another process trains in the folder, raises
+    InputError, because that process may have read the file.
     """
     with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,8 +126,9 @@ def _exclusive(folder):
 def _check_name(experiment, define_flags):
     """Raise InputError unless the name of an experiment equals the name of the script that defines its flags.
 
-    flags.cfg stores the name of the experiment, and evaluate, predict and export load the script with this
-    name. If a script was copied and the name in it was not changed, they would load the original script.
+    flags.cfg stores the name of the experiment. The commands evaluate, predict and export load the script
+    with this name. If a user copied a script and did not change the name in the copy, these commands would
+    load the original script.
     """
     module = sys.modules.get(getattr(define_flags, "__module__", None))
     if module is None or getattr(module, "__file__", None) is None:
@@ -134,7 +142,7 @@ def _check_name(experiment, define_flags):
 
 
 def _write_flags(folder, experiment, define_flags, values):
-    """Write flags.cfg. Paths in it are absolute, so that it can be used from any working directory."""
+    """Write flags.cfg. Paths in the file are absolute, so that a command in any folder can use the file."""
     lines = [NAMED + experiment]
     for name in sorted(cli.parse(define_flags)):
         value = values[name].value
@@ -144,9 +152,10 @@ def _write_flags(folder, experiment, define_flags, values):
 
 
 def _check_settings(folder, experiment, define_flags, values):
-    """Raise InputError if a run was begun by another experiment, or with other flags that affect its result.
+    """Raise InputError if a run was begun by another experiment, or with other values of `result_flags`.
 
-    With --schedule=constant, --epochs may differ, because no step depends on the number of epochs.
+    With --schedule=constant, the value of --epochs may differ, because no training step depends on the number
+    of epochs.
     """
     if experiment_name(folder) != experiment:
         raise InputError(
@@ -175,7 +184,7 @@ def _check_settings(folder, experiment, define_flags, values):
 
 
 def _absolute(name, value):
-    """Return a flag's value. If the value is a path, it is made absolute."""
+    """Return the value of a flag. If the value is a path, return the absolute path. name: the flag's name."""
     is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.exists(value))
     return os.path.abspath(value) if value and is_path else value
 
@@ -197,11 +206,12 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
     """Return the flags in the flags.cfg of a run folder, as `flags.FlagValues`.
 
     define_flags: the function of the experiment's script that defines its flags.
-    without: names of flags that keep their default instead of the value in the file.
+    without: names of flags whose values in the file are ignored. These flags keep their defaults.
     extra: command-line arguments, such as "--data_dir=DIR", that override the file.
-    The flag --run_dir, if defined, is set to `folder`, even if the file names another folder because the run
-    was moved. Raises InputError that names flags.cfg if the file is damaged or was written by another
-    version of this project.
+
+    If the script defines --run_dir, this flag is set to `folder`. The file may name another folder, because
+    the run folder may have been moved. Raises InputError that names flags.cfg if the file is damaged, or if
+    the flags in it belong to another version of this project.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:
@@ -228,9 +238,9 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
 
 
 def recorded_flag(folder, name):
-    """Return the value of a flag in the flags.cfg of a run folder, as text.
+    """Return the value of a flag in the flags.cfg of a run folder, as text. name: the flag's name.
 
-    Returns None if the run has no checkpoint yet, or if the file does not contain the flag.
+    Returns None if the run has no checkpoint yet, or if flags.cfg does not contain the flag.
     """
     if not is_begun(folder):
         return None
@@ -239,10 +249,10 @@ def recorded_flag(folder, name):
 
 
 def record_flag(folder, name, value):
-    """Replace the value of a flag in the flags.cfg of a run folder.
+    """Replace the value of a flag in the flags.cfg of a run folder. name: the flag's name.
 
-    Used for flags that may change when a run is continued. Does nothing if the file does not contain the
-    flag.
+    Used for flags whose values may change when a run is continued. Does nothing if flags.cfg does not contain
+    the flag.
     """
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]
@@ -251,7 +261,10 @@ def record_flag(folder, name, value):
 
 
 def _flags_cfg(folder):
-    """Return the lines of the flags.cfg in a run folder, at least one. Raises InputError without the file."""
+    """Return the lines of the flags.cfg in a run folder, a list of at least one text.
+
+    Raises InputError if the file is missing or not UTF-8 text.
+    """
     path = folder / "flags.cfg"
     if not os.path.isfile(path):
         raise InputError(f"{folder}: no flags.cfg here, so this is not a run folder; name another --run_dir.")
@@ -262,7 +275,11 @@ def _flags_cfg(folder):
 
 
 def write_metrics(folder, history):
-    """Write metrics.csv. history: a list of dicts, column -> value, one per epoch, with the same keys."""
+    """Write metrics.csv into a run folder.
+
+    history: a list of dicts, column -> value, one dict per epoch. It holds at least one dict, and all dicts
+    have the same keys.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, history[0])
     writer.writeheader()
@@ -271,7 +288,7 @@ def write_metrics(folder, history):
 
 
 def read_metrics(folder):
-    """Return the rows of metrics.csv: a list of dicts, column -> float, one per epoch.
+    """Return the rows of the metrics.csv in a run folder: a list of dicts, column -> float, one per epoch.
 
     Raises InputError if the file is damaged, or if it is missing because no epoch is finished.
     """
@@ -289,7 +306,10 @@ def read_metrics(folder):
 
 
 def read_summary(folder):
-    """Return the content of summary.json, a dict. It is empty if the file is missing or damaged."""
+    """Return the content of the summary.json in a run folder, a dict.
+
+    The dict is empty if the file is missing or damaged.
+    """
     try:
         return json.loads((folder / "summary.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -297,7 +317,10 @@ def read_summary(folder):
 
 
 def write_json(path, value):
-    """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers."""
+    """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers.
+
+    Raises ValueError if a list in the dict contains NaN or infinity.
+    """
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     files.write_text(path, text + "\n")
 
@@ -315,7 +338,7 @@ def write_figure(path, figure):
 
 
 def _finite(value):
-    """Copy a JSON value, with NaN and infinity in it replaced by None. Lists are not searched."""
+    """Return a copy of a JSON value in which None replaces NaN and infinity, except inside lists."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,9 +1,9 @@
-"""Generate aerial photos with class ids, for the aerial experiment without real data.
+"""Generate aerial photos with class ids, for running the experiment `dubai_aerial` without real data.
 
 Each photo shows a district from above: sand with groves, and sometimes with ponds, a coast or an unlabeled
 plot. A grid of streets at a random angle divides the district into blocks with houses and gardens.
-Roofs, streets and sand have similar greys and browns, so the colour of a single pixel does not tell its
-class.
+Roofs, streets and sand have similar greys and browns. So the colour of a single pixel is not enough to
+decide the class of the pixel.
 
 The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
 `RandomState`, and shapes have integer coordinates.
@@ -12,14 +12,14 @@ The same seed gives the same pixels on every machine, because NumPy guarantees t
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # class ids of the Dubai set
-SIDES = (340, 661)  # range of heights and widths in pixels; the upper end is excluded
+BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = range(6)  # class ids as in `core.data.dubai_aerial`
+SIDES = (340, 661)  # range of heights and widths of photos in pixels; 661 is excluded
 
 
 def tile_size(tile):
-    """Return the (height, width) of all photos in the tile with this number, each 340 to 660 pixels.
+    """Return the (height, width) of the photos in a tile, each from 340 to 660 pixels.
 
-    tile: int, at least 0.
+    All photos of a tile have the same size. tile: the number of the tile, an int of at least 0.
     """
     height, width = np.random.RandomState(tile).randint(*SIDES, 2)
     return int(height), int(width)
@@ -40,8 +40,8 @@ def scene(seed, *, size):
 class _Canvas:
     """Draws shapes into a photo and their class ids into its labels.
 
-    Coordinates are in pixels, relative to the centre of the photo. The axes have the directions of the
-    streets, so they are rotated by a random angle against the edges of the photo.
+    The coordinates x and y are in pixels, relative to the centre of the photo. The x axis and the y axis have
+    the directions of the streets. So both axes are rotated by a random angle from the edges of the photo.
     """
 
     def __init__(self, rng, size):
@@ -54,9 +54,9 @@ class _Canvas:
         self._axes = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
     def polygon(self, points, colour, label=None):
-        """Draw a polygon. points: [N, 2]. colour: RGB, clipped to 0..255. label: a class id.
+        """Draw a polygon. points: [N, 2], (x, y). colour: RGB, clipped to 0..255. label: a class id.
 
-        If label is None, the labels stay unchanged.
+        If label is None, only the photo is changed.
         """
         points = [self._pixel(point) for point in points]
         self._draws[0].polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
@@ -68,20 +68,23 @@ class _Canvas:
         self.polygon(corners, colour, label)
 
     def label(self, x, y):
-        """Return the class id at a point; None outside the photo."""
+        """Return the class id at the point (x, y), or None if the point is outside the photo."""
         x, y = self._pixel((x, y))
         inside = 0 <= x < self.width and 0 <= y < self.height
         return self.labels.getpixel((x, y)) if inside else None
 
     def blob(self, rng, x, y, radius, colour, label=None):
-        """Draw a polygon whose corners have random distances from (x, y), 0.8 to 1.1 times the radius."""
+        """Draw a polygon around (x, y). Its corners are 0.8 to 1.1 times the radius away from (x, y).
+
+        colour, label: see `polygon`.
+        """
         angles = np.arange(0, 2 * np.pi, np.pi / 10)
         edge = radius * rng.uniform(0.8, 1.1, len(angles))
         points = np.stack([x + edge * np.cos(angles), y + edge * np.sin(angles)], axis=1)
         self.polygon(points, colour, label)
 
     def _pixel(self, point):
-        """Return the (column, row) of the pixel at a point."""
+        """Return the (column, row) of the pixel at a point (x, y)."""
         x, y = point @ self._axes
         return int(x + self.width / 2), int(y + self.height / 2)
 
@@ -112,7 +115,7 @@ def _ground(canvas, rng):
 
 
 def _streets(canvas, rng):
-    """Draw streets in both directions and the blocks between them."""
+    """Draw the streets, which run along the x axis and the y axis, and the blocks between the streets."""
     asphalt = _grey(rng, 95, 165)
     half = rng.uniform(5, 11)
     lines = [_lines(rng, canvas.reach) for _ in range(2)]
@@ -135,7 +138,10 @@ def _streets(canvas, rng):
 
 
 def _lines(rng, reach):
-    """Return random positions, from -reach to reach, of the parallel streets of one direction."""
+    """Return random positions of parallel streets: a list of floats, ascending, from -reach to reach.
+
+    The positions are the x of the streets along the y axis, or the y of the streets along the x axis.
+    """
     lines, line = [], -reach + rng.uniform(0, 80)
     while line < reach:
         lines.append(line)
@@ -144,7 +150,10 @@ def _lines(rng, reach):
 
 
 def _block(canvas, rng, x0, y0, x1, y1):
-    """Draw rows of plots in the block between four streets; plots with their centre in water are left out."""
+    """Draw rows of plots in a block. x0, y0, x1, y1: the edges of the block.
+
+    A plot is left out if its centre is in water.
+    """
     y = y0
     while y < y1 - 18:
         depth = min(rng.uniform(24, 60), y1 - y)
@@ -158,7 +167,7 @@ def _block(canvas, rng, x0, y0, x1, y1):
 
 
 def _plot(canvas, rng, x, y, width, depth):
-    """Draw a house or a garden at random, or leave the plot empty."""
+    """Draw a house or a garden on a plot, or leave the plot empty, at random."""
     what = rng.rand()
     if what < 0.65:
         _house(canvas, rng, x + 3, y + 3, width - 6, depth - 6)
@@ -181,7 +190,7 @@ def _house(canvas, rng, x, y, width, height):
 
 
 def _grey(rng, low, high):
-    """Return a random RGB near grey: a level from low to high, plus or minus up to 8 in each channel."""
+    """Return a random RGB near grey: a random level from low to high, changed by up to 8 in each channel."""
     return rng.uniform(low, high) + rng.uniform(-8, 8, 3)
 
 
@@ -190,7 +199,10 @@ def _leaves(rng):
 
 
 def _photograph(canvas, rng):
-    """Return the canvas' photo, uint8, with lens blur, texture, haze, exposure and noise added."""
+    """Return the canvas's photo with camera effects: uint8 [H, W, 3].
+
+    The effects are lens blur, texture, haze, exposure, white balance and noise.
+    """
     coarse = Image.fromarray(rng.randint(0, 256, (24, 24)).astype(np.uint8))
     texture = coarse.resize((canvas.width, canvas.height), Image.Resampling.BICUBIC)
     photo = np.asarray(canvas.photo.filter(ImageFilter.GaussianBlur(0.8)), np.float32)

@@ -1,24 +1,27 @@
-"""Generate photos of pets with trimaps, for the pet experiments without real data.
+"""Generate photos of pets with trimaps, for running the pet experiments without real data.
 
-Each photo shows an animal with head, ears, legs, tail and a patterned coat in front of coloured shapes,
-some of which have coat colours. The same seed gives the same pixels on every machine, because NumPy
-guarantees the numbers of `RandomState`, and shapes have integer coordinates.
+Each photo shows an animal with head, ears, legs, tail and a patterned coat. The background is a wall, a floor
+and coloured shapes. Some shapes have coat colours, so the colour of a single pixel is not enough to decide
+whether the pixel is pet.
+
+The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
+`RandomState`, and shapes have integer coordinates.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-PET, BACKGROUND, OUTLINE = 1, 2, 3  # values of the official trimaps
-# RGB of the coats
+PET, BACKGROUND, OUTLINE = 1, 2, 3  # values as in the trimaps of the official data set
+# RGB of the colours of the pets' coats
 COATS = np.array(
     [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]
 )
 
 
 def scene(seed):
-    """Return a generated photo, uint8 [H, W, 3], and its trimap, uint8 [H, W]; H and W are 160 to 260.
+    """Return a generated photo, uint8 [H, W, 3], and its trimap, uint8 [H, W].
 
-    seed: an int or a sequence of ints, each at least 0.
+    H and W are random, from 160 to 260 pixels. seed: an int or a sequence of ints, each at least 0.
     """
     rng = np.random.RandomState(seed)
     width, height = (int(side) for side in rng.randint(160, 261, 2))
@@ -32,7 +35,7 @@ def scene(seed):
 
 
 def _room(rng, width, height):
-    """Return the background, a PIL image: a wall, a floor and random shapes."""
+    """Return a PIL image of the background, which is a wall, a floor and random shapes."""
     photo = Image.new("RGB", (width, height), _colour(rng.randint(40, 220, 3)))
     draw = ImageDraw.Draw(photo)
     floor = rng.randint(height // 2, height)
@@ -47,9 +50,10 @@ def _room(rng, width, height):
 
 
 def _pet(rng, photo, body):
-    """Draw the animal into the photo, and its silhouette with the value 255 into `body`; both PIL images.
+    """Draw an animal into the PIL image `photo`, and its silhouette, with the value 255, into `body`.
 
-    All lengths are multiples of `unit` and relative to the middle of the trunk.
+    In the calls of `ellipse` and `polygon`, coordinates are relative to the middle of the trunk, and
+    coordinates and radii are multiples of `unit`.
     """
     width, height = photo.size
     unit = min(width, height) * rng.uniform(0.09, 0.15)

@@ -2,8 +2,8 @@
 
 Each scene shows a straight or bent road in perspective between kerbs and pavements, with lane marks,
 cars, trees, lamps, people, house fronts and sky. Shadows, haze and noise are added. Asphalt, pavement,
-walls, cars and clouded sky have similar greys. So the colour of a single pixel does not tell whether the
-pixel is road. The shape and position of the road do.
+walls, cars and clouded sky have similar greys. So the colour of a single pixel is not enough to decide
+whether the pixel is road. A network has to learn the shape and position of the road.
 
 The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
 `RandomState`, and shapes have integer coordinates.
@@ -41,7 +41,7 @@ def scene(seed):
     _sky(canvas, rng, ground)
     _houses(canvas, rng, ground)
     _street(canvas, rng, ground)
-    # depths from far to near, so that near objects hide far objects
+    # t of each object, sorted from far to near, so that near objects are drawn over far objects
     for t in np.sort(rng.uniform(0.03, 0.9, rng.randint(5, 13))):
         rng.choice([_car, _car, _tree, _lamp, _person])(canvas, rng, ground, t)
     return _photograph(canvas, rng, ground), np.array(canvas.labels)
@@ -58,7 +58,7 @@ class _Canvas:
     def polygon(self, points, colour, label=None):
         """Draw a polygon. points: (x, y) pairs. colour: RGB, clipped to 0..255. label: a label id.
 
-        If label is None, the labels stay unchanged, as for windows and lane marks.
+        If label is None, only the photo is changed. Windows and lane marks are drawn in this way.
         """
         points = [(int(x), int(y)) for x, y in points]
         self._photo.polygon(points, fill=tuple(int(c) for c in np.clip(colour, 0, 255)))
@@ -77,21 +77,22 @@ class _Canvas:
 class _Ground:
     """The ground plane of the street, and the perspective that maps it to pixels.
 
-    A point of the plane has two coordinates. The depth t is 0 at the horizon and 1 at the lower edge of
-    the photo. across is 0 in the middle of the road, -1 at its left kerb and 1 at its right kerb.
+    A point of the plane has two coordinates, t and across. t is 0 at the horizon and 1 at the lower edge of
+    the photo, which is nearest to the camera. across is 0 in the middle of the road, -1 at the road's left
+    kerb and 1 at its right kerb.
     """
 
     def __init__(self, rng):
         self.horizon = rng.randint(80, 130)  # y of the horizon in pixels
         self.vanishing = rng.randint(70, 186)  # x of the middle of the road at the horizon
         self.centre = rng.randint(60, 196)  # x of the middle of the road at the lower edge of the photo
-        self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0  # 0 for a straight road
+        self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0  # curvature; 0 for a straight road
         self.half_width = rng.uniform(60, 200)  # half the road's width at the lower edge, in pixels
         self.pavement = rng.uniform(0.2, 0.7)  # width of a pavement divided by half the road's width
-        self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)  # RGB
+        self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)  # RGB of the road
 
     def y(self, t):
-        """Return the vertical pixel coordinate of points at depth t."""
+        """Return the vertical pixel coordinate of the points with coordinate t."""
         return self.horizon + t * (SIZE - self.horizon)
 
     def x(self, t, across):
@@ -99,15 +100,18 @@ class _Ground:
         middle = self.vanishing + (self.centre - self.vanishing) * t + self.bend * t * (1 - t)
         return middle + across * (2 + self.half_width * t)
 
-    def strip(self, left, right, near=0.0, far=1.0):
-        """Return the polygon of all points with across from left to right and depth t from near to far."""
-        depths = np.linspace(near, far, 24)
-        edge = [(self.x(t, left), self.y(t)) for t in depths]
-        return edge + [(self.x(t, right), self.y(t)) for t in depths[::-1]]
+    def strip(self, left, right, far=0.0, near=1.0):
+        """Return a polygon, a list of (x, y) in pixels, that covers a strip of the ground.
+
+        left, right: the limits of the coordinate across. far, near: the limits of the coordinate t.
+        """
+        positions = np.linspace(far, near, 24)
+        edge = [(self.x(t, left), self.y(t)) for t in positions]
+        return edge + [(self.x(t, right), self.y(t)) for t in positions[::-1]]
 
 
 def _grey(rng, low, high, tint=10):
-    """Return a random RGB near grey: a level from low to high, plus or minus up to tint in each channel."""
+    """Return a random RGB near grey: a random level, low to high, changed by up to tint in each channel."""
     return rng.uniform(low, high) + rng.uniform(-tint, tint, 3)
 
 
@@ -131,7 +135,7 @@ def _houses(canvas, rng, ground):
             width = 12 + 110 * depth * rng.uniform(0.6, 1.2)
             height = 20 + 230 * depth * rng.uniform(0.5, 1.3)
             slope = 0.55 * rng.uniform(0.3, 0.6)
-            # how far the wall reaches below the horizon, in pixels
+            # distance, in pixels, from the horizon down to the foot of the wall
             foot = slope * abs(x + side * width - ground.vanishing)
             if rng.rand() < 0.75:
                 wall = _grey(rng, 60, 185, 18)
@@ -216,7 +220,7 @@ def _person(canvas, rng, ground, t):
 
 
 def _beside(rng, ground, t):
-    """Return the x of a random point on a pavement at depth t."""
+    """Return the horizontal pixel coordinate of a random point on a pavement, at the coordinate t."""
     return ground.x(t, rng.choice([-1, 1]) * rng.uniform(1.1, 1.1 + ground.pavement))
 
 
@@ -229,7 +233,10 @@ def _grass(rng):
 
 
 def _photograph(canvas, rng, ground):
-    """Return the canvas' photo, uint8, with shadows, lens blur, texture, haze, exposure and noise added."""
+    """Return the canvas's photo with camera effects: uint8 [256, 256, 3].
+
+    The effects are shadows, lens blur, texture, haze, exposure, white balance and noise.
+    """
     light = Image.new("L", (SIZE, SIZE), 255)
     draw = ImageDraw.Draw(light)
     for _ in range(rng.randint(0, 4)):  # shadows of objects outside the photo
