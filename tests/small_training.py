@@ -1,7 +1,9 @@
 """Small trainings of two experiments, which can kill their process at a chosen moment.
 
 run(name, run_dir, cache_dir, data_dir)                   trains to the end
-run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of a function, the victim
+run(name, run_dir, cache_dir, data_dir, (victim, call))   dies in the given call of a function
+
+victim: the name of the function's task, see `_let_die`. call: the number of the call, counted from 1.
 """
 
 import csv

@@ -35,7 +35,7 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
     (tmp_path / "road_best_s1.csv").write_text(header + "1,0.1\n2,0.7\n")
     (line,) = (line for line in tables.groups_table(tables.groups(tmp_path)).splitlines() if "best`" in line)
     assert "0.600 ± 0.141" in line  # 0.5 and 0.7
-    assert "road IoU 0.800 ± 0.141" in line  # best epochs: 0.9 in one run, 0.7 in the other
+    assert "road IoU 0.800 ± 0.141" in line  # best epochs: 0.9 in run s0, 0.7 in run s1
 
 
 def test_a_name_that_fits_no_group_is_refused(road_run):

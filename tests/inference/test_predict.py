@@ -80,7 +80,7 @@ def logits(run, path, size=None):
 
 
 @pytest.mark.parametrize("resize", [None, 32])
-def test_each_image_gets_three_pictures_of_its_own_size_and_a_record(run, tmp_path, resize):
+def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jsonl(run, tmp_path, resize):
     exif = Image.Exif()
     exif[0x0112] = 6
     paths = [
@@ -245,7 +245,7 @@ def test_a_second_call_keeps_earlier_results_and_does_not_segment_them(run, tmp_
     segment(run, [tmp_path / "a"], tmp_path / "a")
     capsys.readouterr()
     with open(tmp_path / "a/shares.jsonl", "a") as file:
-        file.write('{"image": "cut')  # what a killed process leaves
+        file.write('{"image": "cut')  # an incomplete line, as after a kill
     code, labels = segment(run, [tmp_path / "a", tmp_path / "b"], tmp_path / "a")
     assert code == 0 and "left out 3 results of earlier predictions" in capsys.readouterr().out
     lines = (tmp_path / "a/shares.jsonl").read_text().splitlines()

@@ -16,11 +16,11 @@ from core.training import signals
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["small_training"])  # TensorFlow is imported once
 
-# The moments at which the same run is killed, one after the other: a function and the number of its
-# call in that process, see `small_training.run`. All experiments share one loop, so one is enough here;
-# tests/soak.py kills all five at random moments.
+# One run is killed at all of these moments, one after another. A moment is (victim, call), see
+# `small_training.run`; calls are counted in each process anew. All experiments share the training loop,
+# so one experiment is enough here. tests/soak.py kills all five experiments at random moments.
 DEATHS = [
-    ("preparation", 5),  # of the cache; the first block of two photos has been written
+    ("preparation", 5),  # of the cache, after the first block of two photos has been written
     ("step", 2),
     ("checkpoint", 2),  # while the file is written
     ("rename", 5),

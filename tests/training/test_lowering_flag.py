@@ -31,7 +31,7 @@ def train(pairs, folder, *arguments):
     return run_folder.read_metrics(folder)
 
 
-def test_a_run_records_the_lowering_rules_and_losses_are_equal_without_them(pairs, tmp_path, capsys):
+def test_a_run_records_its_lowering_rules_and_losses_without_rules_are_close(pairs, tmp_path, capsys):
     lowered = train(pairs, tmp_path / "auto")
     assert "lowering: 1 x nearest_then_skip\n" in capsys.readouterr().out
     plain = train(pairs, tmp_path / "off", "--lowering=off")

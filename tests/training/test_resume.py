@@ -111,9 +111,7 @@ def test_a_run_stopped_during_validation_validates_again(start, unbroken, tmp_pa
     assert contents(tmp_path / "broken") == contents(unbroken)
 
 
-def test_a_run_killed_before_metrics_csv_is_written_writes_it_when_continued(
-    start, unbroken, tmp_path, monkeypatch
-):
+def test_a_run_killed_before_it_writes_metrics_csv_can_be_continued(start, unbroken, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         die_at_call(patch, 2, run_folder, "write_metrics")  # of epoch 2, whose checkpoint is saved
         with pytest.raises(Killed):
