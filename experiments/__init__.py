@@ -1,6 +1,7 @@
-"""One script per article, and one script per command, such as evaluate or benchmark.
+"""The experiments, one script for each, and the other commands, such as `evaluate` and `benchmark`.
 
-From Python, `train` trains an experiment and `load` returns the network of a trained run.
+`python -m experiments` lists all of them. From Python, `train` trains an experiment, and `load` returns the
+experiment, the flags and the weights of a trained run.
 """
 
 import importlib
@@ -11,10 +12,10 @@ from core.runtime.errors import InputError
 
 
 def article(name):
-    """Import and return the module of an experiment, which defines `define_flags` and `experiment`.
+    """Import the module of an experiment and return it. The module defines `define_flags` and `experiment`.
 
     name: the module's name in this package, such as "cityscape_road". Raises InputError if this package
-    has no module of that name, or if the module is not an experiment.
+    has no module of that name, or if the module does not define `experiment`.
     """
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     module = importlib.import_module(f"experiments.{name}") if name in names else None
@@ -26,8 +27,9 @@ def article(name):
 def load(run_dir, checkpoint="best"):
     """Restore a trained run; return its experiment, flags and weights as a `core.inference.restore.Run`.
 
-    run_dir: the run folder. checkpoint: "best" for the epoch with the best validation metric, or "last".
-    Raises InputError if run_dir is not a run folder, lacks this checkpoint or does not fit the network.
+    run_dir: the run folder. checkpoint: "best": the weights after the epoch with the best validation
+    metric; "last": the latest weights. Raises InputError if run_dir is not a run folder, if the checkpoint
+    is missing, and if the weights in the checkpoint do not fit the network.
     """
     from core.inference import restore
     from core.runtime import cli
@@ -37,11 +39,11 @@ def load(run_dir, checkpoint="best"):
 
 
 def train(script, *arguments):
-    """Train an experiment, or continue the training in its run folder; return the exit code.
+    """Train an experiment, or continue the training that the folder --run_dir holds; return the exit code.
 
     script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
-    command line, such as "--epochs=5". The exit code is 0 after a complete training, and 130 or 143 if
-    SIGINT or SIGTERM stopped it; its state is then saved.
+    command line, such as "--epochs=5". The exit code is 0 after a complete training, 130 if SIGINT stopped
+    the training, and 143 if SIGTERM stopped it. A stopped training saves a checkpoint first.
     """
     from core.runtime import cli
     from core.training import loop

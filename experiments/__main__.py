@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def commands(folder):
-    """Return two dicts, experiments and other commands: name -> first line of the script's docstring.
+    """Return two dicts, (experiments, others): name of a command -> first line of its script's docstring.
 
-    folder: the folder of the scripts. A script that defines a function `experiment` is an experiment;
-    every other script, and every subfolder with a `__main__.py`, is another command. The scripts are
-    parsed, not imported.
+    folder: the folder of the scripts. A command is a script NAME.py, or a subfolder NAME with a script
+    `__main__.py`. Scripts in `folder` whose names begin with "_" are left out. A command is an experiment
+    if its script defines a function `experiment`. The scripts are parsed, not imported.
     """
     experiments, others = {}, {}
     scripts = {path.stem: path for path in folder.glob("[!_]*.py")}

@@ -8,8 +8,8 @@ Settings: Adam with learning rate 1e-3, batches of 5, 25 epochs. The article doe
           (--clip_norm=0). Here --clip_norm=1 is the default, because without clipping the training on
           all 2975 images may diverge.
 Data:     Kaggle "cityscapes-image-pairs": 2975 training images train/*.jpg and 500 validation images
-          val/*.jpg. The left half of an image is the photo, the right half is the mask in colours.
-          Without --data_dir, 400 training and 100 validation images are generated.
+          val/*.jpg. The left half of an image is the photo. The right half is the mask, in which each
+          class has a colour. Without --data_dir, 400 training and 100 validation images are generated.
 Time:     about half an hour on two CPU cores; a few minutes on generated images.
 
 Run: python -m experiments.cityscape_road
@@ -28,9 +28,10 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own flags.
+    """Define the flags that all experiments share, and this experiment's own flags.
 
-    The defaults are the article's settings, except --clip_norm.
+    By default, the training uses the article's settings, except that it clips gradients and that the road
+    has another colour in the masks, within a tolerance.
     """
     common_flags.define(
         values,

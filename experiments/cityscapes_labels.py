@@ -3,10 +3,10 @@
 Article:  "U-Net on Cityscapes", a blog post of 2021-02-19 signed Bend; no public address is known.
 Claim:    the article reports no metric that can be compared with the metrics computed here.
 Network:  core/models/labels_unet.py. Batch normalisation after each ReLU, input 256x256.
-Settings: Adam with learning rate 1e-3, batches of 32, and 60 epochs, as the article's text says. The
-          article's `fit` call runs only 3 epochs.
+Settings: Adam with learning rate 1e-3, batches of 32, 60 epochs. The article's text names 60 epochs, but
+          the `fit` call in the article's code runs 3 epochs.
           Training images are resized to 280x280, then cropped at random to 256x256.
-Data:     leftImg8bit/ and gtFine/ as cityscapes-dataset.com publishes them, 2975 training and 500
+Data:     the folders leftImg8bit/ and gtFine/ from cityscapes-dataset.com, 2975 training and 500
           validation images. Without --data_dir, 96 training and 24 validation images are generated.
 Time:     days on two CPU cores. In float32, batches of 32 need about 24 GB of memory, and batches of 4
           (--batch_size=4) about 5 GB.
@@ -29,7 +29,10 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own flags, with the article's settings as defaults."""
+    """Define the flags that all experiments share, and this experiment's own flags.
+
+    By default, the training uses the article's settings.
+    """
     common_flags.define(
         values,
         name="cityscapes_labels",

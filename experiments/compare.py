@@ -4,14 +4,16 @@ Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
 For two runs, the difference of each validation metric after the last epoch is printed, with a 95 % interval
-from a paired bootstrap over the validation images. The interval accounts for the choice of the images, but
-not for the choice of the seed. To learn whether an edit changed a metric, train several seeds of the code
-before and after the edit, and use --group.
+from a paired bootstrap over the validation images that both runs have. The interval accounts for the choice
+of the images, but not for the choice of the seed. To learn whether an edit changed a metric, train with
+several seeds before the edit and with several seeds after the edit, and use --group.
 
-With --group, runs that differ only in --seed form a group. The mean and the standard deviation of each group
-are printed and, for two groups, the difference of the means with Welch's 95 % interval.
+With --group, runs that differ only in --seed form a group. For each group, the mean and the standard
+deviation of each metric are printed. For two groups, the difference between the two means is printed too,
+with Welch's 95 % interval.
 
-If matplotlib is installed, the curves of all runs are drawn in curves.png in --output_dir.
+If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
+--output_dir.
 """
 
 from pathlib import Path
@@ -28,7 +30,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags for groups, curves and bootstrap."""
+    """Define the flags --group, --output_dir and --resamples."""
     flags.DEFINE_bool(
         "group",
         False,
@@ -49,8 +51,8 @@ def define_flags(values):
 def run(flags, arguments):
     """Print the comparison of two or more runs, and draw their curves; return 0.
 
-    arguments: the run folders. Raises InputError for fewer than two folders, and for a folder without a
-    finished epoch.
+    arguments: the run folders. Raises InputError for fewer than two folders, for a folder that is not a run
+    folder, and for a run that has not finished an epoch.
     """
     if len(arguments) < 2:
         raise InputError("name the folders of two or more runs to compare.")
@@ -69,7 +71,10 @@ def run(flags, arguments):
 
 
 def draw(runs, output_dir):
-    """Draw the curves of all runs in output_dir/curves.png, or print that matplotlib is missing."""
+    """Draw the losses and one metric of all runs over the epochs to output_dir/curves.png.
+
+    runs: list of `comparison.Run`. If matplotlib is missing, a message is printed instead.
+    """
     histories = {f"{run.label}: {run.folder.name}": run.history for run in runs}
     figure = render.compared_curves(histories, shown_metric(runs))
     if not figure:
@@ -81,9 +86,11 @@ def draw(runs, output_dir):
 
 
 def metric_rows(runs):
-    """Return metric -> list of texts "LAST (BEST)", one per run; "-" for a run without this metric.
+    """Return a dict: metric -> list of texts, one per run, such as "0.8123 (0.8254)".
 
-    LAST: the metric's value after the last epoch; BEST: its value after the epoch of the best checkpoint.
+    The first number is the metric after the run's last epoch. The second number is the metric after the
+    epoch of the run's best checkpoint. The text is "-" if the run lacks the metric. runs: list of
+    `comparison.Run`.
     """
     names = dict.fromkeys(name for run in runs for name in run.final if is_metric(name))
     return {
@@ -97,14 +104,18 @@ def metric_rows(runs):
 def shown_metric(runs):
     """Return the column of metrics.csv that is drawn in addition to the losses.
 
-    It is the metric that chooses the first run's best checkpoint, or accuracy or loss if other runs lack it.
+    This is the metric that chooses the best checkpoint of the first run. If a run lacks this column, it is
+    val_accuracy. If a run lacks val_accuracy too, it is val_loss.
     """
     columns = f"val_{runs[0].experiment.best}", "val_accuracy", "val_loss"
     return next(column for column in columns if all(column in run.final for run in runs))
 
 
 def print_table(title, rows, runs):
-    """Print a titled table with one column per run. rows: name -> list of texts, one per run."""
+    """Print a title and a table with one column per run, or "none" if there are no rows.
+
+    rows: name of a row -> list of texts, one per run. runs: list of `comparison.Run`.
+    """
     print(f"\n{title}" + ("" if rows else ": none"))
     if not rows:
         return
@@ -132,9 +143,10 @@ def print_code(runs):
 
 
 def print_difference(a, b, *, resamples):
-    """Print the difference b - a of each metric with its bootstrap interval, or why it cannot be computed.
+    """Print, for each metric, the value of run b minus the value of run a, with its bootstrap interval.
 
-    resamples: the number of bootstrap samples.
+    a, b: `comparison.Run`. resamples: the number of bootstrap samples. If the runs have no differences that
+    can be computed, the reason is printed instead.
     """
     try:
         differences, images, clusters = comparison.bootstrap(a, b, resamples)
@@ -154,9 +166,10 @@ def print_difference(a, b, *, resamples):
 
 
 def print_groups(groups):
-    """Print the mean and the standard deviation of each metric in each group of runs.
+    """Print the mean and the standard deviation of each metric over the runs of each group.
 
-    For two groups, also print the difference of their means with Welch's 95 % interval.
+    If there are two groups of at least two runs each, also print the difference between the two means of a
+    metric, with Welch's 95 % interval. groups: list of groups, each a list of `comparison.Run`.
     """
     print("\ngroups: mean +- standard deviation over the seeds, after the last epoch")
     for number, group in enumerate(groups, 1):
@@ -174,7 +187,10 @@ def print_groups(groups):
 
 
 def summary(sample):
-    """Format mean, standard deviation and size of a list of numbers as text; "-" for an empty list."""
+    """Return a text with the mean, the standard deviation and the length of a list of numbers.
+
+    A single number has no standard deviation. The text is "-" if the list is empty.
+    """
     if not sample:
         return "-"
     deviation = f" +- {np.std(sample, ddof=1):.4f}" if len(sample) > 1 else ""
@@ -184,7 +200,7 @@ def summary(sample):
 def verdict(low, high):
     """Return "differs" if the interval from low to high excludes 0, otherwise "may be chance".
 
-    Returns "undefined" for an interval with NaN, which results if a run's metric is NaN.
+    Returns "undefined" if an end of the interval is NaN, because the metric of a run is NaN.
     """
     if np.isnan(low) or np.isnan(high):
         return "undefined"

@@ -1,14 +1,14 @@
-"""Download a data set to a folder that its experiment can read, or print the steps to get it by hand.
+"""Download a data set into a folder that an experiment can read, or print the steps to get it by hand.
 
 Run: python -m experiments.download NAME --data_dir=DIR
 
 NAME is a data set that this command downloads:
     oxford_pets (811 MB), cityscapes_pairs
-or a data set that needs an account, for which it prints the steps:
+or a data set that needs an account, for which this command prints the steps:
     cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 
-Folders of the data set that already exist in DIR are left unchanged. After an interruption, the next call
-downloads the interrupted file again from its beginning.
+Folders of the data set that already exist in DIR are left unchanged. If a download was interrupted, the next
+call downloads the interrupted file again from its beginning.
 """
 
 import shlex
@@ -27,12 +27,12 @@ from core.runtime.errors import InputError
 
 SILENCE_SECONDS = 60  # a download fails if the server sends nothing for this time
 
-# Data set -> (URL, top folder in the archive, SHA-256 digest or None) of each archive.
+# Name of a data set -> its archives: tuples (URL, top folder in the archive, SHA-256 digest or None).
 #
-# oxford_pets: URLs and digests are those of TensorFlow Datasets, in the file
+# oxford_pets: the URLs and digests are copied from TensorFlow Datasets, from the file
 # tensorflow_datasets/datasets/oxford_iiit_pet/checksums.tsv.
-# cityscapes_pairs: the URL is that in the download script of pix2pix. It uses plain HTTP, and the authors of
-# pix2pix publish no digest.
+# cityscapes_pairs: the URL is copied from the download script of pix2pix. The server uses plain HTTP, and the
+# authors of pix2pix publish no digest.
 ARCHIVES = {
     "oxford_pets": (
         (
@@ -51,7 +51,7 @@ ARCHIVES = {
     ),
 }
 
-# Data set -> text about its licence, printed before the download.
+# Name of a data set -> text about its licence, which is printed before the download.
 TERMS = {
     "oxford_pets": "Licence: CC BY-SA 4.0, https://www.robots.ox.ac.uk/~vgg/data/pets/",
     "cityscapes_pairs": (
@@ -60,12 +60,13 @@ TERMS = {
     ),
 }
 
+# The first two steps for the data sets on Kaggle.
 KAGGLE = """
 1. Make an account at https://www.kaggle.com; under Settings, API, create a token
    and save the file as ~/.kaggle/kaggle.json.
 2. python -m pip install kaggle"""
 
-# Data set -> steps to get it by hand; {folder} is replaced by --data_dir.
+# Name of a data set -> steps to get it by hand; {folder} is replaced by the value of --data_dir.
 BY_HAND = {
     "cityscapes_pairs_kaggle": f"""Downloading the Kaggle copy of the pairs needs an account:
 {KAGGLE}
@@ -100,9 +101,10 @@ def define_flags(values):
 def run(flags, arguments):
     """Download a data set, or print the steps to get it by hand; return 0.
 
-    arguments: a list with the name of the data set. Raises InputError for an unknown name, a missing
-    --data_dir, a failed download, an archive that is damaged or would write outside of its folder, and if
-    another process downloads into --data_dir.
+    arguments: a list with the name of the data set. Raises InputError in these cases: the name is unknown;
+    the data set can be downloaded, but --data_dir is missing; the download fails; the archive is damaged; the
+    archive holds a path outside of the folder that it is unpacked to; another process downloads into
+    --data_dir.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
         names = ", ".join(ARCHIVES | BY_HAND)
@@ -127,7 +129,10 @@ def run(flags, arguments):
 
 
 def _provide(url, folder, sha256):
-    """Download an archive and unpack it to `folder`, unless the folder exists."""
+    """Download an archive and unpack it to `folder`. If `folder` exists, do nothing.
+
+    url, sha256: as for `_download`.
+    """
     if folder.exists():
         print(f"{folder}: already exists and is left unchanged")
         return
@@ -138,16 +143,17 @@ def _provide(url, folder, sha256):
 
 
 def _download(url, data_dir, sha256):
-    """Download a file into data_dir and return its path.
+    """Download the file at `url` into data_dir and return the path of the downloaded file.
 
-    A file that exists there is reused if it has the digest sha256, or if sha256 is None. Raises InputError if
-    the download fails or the digest of the downloaded file differs.
+    sha256: the file's SHA-256 digest in hexadecimal, or None if it is unknown. If data_dir already has a file
+    of this name, that file is used if its digest is sha256, or if sha256 is None. Raises InputError if the
+    download fails, or if the digest of the downloaded file is not sha256.
     """
     archive = data_dir / url.rpartition("/")[2]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     if not sys.stdout.isatty():
-        tf.keras.utils.disable_interactive_logging()  # otherwise the progress bar prints a line per update
+        tf.keras.utils.disable_interactive_logging()  # otherwise each progress update prints a line
     try:
         tf.keras.utils.get_file(
             archive.name,
@@ -173,11 +179,12 @@ def _download(url, data_dir, sha256):
 def _unpack(archive, folder):
     """Unpack a tar archive whose top folder has the name of `folder`, and move this top folder to `folder`.
 
-    If unpacking fails, `folder` is not created. tarfile's "data" filter (PEP 706) refuses devices, and files
-    and links that would lie outside of the target folder. Raises InputError for a refused or damaged archive.
+    If unpacking fails, `folder` is not created. tarfile's "data" filter (PEP 706) refuses device files, files
+    that would be written outside of the target folder, and links to places outside of the target folder.
+    Raises InputError for a refused or damaged archive.
     """
     partial = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(partial, ignore_errors=True)  # it exists if an earlier process was killed
+    shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left this folder
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(partial, filter="data")

@@ -2,9 +2,12 @@
 
 Run: python -m experiments.draw_network --experiment=cityscape_road --output=road_unet.svg
 
-Each box is a feature map. The box is wider for more channels, and their number is printed above it. The
-height and width of the feature maps in a row of boxes are printed to the left of the row. A line leads from
-each map to the maps that are computed from it; max-pooling, up-sampling and skip connections have colours.
+Each box is a feature map. Above the box is the map's number of channels; maps with more channels have wider
+boxes. All maps in a row of boxes have the same height and width, which are printed to the left of the row.
+
+A line leads from each map to the maps that are computed from it. Three kinds of lines have a colour of their
+own: max-pooling, up-sampling and skip connections. The results of max-pooling and up-sampling have no boxes.
+A legend below the boxes explains the colours.
 """
 
 import dataclasses
@@ -18,9 +21,9 @@ from core.runtime import cli, files
 from experiments import article
 
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
-# fill colours of the boxes, for the kinds of feature maps in order of their first appearance
+# fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
-# colours of the lines for operations that are drawn without a box
+# colours of lines: max-pooling and up-sampling, whose results have no boxes, and skip connections
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
 
 
@@ -28,9 +31,17 @@ ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection":
 class Map:
     """A feature map and the position of its box in the diagram.
 
-    kind: the operation that computes the map, such as "3x3 convolution". side: (height, width) of the map.
-    sources: the `Map`s from which it is computed. left, width, bottom, middle: the box's horizontal extent
-    and its vertical positions in the diagram, in pixels from the top left corner; `svg` sets them.
+    kind:      the operation that computes the map, such as "3x3 convolution".
+    side:      (height, width) of the map.
+    channels:  the number of channels of the map.
+    sources:   list of the `Map`s from which this map is computed.
+    left:      the position of the box's left edge.
+    width:     the width of the box.
+    bottom:    the position of the box's lower edge.
+    middle:    the position of the box's vertical centre.
+
+    `svg` sets the last four fields. They are in pixels. Positions are measured from the left and the top of
+    the diagram.
     """
 
     kind: str
@@ -46,8 +57,9 @@ class Map:
 def feature_maps(forward, weights, size):
     """Return the `Map`s of a forward pass for one image of size x size pixels, in the order of computation.
 
-    forward, weights: as in `core.experiment.Experiment`. Convolutions, concatenations of different maps,
-    pooling and up-sampling create maps. Biases, activations and normalisation create no new map.
+    forward: as in `core.experiment.Experiment`. weights: name -> `tf.Variable`. The list has a `Map` for the
+    images and for the result of each convolution, concatenation, max-pooling and up-sampling. Biases,
+    activations and normalisation do not make a new `Map`.
     """
     with lowering.disabled():
         function = tf.function(lambda images: forward(weights, images), autograph=False)
@@ -69,7 +81,7 @@ def _kind(op):
         return f"{height}x{width} {name[op.type]}convolution"
     if op.type == "ConcatV2":
         *parts, _ = (each.name for each in op.inputs)
-        # up-sampling concatenates copies of one map; its DepthToSpace op creates the new map
+        # ops.maxpool_up concatenates copies of one map; the DepthToSpace op after it creates the new map
         return "concatenation" if len(set(parts)) > 1 else None
     return {
         "Placeholder": "input",
@@ -80,9 +92,9 @@ def _kind(op):
 
 
 def _sources(op, maps):
-    """Return the `Map`s from which an op is computed without another map in between.
+    """Return a list of the `Map`s from which an op is computed without another `Map` in between.
 
-    maps: op name -> `Map`, for all earlier ops that create a map.
+    maps: op name -> `Map`, for all earlier ops that create a `Map`.
     """
     found = []
     for tensor in op.inputs:
@@ -92,9 +104,10 @@ def _sources(op, maps):
 
 
 def svg(maps):
-    """Return the diagram of a list of `Map`s as SVG text; set the positions of the maps.
+    """Return the diagram of a list of `Map`s as SVG text, and set the positions in each `Map`.
 
-    Boxes are placed from left to right in the order of computation. Maps of the same side form a row.
+    Boxes are placed from left to right in the order of computation. Maps of the same height and width form a
+    row.
     """
     boxes = [each for each in maps if each.kind not in ARROWS]
     sides = sorted({each.side for each in boxes}, reverse=True)
@@ -131,8 +144,9 @@ def svg(maps):
 def _arrow(source, each):
     """Return the SVG line from the map `source` to the map `each`, which is computed from it.
 
-    If the source is the result of pooling or up-sampling, it has no box. Then the line begins at the map that
-    was pooled or up-sampled, and has the colour of this operation.
+    If `source` is the result of max-pooling or up-sampling, it has no box. Then the line begins at the map
+    that was pooled or up-sampled, and has the colour of this operation. A line between two boxes in one row
+    has the colour of skip connections if other boxes lie between the two.
     """
     kind = source.kind if source.kind in ARROWS else None
     if kind:

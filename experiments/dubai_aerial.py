@@ -3,20 +3,22 @@
 Article:  "Semantic Segmentation of Aerial Imagery using U-Net in Python", Andrew Davies, 2022,
           https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514,
           https://github.com/ad-1/u-net-aerial-imagery-segmentation
-Claim:    on its validation patches, loss 0.4170, accuracy 0.8616 and Jaccard index 0.6599.
+Claim:    on the article's validation patches, loss 0.4170, accuracy 0.8616 and Jaccard index 0.6599.
 Network:  core/models/dubai_unet.py. Input 160x160, dropout.
 Settings: Adam with learning rate 1e-3, batches of 32, 20 epochs.
-Data:     Kaggle "semantic-segmentation-of-aerial-imagery", photos of the Mohammed Bin Rashid Space
-          Centre (MBRSC): 72 photos in folders 'Tile 1' .. 'Tile 8'. They are cut into 3483 patches, and
-          a tenth of the patches is used for validation. Without --data_dir, 12 photos are generated.
+Data:     Kaggle "semantic-segmentation-of-aerial-imagery": 72 aerial photos, published by the Mohammed
+          Bin Rashid Space Centre (MBRSC), in folders 'Tile 1' .. 'Tile 8'. The photos are cut into 3483
+          patches, and a tenth of the patches is used for validation. Without --data_dir, 12 photos are
+          generated.
 Time:     about an hour on two CPU cores; about half as long with --precision=bfloat16.
 
-The article's random split puts most validation patches next to training patches of the same photo;
---split_by=image keeps the patches of a photo together.
+The article's random split puts most validation patches next to training patches of the same photo. With
+--split_by=image, all patches of a photo are in the same split.
 
-The metric val_jaccard is the article's Jaccard index, computed from probabilities for each batch and
-averaged over the batches. It grows as batches get smaller, so it can be compared only between runs with
-the same --batch_size and --strategy. The metric val_mean_iou is the usual mean IoU of predicted classes.
+The metric val_jaccard is the article's Jaccard index. It is computed from the probabilities in each batch,
+and then averaged over the validation examples. The same network gets a larger val_jaccard with smaller
+batches, so compare this metric only between runs with the same --batch_size and --strategy. The metric
+val_mean_iou is the usual mean IoU of predicted classes.
 
 Run: python -m experiments.dubai_aerial
      python -m experiments.dubai_aerial --data_dir=DIR --run_dir=runs/dubai
@@ -36,11 +38,14 @@ from core.models import dubai_unet
 from core.runtime import cli
 from core.training import common_flags, loop
 
-MULTIPLE = 2**dubai_unet.DEPTH
+MULTIPLE = 2**dubai_unet.DEPTH  # number that must divide the side of a patch
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own flags, with the article's settings as defaults."""
+    """Define the flags that all experiments share, and this experiment's own flags.
+
+    By default, the training uses the article's settings.
+    """
     common_flags.define(
         values, name="dubai_aerial", epochs=20, batch_size=32, learning_rate=1e-3, clip_norm=0.0
     )
@@ -87,8 +92,9 @@ def define_flags(values):
 def soft_jaccard(logits, masks):
     """Return the article's Jaccard index of a batch, float32 [B], the same value for each example.
 
-    logits: float32 [B, H, W, C]; masks: class ids uint8 [B, H, W]. Intersection and union are sums of
-    softmax probabilities over all pixels and classes of the batch; 1 is added to each of the two sums.
+    logits: float32 [B, H, W, C]. masks: class ids uint8 [B, H, W]. Let p be the softmax probability of a
+    class at a pixel, and let t be 1 if this class is the true class, otherwise 0. The index is
+    (sum(p t) + 1) / (sum(p) + sum(t) - sum(p t) + 1). The sums run over all pixels and classes of the batch.
     """
     hit, union = _overlap(logits, masks, axis=[0, 1, 2, 3])
     return tf.fill([tf.shape(logits)[0]], (hit + 1) / (union + 1))
@@ -97,16 +103,18 @@ def soft_jaccard(logits, masks):
 def soft_iou(logits, masks):
     """Return the article's IoU coefficient of each example, float32 [B].
 
-    It is computed as in `soft_jaccard`, but the sums extend over one example instead of the whole batch.
+    The arguments and the formula are those of `soft_jaccard`, but the sums run over the pixels and classes
+    of one example.
     """
     hit, union = _overlap(logits, masks, axis=[1, 2, 3])
     return (hit + 1) / (union + 1)
 
 
 def _overlap(logits, masks, *, axis):
-    """Return intersection and union of the softmax probabilities and the one-hot masks.
+    """Return two float32 tensors, sum(p t) and sum(p) + sum(t) - sum(p t), with p and t as in `soft_jaccard`.
 
-    logits: float32 [B, H, W, C]; masks: uint8 [B, H, W]; both results are float32 sums over the given axes.
+    logits: float32 [B, H, W, C]. masks: class ids uint8 [B, H, W]. axis: the axes of [B, H, W, C] over which
+    the sums run.
     """
     truth, prediction = tf.one_hot(masks, logits.shape[-1]), tf.nn.softmax(logits)
     hit = tf.reduce_sum(truth * prediction, axis)

@@ -3,11 +3,13 @@
 Run: python -m experiments.evaluate --run_dir=runs/cityscape_road
      python -m experiments.evaluate --run_dir=runs/cityscape_road --split=all --data_dir=DIR
 
-Each evaluation writes to a new folder, for example runs/cityscape_road/evaluation/val_best. The files are:
+Without --output_dir, each evaluation writes to a new folder, such as
+runs/cityscape_road/evaluation/val_best. The files in this folder are:
 
 figures.json    metrics, data folder, split, checkpoint, digest of the code, and date
-confusion.csv   the confusion matrix in pixels; confusion.png shows it as a picture
-worst.png       the images with the largest share of wrong pixels
+confusion.csv   the confusion matrix: numbers of pixels, with one row per true class
+confusion.png   a drawing of the confusion matrix
+worst.png       the 10 images with the largest share of wrong pixels
 """
 
 from pathlib import Path
@@ -53,12 +55,12 @@ def define_flags(values):
 
 
 def run(flags):
-    """Evaluate the network of a trained run, print its metrics and return 0."""
+    """Evaluate the network of a trained run, write the result files, print the metrics, and return 0."""
     trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir, limit=flags.split != "all")
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)
     for name, value in results.items():
-        # metrics of one class, such as iou/road, are printed in the table that follows
+        # a name with a slash, such as iou/road, is a metric of one class; the table below shows these metrics
         if name not in ("classes", "evaluation") and "/" not in name:
             print(f"{name:<30}{value:8.4f}")
     print(f"{'':<30}{'IoU':>8}{'Dice':>10}{'precision':>11}{'recall':>8}{'pixels':>14}")

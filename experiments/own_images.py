@@ -1,18 +1,22 @@
-"""Train one of the five networks on your own photos and masks.
+"""Train one of this project's five networks on your own photos and masks.
 
 Run: python -m experiments.own_images --data_dir=DIR --network=dubai_unet --patch_size=160 --run_dir=runs/own
      python -m experiments.own_images --data_dir=DIR --network=pets_unet --size=128 --classes=classes.txt
 
-Files:   DIR/images/ holds the photos. DIR/masks/ holds a mask for each photo, with the same relative path
-         and stem. A mask is a PNG file whose pixel values are class ids, or an image whose colours mark the
-         classes. Without --data_dir, 120 photos of pets and their masks are generated.
-Splits:  DIR may define the splits by two lists of photos, train.txt and val.txt, or by two folders, train/
-         and val/, which contain images/ and masks/ or are contained in both. Otherwise a random share of
-         the photos, --val_share, is used for validation.
-Classes: A line of classes.txt is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128". Without
-         --classes, every value in the masks is a class. Each run writes its classes to classes.txt in its
-         run folder, where evaluate, predict and export read them. To rename or merge classes, edit a copy
-         of this file and pass it to a new run as --classes.
+Files:   DIR/images/ holds the photos. DIR/masks/ holds a mask for each photo. The path of a mask in masks/
+         is the path of the photo in images/, except that the suffix may differ. A mask is a PNG file whose
+         pixel values are ids of classes, or an image in which each class has a colour. Without --data_dir,
+         120 photos of pets and their masks are generated.
+Splits:  DIR may define the training and the validation photos in one of these forms:
+           the lists of photos train.txt and val.txt
+           the folders train/images/, train/masks/, val/images/ and val/masks/
+           the folders images/train/, images/val/, masks/train/ and masks/val/
+         Otherwise a random share of the photos, --val_share, is used for validation.
+Classes: A line of the file --classes is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128".
+         Without --classes, every value in the masks is a class, except the values of --ignore. A new run
+         writes its classes to classes.txt in its run folder. The commands evaluate, predict and export
+         read this file. To rename or merge classes, edit a copy of the file and pass the copy to a new run
+         as --classes.
 """
 
 import functools
@@ -41,7 +45,7 @@ SIZE = 256  # side of the resized photos, in pixels, if neither --size nor --pat
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own flags."""
+    """Define the flags that all experiments share, and this experiment's own flags."""
     common_flags.define(values, name="own_images", epochs=25, batch_size=8, learning_rate=1e-3, clip_norm=1.0)
     own = {"flag_values": values}
     flags.DEFINE_enum("network", "dubai_unet", list(NETWORKS), "The network to train.", **own)
@@ -90,9 +94,10 @@ def define_flags(values):
 def experiment(flags):
     """Return the `Experiment` that the parsed flags define.
 
-    If the run folder has a checkpoint, classes and class weights are read from the run folder. Otherwise
-    they are determined from the flags and the masks, and written to the run folder. Raises InputError if
-    the size does not fit the network, or if flags, class files and masks contradict each other.
+    If the run folder has a checkpoint, the classes and the class weights are read from the run folder.
+    Otherwise they are determined from the flags and the masks, and written to the run folder. Raises
+    InputError if the network cannot process images of the side --size or --patch_size, or if flags, class
+    files and masks contradict each other.
     """
     network, multiple = NETWORKS[flags.network]
     size = None if flags.patch_size else flags.size or SIZE
@@ -134,7 +139,11 @@ def experiment(flags):
 
 
 def _init_weights(network, logits, train_encoder):
-    """Return a function (seed) -> weights of the network with this number of logits per pixel."""
+    """Return a function (seed) -> initial weights of a network: dict of name -> `tf.Variable`.
+
+    network: a module of `core.models`. logits: the number of logits per pixel. train_encoder: has an effect
+    only for mobilenet_unet.
+    """
     if network is road_unet:
         return functools.partial(network.init_weights, logits=logits)
     if network is mobilenet_unet:
@@ -143,7 +152,11 @@ def _init_weights(network, logits, train_encoder):
 
 
 def _load_encoder(weights, network, source, side):
-    """Load the encoder's weights if the network is mobilenet_unet; source: the value of --encoder_weights."""
+    """Assign pretrained values to the encoder's variables if the network is mobilenet_unet.
+
+    weights: name -> `tf.Variable` of the whole network. source: the value of --encoder_weights. If it is
+    "none", nothing is assigned. side: the side of the images in pixels, which chooses the ImageNet weights.
+    """
     if network is mobilenet_unet and source != "none":
         path = pretrained.download(side) if source == "imagenet" else source
         pretrained.load(mobilenet_unet.encoder(weights), path)
@@ -152,7 +165,7 @@ def _load_encoder(weights, network, source, side):
 def _run_classes(flags, is_begun):
     """Return the run's `ClassList`; for a new run, also write it to classes.txt in the run folder.
 
-    is_begun: True if the run folder has a checkpoint; the list is then read from its classes.txt.
+    is_begun: True if the run folder has a checkpoint. Then the list is read from classes.txt in that folder.
     """
     path = Path(flags.run_dir) / "classes.txt"
     if is_begun:
@@ -166,10 +179,11 @@ def _run_classes(flags, is_begun):
 
 
 def _found_classes(flags):
-    """Find the classes in the masks; return their `ClassList`, and a line of text about each class.
+    """Find the classes in the masks, and print them; return (`ClassList`, lines).
 
-    Every mask value, except the values of --ignore, is a class. A line of text has the class' name
-    and number of pixels; the lines are printed. Raises InputError if fewer than 2 classes remain.
+    Every value in the masks is a class, except the values of --ignore. lines: a list with one text per
+    class: its name, its number of pixels, and their share of all mask pixels. Raises InputError if there are
+    fewer than 2 classes.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)
@@ -192,8 +206,9 @@ def _found_classes(flags):
 def _ignored_values(flags, coloured):
     """Yield the mask values of --ignore: ids, or colours packed into integers.
 
-    coloured: True if the classes are colours. Raises InputError for an id if the classes are colours, for a
-    colour if they are ids, and for other texts.
+    coloured: True if the masks mark classes by colours, False if they mark classes by ids. Raises InputError
+    if --ignore has an id although coloured is True, a colour although coloured is False, or a text that is
+    neither an id nor a colour.
     """
     for text in flags.ignore:
         try:
@@ -210,8 +225,8 @@ def _ignored_values(flags, coloured):
 def _run_class_weights(flags, dataset, names, is_begun):
     """Return the weight of each class in the loss, a tuple of floats, or None for --class_weights=none.
 
-    is_begun: True if the run folder has a checkpoint; the weights are then read from its class_weights.txt.
-    A new run writes this file.
+    is_begun: True if the run folder has a checkpoint. Then the weights are read from class_weights.txt in
+    that folder. A new run writes this file. dataset: the run's `Dataset`. names: the names of the classes.
     """
     if flags.class_weights == "none":
         return None

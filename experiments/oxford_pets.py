@@ -6,7 +6,7 @@ Article:  "Semantic Image Segmentation Using UNet", Lohit Kapoor,
 Claim:    a validation loss of about 0.394 after the last epoch, read from the article's plot.
 Network:  core/models/pets_unet.py. Input 128x128, dropout, 34 million parameters.
 Settings: Adam with learning rate 1e-3, batches of 64, 10 epochs, as in the article's code.
-Data:     images/ and annotations/ as the University of Oxford publishes them, 3680 training and 3669
+Data:     the folders images/ and annotations/ from the University of Oxford, 3680 training and 3669
           validation photos. `python -m experiments.download oxford_pets` downloads them. Without
           --data_dir, 160 training and 40 validation photos are generated.
 Time:     hours on two CPU cores; about half as long with --precision=bfloat16.
@@ -27,7 +27,7 @@ from core.training import common_flags, loop
 
 
 def define_flags(values):
-    """Define the common flags, with the article's settings as defaults."""
+    """Define the flags that all experiments share. By default, the training uses the article's settings."""
     common_flags.define(
         values,
         name="oxford_pets",

@@ -6,10 +6,11 @@ Claim:    an accuracy of 0.877 after 20 epochs, on 704 of the 3669 validation ph
 Network:  core/models/mobilenet_unet.py. Input 128x128; the encoder has ImageNet weights and is not
           trained. The classes are pet, background and outline.
 Settings: Adam with learning rate 1e-3, batches of 64, 20 epochs.
-Data:     images/ and annotations/ as the University of Oxford publishes them, 3680 training and 3669
+Data:     the folders images/ and annotations/ from the University of Oxford, 3680 training and 3669
           validation photos. `python -m experiments.download oxford_pets` downloads them. Without
-          --data_dir, 160 training and 40 validation photos are generated. A new run downloads the
-          ImageNet weights unless Keras' cache has them.
+          --data_dir, 160 training and 40 validation photos are generated. With the default
+          --encoder_weights=imagenet, a new run downloads the ImageNet weights unless Keras' cache folder
+          already holds them.
 Time:     about a quarter of an hour on two CPU cores.
 
 Run: python -m experiments.oxford_pets_mobilenet --data_dir=DIR
@@ -30,7 +31,10 @@ from core.training import common_flags, loop, pretrained
 
 
 def define_flags(values):
-    """Define the common flags and this experiment's own flags, with the article's settings as defaults."""
+    """Define the flags that all experiments share, and this experiment's own flags.
+
+    By default, the training uses the article's settings.
+    """
     common_flags.define(
         values,
         name="oxford_pets_mobilenet",

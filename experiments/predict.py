@@ -10,9 +10,10 @@ NAME_labels.png    the class ids, as 8-bit grey values; small ids look black in 
 NAME_colours.png   each pixel in the colour of its class
 NAME_overlay.png   the mean of the photo and NAME_colours.png
 
-A line in shares.jsonl holds the share of each class in the photo's pixels. The pages of a TIFF file with
-several pages are named NAME_page_001 and so on. The results of earlier calls stay in the folder; only a
-photo that is segmented again replaces its own earlier results.
+For each photo, a line in shares.jsonl holds the share of the photo's pixels in each class. If a TIFF file has
+several pages, each page is segmented, and NAME is the name of the file with _page_001, _page_002 and so on.
+The results of earlier calls stay in the folder. If a photo is segmented again, the new results replace the
+photo's earlier results.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags that choose the trained weights, the photos, the result files and the computation."""
+    """Define the flags that choose the trained weights, the photos, the result files and the method."""
     own = {"flag_values": values}
     restore.define_flags(values)
     flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", **own)
@@ -66,7 +67,7 @@ def define_flags(values):
 def run(flags, arguments):
     """Segment photos, and return 0, or 1 if some photos could not be read.
 
-    arguments: the paths of image files, and of folders whose images are segmented.
+    arguments: a list of paths. A path is an image file, or a folder whose images are segmented.
     """
     sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)

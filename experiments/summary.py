@@ -1,19 +1,21 @@
-"""Print shapes, parameters, GFLOP and receptive fields of a network's operations; with --time, their cost.
+"""Print shapes, parameters, GFLOP and receptive fields of a network's operations; --time adds their cost.
 
-Each line describes an operation: one call of a function of `core.ops`, together with the TensorFlow ops
-that follow the call in the model. All numbers are computed from the traced graph, so they include your
-edits of ops and models.
+Each line of the table describes an operation: one call of a function of `core.ops`, together with the
+TensorFlow ops that follow the call in the model. The ops before the first call form an operation of their
+own. All numbers are computed from the graph that TensorFlow traces, so they change if you edit an op or a
+model.
 
 GFLOP:            10^9 floating-point operations to predict one image; a multiply-add counts as two.
-receptive field:  side, in pixels, of the largest area of the image that one pixel of the operation's output
-                  depends on. A dash stands for a side of more than about 2,048 pixels, and for an output that
-                  is not a feature map.
+receptive field:  the height or width, whichever is larger, of the area of the image that one pixel of the
+                  operation's output depends on, in pixels. If the area differs between output pixels, the
+                  largest one is shown. A dash stands for more than about 2,048 pixels, and for an output
+                  that is not a feature map.
 
-With --time, a second table shows the time and memory of training steps on this machine's CPU: the
-milliseconds that each operation's TensorFlow ops take, and the MiB that they allocate, in the forward and in
-the backward pass. The columns "off" and "auto" are without and with lowering, which replaces convolutions
-by faster computations with the same result up to rounding. If lowering computes an operation as a part of
-another one, the cells of the replaced operation are empty.
+With --time, a second table shows the cost of each operation in a training step on this machine's CPU. The
+cost is the milliseconds that the operation's TensorFlow ops take and the MiB that they allocate, separately
+for the forward and the backward pass. The columns "off" are without lowering, the columns "auto" are with
+lowering. Lowering replaces some convolutions by faster computations with the same result up to rounding. If
+lowering computes an operation as a part of another operation, the cells of the first operation are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -69,8 +71,8 @@ def define_flags(values):
 def run(flags):
     """Print the tables of a network; return 0.
 
-    Raises InputError if neither or both of --experiment and --run_dir are given, if the image size does not
-    fit the network, or if --time is given on a machine with a GPU.
+    Raises InputError unless exactly one of --experiment and --run_dir is given, if the network cannot process
+    images of the given size, and if --time is given on a machine with a GPU.
     """
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)
@@ -96,9 +98,11 @@ def run(flags):
 
 
 def _experiment(flags):
-    """Return an `Experiment` and the flags that define it.
+    """Return (experiment, own_flags): an `Experiment`, and the `flags.FlagValues` that define it.
 
-    With --experiment, the flags have their default values; with --run_dir, they are read from the run folder.
+    With --experiment, the flags have their default values. With --run_dir, the flags are read from the run
+    folder. Raises InputError unless exactly one of --experiment and --run_dir is given, and if --time is
+    given on a machine with a GPU.
     """
     if bool(flags.experiment) == bool(flags.run_dir):
         raise InputError("--experiment, --run_dir: give one of them, such as --experiment=cityscape_road.")
@@ -114,7 +118,10 @@ def _experiment(flags):
 
 
 def _side(experiment, own_flags):
-    """Return the side, in pixels, of the resized photos or the patches that an experiment trains on."""
+    """Return the side, in pixels, of the resized photos or of the patches that an experiment trains on.
+
+    own_flags: the flags that define the experiment. Raises InputError if they do not define the side.
+    """
     side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
     if not side:
         raise InputError("--size: give the side of the images, which the experiment's flags do not define.")
@@ -122,10 +129,10 @@ def _side(experiment, own_flags):
 
 
 def table(found, fields, parameters):
-    """Format the table of a network as lines of text.
+    """Return the table of a network as a list of lines of text.
 
-    found: list of `operations.Operation`. fields: `Operation.index` -> side of the receptive field, or None.
-    parameters: the number of all parameters.
+    found: list of `operations.Operation`. fields: `Operation.index` -> side of the receptive field in pixels,
+    or None. parameters: the number of parameters of the whole network.
     """
     head = ("operation", "weights", "output", "parameters", "GFLOP", "receptive field")
     rows = [
@@ -144,15 +151,19 @@ def table(found, fields, parameters):
 
 
 def _common_name(names):
-    """Join the names of variables; if several names belong to one layer, return the layer's name instead."""
+    """Join the names of variables with commas.
+
+    If there are several names and all belong to one layer, return the layer's name, such as "up0/norm".
+    """
     layers = {name.rpartition("/")[0] for name in names}
     return layers.pop() if len(names) > 1 and len(layers) == 1 else ", ".join(names)
 
 
 def cost_table(found, costs):
-    """Format the costs of a training step as lines of text, with a column for each lowering mode.
+    """Return the table of the costs of a training step as a list of lines of text.
 
-    found: list of `operations.Operation`. costs: as returned by `op_times.measure`.
+    The milliseconds and the MiB of each pass have a column for each lowering mode. found: list of
+    `operations.Operation`. costs: as returned by `op_times.measure`.
     """
     columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
     titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
@@ -174,7 +185,11 @@ def cost_table(found, costs):
 
 
 def _aligned(rows, *, left):
-    """Format rows of texts as lines with aligned columns: the first `left` to the left, the others right."""
+    """Return rows of texts as a list of lines with aligned columns.
+
+    left: the number of columns, from the first one on, that are aligned to the left. The columns after them
+    are aligned to the right.
+    """
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join(

@@ -1,1 +1,1 @@
-"""Measure the speed of the networks here, of the same networks in other frameworks, and of the machine."""
+"""Measure the speed of a machine, of this project's networks, and of these networks in other frameworks."""

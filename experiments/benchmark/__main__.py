@@ -4,23 +4,35 @@ Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
      python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile --torch_python=PATH
 
-Each measurement of an implementation has a process of its own. The implementations take turns (A B A B), and
-the fastest measurement of each implementation is shown. The throughput, "images/s", is computed from the
-median duration of a step. A step lasts until its result is available in Python. "first step s" is the time
-from the start of the process to the end of the first step, which traces and compiles; the other times do not
-include it. "of limit" compares GFLOP/s with the rate that this machine reaches in single 3x3 convolutions.
+An implementation is this project's code, or the same network in another framework. Each measurement of an
+implementation runs in a new process. The implementations take turns (A B A B), and the table shows the
+fastest measurement of each implementation.
+
+A step lasts until its result is available in Python. The columns of the table are:
+
+images/s      batch size divided by "step s"
+step s        median duration of a step; a step processes one batch
+mean step s   mean duration of a step
+GFLOP/s       10^9 floating-point operations per second; shown for this project's code only
+of limit      "GFLOP/s" divided by the GFLOP/s that this machine reaches in single 3x3 convolutions
+cores busy    mean number of busy processor cores. If one implementation has fewer busy cores than another,
+              other programs may have slowed it down
+peak MiB      peak memory of the process
+first step s  time from the start of the process to the end of the first step. The first step traces and
+              compiles. It is not included in the other times
+
+The implementations are:
 
 this code             The input pipeline reads generated images from the cache. Prediction ends with the class
-                      ids. Work at the beginning of an epoch delays only the first step of the epoch, so it
-                      appears in "mean step s", but not in the median.
-keras                 `fit` or `predict` runs on arrays in memory. The start-up work of each call appears only
-                      in "mean step s".
+                      ids. Work at the beginning of an epoch delays the first step of the epoch. The delay
+                      appears in "mean step s", but not in "step s".
+keras                 `fit` or `predict` runs on arrays in memory. The start-up work of each call appears in
+                      "mean step s", but not in "step s".
 torch, torch_compile  PyTorch, eager or compiled by `torch.compile`, repeats its steps on one batch in memory.
-                      Prediction ends with the logits. The first step of torch_compile takes minutes unless
-                      its compilation cache on disk contains the network.
-openvino              OpenVINO predicts one batch in memory repeatedly, up to the logits. It cannot train.
-
-If an implementation has fewer "cores busy" than another one, other programs may have slowed it down.
+                      Prediction ends with the logits. The first step of torch_compile takes minutes, unless
+                      PyTorch's compilation cache on disk contains the network.
+openvino              OpenVINO predicts one batch in memory repeatedly, up to the logits. OpenVINO cannot
+                      train.
 """
 
 from core.runtime import cli

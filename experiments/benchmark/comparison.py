@@ -1,7 +1,7 @@
-"""Run `python -m experiments.benchmark`: start the measurements, and print their comparison.
+"""The command `python -m experiments.benchmark`: start the measurements, and print their comparison.
 
-`experiments/benchmark/__main__.py` describes what is measured. A baseline is an implementation of the same
-network in another framework.
+`experiments/benchmark/__main__.py` describes what is measured. A baseline is an implementation of the
+experiment's network in another framework.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from experiments import article
 from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
-PROGRAMS = {  # implementation, or "machine" -> arguments with which Python runs its measurement
+# Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
+# The settings of the measurement are one more argument.
+PROGRAMS = {
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
     "keras": ["-m", "experiments.benchmark.keras_baselines"],
@@ -29,7 +31,8 @@ PROGRAMS = {  # implementation, or "machine" -> arguments with which Python runs
     "torch_compile": [str(FOLDER / "torch_baselines.py")],
     "openvino": [str(FOLDER / "openvino_baselines.py")],
 }
-PEERS = {  # baseline -> packages, in addition to NumPy, that its Python interpreter must have
+# Name of a baseline -> packages that the baseline's Python interpreter must be able to import.
+PEERS = {
     "keras": [],
     "torch": ["torch"],
     "torch_compile": ["torch"],
@@ -73,8 +76,8 @@ def define_flags(values):
 def run(flags):
     """Measure all implementations, print the comparison, and return 0.
 
-    Raises InputError if flags contradict each other, if a measurement fails, or if the network of a baseline
-    has another number of parameters than the experiment's network.
+    Raises InputError if --experiment is missing, if flags contradict each other, if a measurement fails, and
+    if the network of a baseline has a different number of parameters than the experiment's network.
     """
     if not flags.experiment:
         raise InputError("--experiment: name an experiment, such as cityscape_road.")
@@ -99,10 +102,10 @@ def run(flags):
 
 
 def _peer_pythons(flags):
-    """Return name -> path of the Python interpreter, for those baselines in --peers that can be measured.
+    """Return the baselines to measure, a dict: name of a baseline in --peers -> path of a Python interpreter.
 
-    A baseline whose interpreter cannot import its packages is left out, with a warning on stderr. Raises
-    InputError if a baseline does not support --mode.
+    If the interpreter of a baseline cannot import the packages in PEERS, the baseline is left out, and a
+    warning is printed on stderr. Raises InputError if a baseline does not support --mode.
     """
     if flags.peers and flags.mode == "input":
         raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
@@ -134,13 +137,16 @@ def can_import(python, packages):
 
 
 def _settings(flags):
-    """Return the settings that every measurement receives: name -> JSON value.
+    """Return the settings that every measurement receives, a dict: name -> JSON value.
 
-    mode, batch_size, precision and seconds are values of flags. module and flags: the experiment's module and
-    its command-line arguments. network: the name of the baselines' function for this network, with its
-    arguments filters (channels of each level) and channels (number of logits). size: [H, W] of the images.
+    mode, batch_size, precision, seconds: the values of the flags with these names.
+    module: the name of the experiment's module. flags: command-line arguments for this module.
+    network: the key of the network in the baselines' dicts NETWORKS, such as "road_unet".
+    filters: the number of channels of each level, or None if the network's module does not define FILTERS.
+    channels: the number of logits per pixel.
+    size: [height, width] of the images.
 
-    Also generates and caches the images, so that no measurement includes this work.
+    This function also generates and caches the images, so that no measurement includes this work.
     """
     module = article(flags.experiment)
     passed = ("batch_size", "precision", "lowering", "cache_dir")
@@ -164,8 +170,9 @@ def _settings(flags):
 def measure_in_process(name, settings, python):
     """Measure an implementation once, in a new process; return its metrics: name -> JSON value.
 
-    name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter.
-    Raises InputError if the process fails.
+    name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter. The
+    metric first_step_at, a time of day, is replaced by first_step_seconds, the seconds from the start of the
+    process to the end of the first step. Raises InputError if the process fails.
     """
     started = time.time()
     command = [python, *PROGRAMS[name], json.dumps(settings | {"implementation": name})]

@@ -1,6 +1,7 @@
 """Count the floating-point operations of a network in its traced graph.
 
-Convolutions, their gradients and matrix products are counted. Element-wise ops are not counted.
+The operations of convolutions, of the gradients of convolutions and of matrix products are counted. The
+operations of all other TensorFlow ops are not counted.
 """
 
 import math
@@ -20,9 +21,10 @@ TRANSPOSED = {"MatMul": "transpose_a", "BatchMatMulV2": "adj_x"}
 
 
 def gflop(function, *specs):
-    """Return the GFLOP of one call of a `tf.function`: 10^9 operations, a multiply-add counts as two.
+    """Return the number of floating-point operations of one call of a `tf.function`, divided by 10^9.
 
-    specs: a `tf.TensorSpec` with a fully known shape for each argument. The function is traced again.
+    A multiply-add counts as two operations. specs: a `tf.TensorSpec` with a fully known shape for each
+    argument. The function is traced again.
     """
     traced = tf.function(function.python_function, autograph=False).get_concrete_function(*specs)
     return 2e-9 * multiply_adds(needed_ops(traced.graph))
@@ -32,7 +34,8 @@ def multiply_adds(ops):
     """Return the number of multiply-adds of graph ops, including the ops in functions that they call.
 
     A convolution has one multiply-add for each pair of an output element and a kernel element that
-    contributes to it; products with padding are counted. Each of its two gradients has the same number.
+    contributes to this output element. Products with padding are counted. Each of the two gradients of a
+    convolution has as many multiply-adds as the convolution.
     """
     total = 0
     for op in ops:
@@ -53,7 +56,7 @@ def multiply_adds(ops):
 
 
 def _einsum_sizes(op):
-    """Return label -> size of the dimension, for the inputs of an Einsum op.
+    """Return a dict for the inputs of an Einsum op: label of a dimension -> size of the dimension.
 
     The dimensions that "..." stands for have the labels 1, 2, and so on, from the right.
     """

@@ -1,8 +1,10 @@
-"""The five networks in Keras, written as in the articles' listings, and the measurement of their speed.
+"""This project's five networks in Keras, written as in the articles, and the measurement of their speed.
 
-Each network maps images [B, H, W, 3] with values 0..255 to logits [B, H, W, channels]. filters: the number
-of channels of each level, from the finest to the coarsest. The tests compare the outputs, gradients and
-numbers of parameters of `core.models` with these networks.
+The function of a network returns a `keras.Model` that maps images [B, H, W, 3] with values 0..255 to logits
+[B, H, W, channels]. filters: the number of channels of each level, from the finest to the coarsest. channels:
+the number of logits per pixel.
+
+The tests check that the networks in `core.models` have the same outputs, gradients and numbers of parameters.
 """
 
 import statistics
@@ -26,12 +28,12 @@ TAPS = (
 
 
 def measure(spec):
-    """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics.
+    """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics: name -> JSON value.
 
-    spec: settings, see `comparison._settings`. The first step of each call contains the start-up work of
-    `fit` or `predict`; it affects only mean_step_seconds, like the start-up work of an epoch in `this_code`.
+    spec: settings, see `comparison._settings`. The first step of each call includes the start-up work of
+    `fit` or `predict`. This step counts in mean_step_seconds, but not in the median, step_seconds.
     """
-    keras.utils.set_random_seed(0)  # without a seed, TensorFlow's deterministic ops refuse to run
+    keras.utils.set_random_seed(0)  # TensorFlow's deterministic ops raise an error without a seed
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     kind = keras.losses.SparseCategoricalCrossentropy
@@ -67,7 +69,7 @@ def measure(spec):
 
 
 def road_unet(filters, channels):
-    """Return the network of `core.models.road_unet`."""
+    """Return the network of `core.models.road_unet` as a Keras model."""
 
     def conv(x, width, layer):
         return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
@@ -86,7 +88,7 @@ def road_unet(filters, channels):
 
 
 def pets_unet(filters, channels):
-    """Return the network of `core.models.pets_unet`."""
+    """Return the network of `core.models.pets_unet` as a Keras model."""
 
     def pair(x, width):
         for _ in range(2):
@@ -107,7 +109,7 @@ def pets_unet(filters, channels):
 
 
 def labels_unet(filters, channels):
-    """Return the network of `core.models.labels_unet`."""
+    """Return the network of `core.models.labels_unet` as a Keras model."""
 
     def pair(x, width):
         for _ in range(2):
@@ -127,7 +129,7 @@ def labels_unet(filters, channels):
 
 
 def dubai_unet(filters, channels):
-    """Return the network of `core.models.dubai_unet`."""
+    """Return the network of `core.models.dubai_unet` as a Keras model."""
 
     def pair(x, width, rate):
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
@@ -146,7 +148,7 @@ def dubai_unet(filters, channels):
 
 
 def mobilenet_unet(filters, channels):
-    """Return the network of `core.models.mobilenet_unet` with a frozen encoder."""
+    """Return the network of `core.models.mobilenet_unet` with a frozen encoder as a Keras model."""
     _, down = encoder()
     down.trainable = False
     inputs = keras.Input((None, None, 3))
@@ -160,9 +162,10 @@ def mobilenet_unet(filters, channels):
 
 
 def encoder(height=None, width=None):
-    """Return two Keras models: MobileNetV2 with random weights, and its part up to the layers TAPS.
+    """Return two Keras models with shared variables: MobileNetV2 with random weights, and its encoder part.
 
-    The outputs of the second model are the five feature maps that the U-Net uses.
+    The outputs of the encoder part are the five feature maps that the U-Net uses, the outputs of the layers
+    TAPS. height, width: the size of the images in pixels; None: any size.
     """
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])

@@ -8,15 +8,15 @@ from experiments.benchmark import measurement
 
 # shapes [B, H, W, C] of the inputs and outputs of the measured convolutions, as they occur in the U-Nets
 SIZES = ((16, 64, 64, 64), (16, 32, 32, 256), (8, 64, 64, 128))
-CALL_SECONDS = 0.1  # a timed call repeats the convolution until it takes about this time
-NUMBERS = 2**25  # number of float32 values of an array; 128 MiB exceed the caches of processors
+CALL_SECONDS = 0.1  # a timed call repeats the convolution so often that the call takes about this time
+NUMBERS = 2**25  # number of float32 values in each added array: 128 MiB, more than processor caches hold
 
 
 def measure(spec):
-    """Return the highest measured rates: conv_gflops in GFLOP/s and memory_gb_per_s in GB/s.
+    """Return a dict with the highest measured rates: conv_gflops in GFLOP/s, memory_gb_per_s in GB/s.
 
-    spec: settings, see `comparison._settings`; spec.seconds is the duration of the whole measurement, and
-    spec.precision is the dtype of the convolutions.
+    The dict also has an empty dict "versions". spec: settings, see `comparison._settings`. spec.seconds: the
+    duration of the whole measurement. spec.precision: the dtype of the convolutions.
     """
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
@@ -50,7 +50,10 @@ def convolution(size, dtype, seconds):
 
 
 def memory(seconds):
-    """Return the GB/s of an in-place addition of large arrays: two arrays are read, one is written."""
+    """Return the memory bandwidth in GB/s, measured with the in-place addition of two large arrays.
+
+    An addition reads two arrays and writes one. seconds: duration of the measurement.
+    """
     total, term = tf.Variable(tf.zeros(NUMBERS)), tf.ones(NUMBERS)
 
     def add():
@@ -61,7 +64,7 @@ def memory(seconds):
 
 
 def _fastest(call, seconds):
-    """Return the duration of the fastest call, in seconds."""
+    """Call call() for about `seconds` seconds, at least 3 times; return the shortest duration in seconds."""
     durations, _ = measurement.time_calls(call, seconds, least=3)  # the first call may trace
     return min(durations)
 

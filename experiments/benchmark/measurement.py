@@ -1,8 +1,8 @@
 """Time the steps of an implementation, and print the metrics. Every measurement uses this module.
 
-A measurement runs in a process of its own. It reads its settings as JSON from its only argument, and prints
-its metrics as JSON. This module imports only the standard library, because the Python interpreter of a
-PyTorch or OpenVINO measurement may lack TensorFlow.
+A measurement runs in a process of its own. The process reads the settings as JSON from its only command-line
+argument, and prints the metrics as JSON. This module imports only the standard library, because the Python
+interpreter of a PyTorch or OpenVINO measurement may lack TensorFlow.
 """
 
 import json
@@ -16,18 +16,19 @@ WARM_UP_STEPS = 2  # number of steps after the first step that are not timed
 
 
 def main(measure):
-    """Call measure(settings), and print the metrics that it returns as JSON.
+    """Call measure(settings), and print the returned metrics as JSON.
 
-    settings: a namespace whose attributes are the items of the JSON object in the process' argument.
+    settings: a namespace whose attributes are the items of the JSON object in the command-line argument.
     """
     print(json.dumps(measure(types.SimpleNamespace(**json.loads(sys.argv[1])))))
 
 
 def measure_steps(step, batch_size, seconds):
-    """Time the function step() for about `seconds` seconds; return the metrics, see `metrics`.
+    """Call step() for about `seconds` seconds, at least 5 times; return the dict of `metrics`.
 
-    step: runs one step of batch_size images and waits for its result. The first step, which may trace and
-    compile, is not timed; the metrics contain the time at which it ended.
+    step: a function that runs one step of batch_size images and waits for the result of the step. The first
+    step may trace and compile. This step and WARM_UP_STEPS more steps run before the timed ones. The metrics
+    contain the time at which the first step ended.
     """
     step()
     first_step_at = time.time()
@@ -38,11 +39,12 @@ def measure_steps(step, batch_size, seconds):
 
 
 def metrics(batch_size, durations, cores, first_step_at):
-    """Return the metrics that every implementation reports: name -> number.
+    """Return the metrics that every implementation reports, a dict: name -> number.
 
-    durations: the seconds of each timed step; images_per_second and step_seconds use their median. cores:
-    the mean number of busy cores during these steps. first_step_at: the `time.time()` at which the first
-    step ended. peak_mib is the peak memory of this process so far.
+    durations: the duration of each timed step, in seconds. Their median gives step_seconds and
+    images_per_second, their mean gives mean_step_seconds.
+    cores: the mean number of busy cores during these steps. first_step_at: the `time.time()` at which the
+    first step ended. The dict also has peak_mib, the peak memory of this process so far in MiB.
     """
     return {
         "images_per_second": batch_size / statistics.median(durations),
@@ -55,9 +57,10 @@ def metrics(batch_size, durations, cores, first_step_at):
 
 
 def time_calls(call, seconds, least):
-    """Call a function until `seconds` seconds have passed, and at least `least` times.
+    """Call call() repeatedly; return (durations, cores).
 
-    Returns the list of the calls' durations in seconds, and the mean number of busy cores.
+    The calls end when at least `seconds` seconds have passed and at least `least` calls were made. durations:
+    list of the duration of each call, in seconds. cores: the mean number of busy cores during the calls.
     """
     durations, begun, cpu = [], time.perf_counter(), time.process_time()
     while len(durations) < least or time.perf_counter() - begun < seconds:
@@ -70,7 +73,8 @@ def time_calls(call, seconds, least):
 def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
-    On Linux it is VmHWM: ru_maxrss is at least the value of the parent process, so it may be too large.
+    On Linux, the number is VmHWM from /proc/self/status. ru_maxrss is not used there: it is at least the
+    parent process' value, so it may be too large. On other systems, the number is ru_maxrss.
     """
     try:
         with open("/proc/self/status") as status:

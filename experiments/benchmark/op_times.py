@@ -16,14 +16,18 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 from core import lowering
 from experiments.benchmark import operations
 
-WARM_UP_STEPS = 2  # steps before the profiled ones
+WARM_UP_STEPS = 2  # number of steps that run before the profiled steps
 FORWARD, BACKWARD = PASSES = ("forward", "backward")
-REST = None  # takes the place of the call's number for ops of no operation, such as those of the loss
+REST = None  # stands in place of a call's number for ops that belong to no operation, such as ops of the loss
 
 
 @dataclasses.dataclass
 class Cost:
-    """The milliseconds of an operation's TensorFlow ops in one step, and the bytes that they allocated."""
+    """The cost of an operation in one pass of one step.
+
+    milliseconds: the sum of the durations of the operation's TensorFlow ops. allocated: the number of bytes
+    that these ops allocated.
+    """
 
     milliseconds: float = 0.0
     allocated: float = 0.0
@@ -32,12 +36,14 @@ class Cost:
 def measure(experiment, weights, images, *, steps):
     """Measure training steps without the optimizer; return (costs, rules).
 
-    costs: a dict for each of the lowering modes "off" and "auto": key -> `Cost`. A cost has the smallest
-    numbers over all steps. rules: name of the lowering rule -> how often it was applied.
+    costs: lowering mode, "off" or "auto" -> dict of key -> `Cost`. A `Cost` holds the smallest milliseconds
+    and the smallest number of bytes that any profiled step needed for this key.
+    rules: name of a lowering rule -> how often the rule was applied in the mode "auto".
 
-    weights: name -> `tf.Variable`. images: float [B, H, W, 3], 0..255; their dtype is the dtype of the
-    activations. steps: number of profiled steps for each mode; the modes alternate. Only ops on CPUs are
-    measured. Concurrent ops share the cores, so the sum of the milliseconds may exceed the step's duration.
+    weights: name -> `tf.Variable`. images: float [B, H, W, 3], 0..255. The dtype of the images is the dtype
+    of the activations. steps: the number of profiled steps for each mode. Steps of the two modes alternate.
+    Only ops on CPUs are measured. Ops that run at the same time share the cores, so the sum of the
+    milliseconds over all keys may exceed the duration of a step.
     """
     with lowering.disabled():
         traced = {"off": _training_step(experiment, weights, images)}
@@ -52,7 +58,7 @@ def measure(experiment, weights, images, *, steps):
 
 
 def _profile(step, keys):
-    """Run step() with the profiler; return key -> `Cost`. keys: name of a TensorFlow op -> key."""
+    """Run step() with the profiler; return a dict of key -> `Cost`. keys: name of a TensorFlow op -> key."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             step()
@@ -66,7 +72,10 @@ def _profile(step, keys):
 
 
 def _least(profiles):
-    """Return key -> `Cost` with the smallest milliseconds and bytes of each key over several profiles."""
+    """Return a dict of key -> `Cost` with the smallest milliseconds and bytes of each key over all profiles.
+
+    profiles: list of dicts as returned by `_profile`, one per step.
+    """
     keys = {key: None for costs in profiles for key in costs}
     return collections.defaultdict(
         Cost,
@@ -81,9 +90,9 @@ def _least(profiles):
 
 
 def _training_step(experiment, weights, images):
-    """Trace a training step; return (run, keys).
+    """Trace a training step, and run it WARM_UP_STEPS times; return (run, keys).
 
-    run: a function () -> None that runs the step. keys: name of a TensorFlow op -> key.
+    run: a function () -> None that runs the step. keys: name of a TensorFlow op of the step -> key.
     """
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
@@ -102,7 +111,7 @@ def _training_step(experiment, weights, images):
         before = len(graph.get_operations())
         gradients = tape.gradient(loss, trained)
         keys.update(_keys(FORWARD, forward))
-        # in reverse order of creation, the gradient ops are in the order of the forward pass
+        # gradient ops are created from the last operation to the first, so the slice reverses their order
         keys.update(_keys(BACKWARD, graph.get_operations()[: before - 1 : -1]))
         return gradients
 
@@ -115,9 +124,11 @@ def _training_step(experiment, weights, images):
 
 
 def _keys(direction, graph_ops):
-    """Return name -> key for the TensorFlow ops of a pass, given in the order of the forward pass.
+    """Return a dict for the TensorFlow ops of one pass: name of the op -> key.
 
-    direction: one of PASSES. An op outside of all calls belongs to the operation of the call before it.
+    direction: one of PASSES. graph_ops: the ops, in the order in which the forward pass calls their
+    operations. An op outside of all calls belongs to the operation of the call before it, unless it is an op
+    of the loss.
     """
     keys, current = {}, -1
     for op in graph_ops:
@@ -128,9 +139,9 @@ def _keys(direction, graph_ops):
 
 
 def _key(name, keys):
-    """Return the key of an executed TensorFlow op.
+    """Return the key of an executed TensorFlow op. name: the name of the op. keys: name of an op -> key.
 
-    An op that graph optimisation created is not in `keys`; its key is derived from its name.
+    `keys` lacks ops that graph optimisation created. The key of such an op is derived from its name.
     """
     if name in keys:
         return keys[name]
@@ -138,7 +149,11 @@ def _key(name, keys):
 
 
 def _events(plane):
-    """Yield (field of `Cost`, name of TensorFlow op, value) for the events of CPU ops in a profiler plane."""
+    """Yield (field of `Cost`, name of a TensorFlow op, value) for the events of CPU ops in a profiler plane.
+
+    If an event is the execution of an op, the field is "milliseconds". If it is an allocation of memory, the
+    field is "allocated", and the value is the number of bytes.
+    """
     for line in plane.lines:
         for event in line.events:
             metadata = plane.event_metadata[event.metadata_id]

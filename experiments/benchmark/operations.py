@@ -46,8 +46,9 @@ class Operation:
 def scopes():
     """Context manager in which each call of a public function of `core.ops` has a name scope of its own.
 
-    Yields a list to which each call appends the name of its function. A call within another call has no
-    scope and is not in the list. TensorFlow repeats the scopes in the names of the gradients' ops.
+    Yields a list. Each call appends the name of the called function to this list. A call within another call
+    has no scope and is not in the list. The name of a gradient op contains the scope of the call whose
+    gradient the op computes.
     """
     public = {
         name: value for name, value in vars(ops).items() if inspect.isfunction(value) and name[0] != "_"
@@ -89,13 +90,13 @@ def index_of(op_name):
 
 
 def by_call(images, logits):
-    """Return `Operation.index` -> list of the operation's TensorFlow ops, in order of creation.
+    """Return a dict: `Operation.index` -> list of the operation's TensorFlow ops, in order of creation.
 
-    The lists contain only ops that depend on the images and contribute to the logits.
-    images, logits: symbolic tensors of a graph in which the forward pass was traced within `scopes`.
+    The lists contain only ops that depend on the images, contribute to the logits, and have a floating-point
+    result. images, logits: symbolic tensors of a graph in which the forward pass was traced in `scopes`.
     """
     needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
-    for op in logits.graph.get_operations():  # in order of creation, so inputs come first
+    for op in logits.graph.get_operations():  # in order of creation: an op comes after the ops of its inputs
         index = index_of(op.name)
         current = current if index is None else index
         is_value = op.outputs and op.outputs[0].dtype.is_floating
@@ -110,7 +111,7 @@ def of_network(forward, weights, shape, *, training=False):
     """Return the list of `Operation`s of a forward pass, in the order of the calls.
 
     forward: as in `core.experiment.Experiment`. weights: name -> `tf.Variable`. shape: the shape [B, H, W, 3]
-    of the images, which are float32.
+    of the images, which are float32. training: whether to trace the forward pass of training.
     """
     with scopes() as calls:
         function = tf.function(
@@ -141,11 +142,11 @@ def of_network(forward, weights, shape, *, training=False):
 
 
 def _variables(group, depending, variables):
-    """Return the names of the variables that an operation reads.
+    """Return a list of the names of the variables that an operation reads.
 
-    A variable also counts if the operation reads it through ops that do not depend on the images, such as a
-    cast. group: the operation's TensorFlow ops. depending: all ops that depend on the images. variables: op
-    that stands for a variable in the graph -> name of the variable.
+    Between the variable and the operation there may be ops that do not depend on the images, such as a cast.
+    group: the operation's TensorFlow ops. depending: the ops of all operations. variables: a dict: op that
+    stands for a variable in the graph -> name of the variable.
     """
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:

@@ -1,6 +1,7 @@
 """Find the receptive field of each operation of a network from black images with one bright line.
 
-If the line changes a pixel of an operation's output, it lies in the receptive field of this pixel.
+The line is one pixel wide. If it changes a pixel of an operation's output, the line is in the receptive field
+of this output pixel.
 
 `experiments.benchmark.operations` defines what an operation is.
 """
@@ -12,18 +13,20 @@ from core import lowering
 from core.inference import tiling
 from experiments.benchmark import operations
 
-LARGEST_PROBE = 2048  # largest length of the images with which the network is probed, in pixels
+LARGEST_PROBE = 2048  # largest length, in pixels, of the images with a bright line
 
 
 def sides(forward, weights):
-    """Return `Operation.index` -> side of the receptive field of the operation's output, in pixels.
+    """Return a dict: `Operation.index` -> side of the receptive field of the operation's output, in pixels.
 
-    The side is the larger one of height and width. It is None if the receptive field is larger than about
+    The side is the height or the width of the receptive field, whichever is larger. If it differs between
+    output pixels, the largest side is returned. The side is None if the receptive field is larger than about
     LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
     The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
-    An output depends on the bright line if it differs from the output for an all-black image. Lines at
-    `tiling.multiple` neighbouring positions suffice, because receptive fields repeat with this period.
+    An output pixel depends on the bright line if its value differs from its value for an all-black image. The
+    sizes of receptive fields repeat with a period of `tiling.multiple` pixels. Therefore lines at this number
+    of neighbouring positions suffice.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
@@ -41,11 +44,12 @@ def _larger(first, second):
 
 
 def _sides(forward, probe, multiple, length, axis):
-    """Return `Operation.index` -> side of the receptive field along one axis, or None.
+    """Return a dict: `Operation.index` -> size of the receptive field along one axis in pixels, or None.
 
-    probe: weights for probing. length: size of the images along the axis. axis: 1 for height, 2 for width.
+    probe: the weights of `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. length: the size
+    of the images along this axis. axis: 1 for height, 2 for width.
     """
-    bright = length // 2 + np.arange(multiple)  # image i has a bright line at bright[i]; the last is black
+    bright = length // 2 + np.arange(multiple)  # image i has a line at bright[i]; the last image is black
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
     images[np.arange(multiple), :, bright] = 1000
     images = images if axis == 2 else images.swapaxes(1, 2)
@@ -68,11 +72,15 @@ def _sides(forward, probe, multiple, length, axis):
 
 
 def _side(changed, bright, length):
-    """Return the side of the largest receptive field along an axis; None if it may exceed the image.
+    """Return the largest size of a receptive field along an axis, in pixels; None if it cannot be determined.
 
-    changed: bool [multiple, places], True where a bright line changes the output at a place along the axis.
-    bright: int [multiple], the positions of the lines. length: size of the images along the axis. Outputs
-    whose positions differ by `multiple` pixels have receptive fields of the same size and are treated as one.
+    changed: bool [multiple, places]. changed[i, j] is True if the bright line of image i changes the output
+    at place j along the axis. bright: int [multiple], the position of the line in each image. length: the
+    size of the images along the axis.
+
+    Outputs whose positions differ by `multiple` pixels have receptive fields of the same size and are treated
+    as one output. The result is None if a line changes the first or the last place, because the receptive
+    field may then exceed the image. The result is also None if no line changes the output.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

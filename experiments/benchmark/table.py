@@ -2,7 +2,7 @@
 
 from core import lowering
 
-COLUMNS = {  # heading -> metric and format
+COLUMNS = {  # heading of a column -> (name of the metric, format of its value)
     "images/s": ("images_per_second", ".1f"),
     "step s": ("step_seconds", ".4f"),
     "mean step s": ("mean_step_seconds", ".4f"),
@@ -15,11 +15,11 @@ COLUMNS = {  # heading -> metric and format
 
 
 def summarise(measurements):
-    """Combine all measurements into the metrics of a comparison: name -> JSON value.
+    """Combine all measurements into the metrics of a comparison; return a dict, name -> JSON value.
 
-    measurements: "machine", "ours" (this project's code) or the name of a baseline -> list of the metrics of
-    its measurements. "gflop_per_image" is counted in this project's graph. If lowering reduces the work of
-    a network, the baselines' graphs have more GFLOP.
+    measurements: a dict. Its keys are "machine", "ours" (this project's code) and the names of the baselines.
+    A value is a list with the metrics of each measurement of this key. "gflop_per_image" is counted in this
+    project's graph. If lowering reduces the work of a network, the baselines' graphs have more GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -47,7 +47,8 @@ def _fastest(measurements):
     """Return the metrics of an implementation's fastest measurement: name -> value.
 
     measurements: a list with the dict of metrics of each measurement of the implementation. The result has
-    the metrics in `COLUMNS`, and "turns": a list of the images per second of all measurements.
+    the measured metrics that `COLUMNS` names, and "turns", a list of the images per second in each
+    measurement.
     """
     fastest = max(measurements, key=lambda each: each["images_per_second"])
     return {
@@ -57,7 +58,10 @@ def _fastest(measurements):
 
 
 def render(metrics):
-    """Format the metrics of a comparison, as returned by `summarise`, as a text of several lines."""
+    """Format the metrics of a comparison as a text of several lines.
+
+    metrics: the dict that `summarise` returns, and the flags experiment, mode, batch_size and precision.
+    """
     lines = [
         "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),
         "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),

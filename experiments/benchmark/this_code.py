@@ -23,11 +23,13 @@ MODES = ("train", "infer", "input")
 def measure(spec):
     """Measure steps of training, of prediction, or of the training's input pipeline; return the metrics.
 
-    spec: settings, see `comparison._settings`. spec.module: name of the experiment's module. spec.flags: its
-    command-line arguments. spec.mode: one of MODES.
+    spec: settings, see `comparison._settings`. spec.module: name of the experiment's module. spec.flags:
+    command-line arguments for this module. spec.mode: one of MODES.
 
-    The metrics are those of `measurement.metrics` and: "rules", how often each lowering rule was applied;
-    "gflop_per_image"; "parameters", the numbers of trained and of all parameters; "device"; "versions".
+    The returned dict has the metrics of `measurement.metrics` and these items:
+    rules: name of a lowering rule -> how often the rule was applied. gflop_per_image: GFLOP of a step divided
+    by the batch size. parameters: [number of trained parameters, number of all parameters]. device: name of
+    the device. versions: package -> version.
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
@@ -53,10 +55,11 @@ def measure(spec):
 
 
 def _step(mode, experiment, weights, flags, examples):
-    """Return two functions: the first runs a step and waits for its result, the second counts its GFLOP.
+    """Return two functions (run_step, count_gflop).
 
-    examples: an iterator over batches, as returned by `feed`. The arguments of the second function are
-    `tf.TensorSpec`s of a batch: images, masks, share.
+    run_step: () -> result: runs one step, and waits for its result. count_gflop: (images, masks, share) ->
+    GFLOP of one step, where the arguments are the `tf.TensorSpec`s of a batch.
+    mode: one of MODES. examples: an iterator over batches, as returned by `feed`.
     """
     if mode == "input":
         return lambda: next(examples), lambda *batch: 0.0
@@ -79,7 +82,7 @@ def _step(mode, experiment, weights, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Yield full batches without end: (images, masks, share), see `core.data.batches`.
+    """Yield full batches (images, masks, share) without end, as described in `core.data.batches`.
 
     An epoch has at least `EPOCH` batches. Generated data sets are smaller than real data sets, so their
     images are repeated within an epoch.

@@ -13,7 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def measure(spec):
-    """Measure steps of training or prediction on one batch in memory; return the metrics.
+    """Measure steps of training or prediction on one batch in memory; return the metrics: name -> JSON value.
 
     spec: settings, see `comparison._settings`. spec.implementation: "torch" or "torch_compile".
     """

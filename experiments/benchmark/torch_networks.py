@@ -1,19 +1,25 @@
-"""The five networks in PyTorch. Each network maps images [B, 3, H, W] to logits [B, channels, H, W].
+"""This project's five networks in PyTorch, which map images [B, 3, H, W] to logits [B, channels, H, W].
 
-filters: the number of channels of each level, from the finest to the coarsest. This module imports nothing
-of this project, because it runs with a Python interpreter that has PyTorch but may lack TensorFlow.
+NETWORKS holds a function (filters, channels) -> `nn.Module` for each network. filters: the number of channels
+of each level, from the finest to the coarsest. channels: the number of logits per pixel.
+
+This module imports nothing of this project, because it runs with a Python interpreter that has PyTorch but
+may lack TensorFlow.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-# groups of blocks in MobileNetV2: output channels, number of blocks, stride of the first block
+# groups of consecutive blocks in MobileNetV2: (output channels, number of blocks, stride of the first block)
 RUNS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
 
 
 def parameter_counts(model):
-    """Return the number of trained parameters, and of all parameters including moving averages."""
+    """Return [number of trained parameters, number of all parameters].
+
+    All parameters include the moving averages of batch normalisation.
+    """
     trained = [each for each in model.parameters() if each.requires_grad]
     stored = [*model.parameters(), *(each for each in model.buffers() if each.dim())]
     return [sum(each.numel() for each in part) for part in (trained, stored)]
@@ -22,9 +28,12 @@ def parameter_counts(model):
 class Level(nn.Module):
     """A level of a U-Net together with all coarser levels: [B, in_channels, H, W] -> [B, filters[0], H, W].
 
-    conv, up: functions (in_channels, out_channels) -> list of layers, for a convolution and for up-sampling.
-    skip_drop: dropout rate after pooling and after the concatenation with the skip connection. pair_drop: two
-    dropout rates, for the encoder and for the rest; each applies between the two convolutions of a level.
+    filters: the number of channels of this level and of each coarser level.
+    conv: a function (in_channels, out_channels) -> list of layers, for a convolution.
+    up: a function (in_channels, out_channels) -> list of layers, for up-sampling.
+    skip_drop: the dropout rate after pooling, and after the concatenation with the skip connection.
+    pair_drop: two dropout rates, for the dropout between the two convolutions of a level: the first rate in
+    the encoder, the second rate at the coarsest level and in the decoder.
     """
 
     def __init__(self, in_channels, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
@@ -90,10 +99,10 @@ class MobileNetUNet(nn.Module):
 class Block(nn.Module):
     """An inverted residual block of MobileNetV2.
 
-    Maps [B, in_channels, H, W] to two feature maps: the expanded one [B, E, H, W] with E channels, from which
-    the U-Net takes skip connections, and the output [B, width, H / stride, W / stride]. expand: whether the
-    block begins with an expansion. last: whether the last batch normalisation is left out, because the U-Net
-    uses the result of the convolution before it.
+    Maps [B, in_channels, H, W] to two feature maps: the expanded map [B, 6 * in_channels, H, W], and the
+    output [B, width, H / stride, W / stride]. The U-Net takes its skip connections from expanded maps.
+    expand: if False, the block has no expansion, and the expanded map is the block's input. last: if True,
+    the block ends with a convolution, without batch normalisation after it.
     """
 
     def __init__(self, in_channels, width, stride, *, expand, last):
@@ -115,7 +124,7 @@ class Block(nn.Module):
 def unet(conv, up, *, bias=True, **drop):
     """Return a function (filters, channels) -> U-Net, whose last layer is a 1x1 convolution to the logits.
 
-    conv, up, drop: as in `Level`. bias: whether the last layer has a bias.
+    conv, up: as in `Level`. drop: the dropout rates of `Level`. bias: whether the last layer has a bias.
     """
 
     def build(filters, channels):
@@ -140,7 +149,10 @@ def conv(side=3, **options):
 
 
 def transposed(side, **options):
-    """Return a function (in_channels, out_channels) -> transposed convolution of stride 2."""
+    """Return a function (in_channels, out_channels) -> transposed convolution of stride 2.
+
+    The kernel has side x side pixels.
+    """
     options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
     return lambda in_channels, width: nn.ConvTranspose2d(in_channels, width, side, **options)
 
@@ -166,7 +178,8 @@ def batch_norm(width):
 
 
 NETWORKS = {
-    # the article's transposed convolutions of stride 1 equal convolutions with flipped kernels
+    # The decoder of the road article has transposed convolutions of stride 1. Here they are convolutions,
+    # because a transposed convolution of stride 1 equals a convolution with a flipped kernel.
     "road_unet": unet(layers(conv(bias=False), leaky), layers(nearest), bias=False),
     "pets_unet": unet(layers(conv(), relu), layers(transposed(3)), skip_drop=0.3),
     "labels_unet": unet(layers(conv(), relu, batch_norm), layers(transposed(2), relu, batch_norm)),

@@ -1,1 +1,1 @@
-"""The published results: for each run a CSV file with the metrics of each epoch, and code for tables."""
+"""The published results: a CSV file of metrics for each run, and the code that makes tables from them."""

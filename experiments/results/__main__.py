@@ -2,8 +2,9 @@
 
 Run: python -m experiments.results              prints the tables
      python -m experiments.results --write      replaces the tables in README.md and BUILD_NOTES.md
-     python -m experiments.results --curves=curves.png
+     python -m experiments.results --curves=curves.png      draws the validation curves of all runs
      python -m experiments.results --add=RUN --name=GROUP_sSEED --settings=... --data=... --machine=...
+                                                    writes the result file of the run in the folder RUN
 
 All numbers come from the result files, experiments/results/*.csv. A test checks that README.md and
 BUILD_NOTES.md agree with these files.
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def define_flags(values):
-    """Define the flags that choose what to do, and those that describe a run to add."""
+    """Define the flags that choose what to do, and the flags that describe a run to add."""
     flags.DEFINE_bool(
         "write", False, "Replace the tables in README.md and BUILD_NOTES.md.", flag_values=values
     )
@@ -52,11 +53,12 @@ def define_flags(values):
 
 
 def run(flags):
-    """Add a run if --add is given; then draw the curves, update the tables or print them; return 0.
+    """Add a run, draw the curves, update the tables or print the tables, as the flags say; return 0.
 
-    The tables are printed if no flag asks for anything else. Raises InputError for an unfinished run, for a
-    --name that `add` does not accept, for --curves without matplotlib, and for a README.md or
-    BUILD_NOTES.md that lacks the comments around its table.
+    With --add, the result file is written first. Then the curves are drawn if --curves is given, otherwise
+    the tables are updated if --write is given. The tables are printed if none of the three flags is given.
+    Raises InputError if the run to add is unfinished, if `add` does not accept --name, if --curves is given
+    without matplotlib, and if README.md or BUILD_NOTES.md lacks the lines that `put` searches.
     """
     if flags.add:
         add(flags)
@@ -73,10 +75,10 @@ def run(flags):
 
 
 def add(flags):
-    """Write the result file of the run folder --add.
+    """Write the result file of the run in the folder --add.
 
-    Raises InputError for a --name that is not of the form GROUP_sSEED, or if GROUP does not begin with one of
-    the names in `tables.BEST_METRIC`.
+    Raises InputError if --name does not have the form GROUP_sSEED, if GROUP does not begin with one of the
+    names in `tables.BEST_METRIC`, and if the run is unfinished.
     """
     if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
         raise InputError(
@@ -99,9 +101,9 @@ def add(flags):
 
 
 def put(path, table):
-    """Replace the text between <!-- results --> and <!-- end of results --> in a file by a table.
+    """Replace the text between the lines <!-- results --> and <!-- end of results --> in a file by a table.
 
-    Raises InputError if the file lacks these two lines.
+    path: the file. table: the table as text. Raises InputError if the file lacks these two lines.
     """
     text = path.read_text(encoding="utf-8")
     before, start, rest = text.partition("<!-- results -->\n")
@@ -117,8 +119,9 @@ def put(path, table):
 def draw_curves(found, path):
     """Draw the curves of all runs to a PNG file: a panel for each experiment, a line for each run.
 
-    found: as returned by `tables.groups`. A curve shows, for each epoch, the validation metric that chooses
-    the best checkpoint. Raises InputError if matplotlib is missing.
+    found: as returned by `tables.groups`. path: the PNG file. A curve shows the validation metric that
+    chooses the best checkpoint, after each epoch in the result file. Runs whose result file has fewer than 3
+    epochs are left out. Raises InputError if matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure

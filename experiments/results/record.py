@@ -1,4 +1,4 @@
-"""Make the result file of a finished run; `experiments.results.tables` describes this file."""
+"""Make the result file of a finished run. `experiments.results.tables` describes the form of result files."""
 
 import csv
 import json
@@ -9,15 +9,16 @@ from core.runtime.errors import InputError
 from experiments import article
 
 LEFT_OUT = ("run_dir", "cache_dir")  # flags that the recorded command omits
-# flag -> word that replaces its value in the recorded command if the value is a path; see `command`
+# Name of a flag -> word that replaces the flag's value in the recorded command if the value is a path. For a
+# flag that is not in NAMES, the word is the flag's name in capitals.
 NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 
 
 def command(flags_cfg):
-    """Return the command that trains a run, with all flags that differ from their defaults.
+    """Return the command that trains a run, with all flags that differ from their defaults, except LEFT_OUT.
 
-    flags_cfg: the text of the run's flags.cfg. Paths are replaced by words such as DIR, because they have no
-    meaning on another machine.
+    flags_cfg: the text of the run's flags.cfg. Values with a slash are taken for paths and replaced by words
+    such as DIR, because the paths do not exist on another machine.
     """
     first, *lines = flags_cfg.splitlines()
     experiment = first.rpartition(".")[2]
@@ -34,8 +35,9 @@ def command(flags_cfg):
 def text(folder, *, settings, data, machine, commit, remark):
     """Return the text of the result file for the run in `folder`.
 
-    settings, data, machine, commit, remark: texts for the header, as given by the user; an empty remark is
-    left out. Raises InputError if the training has not ended.
+    folder: the path of the run folder. settings, data, machine, commit, remark: texts for the header, as the
+    user gave them. If remark is empty, the header has no remark. Raises InputError if the training has not
+    ended.
     """
     if not (folder / "summary.json").exists():
         raise InputError(f"{folder}: no summary.json; wait until the training has ended.")

@@ -1,11 +1,13 @@
 """Read the result files and format them as Markdown tables.
 
-A result file, `GROUP_sSEED.csv`, describes one run. It begins with lines `# key: value`: command, settings,
-data, seed, machine, versions, commit, date, minutes and, if there is one, remark. The columns of the run's
-metrics.csv follow, one line for each recorded epoch.
+A result file, `GROUP_sSEED.csv`, describes one run. It begins with a header: one line `# key: value` for each
+of the keys command, settings, data, seed, machine, versions, commit, date and minutes. A line with the key
+remark may follow. After the header come the column names of the run's metrics.csv, and one line of metrics
+for each recorded epoch. Some result files do not record all epochs.
 
 Runs that differ only in the seed form a group. The tables show the mean and the sample standard deviation
-over the seeds of a group. The files in early/ are not shown; they are small runs that later runs replaced.
+over the seeds of a group. The tables do not show the files in early/, which are small runs that later runs
+replaced.
 """
 
 import csv
@@ -29,7 +31,8 @@ class Article:
     groups:      names of groups of runs with the article's settings.
     better:      names of groups of runs with the settings of experiments/best/.
 
-    The table shows the first of `groups`, and the first of `better`, that has result files.
+    The table shows two groups: the first group in `groups` that has result files, and the first group in
+    `better` that has result files.
     """
 
     experiment: str
@@ -94,7 +97,8 @@ ARTICLES = (
     ),
 )
 
-# First word of a group's name, which stands for an experiment -> the metric that chooses its best epoch.
+# First word of a group's name, which stands for an experiment -> column of the metric whose largest value
+# chooses the best epoch of a run.
 BEST_METRIC = {
     "road": "val_iou",
     "pets": "val_mean_iou",
@@ -132,7 +136,7 @@ def read(path):
 
 
 def groups(folder=FOLDER):
-    """Read all result files of a folder; return name of the group -> list of `Result`, one for each seed.
+    """Read all result files of a folder; return a dict: name of a group -> list of `Result`, one per seed.
 
     Groups and seeds are in the order of the sorted file names.
     """
@@ -145,7 +149,7 @@ def groups(folder=FOLDER):
 def articles_table(found):
     """Return README's table in Markdown: a line for each article, with the published value and our values.
 
-    found: as returned by `groups`. Our values are those after the last epoch.
+    found: as returned by `groups`. Our values are the metrics after the last epoch.
     """
     lines = [
         _row(
@@ -172,8 +176,8 @@ def articles_table(found):
 def groups_table(found):
     """Return the table of BUILD_NOTES.md in Markdown: a line for each group of runs.
 
-    found: as returned by `groups`. The columns show all metrics after the last epoch, and the metric
-    that chooses the best epoch after this epoch.
+    found: as returned by `groups`. The columns in COLUMNS show the metrics after the last epoch. The column
+    "best epoch" shows the metric that chooses the best epoch of a run, after that epoch.
     """
     names = list(COLUMNS.values())
     lines = [
@@ -191,10 +195,11 @@ def groups_table(found):
 
 
 def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
-    """Return 'mean ± standard deviation' of a metric over the runs of a group.
+    """Return a text 'mean ± standard deviation' of a metric over the runs of a group.
 
-    Returns the value alone for a single run, and '' if a run lacks the column. results: list of `Result`.
-    epoch: a function (`Result`) -> the item of `Result.epochs` that is used, by default the last one.
+    For a single run, the text is the value of the metric. If a run lacks the metric, the text is ''.
+    results: list of `Result`. column: the metric's column in the result files. epoch: a function (`Result`)
+    -> the item of `Result.epochs` that is used, by default the last item.
     """
     values = [epoch(result)[column] for result in results if column in epoch(result)]
     if len(values) < len(results):
@@ -205,9 +210,11 @@ def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
 
 
 def _best(name, results):
-    """Return the metric that chooses the best epoch, and 'mean ± standard deviation' of its best values.
+    """Return the cell "best epoch" of a group, such as 'accuracy 0.866 ± 0.004'.
 
-    name: the group's name. Returns '' if the result file of a run has fewer than two lines of metrics.
+    It holds the name of the metric that chooses the best epoch of a run, and the mean and the standard
+    deviation of this metric after the best epoch of each run. name: the group's name. results: list of
+    `Result`. The cell is '' if the result file of a run has fewer than two lines of metrics.
     """
     column = BEST_METRIC[name.split("_")[0]]
     if any(len(result.epochs) < 2 for result in results):
@@ -219,9 +226,12 @@ def _best(name, results):
 
 
 def _ours(results, column, data):
-    """Return a cell of README's table: 'value (N seeds; settings; data)'.
+    """Return a cell of README's table with our value of a metric: 'value (N seeds; settings; data)'.
 
-    Settings that the column's title already names, and data equal to the table's column `data`, are left out.
+    results: list of `Result` of a group. column: the metric's column in the result files. data: the text that
+    the same line of the table has in the column "data of our runs". If the group's data have this text, the
+    cell leaves out the data. If the settings are "the article's" or "better", the cell leaves out the
+    settings, because the title of the cell's column names them.
     """
     if not results:
         return ""
