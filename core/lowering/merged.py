@@ -5,9 +5,16 @@ of the last op, computed from the inputs of the first op. Otherwise the rule ret
 the ops that are no longer used. The layouts of activations and kernels are described in `core.ops`.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from core.lowering import graph, policy, transposed, winograd
+
+# An up-sampling layer maps each input pixel to a block of 2x2 pixels. If a 3x3 transposed convolution
+# follows, the two layers together are a transposed convolution with stride 2 and a 4x4 kernel. This kernel
+# is the sum of four 3x3 kernels, one for each pixel (i, j) of the block, shifted by i rows and j columns.
+SHIFT = np.float32([np.eye(4, 3), np.eye(4, 3, -1)])  # [2, 4, 3]: matrices that shift 3 numbers by 0 or 1
+SHIFTS = np.einsum("iar,jbc->abijrc", SHIFT, SHIFT)  # [4, 4, 2, 2, 3, 3]: four 3x3 kernels -> a 4x4 kernel
 
 
 def nearest_then_skip(x, kernel, strides, padding):
@@ -29,8 +36,9 @@ def nearest_then_skip(x, kernel, strides, padding):
     skip = parts[1]
     kernel_of_a, kernel_of_skip = tf.split(kernel, [a.shape[-1], skip.shape[-1]], axis=3)
     shape = [*tf.unstack(tf.shape(skip))[:3], kernel.shape[2]]
-    kernel_of_a = tf.cast(_kernel_of_blocks([kernel_of_a] * 4), x.dtype)
-    from_a = tf.nn.conv2d_transpose(a, kernel_of_a, shape, 2, "SAME")
+    # all four pixels of a block have the same kernel
+    kernel_of_a = tf.tensordot(SHIFTS.sum(axis=(2, 3)), kernel_of_a, 2)  # [4, 4, O, I]
+    from_a = tf.nn.conv2d_transpose(a, tf.cast(kernel_of_a, x.dtype), shape, 2, "SAME")
     return from_a + tf.nn.conv2d_transpose(skip, tf.cast(kernel_of_skip, x.dtype), shape, 1, "SAME")
 
 
@@ -72,14 +80,14 @@ def transpose_then_conv(x, kernel, strides, padding):
         return None
     policy.count("transpose_then_conv")
     skip, up_bias = parts[1], graph.before_cast(up_bias)
-    _, _, between, inputs = call.kernel.shape
+    between = call.kernel.shape[2]
     kernel_of_up, kernel_of_skip = tf.split(kernel, [between, skip.shape[-1]], axis=2)
     turned = tf.transpose(kernel_of_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, channels of `up`]
-    merged = tf.tensordot(turned, tf.reshape(call.kernel, [4, between, inputs]), [[3], [1]])
-    merged = tf.cast(_kernel_of_blocks(tf.unstack(merged, axis=3)), x.dtype)  # [4, 4, O, I]
+    merged = tf.tensordot(turned, call.kernel, [[3], [2]])  # [3, 3, O, 2, 2, I]
+    merged = tf.tensordot(SHIFTS, merged, [[2, 3, 4, 5], [3, 4, 0, 1]])  # [4, 4, O, I]
     batch, height, width, _ = tf.unstack(tf.shape(skip))
     shape = [batch, height, width, kernel.shape[3]]
-    from_a = tf.nn.conv2d_transpose(call.x, merged, shape, 2, "SAME")
+    from_a = tf.nn.conv2d_transpose(call.x, tf.cast(merged, x.dtype), shape, 2, "SAME")
     ones = tf.ones([1, height, width, 1], x.dtype)
     kernel_of_ones = tf.tensordot(kernel_of_up, up_bias, [[2], [0]])
     from_bias = tf.nn.conv2d(ones, tf.cast(kernel_of_ones[:, :, None], x.dtype), 1, "SAME")  # [1, 2H, 2W, O]
@@ -105,15 +113,3 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     convolve = tf.nn.conv2d if call.primitive == "conv2d" else tf.nn.depthwise_conv2d
     y = convolve(call.x, kernel, strides=strides, padding=call.padding)
     return tf.nn.bias_add(y, tf.cast(beta - mean * scale, x.dtype))
-
-
-def _kernel_of_blocks(kernels):
-    """Return the kernel [4, 4, O, I] of a transposed convolution with stride 2, merged from four kernels.
-
-    An up-sampling layer maps each input pixel to a block of 2x2 pixels. A 3x3 transposed convolution of
-    stride 1 follows. kernels: four kernels [3, 3, O, I], one for each pixel of the block, row by row. Each
-    kernel maps the input pixel to the outputs that depend on one pixel of the block. The result is the sum of
-    the four kernels, each shifted by the position of its pixel in the block.
-    """
-    places = [([row, 1 - row], [column, 1 - column]) for row in (0, 1) for column in (0, 1)]
-    return tf.add_n([tf.pad(each, [*place, [0, 0], [0, 0]]) for each, place in zip(kernels, places)])
