@@ -2,7 +2,8 @@
 
 Importing this package hides TensorFlow's start-up messages. TensorFlow's C++ code prints lines about
 missing GPU libraries before it reads any log level. This package therefore imports TensorFlow while standard
-error is redirected to the null device. The environment variable TF_CPP_MIN_LOG_LEVEL=0 shows the messages.
+error is redirected to the null device. To see the messages, set the environment variable
+TF_CPP_MIN_LOG_LEVEL=0.
 """
 
 import os
@@ -19,7 +20,7 @@ def _import_quietly():
     try:
         import tensorflow
 
-        tensorflow.get_logger().setLevel("WARNING")  # hides an INFO line for each all-reduce of a strategy
+        tensorflow.get_logger().setLevel("WARNING")  # hides an INFO line for each all-reduce
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

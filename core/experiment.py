@@ -1,7 +1,8 @@
 """`Experiment` and `Dataset`: dataclasses that hold everything that differs between the articles.
 
 Each article's script makes one `Experiment`, which contains a `Dataset`. The training loop and the commands
-for trained runs take an `Experiment`. The data cache takes a `Dataset`. None of them imports a script.
+for trained runs receive the `Experiment` as an argument, and the data cache receives the `Dataset`. The
+training loop and the cache therefore need not import a script.
 """
 
 import dataclasses
@@ -12,16 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-IGNORE = 255  # class id of pixels that are left out of loss and metrics
+IGNORE = 255  # class id of pixels that are left out of the loss and of the metrics
 
-Files = tuple[Path, ...]  # files that are read together: a photo and its mask, or one file with both
+Files = tuple[Path, ...]  # files that are read together: a photo and its mask, or one file that holds both
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """The functions that find and read the files of a data set, and their settings.
 
-    name:      the name of the data set, with which the names of its cache folders begin.
+    name:      the name of the data set. The names of its cache folders begin with this name.
     find:      (data_dir, split) -> list of `Files`, in the same order on every file system. split is
                "train" or "val". Raises InputError if the folder holds no files of this data set.
     read:      (files, split) -> photos uint8 [K, H, W, 3] and class ids uint8 [K, H, W]. files is one item
@@ -36,13 +37,14 @@ class Dataset:
                the number of mask pixels of each class id. files: the training files. Raises InputError if
                no network could learn from the masks.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
-    select:    (owner, split) -> int64, the indices of the decoded examples that belong to the split; by
-               default all examples. owner: int64 [N]; for each of the N examples, the index of its files
-               in the list from `find`, after unreadable files were removed from the list.
-    size:      the height and width, in pixels, to which `read` resizes validation photos; None if `read`
+    select:    (owner, split) -> the indices of the decoded examples that belong to the split, int64 [number
+               of these examples]. By default, all decoded examples belong to each split. owner: int64 [number
+               of decoded examples], the index of each example's files in the list of readable files. This
+               list is the list from `find` without the unreadable files.
+    size:      the height and width, in pixels, to which `read` resizes validation photos. None if `read`
                cuts patches.
-    white_level:  the sample value of white in photos with more than 8 bits per sample; 0 if
-               `core.data.images.read_rgb` detects this value in each file.
+    white_level:  the sample value of white in photos with more than 8 bits per sample. If it is 0,
+               `core.data.images.read_rgb` detects the value of white in each file.
     """
 
     name: str
@@ -71,15 +73,16 @@ class Experiment:
     loss:          (logits, masks) -> float32 [B], the loss of each example, which must not be negative.
                    logits are float32, masks are class ids [B, H, W]; see `core.losses`.
     metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
-    best:          the name of the metric whose largest value chooses the best checkpoint. With "loss", the
-                   smallest validation loss chooses it.
-    measures:      name -> function (logits, masks) -> float32 [B], for metrics that cannot be computed from
-                   a confusion matrix. The mean over all validation examples is reported.
+    best:          the name of a metric. The best checkpoint is the checkpoint with the largest value of this
+                   metric. If best is "loss", it is the checkpoint with the smallest validation loss.
+    measures:      name -> function, for metrics that cannot be computed from a confusion matrix. Each
+                   function maps (logits, masks) to the metric of each example, float32 [B]. The mean over all
+                   validation examples is reported.
     augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> (image, mask) that
-                   change training examples at random. They are applied in this order.
+                   change training examples at random. They are applied one after another.
     ignore:        True if masks may hold the class id IGNORE. If False, such masks raise InputError.
     load_weights:  (weights) -> None: assigns published values to some of the variables of a new run. It is
-                   not called for a run with --init_from.
+                   not called for a run with --init_from. By default, it assigns nothing.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Losses: functions (logits, masks) -> float32 [B], one loss per example.
+"""Losses: functions (logits, masks) -> float32 [B], one loss per example of a batch.
 
 Because there is one loss per example, the mean over a data set does not depend on the batch sizes.
 Pixels whose class id is `experiment.IGNORE` (255) are left out of the loss. To use class weights, an
@@ -15,9 +15,10 @@ from core.runtime.errors import InputError
 def binary_cross_entropy(logits, masks, *, class_weights=None):
     """Return the mean binary cross-entropy of each example, float32 [B], in nats per pixel.
 
-    logits: float32 [B, H, W, 1]. masks: class ids [B, H, W], each 0, 1 or IGNORE. class_weights: two
-    factors, for the loss at pixels of class 0 and of class 1. Sigmoid and logarithm are computed together,
-    so the loss is finite for all finite logits. Raises InputError if the logits have several channels.
+    logits: float32 [B, H, W, 1]. masks: class ids [B, H, W], each 0, 1 or IGNORE. class_weights: None, or two
+    factors. The first factor multiplies the loss at pixels of class 0, and the second factor multiplies the
+    loss at pixels of class 1. Sigmoid and logarithm are computed together, so the loss is finite for all
+    finite logits. Raises InputError if the logits have several channels.
     """
     if logits.shape[-1] != 1:
         raise InputError(
@@ -34,9 +35,10 @@ def binary_cross_entropy(logits, masks, *, class_weights=None):
 def categorical_cross_entropy(logits, masks, *, class_weights=None):
     """Return the mean cross-entropy of each example, float32 [B], in nats per pixel.
 
-    logits: float32 [B, H, W, C]. masks: class ids [B, H, W], each below C or IGNORE. class_weights: C
-    factors, one for the loss at pixels of each class. Softmax and logarithm are computed together, so
-    the loss is finite for all finite logits. Raises InputError if the logits have a single channel.
+    logits: float32 [B, H, W, C]. masks: class ids [B, H, W], each below C or equal to IGNORE. class_weights:
+    None, or C factors. Factor number c multiplies the loss at pixels of class c. Softmax and logarithm are
+    computed together, so the loss is finite for all finite logits. Raises InputError if the logits have a
+    single channel.
     """
     if logits.shape[-1] == 1:
         raise InputError(
@@ -53,13 +55,15 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
 def dice(logits, masks):
     """Return the Dice loss of each example, 1 minus the soft Dice index: float32 [B], 0 to 1.
 
-    logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Let p be the predicted probability of a class
-    at a pixel, and let t be 1 if this class is the true class, otherwise 0. The index is (2 sum(p t) + 1) /
-    (sum(p + t) + 1). Milletari et al. (2016) use squares in the denominator and do not add 1.
+    logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Pixels with the id IGNORE are left out. Let p be
+    the predicted probability of a class at a pixel. Let t be 1 if this class is the true class, otherwise 0.
+    The index is (2 * sum(p * t) + 1) / (sum(p + t) + 1). Milletari et al. (2016) use squares in the
+    denominator and do not add 1.
 
-    If C is 1, p is the sigmoid, and the sums run over all pixels, for class 1. Otherwise p is the softmax,
-    and the sums run over all pixels and classes, so the loss is nearly 1 minus the mean probability of the
-    true class. The mean of one index per class would depend too much on classes with few pixels.
+    If C is 1, p is the sigmoid of the logit, and the sums run over all pixels for class 1 alone. Otherwise p
+    is the softmax of the logits, and the sums run over all pixels and all classes. The loss is then nearly
+    1 minus the mean probability of the true class. A mean of separate indices for each class would depend
+    too much on classes with few pixels.
     """
     if logits.shape[-1] == 1:
         probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)
@@ -74,10 +78,10 @@ def dice(logits, masks):
 def balanced_class_weights(class_pixels):
     """Return one weight per class, float32 [C], inversely proportional to the pixel count of the class.
 
-    class_pixels: int [C], the number of pixels of each class in the training masks. The weight of a class
-    is (pixels of all classes) / (number of classes with pixels * pixels of the class), as for
-    class_weight="balanced" in scikit-learn. The mean weight over all pixels is therefore 1. A class
-    without pixels gets the weight 1.
+    class_pixels: int [C], the number of pixels of each class in the training masks. Let N be the sum of these
+    numbers, and K the number of classes that have pixels. The weight of a class with n pixels is N / (K * n),
+    as with class_weight="balanced" in scikit-learn. The mean weight over all pixels is therefore 1. The
+    weight of a class without pixels is 1.
     """
     pixels = np.asarray(class_pixels, np.float64)
     occurring = np.count_nonzero(pixels)
@@ -85,18 +89,23 @@ def balanced_class_weights(class_pixels):
 
 
 def _split_ignored(masks):
-    """Return (counted, labels): bool [B, H, W], False at ignored pixels; class ids, 0 at ignored pixels."""
+    """Return (counted, labels) for masks [B, H, W] of class ids.
+
+    counted: bool [B, H, W], False at pixels with the id IGNORE. labels: class ids [B, H, W], 0 at these
+    pixels.
+    """
     masks = tf.convert_to_tensor(masks)
     counted = tf.not_equal(masks, IGNORE)
     return counted, tf.where(counted, masks, 0)
 
 
 def _mean(per_pixel, counted, labels, class_weights):
-    """Return the mean loss of each example over its counted pixels, float32 [B]; 0 without such pixels.
+    """Return the mean loss of each example over the pixels that are counted, float32 [B].
 
-    per_pixel: loss of each pixel [B, H, W]. counted, labels: see `_split_ignored`. class_weights: a factor
-    per class for the loss of a pixel, or None. The sum of the products is divided by the number of counted
-    pixels, not by the sum of their weights.
+    per_pixel: [B, H, W], the loss of each pixel. counted, labels: see `_split_ignored`. class_weights: None,
+    or a factor for each class that multiplies the loss of the pixels of the class. The sum of the weighted
+    losses is divided by the number of counted pixels, not by the sum of their weights. The mean is 0 if no
+    pixel of the example is counted.
     """
     if class_weights is not None:
         per_pixel *= tf.gather(tf.constant(class_weights, per_pixel.dtype), tf.cast(labels, tf.int32))

@@ -1,8 +1,9 @@
 """Segmentation metrics, computed from a confusion matrix that is summed over a whole data set.
 
-`confusion[t, p]` is the number of pixels of class t that were predicted as class p. A ratio with a
-zero denominator is NaN. For example, the IoU of a class is NaN if no pixel has this class in truth or
-prediction. Means over classes leave out NaN.
+The functions take the argument confusion: int64 [classes, classes]. `confusion[t, p]` is the number of pixels
+of class t that were predicted as class p. A ratio with a zero denominator is NaN. For example, the IoU of a
+class is NaN if the class occurs neither in the true masks nor in the predicted masks. Means over classes
+leave out the classes whose value is NaN.
 """
 
 import numpy as np
@@ -15,8 +16,8 @@ from core.runtime.errors import InputError
 def class_ids(logits):
     """Return the predicted class of each pixel, uint8 [B, H, W].
 
-    logits: [B, H, W, C]. The predicted class has the largest logit. If C is 1, it is class 1 where the logit
-    is above 0, and class 0 elsewhere.
+    logits: [B, H, W, C]. If C is 1, the predicted class is 1 where the logit is above 0, and 0 elsewhere.
+    Otherwise the predicted class is the class with the largest logit.
     """
     if logits.shape[-1] == 1:
         return tf.cast(logits[..., 0] > 0, tf.uint8)
@@ -30,7 +31,8 @@ def confusion_matrix(truth, prediction, classes):
     left out. classes: the number of classes, at most 255.
     """
     truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
-    pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)  # bincount drops classes**2
+    # pixels with the true class IGNORE get the number classes**2, which bincount drops because of maxlength
+    pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)
     with tf.device("CPU"):  # TensorFlow has no deterministic bincount for GPUs
         counts = tf.math.bincount(
             tf.reshape(pairs, [-1]), minlength=classes**2, maxlength=classes**2, dtype=tf.int64
@@ -57,7 +59,7 @@ def dice(confusion):
 def precision(confusion):
     """Return the precision of each class, float64 [classes].
 
-    Precision is the share of the pixels predicted as a class that belong to the class.
+    The precision of a class is (correctly predicted pixels of the class) / (pixels predicted as the class).
     """
     return _ratio(np.diag(confusion), confusion.sum(0))
 
@@ -65,16 +67,16 @@ def precision(confusion):
 def recall(confusion):
     """Return the recall of each class, float64 [classes].
 
-    Recall is the share of the pixels of a class that were predicted as the class.
+    The recall of a class is (correctly predicted pixels of the class) / (all pixels of the class).
     """
     return _ratio(np.diag(confusion), confusion.sum(1))
 
 
 def binary(confusion):
-    """Return the metrics of a problem with two classes: dict of name -> value.
+    """Return the metrics `iou`, `accuracy`, `precision` and `recall` for two classes: dict of name -> value.
 
-    IoU, precision and recall are computed for class 1, accuracy for both classes together. Raises InputError
-    unless the confusion matrix has two classes.
+    IoU, precision and recall are the values of class 1. Accuracy is computed over both classes. Raises
+    InputError if the confusion matrix does not have two classes.
     """
     if len(confusion) != 2:
         raise InputError(
@@ -92,9 +94,9 @@ def multiclass(classes):
     """Return a function that computes a dict of metrics, name -> value, from a confusion matrix.
 
     classes: the names of the classes. The metrics are `accuracy`, `mean_iou`, `classes_averaged`, and
-    `iou/NAME` for each class. `mean_iou` is the mean over the classes that occur in truth or prediction,
-    and `classes_averaged` is the number of these classes. The returned function raises InputError if the
-    confusion matrix does not have one row per name.
+    `iou/NAME` for each class. `mean_iou` is the mean over the classes that occur in the true masks or
+    in the predicted masks. `classes_averaged` is the number of these classes. The returned function raises
+    InputError if the confusion matrix does not have one row for each name.
     """
 
     def class_metrics(confusion):
@@ -114,6 +116,6 @@ def multiclass(classes):
 
 
 def _ratio(part, whole):
-    """Return part / whole as float64, and NaN where both are 0, without a warning from NumPy."""
+    """Return part / whole as float64. The ratio is NaN where both are 0, without a warning from NumPy."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part, np.float64) / np.asarray(whole, np.float64)

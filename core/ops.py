@@ -11,9 +11,10 @@ output channels, and s is the stride. Convolutions use SAME padding, so H/s and 
 Kernels are stored as float32 and cast to the dtype of the activations. The dtype of the images therefore
 decides the precision of a whole forward pass.
 
-Convolutions, and batch normalisation outside of training, call functions of `core.lowering`. Called
-eagerly, these functions are TensorFlow's primitives. In a graph on a CPU, they may compute the same values,
-up to rounding, with less work. An edit of this file changes the network in both cases.
+The convolutions call functions of `core.lowering`, and so does batch normalisation outside of training.
+Called eagerly, these functions run TensorFlow's primitives. In a graph on a CPU, these functions may compute
+the same values, up to rounding, with fewer operations. An edit of this file changes the network in both
+cases.
 """
 
 import tensorflow as tf
@@ -77,12 +78,12 @@ def maxpool_up(x):
 
 
 def dropout(x, rate, seed, layer):
-    """Dropout: set each value of x to zero with probability `rate`, divide other values by 1 - rate.
+    """Dropout: set each value of x to zero with probability `rate`, and divide the other values by 1 - rate.
 
-    x: [B, H, W, C]. seed: int64 [2], different in each training step; if seed is None, x is returned
-    unchanged. layer: int, different for each dropout layer of a network; it is folded into the seed, so
-    that the layers drop independently. The rate is rounded to a multiple of 2**-16, because each random
-    32-bit number is split into two 16-bit numbers, which saves time.
+    x: [B, H, W, C]. seed: int64 [2], different in each training step, or None. If seed is None, x is returned
+    unchanged. layer: int, different for each dropout layer of a network. It is folded into the seed, so that
+    the random choices of different layers are independent. To save time, each random 32-bit number is split
+    into two 16-bit numbers. The rate is therefore rounded to a multiple of 2**-16.
     """
     if seed is None:
         return x
@@ -99,11 +100,10 @@ def dropout(x, rate, seed, layer):
 def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
     """Batch normalisation over batch, height and width: [B, H, W, C] -> [B, H, W, C].
 
-    gamma, beta: scale and offset, float32 [C]. mean, variance: moving averages, float32 [C].
-    If training is true, x is normalised by the mean and variance of the batch, and the variables `mean` and
-    `variance` are updated. If training is false, x is normalised by `mean` and `variance`.
-    momentum: the factor of a moving average's old value in an update; the default is that of Keras.
-    From Ioffe and Szegedy 2015.
+    gamma, beta: scale and offset, float32 [C]. mean, variance: moving averages, float32 [C]. If training is
+    true, x is normalised by the mean and variance of the batch, and the variables `mean` and `variance` are
+    updated. If training is false, x is normalised by `mean` and `variance`. momentum: the factor of the old
+    value of a moving average in an update. The default is the default of Keras. From Ioffe and Szegedy 2015.
     """
     if not training:
         return lowering.batch_norm_inference(x, gamma, beta, mean, variance, EPSILON)
@@ -111,7 +111,7 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
         x, gamma, beta, epsilon=EPSILON, is_training=True
     )
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    # the op returns the unbiased variance (a sum divided by count - 1); Keras averages the biased variance
+    # The op's variance is a sum of squares divided by count - 1. Keras averages variances divided by count.
     biased = batch_variance * (count - 1) / count
     mean.assign(momentum * mean + (1 - momentum) * batch_mean)
     variance.assign(momentum * variance + (1 - momentum) * biased)

@@ -27,7 +27,8 @@ def he_normal(name, shape, *, seed):
     """Return a kernel from a truncated normal distribution with standard deviation sqrt(2 / fan in).
 
     shape: [h, w, in, out]. fan in is h * w * in. From He et al. 2015, "Delving deep into rectifiers". As in
-    Keras, the distribution is truncated and then rescaled to this standard deviation.
+    Keras, the distribution is truncated at two standard deviations and then rescaled, so that its standard
+    deviation is sqrt(2 / fan in).
     """
     # 0.8796... is the standard deviation of a standard normal distribution that is truncated at -2 and 2
     deviation = math.sqrt(2 / math.prod(shape[:-1])) / 0.87962566103423978
@@ -36,7 +37,7 @@ def he_normal(name, shape, *, seed):
 
 
 def normal(name, shape, *, seed, deviation):
-    """Return a kernel from a normal distribution with mean 0. deviation: its standard deviation."""
+    """Return a kernel from a normal distribution with mean 0. deviation: the standard deviation."""
     value = tf.random.stateless_normal(shape, _seed(seed, name), 0, deviation)
     return tf.Variable(value, name=name)
 
@@ -49,8 +50,9 @@ def zeros(name, shape):
 def batch_norm(name, channels):
     """Return the variables of a batch normalisation: NAME/gamma, NAME/beta, NAME/mean, NAME/variance.
 
-    Each has the shape [channels]. mean and variance are moving averages and not trainable. With several
-    replicas, each replica assigns its own values to them, and the variables hold the replicas' mean.
+    The result is a dict of name -> float32 `tf.Variable` [channels]. mean and variance are moving averages
+    and not trainable. If there are several replicas, each replica assigns its own values to mean and
+    variance. The variables then hold the mean over the replicas.
     """
     moving = {"trainable": False, "aggregation": tf.VariableAggregation.MEAN}
     return {
@@ -62,7 +64,7 @@ def batch_norm(name, channels):
 
 
 def count(weights):
-    """Return the number of scalars in a dict of variables, including moving averages."""
+    """Return the number of scalars in all variables of a dict, including moving averages."""
     return sum(math.prod(variable.shape) for variable in weights.values())
 
 

@@ -1,7 +1,7 @@
 """The U-Net of the article on aerial photos of Dubai: few channels, and dropout in each level.
 
-Each level has two 3x3 convolutions with ReLU, and dropout between the two convolutions. The encoder uses
-max-pooling. The decoder uses 2x2 transposed convolutions of stride 2, and skip connections.
+Each level has two 3x3 convolutions with ReLU. Dropout lies between these two convolutions. The encoder uses
+max-pooling. The decoder uses 2x2 transposed convolutions of stride 2 and skip connections.
 """
 
 import tensorflow as tf
@@ -19,7 +19,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,421,830 parameters for six classes.
 
     The kernels of the 3x3 convolutions are He normal. The kernels of the transposed convolutions and of the
-    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero.
+    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero. filters: channels per level.
     """
     weights = {}
 
@@ -44,9 +44,10 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
-    must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines which
-    values are dropped; without a seed there is no dropout. F(level) in the comments is FILTERS[level].
+    The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
+    H and W must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines
+    which values are dropped; without a seed there is no dropout. depth: the number of max-poolings. F(level)
+    in the comments is FILTERS[level].
     """
     seed = seed if training else None
 

@@ -1,8 +1,8 @@
 """The U-Net of the 34-class Cityscapes article: batch normalisation after every ReLU.
 
 Each level has two 3x3 convolutions. The encoder uses max-pooling. The decoder uses 2x2 transposed
-convolutions of stride 2, and skip connections. ReLU and then batch normalisation follow every convolution
-and transposed convolution, except the last convolution, which computes the logits.
+convolutions of stride 2 and skip connections. ReLU and then batch normalisation follow each convolution and
+each transposed convolution. Only the last convolution, which computes the logits, has neither.
 """
 
 import tensorflow as tf
@@ -17,7 +17,8 @@ DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height 
 def init_weights(*, seed, classes, filters=FILTERS):
     """Return the initial variables, name -> float32 `tf.Variable`: 31,061,282 parameters for 34 classes.
 
-    The number includes the moving averages. Kernels are Glorot uniform, biases are zero.
+    The number of parameters includes the moving averages of batch normalisation. Kernels are Glorot uniform,
+    biases are zero. filters: channels per level.
     """
     weights = {}
 
@@ -46,9 +47,10 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
-    must be multiples of 2 ** depth. training: True makes batch normalisation use the batch's statistics and
-    update the moving averages. seed: has no effect. F(level) in the comments is FILTERS[level].
+    The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
+    H and W must be multiples of 2 ** depth. training: True makes batch normalisation use the batch's
+    statistics and update the moving averages. seed: has no effect. depth: the number of max-poolings.
+    F(level) in the comments is FILTERS[level].
     """
 
     def relu_norm(name, x):

@@ -1,7 +1,8 @@
 """The U-Net of the TensorFlow segmentation tutorial: MobileNetV2 encoder, pix2pix decoder.
 
-Each decoder level is a 3x3 transposed convolution of stride 2, batch normalisation and ReLU, and then
-concatenates the skip connection from the encoder. A last transposed convolution computes the logits.
+Each decoder level applies a 3x3 transposed convolution of stride 2, batch normalisation and ReLU, and then
+concatenates the skip connection from the encoder. After the last level, another 3x3 transposed convolution
+of stride 2 computes the logits.
 """
 
 import tensorflow as tf
@@ -19,7 +20,8 @@ ENCODER = "encoder/"  # prefix of the names of the encoder's variables
 def init_weights(*, seed, classes, train_encoder=False):
     """Return the initial variables, name -> float32 `tf.Variable`: 6,504,227 parameters for three classes.
 
-    1,841,984 of these parameters belong to the encoder. They are trainable only if train_encoder is true. The
+    1,841,984 of these parameters belong to the encoder. The encoder is trainable if train_encoder is true,
+    and frozen otherwise. The kernels of the decoder levels are normal with standard deviation DEVIATION. The
     kernel of the last layer is Glorot uniform, the default of Keras.
     """
     encoder = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder)
@@ -36,7 +38,7 @@ def init_weights(*, seed, classes, train_encoder=False):
 
 
 def encoder(weights):
-    """Return the encoder's variables, under the names that `mobilenet_v2` uses."""
+    """Return a dict of the encoder's variables: name in `mobilenet_v2` -> `tf.Variable`."""
     return {
         name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }
@@ -45,10 +47,10 @@ def encoder(weights):
 def forward(weights, images, *, training=False, seed=None):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
-    must be multiples of 32. training: True makes batch normalisation use the batch's statistics and update
-    the moving averages. A frozen encoder always uses its moving averages. seed: has no effect. F(level) in
-    the comments is FILTERS[level].
+    The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
+    H and W must be multiples of 32. training: True makes batch normalisation use the batch's statistics and
+    update the moving averages. A frozen encoder always uses the moving averages and does not change them.
+    seed: has no effect. F(level) in the comments is FILTERS[level].
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1

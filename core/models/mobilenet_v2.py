@@ -15,7 +15,7 @@ BLOCKS = (
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
 EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
-TAPS = (1, 3, 6, 13)  # the blocks of stride 2, whose expanded inputs are the skip connections
+TAPS = (1, 3, 6, 13)  # the blocks of stride 2; their expanded inputs are the skip connections
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
@@ -23,7 +23,7 @@ def init_weights(*, seed, trainable):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
     Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder
-    ends with the projection convolution of the last block. The batch normalisation after it is left out.
+    ends with the projection convolution of the last block. It has no batch normalisation after this layer.
     """
     weights = {}
 
@@ -47,10 +47,10 @@ def init_weights(*, seed, trainable):
 
 
 def forward(weights, x, *, training=False):
-    """Return five feature maps of images x [B, H, W, 3] in -1..1. The last one is the encoder's output.
+    """Return five feature maps of images x [B, H, W, 3] in -1..1: four skip connections and the output.
 
-    Map k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes batch
-    normalisation use the batch's statistics and update the moving averages, if its variables are trainable.
+    Map number k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes
+    trainable batch normalisation use the batch's statistics and update the moving averages.
     """
 
     def norm(name, x):

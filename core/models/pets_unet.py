@@ -1,7 +1,8 @@
 """The U-Net of the Oxford pets article, with dropout between the levels.
 
-Each level has two 3x3 convolutions with ReLU. In the encoder, dropout follows each max-pooling. In the
-decoder, a skip connection and then dropout follow each 3x3 transposed convolution of stride 2.
+Each level has two 3x3 convolutions with ReLU. In the encoder, dropout follows each max-pooling. Each decoder
+level begins with a 3x3 transposed convolution of stride 2. Its output is concatenated with the skip
+connection, and dropout follows.
 """
 
 import tensorflow as tf
@@ -18,7 +19,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """Return the initial variables, name -> float32 `tf.Variable`: 34,513,475 parameters for three classes.
 
     The kernels of the 3x3 convolutions are He normal. The kernels of the transposed convolutions and of the
-    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero.
+    1x1 convolution are Glorot uniform, the default of Keras. Biases are zero. filters: channels per level.
     """
     weights = {}
 
@@ -43,9 +44,10 @@ def init_weights(*, seed, classes, filters=FILTERS):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits [B, H, W, classes] of images [B, H, W, 3] with values 0..255.
 
-    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
-    must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines which
-    values are dropped; without a seed there is no dropout. F(level) in the comments is FILTERS[level].
+    The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
+    H and W must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines
+    which values are dropped; without a seed there is no dropout. depth: the number of max-poolings. F(level)
+    in the comments is FILTERS[level].
     """
     seed = seed if training else None
 

@@ -1,8 +1,8 @@
 """The U-Net of the road article: no biases, leaky ReLU, nearest-neighbour up-sampling.
 
-Each encoder level has two 3x3 convolutions, and max-pooling halves height and width. Each decoder level
-doubles height and width by nearest-neighbour up-sampling, concatenates the skip connection of that level,
-and has two 3x3 transposed convolutions of stride 1. A 1x1 convolution computes the logits.
+Each encoder level has two 3x3 convolutions. Max-pooling then halves height and width. Each decoder level
+first doubles height and width by nearest-neighbour up-sampling, and concatenates the skip connection of the
+level. Two 3x3 transposed convolutions of stride 1 follow. At the end, a 1x1 convolution computes the logits.
 """
 
 import tensorflow as tf
@@ -15,9 +15,10 @@ DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height 
 
 
 def init_weights(*, seed, filters=FILTERS, logits=1):
-    """Return the initial kernels, name -> float32 `tf.Variable`, Glorot uniform: 1,961,152 parameters.
+    """Return the initial kernels, name -> float32 `tf.Variable`: 1,961,152 parameters with one logit.
 
-    logits: the number of logits per pixel: 1 for two classes, as in the article, or the number of classes.
+    Kernels are Glorot uniform. filters: channels per level. logits: the number of logits per pixel. It is 1
+    for two classes, as in the article. Otherwise it is the number of classes.
     """
     shapes, channels = {}, 3
     for level, width in enumerate(filters):
@@ -35,9 +36,10 @@ def init_weights(*, seed, filters=FILTERS, logits=1):
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """Return the logits of images [B, H, W, 3] with values 0..255: [B, H, W, 1] in the article.
 
-    The images are float32, bfloat16 or float16; all activations and the logits have the same dtype. H and W
-    must be multiples of 2 ** depth. The network has neither dropout nor batch normalisation, so the
-    arguments training and seed have no effect. F(level) in the comments is FILTERS[level].
+    The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
+    H and W must be multiples of 2 ** depth. The network has neither dropout nor batch normalisation, so the
+    arguments training and seed have no effect. depth: the number of max-poolings. F(level) in the comments
+    is FILTERS[level].
     """
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
     for level in range(depth):
