@@ -1,6 +1,7 @@
 """Make batches of decoded examples for training and for evaluation.
 
-The order of the training examples is a function of (seed, epoch). Evaluation keeps the given order.
+The order of training examples is a function of (seed, epoch). Evaluation examples keep the order of
+`Examples.rows`.
 
 `training` and `evaluation` return a `tf.data.Dataset` whose elements are tuples (images, masks, share):
 images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []. With one replica, each element is a

@@ -14,8 +14,8 @@ An item is one element of the list that `Dataset.find` returns: a tuple of files
 mask. `Dataset.read` makes one or more examples from an item, for example the patches of a large photo.
 
 While a data set is decoded, the folder is called NAME.partial, where NAME is the name of the complete
-cache. The index.json in NAME.partial lists the items that are decoded. After an interruption, the next call
-continues with the first item that is not in this list. At the end the folder is renamed to NAME.
+cache. The index.json in NAME.partial says how many items are decoded. After an interruption, the next call
+continues with the first item that is not decoded. At the end the folder is renamed to NAME.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ class _Index:
 
     examples: list = dataclasses.field(default_factory=list)  # number of examples of each item; 0: unreadable
     bad: list = dataclasses.field(default_factory=list)  # one sentence about each unreadable item
-    remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence], see core.data.remarks
+    remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence] lists, see core.data.remarks
     size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width of all examples
     class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)  # pixels of each class id
     photo_hashes: list = dataclasses.field(default_factory=list)  # hash of the photo of each example
@@ -105,9 +105,10 @@ class _Index:
 
 
 def generated(dataset, cache_dir):
-    """Return the folder with the generated files of a data set; generate the files if the folder is missing.
+    """Return the folder with the generated files of a data set. If the folder is missing, generate the files.
 
-    The name of the folder contains a digest of the source code that generates the files.
+    dataset: `core.experiment.Dataset`. cache_dir: folder of all caches, a `Path`. The name of the returned
+    folder contains a digest of the source code that generates the files.
     """
     sources = [cache_key.source_file(dataset.generate)]
     sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
@@ -153,7 +154,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     said:       warnings that were already printed, for example for the other split. They are not printed
                 again
 
-    If more items are unreadable, raises InputError that names the first unreadable file.
+    Raises InputError that names the first unreadable file if the share of unreadable items exceeds bad_share.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -301,7 +302,10 @@ def _load_partial(partial):
 
 
 def _read(dataset, split, files):
-    """Read an item and return ((photos, masks), remarks), or the error message if it is unreadable."""
+    """Read an item and return ((photos, masks), remarks). files: the files of the item.
+
+    Returns the error message, a text, if the item is unreadable.
+    """
     with remarks.collect() as collected:
         try:
             return dataset.read(files, "val" if split == "all" else split), collected

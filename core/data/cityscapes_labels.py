@@ -59,9 +59,9 @@ LABELS = (
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34]: True for the benchmark's 19 ids
-LICENCE_PLATE = 255  # licence plates have id -1, which 8-bit files store as 255; converted to unlabeled
-RESAMPLE = Image.Resampling.NEAREST  # for photos and ids, as in the article
-GENERATED = {"train": 96, "val": 24}  # number of generated scenes
+LICENCE_PLATE = 255  # licence plates have id -1, stored as 255 in 8-bit files; `_read` makes them unlabeled
+RESAMPLE = Image.Resampling.NEAREST  # filter for photos and label ids, from the article
+GENERATED = {"train": 96, "val": 24}  # number of generated scenes in each split
 
 
 def dataset(*, train_size, val_size, white_level=0):
@@ -132,7 +132,7 @@ def scores(confusion):
 
 
 def generate(folder):
-    """Write generated street scenes of 256x256 pixels into a folder. They take about 20 MB.
+    """Write generated street scenes of 256x256 pixels into a folder. The files take about 20 MB.
 
     The folder gets the layout of the Cityscapes data set.
     """

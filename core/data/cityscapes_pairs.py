@@ -18,7 +18,7 @@ from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-GENERATED = {"train": 400, "val": 100}  # number of generated pairs; the article trains on 400 images
+GENERATED = {"train": 400, "val": 100}  # generated pairs in each split; the article trains on 400 images
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
@@ -87,7 +87,7 @@ def split_pair(path, white_level=0):
 
 
 def generate(folder):
-    """Write generated street scenes as JPEG pairs into folder/train and folder/val. They take about 20 MB."""
+    """Write generated street scenes as JPEG pairs into folder/train and folder/val: about 20 MB in all."""
     palette = np.zeros((256, 3), np.uint8)
     for label, colour in street_scenes.COLOURS.items():
         palette[label] = colour

@@ -76,6 +76,7 @@ def read(path):
     """Read a `ClassList` from a text file.
 
     Raises InputError that names the file in these cases:
+    - the file is missing or not UTF-8 text
     - a line has another form than NAME: VALUE, or repeats a mask value; the message gives the line number
     - the file contains both ids and colours
     - the number of classes is below 2 or above MAX_CLASSES
@@ -103,7 +104,10 @@ def read(path):
 
 
 def to_text(class_list, comments=()):
-    """Return the text of a file from which `read` reads this `ClassList`. comments: lines at the top."""
+    """Return the text of a file from which `read` reads this `ClassList`.
+
+    comments: texts, each of which becomes a comment line at the top of the file.
+    """
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):
         lines += [f"{name}: {value_text(value, class_list.coloured)}" for value in values]

@@ -52,7 +52,8 @@ def nearest_colours(colours, palette):
 def most_frequent(counts, number=5):
     """Return a text that lists the most frequent colours and their counts.
 
-    counts: `collections.Counter` of RGB tuples. number: the number of colours in the text.
+    counts: `collections.Counter` of RGB tuples. number: the largest number of colours in the text. If there
+    are more colours, the text ends with "...".
     """
     frequent = ", ".join(f"{colour} {count:,}" for colour, count in counts.most_common(number))
     return frequent + (" ..." if len(counts) > number else "")

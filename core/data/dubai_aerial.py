@@ -44,7 +44,7 @@ HELD_OUT = 0.1  # share of the patches (or, with split_by="image", of the photos
 # differs by at most colours.NEAR from a class colour.
 NEAR_SHARE = 0.01
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}  # number of generated photos in each tile
-PALETTE_TILES = ("Tile 2", "Tile 4")  # generated tiles whose masks are palette PNG files, as in the real set
+PALETTE_TILES = ("Tile 2", "Tile 4")  # generated tiles with palette PNG masks, which MBRSC contains too
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
@@ -93,7 +93,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated aerial photos and masks into a folder. They take about 3 MB.
+    """Write generated aerial photos and masks into a folder. The files take about 3 MB.
 
     The folder gets the layout of the data set.
     """

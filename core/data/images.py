@@ -23,7 +23,7 @@ ORIENTATION = 0x0112  # EXIF tag
 # TIFF tags
 SUBFILE_TYPE, BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339
 # values of these tags
-REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of SUBFILE_TYPE: the page is a reduced copy; a transparency mask
+REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of SUBFILE_TYPE that mark pages other than photos
 ALPHA = (1, 2)  # values of EXTRA_BANDS that mean alpha
 COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of colour bands; 0 and 1: grey, 2: RGB
 
@@ -42,8 +42,11 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
                   the value is detected from the samples (`core.data.samples.to_8_bits`).
     page:         index of the page in a file with several pages, see `pages`.
 
-    Adds a remark (`core.data.remarks`) in each of these cases: the image was rotated, the file has pages or
-    bands that are not read, pixels are transparent, a white level below 65535 was detected.
+    Adds a remark (`core.data.remarks`) in each of these cases:
+    - the image was rotated
+    - the file has pages or bands that are not read
+    - the file has 8 bits per sample and an alpha band in which some pixels are transparent
+    - a white level below 65535 was detected
 
     Raises InputError that names the file if the file is damaged, is not an image, is not readable or has
     more than max_pixels pixels. If memory runs out or the disk fails, raises MemoryError or OSError instead.
@@ -102,8 +105,8 @@ def read_wide_class_ids(path):
 def pages(path):
     """Return the indices of the full-size pages of a TIFF file, a list of ints; [0] for other formats.
 
-    An index can be passed to `read_rgb` as `page`. GeoTIFF files may also contain reduced copies and
-    transparency masks as pages, which are left out. Never raises: for a damaged file, returns the pages
+    An index can be passed to `read_rgb` as `page`. GeoTIFF files may also contain pages with reduced copies
+    or transparency masks. These pages are left out. Never raises: for a damaged file, returns the pages
     before the damage, or [0] if there are none.
     """
     found = []
@@ -196,7 +199,8 @@ def _read(path, max_pixels, convert, page):
                 raise Image.DecompressionBombError
             _remark_pages(path, image, page)
             _remark_bands(path, image)
-            deep = samples.is_deep(image)  # needs an undecoded image, and getexif decodes a PNG file
+            # is_deep needs an undecoded image, so it is called before getexif, which decodes a PNG file
+            deep = samples.is_deep(image)
             turned = image.getexif().get(ORIENTATION, 1) != 1
             converted = convert(image, deep)
         if turned:

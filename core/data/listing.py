@@ -113,8 +113,8 @@ def find_by_stem(folder, stem, suffix):
 def lines(path):
     """Return the lines of a text file: a list of (line number, text).
 
-    Empty lines are left out, and lines that begin with #. Line numbers begin with 1. White space at the ends
-    of lines is removed. Raises InputError if the file is missing or not UTF-8 text.
+    Lines that are empty or begin with # are left out. Line numbers begin with 1. White space at both ends of
+    a line is removed. Raises InputError if the file is missing or not UTF-8 text.
     """
     try:
         if not os.path.isfile(path):  # reading a pipe would block

@@ -25,7 +25,7 @@ GENERATED = 120  # number of generated photos
 # A mask value is rare if the share of all pixels that have it is less than RARE. Masks are refused if more
 # than MAX_RARE mask values are rare and these are more than half of all mask values.
 RARE, MAX_RARE = 1e-4, 8
-# smallest number of greys, black and white included, in masks that `_refuse_greys` takes for smoothed masks
+# `_refuse_greys` refuses masks only if they hold at least this many greys, black and white included.
 FEWEST_GREYS = 16
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
@@ -157,7 +157,7 @@ def _refuse_greys(counts, coloured, folder):
 
 
 def generated(cache_dir):
-    """Return the folder with generated photos and masks; generate these files if the folder is missing."""
+    """Return the folder with generated photos and masks. If the folder is missing, generate the files."""
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 

@@ -26,7 +26,7 @@ from core.runtime.errors import InputError
 CLASSES = ("pet", "background", "outline")
 PALETTE = ((255, 205, 80), (60, 60, 90), (230, 60, 60))
 LISTS = {"train": "trainval.txt", "val": "test.txt"}
-GENERATED = {"train": 160, "val": 40}  # number of generated photos
+GENERATED = {"train": 160, "val": 40}  # number of generated photos in each split
 
 
 def dataset(*, size, white_level=0):
@@ -69,7 +69,7 @@ def find(data_dir, split):
 
 
 def generate(folder):
-    """Write generated photos of pets and their trimaps into a folder. They take about 10 MB.
+    """Write generated photos of pets and their trimaps into a folder. The files take about 10 MB.
 
     The folder gets the layout of the official data set.
     """

@@ -1,4 +1,4 @@
-"""Cut large photos into square patches, and draw the patches or the photos for validation at random.
+"""Cut large photos into square patches, and draw random patches or random photos for validation.
 
 The patches or photos that are not drawn are used for training.
 """
@@ -53,7 +53,7 @@ def select(owner, split, split_by, share, seed):
     split:     "train" or "val"
     split_by:  "patch" draws the validation examples from all examples. "image" draws photos, and all
                examples of the drawn photos are used for validation
-    share:     share of the examples ("patch") or of the photos ("image") that is drawn, 0 to 1
+    share:     share of the examples ("patch") or of the photos ("image") drawn for validation, 0 to 1
     seed:      see `held_out`
 
     Raises InputError if there is only one example ("patch") or only one photo ("image") to draw from.

@@ -30,8 +30,8 @@ def to_8_bits(path, open_image, white_level):
     path: the path that a remark about the file names.
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
     white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
-    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark. In PPM files,
-    Pillow has already scaled the samples, so white is 65535.
+    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark. For PPM files
+    nothing is detected, because Pillow scales the samples so that white is 65535.
 
     Raises ValueError if Pillow cannot read all 16 bits of the file's sample layout. Also raises ValueError
     if white_level is 0 and cannot be detected, because the samples have 32 bits, are signed, or are

@@ -10,11 +10,11 @@ certain epoch and step on, and has these fields:
 The list of a new run has one object. Each time that the run is continued with other code or other versions,
 an object is added. Runs that were trained by old versions of this project have no code.json.
 
-`files` contains the experiment's script and all project files that the script imports, directly or
-indirectly. Two kinds of files are left out: networks that the experiment does not use, and files that do not
-affect results (DECIDE_NOTHING). A digest does not depend on the file's comments, docstrings or blank lines.
-If a function was replaced at run time, for example in a notebook, `files` also contains a digest of the new
-function, under the name FILE:FUNCTION.
+`files` contains a digest of the experiment's script, and of each project file that the script imports,
+directly or indirectly. Two kinds of files are left out: networks that the experiment does not use, and files
+that do not affect results (DECIDE_NOTHING). A digest does not depend on the file's comments, docstrings or
+blank lines. If a function was replaced at run time, for example in a notebook, `files` also contains a digest
+of the new function, under the name FILE:FUNCTION.
 """
 
 import ast

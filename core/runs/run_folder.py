@@ -44,8 +44,9 @@ RESUMABLE = {
     "tensorboard",
 }
 
-# Flags whose values are paths or other words, such as "imagenet". Their values count as paths if the path
-# exists. The values of --init_from and of flags whose names end in _dir are always paths.
+# Flags whose values may be paths or other words, such as "imagenet". A value of such a flag counts as a path
+# if a file or folder with this path exists. The values of --init_from and of flags whose names end in _dir
+# are always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
@@ -64,8 +65,8 @@ def claim(folder, experiment, define_flags, values):
     """Context manager that locks a run folder, so that no other process trains in it.
 
     Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If the folder
-    holds a checkpoint, checks that the run was begun by the same experiment and with the same flags. Flags in
-    RESUMABLE may differ.
+    holds a checkpoint, checks that the run was begun by the same experiment and with the same flags. The
+    values of the flags in RESUMABLE may differ.
 
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
     defines its flags. values: the parsed `flags.FlagValues`.
@@ -192,7 +193,7 @@ def _absolute(name, value):
 def experiment_name(folder):
     """Return the name of the experiment in the flags.cfg of a run folder.
 
-    Raises InputError if the folder is not a run folder.
+    Raises InputError if the folder has no flags.cfg, or if the first line of flags.cfg names no experiment.
     """
     first = _flags_cfg(folder)[0]
     if not first.startswith(NAMED):

@@ -150,7 +150,7 @@ def _lines(rng, reach):
 
 
 def _block(canvas, rng, x0, y0, x1, y1):
-    """Draw rows of plots in a block. x0, y0, x1, y1: the edges of the block.
+    """Draw rows of plots in a block, which extends from x0 to x1 and from y0 to y1.
 
     A plot is left out if its centre is in water.
     """

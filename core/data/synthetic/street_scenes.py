@@ -75,7 +75,7 @@ class _Canvas:
 
 
 class _Ground:
-    """The ground plane of the street, and the perspective that maps it to pixels.
+    """The ground plane of the street, and the perspective that maps points of this plane to pixels.
 
     A point of the plane has two coordinates, t and across. t is 0 at the horizon and 1 at the lower edge of
     the photo, which is nearest to the camera. across is 0 in the middle of the road, -1 at the road's left
@@ -87,7 +87,8 @@ class _Ground:
         self.vanishing = rng.randint(70, 186)  # x of the middle of the road at the horizon
         self.centre = rng.randint(60, 196)  # x of the middle of the road at the lower edge of the photo
         self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0  # curvature; 0 for a straight road
-        self.half_width = rng.uniform(60, 200)  # half the road's width at the lower edge, in pixels
+        # half the road's width in pixels: 2 at the horizon, 2 + half_width at the lower edge of the photo
+        self.half_width = rng.uniform(60, 200)
         self.pavement = rng.uniform(0.2, 0.7)  # width of a pavement divided by half the road's width
         self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)  # RGB of the road
 
