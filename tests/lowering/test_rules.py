@@ -104,6 +104,25 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
         assert off <= (1e-5 * scale if dtype == tf.float32 else 4 * allowed + 0.02 * scale)
 
 
+@pytest.mark.parametrize("size", [(7, 5), (8, 8)])
+def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size):
+    x, kernel = random(2, *size, 6), random(3, 3, 6, 4, seed=1)
+
+    def output_and_gradients(x):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = winograd.winograd_conv2d(x, kernel)
+        return [y, *tape.gradient(y, [x, kernel])]
+
+    shapes = [None, *size, 6], [None, None, None, 6]
+    known, unknown = (
+        tf.function(output_and_gradients, autograph=False, input_signature=[tf.TensorSpec(shape)])(x)
+        for shape in shapes
+    )
+    for one, other in zip(known, unknown, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
     """Rounding errors grow with the largest of six rows; in one row, values are 100 times larger."""
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
