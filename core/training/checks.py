@@ -1,7 +1,7 @@
-"""Checks, before a training, that the experiment, its network, its masks and its images fit together.
+"""Checks of the experiment, the network, the masks and the images before a training.
 
-A check raises InputError with one sentence, or prints a warning. Without these checks, a mistake would
-only be noticed after the training, by wrong metrics, or not at all.
+A check raises InputError or prints a warning. Without these checks, a mistake would be noticed after the
+training, because of wrong metrics, or not at all.
 """
 
 import os
@@ -15,14 +15,18 @@ from core.data import cache, remarks
 from core.experiment import IGNORE
 from core.runtime.errors import InputError
 
-SIDES = (32, 64, 128, 256, 512)  # image sides, in pixels, that `_logits` tries in this order
+SIDES = (32, 64, 128, 256, 512)  # sides of the images, in pixels, that `_logits` tries in this order
 
 
 def check_experiment(experiment, weights):
     """Check an experiment, and return the number of logits per pixel of its network.
 
-    weights: name -> `tf.Variable`. Raises InputError if classes, palette and logits differ in number, if
-    two classes have the same name, or if `experiment.best` is not the name of a metric.
+    weights: name -> `tf.Variable`. Raises InputError in these cases:
+
+    - there are fewer than 2 or more than 255 classes, or two classes have the same name
+    - the palette does not have one colour for each class
+    - the network has neither one logit for each class, nor a single logit for two classes
+    - `experiment.best` is not the name of a metric
     """
     name, classes = experiment.name, len(experiment.classes)
     if not 2 <= classes <= IGNORE:
@@ -50,7 +54,10 @@ def check_experiment(experiment, weights):
 
 
 def _logits(experiment, weights):
-    """Return the number of logits per pixel, found by calling the network on an image of zeros."""
+    """Return the number of logits per pixel.
+
+    The network is called on an image of zeros. The sides in SIDES are tried until the network accepts a side.
+    """
     for side in SIDES:
         try:
             return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
@@ -62,9 +69,9 @@ def _logits(experiment, weights):
 def check_masks(experiment, train, val):
     """Check the class ids in the masks of both splits; print a warning about classes without a pixel.
 
-    Also calls the data set's own check, `Dataset.check`. train, val: `core.data.cache.Examples`. Raises
-    InputError if the masks hold ids that are not classes. The id IGNORE is allowed if `experiment.ignore`
-    is true.
+    train, val: the `core.data.cache.Examples` of the splits. Raises InputError if the masks hold ids that are
+    not classes. The id IGNORE is allowed if `experiment.ignore` is true. The function also calls
+    `experiment.dataset.check`.
     """
     classes = len(experiment.classes)
     for examples in (train, val):
@@ -94,7 +101,11 @@ def warn_of_shared_photos(train, val):
 
 
 def class_pixels(examples):
-    """Return the number of pixels of each class id in the masks of a split, int64 [256]."""
+    """Return the number of pixels of each class id in the masks of a split, int64 [256].
+
+    examples: the `core.data.cache.Examples` of the split. The attribute `examples.class_pixels` may also
+    count masks of the other split.
+    """
     if len(examples) == len(examples.masks):
         return examples.class_pixels
     counts = (np.bincount(examples.masks[row].ravel(), minlength=256) for row in examples.rows)
@@ -104,8 +115,10 @@ def class_pixels(examples):
 def best_metric(experiment, val):
     """Return the name of the metric that chooses the best epoch: `experiment.best`, or "loss".
 
-    "loss" replaces a metric that is NaN for a perfect prediction of the validation masks, such as the IoU of
-    a class without pixels. In some epochs such a metric would be NaN, in others a number.
+    The result is "loss", and a warning is printed, if the metric `experiment.best` is NaN for a perfect
+    prediction of the validation masks. An example is the IoU of a class without pixels. Such a metric would
+    be NaN in some epochs and a number in other epochs. val: the `core.data.cache.Examples` of the validation
+    split.
     """
     classes = len(experiment.classes)
     perfect = np.diag(class_pixels(val)[:classes])  # confusion matrix of a perfect prediction
@@ -119,15 +132,15 @@ def best_metric(experiment, val):
 
 
 def image_files(dataset, flags):
-    """Return the number of photos and a checksum of the file names in both splits, without decoding files.
+    """Return the number of photos and a checksum of the file names of each split, without decoding files.
 
-    The result is [[number, checksum], [number, checksum]], for training and validation. A checksum is the
-    CRC-32 of the paths relative to the data set's folder.
+    The result is [[number, checksum], [number, checksum]]: first training, then validation. A checksum is the
+    CRC-32 of the paths of all files of the split, relative to the data set's folder. flags: the parsed flags.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []
     for split in ("train", "val"):
-        with remarks.collect():  # discards remarks about the files, which `cache.load_split` prints
+        with remarks.collect():  # discards remarks about the files, because `cache.load_split` prints them
             files = list(dataset.find(data_dir, split))[: flags.limit or None]
         names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
         splits.append([len(files), zlib.crc32("\n".join(names).encode())])

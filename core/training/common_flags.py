@@ -13,11 +13,11 @@ from core.training import optimizer
 
 
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
-    """Define the flags that all experiments share. values: the `flags.FlagValues` to define them in.
+    """Define the flags that all experiments share, in the `flags.FlagValues` given by `values`.
 
     name: the experiment's name. epochs, batch_size, learning_rate, clip_norm, size: the article's values,
-    which become the defaults. If size is None, the flag --size is not defined. multiple: --size must be a
-    multiple of this number.
+    which become the defaults of the flags with these names. If size is None, the flag --size is not defined.
+    multiple: --size must be a multiple of this number.
     """
     new = _Definer(values)
     new.integer("epochs", epochs, "Passes over the training images.", 1)
@@ -69,7 +69,7 @@ class _Definer:
 
 
 def _define_recipe(new):
-    """Define flags of the training method. Their defaults are the settings of the articles."""
+    """Define the flags of the training method. Their defaults are the settings of the articles."""
     patience = "Stop after this many consecutive epochs without a new smallest validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
     decay = (
@@ -112,7 +112,7 @@ def _define_recipe(new):
 
 
 def _define_data(new, name):
-    """Define flags of images, folders and files. name: the experiment's name."""
+    """Define the flags for the images, the folders and the files of a run. name: the experiment's name."""
     limit = "Number of photos to use from each split, beginning with the first one; 0: all photos."
     new.integer("limit", 0, limit)
     bad = "Leave out unreadable files, with a warning about each, instead of stopping at the first one."
@@ -137,7 +137,7 @@ def _define_data(new, name):
 
 
 def _define_device(new):
-    """Define flags of the computation: precision, compilation and devices."""
+    """Define the flags for precision, compilation and devices."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
         "Dtype of the activations. float16 is for GPUs without bfloat16 and uses loss scaling. auto measures"

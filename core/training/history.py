@@ -2,12 +2,13 @@
 
 The keys of a row are the columns of metrics.csv:
 
-    epoch, step        number of finished epochs, and of training steps, since the start of the run
+    epoch              number of finished epochs since the start of the run
+    step               number of finished training steps since the start of the run
     train_loss         mean training loss over the epoch; with --dice, it includes the Dice loss
-    val_loss           mean validation loss after the epoch, without the Dice loss
+    val_loss           mean validation loss after the epoch; it never includes the Dice loss of --dice
     val_NAME           the validation metric NAME, such as `val_accuracy`, or `val_iou/road` for one class
-    images_per_second  training images per second, without validation and checkpoints
-    seconds            running time since the start of the run
+    images_per_second  training images per second; the time of validation and checkpoints is not counted
+    seconds            running time of the run until the end of the epoch, summed over the run's processes
 """
 
 import numpy as np
@@ -21,8 +22,8 @@ from core.runtime.errors import warn_on_failure
 def best(history, metric):
     """Return the row of the best epoch: the first row with the largest `val_METRIC`.
 
-    metric: the name of a metric. If it is "loss", the smallest `val_loss` is best. NaN is worse than any
-    number.
+    history: the rows of the run. metric: the name of a metric. If it is "loss", the result is the first row
+    with the smallest `val_loss`. NaN counts as worse than any number.
     """
     values = np.array([row[f"val_{metric}"] for row in history], np.float64)
     if metric == "loss":
@@ -31,7 +32,7 @@ def best(history, metric):
 
 
 def stalled(history, patience):
-    """True if no epoch of the last `patience` epochs has a new smallest validation loss.
+    """True if the last `patience` epochs have not lowered the smallest validation loss of the run.
 
     False if patience is 0, or if there are not more than `patience` epochs.
     """
@@ -40,7 +41,10 @@ def stalled(history, patience):
 
 
 def line(row):
-    """Format the losses and metrics of a row as text, without metrics of one class such as `val_iou/road`."""
+    """Format the losses, the metrics and the throughput of a row as text.
+
+    Metrics of a single class, such as `val_iou/road`, are left out.
+    """
     metrics = [
         f"{name} {value:.4f}"
         for name, value in row.items()
@@ -50,10 +54,10 @@ def line(row):
 
 
 def report(history, folder, experiment, *, best_metric, **facts):
-    """Write metrics.csv, summary.json and curves.png to a run folder, and print the result.
+    """Write metrics.csv, summary.json and curves.png to a run folder, and print the last and the best row.
 
-    experiment: the experiment's name. best_metric: the metric that chooses the best epoch, see `best`.
-    facts: further JSON values for summary.json.
+    experiment: the experiment's name. best_metric: the name of the metric that chooses the best epoch, see
+    `best`. facts: further JSON values for summary.json.
     """
     final, top = history[-1], best(history, best_metric)
     run_folder.write_metrics(folder, history)

@@ -1,10 +1,13 @@
 """The optimizer: Adam, learning-rate schedules, loss scaling for float16, and moving averages of weights.
 
 To change the optimizer, edit `adam`. `update`, `update_unscaled` and `update_averages` change variables in
-place. In distributed training, each replica has a copy of each variable and applies the same update to it.
+place. In distributed training, each replica has a copy of each variable, and applies the same update to it.
 
-The dicts in this module: weights are the network's variables by name. slots are the optimizer's variables,
-with the names "adam/..." and "scaling/...". averages are moving averages, "average/NAME" for the weight NAME.
+Three arguments of these functions are dicts of name -> `tf.Variable`:
+
+    weights   the network's variables
+    slots     the optimizer's variables, with the names "adam/..." and "scaling/..."
+    averages  the moving averages of the weights: "average/NAME" for the weight NAME
 """
 
 import functools
@@ -18,15 +21,15 @@ from core.runs.checkpoint import AVERAGE
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-7  # the defaults of Keras
 SCHEDULES = ("constant", "cosine")
 FIRST_SCALE = 2.0**15  # the loss scale in the first step
-STEPS_TO_DOUBLE = 2000  # the loss scale doubles after this many consecutive steps without overflow
+STEPS_TO_DOUBLE = 2000  # number of consecutive steps with finite gradients after which the loss scale doubles
 
 
 def adam(weight, mean, square, gradient, *, step, learning_rate):
     """Return (weight, mean, square) after one step of Adam (Kingma and Ba, 2015).
 
     weight, mean, square, gradient: float32 tensors of the same shape. mean is the moving average of the
-    gradient, square that of the squared gradient. step: float32 scalar, 1 in the first step.
-    learning_rate: float32 scalar.
+    gradient, and square is the moving average of the squared gradient. step: float32 scalar, 1 in the first
+    step. learning_rate: float32 scalar.
     """
     mean = mean + (gradient - mean) * (1 - tf.constant(BETA1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(BETA2))
@@ -35,15 +38,16 @@ def adam(weight, mean, square, gradient, *, step, learning_rate):
 
 
 def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_decay=0.0):
-    """Apply one step of `adam` to each variable that has a gradient.
+    """Apply one step of `adam` to each variable in `gradients`, and add 1 to the step counter "adam/step".
 
-    gradients: name -> float32 tensor. clip_norm: the largest global norm of the gradients; larger gradients
-    are scaled down to this norm, and 0 disables clipping. weight_decay: each step first multiplies kernels by
-    1 - weight_decay * learning_rate (AdamW: Loshchilov and Hutter, 2019). Variables with one axis, such as
-    biases, are not decayed.
+    gradients: name of a weight -> float32 tensor. clip_norm: the largest global norm of the gradients.
+    Larger gradients are scaled down to this norm. 0 disables clipping. weight_decay: each step first
+    multiplies kernels by 1 - weight_decay * learning_rate (AdamW: Loshchilov and Hutter, 2019). Variables
+    with one axis, such as biases, are not decayed.
 
-    As long as `adam` is not edited, TensorFlow's fused op computes its formula, which saves time. On a CPU,
-    the results of both are bit-identical. If an edit changes the traced graph of `adam`, `adam` runs instead.
+    As long as `adam` is not edited, TensorFlow's fused op computes the formula of `adam`, which saves time.
+    On a CPU, the results of the fused op and of `adam` are bit-identical. If an edit changes the traced
+    graph of `adam`, the function `adam` runs instead of the fused op.
     """
     if clip_norm:
         clipped, _ = tf.clip_by_global_norm(list(gradients.values()), clip_norm)
@@ -74,10 +78,11 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
 def learning_rate(step, *, peak, shape, warmup_steps, steps):
     """Return the learning rate of a training step, a float32 scalar.
 
-    step: int64, 0 in the first step. steps: the number of steps of the whole training. During the first
-    warmup_steps, the rate grows linearly. It then reaches `peak`. If shape is "constant", it stays there. If
-    shape is "cosine", it falls along half a cosine, which would be 0 in the step after the last step
-    (Loshchilov and Hutter, 2017, without restarts).
+    step: int64, 0 in the first step. steps: the number of steps of the whole training. The rate grows
+    linearly during the first `warmup_steps` steps. The next step has the rate `peak`. If shape is
+    "constant", all further steps have the rate `peak`. If shape is "cosine", the rate falls along half a
+    cosine. It would be 0 in the step after the last step of the training (Loshchilov and Hutter, 2017,
+    without restarts).
     """
     step = tf.cast(step, tf.float32)
     warm = tf.minimum((step + 1) / (warmup_steps + 1), 1.0)
@@ -88,11 +93,14 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
 
 
 def init_slots(weights, dtype):
-    """Return the initial variables of the optimizer, name -> `tf.Variable`.
+    """Return the initial variables of the optimizer, a dict of name -> `tf.Variable`.
 
-    "adam/step" counts the steps. "adam/mean/NAME" and "adam/square/NAME" are the moving averages for the
-    trainable weight NAME. These variables begin at 0. dtype: the dtype of the activations. If it is float16,
-    "scaling/factor" is the loss scale, and "scaling/steps" the number of steps since the scale changed.
+    "adam/step" counts the steps. "adam/mean/NAME" and "adam/square/NAME" are the moving averages of the
+    gradient and of the squared gradient of the trainable weight NAME. These variables begin at 0.
+
+    dtype: the dtype of the activations. If it is float16, the dict also holds "scaling/factor", the loss
+    scale, and "scaling/steps", the number of consecutive steps with finite gradients since the loss scale
+    changed.
     """
     slots = {"adam/step": tf.Variable(0, trainable=False, dtype=tf.int64)}
     for name, weight in weights.items():
@@ -106,9 +114,9 @@ def init_slots(weights, dtype):
 
 
 def scale_loss(loss, slots):
-    """Return the loss multiplied by the loss scale, or the loss itself if there is no loss scale.
+    """Return the loss multiplied by the loss scale. If `slots` has no loss scale, return the loss itself.
 
-    Without scaling, small gradients would be rounded to 0 in float16.
+    Without a loss scale, small gradients would be rounded to 0 in float16.
     """
     return loss * slots["scaling/factor"] if "scaling/factor" in slots else loss
 
@@ -116,10 +124,12 @@ def scale_loss(loss, slots):
 def update_unscaled(update, gradients, slots):
     """Divide the gradients by the loss scale, call update(gradients), and adapt the loss scale.
 
-    gradients: name -> float32 tensor, the gradients of the scaled loss, summed over all replicas. If a value
-    is NaN or infinite, update is not called, and the loss scale is halved. After STEPS_TO_DOUBLE consecutive
-    steps with finite gradients, the loss scale is doubled (Micikevicius et al., 2018, section 3.2).
-    Without a loss scale, only calls update(gradients).
+    gradients: name -> float32 tensor, the gradients of the scaled loss, summed over all replicas. If a
+    gradient has a NaN or infinite value, update is not called, and the loss scale is halved. After
+    STEPS_TO_DOUBLE consecutive steps with finite gradients, the loss scale is doubled (Micikevicius et al.,
+    2018, section 3.2).
+
+    If `slots` has no loss scale, the function calls update(gradients) and does nothing else.
     """
     if "scaling/factor" not in slots:
         update(gradients)
@@ -139,9 +149,10 @@ def update_unscaled(update, gradients, slots):
 
 
 def init_averages(weights):
-    """Return the initial moving averages, "average/NAME" -> `tf.Variable` with the value of the weight NAME.
+    """Return the initial moving averages of the weights: a dict of "average/NAME" -> `tf.Variable`.
 
-    Non-trainable weights, such as the moving averages of batch normalisation, are included.
+    The initial value is the value of the weight NAME. Non-trainable weights, such as the moving averages of
+    batch normalisation, also have an average.
     """
     return {
         AVERAGE + name: tf.Variable(tf.identity(weight), trainable=False) for name, weight in weights.items()
@@ -151,9 +162,9 @@ def init_averages(weights):
 def update_averages(averages, weights, step, *, decay):
     """Update the exponential moving averages of the weights after a training step.
 
-    step: int64, 1 after the first step. The old average is multiplied by the smaller of two factors: `decay`
-    and (1 + step) / (10 + step). The second factor is small in the first steps, so the initial weights soon
-    lose their influence.
+    Each average becomes factor * average + (1 - factor) * weight. Here factor is the smaller of two numbers:
+    `decay` and (1 + step) / (10 + step). The second number is small in the first steps, so the influence of
+    the initial weights soon disappears. step: int64, 1 after the first step.
     """
     step = tf.cast(step, tf.float32)
     decay = tf.minimum(decay, (1 + step) / (10 + step))

@@ -22,8 +22,9 @@ SOCKET_TIMEOUT = 5  # seconds without data after which the download fails
 def download(size):
     """Return the path of a Keras file with MobileNetV2's ImageNet weights for images of size x size pixels.
 
-    If Keras publishes no weights for this size, the weights for 224x224 are used. The file is downloaded into
-    the cache folder of Keras unless the folder already holds it. Raises InputError if the download fails.
+    If Keras publishes no weights for this size, the file has the weights for 224x224 pixels. If the cache
+    folder of Keras does not hold the file, the file is downloaded into this folder. Raises InputError if the
+    download fails.
     """
     url = URL.format(size if size in SIZES else 224)
     try:
@@ -41,9 +42,10 @@ def download(size):
 def load(weights, path):
     """Assign the weights in a Keras file of MobileNetV2, `.h5` or `.weights.h5`, to variables.
 
-    weights: the variables of `models.mobilenet_v2`, by name. The file may also hold a classifier, which is
-    not used. Keras matches the layers of an `.h5` file by their order, so their names in the file do not
-    matter. Raises InputError if the file is missing, damaged, or a file of another network.
+    weights: name -> `tf.Variable`, the variables of `core.models.mobilenet_v2`. The file may also hold the
+    weights of a classifier, which are not used. Keras matches the layers of an `.h5` file by their order, so
+    the names of the layers in the file have no effect. Raises InputError if the file is missing, is damaged,
+    or holds the weights of another network.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; see --encoder_weights.")
@@ -62,7 +64,11 @@ def load(weights, path):
 
 
 def _read(path):
-    """Return a Keras MobileNetV2 with the weights in a file, with a classifier if the file has one."""
+    """Return a Keras MobileNetV2 with the weights in a file.
+
+    The model has a classifier if the file has the weights of a classifier. Raises ValueError if the file
+    holds the weights of another network.
+    """
     tf.keras.backend.set_floatx("float32")  # the user's keras.json may set other defaults
     tf.keras.backend.set_image_data_format("channels_last")
     errors = []
@@ -71,14 +77,14 @@ def _read(path):
         try:
             model.load_weights(path)
             return model
-        except ValueError as error:  # the layers in the file are not those of the model
+        except ValueError as error:  # the file and the model have different layers
             errors.append(error)
     raise errors[0]
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds):
-    """Context manager that sets the timeout of new sockets, in seconds."""
+    """Context manager that sets the timeout of sockets that are created in its block, in seconds."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

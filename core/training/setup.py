@@ -15,8 +15,9 @@ from core.training.state import State, state_from_json
 def choose_precision(folder):
     """Return the precision for --precision=auto, "float32" or "bfloat16".
 
-    A continued run keeps the precision that its folder records. A new run gets the precision whose measured
-    steps are faster. If there are several workers, all workers use the choice of the first worker.
+    folder: the run folder. A continued run keeps the precision that this folder records. A new run gets the
+    precision with the faster test step, see `core.runtime.precision`. If there are several workers, all
+    workers use the choice of the first worker.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
     if recorded:
@@ -31,12 +32,16 @@ def choose_precision(folder):
 
 
 def make_variables(experiment, flags, folder):
-    """Return (weights, slots, averages, state) of a new run, or restored from the last checkpoint.
+    """Return (weights, slots, averages, state) of a run, restored from the last checkpoint if there is one.
 
-    weights, slots and averages are dicts of `tf.Variable` by name, see `core.training.optimizer`. averages is
-    empty without --ema_decay. state is a `State`. The weights of a new run come from --init_from; without
-    this flag they are initial values, some of which `Experiment.load_weights` may replace. Raises InputError
-    if the experiment is inconsistent, or if the checkpoint does not fit the experiment or --epochs.
+    weights, slots and averages are dicts of name -> `tf.Variable`, see `core.training.optimizer`. averages is
+    empty without --ema_decay. state is a `State`. flags: the parsed flags. folder: the run folder.
+
+    The weights of a new run come from the run that --init_from names. Without this flag, the weights have
+    initial values, and `Experiment.load_weights` may replace some of them.
+
+    Raises InputError if `checks.check_experiment` does, if the variables or the state in the checkpoint do
+    not fit this run, or if the checkpoint has more epochs than --epochs.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
@@ -62,10 +67,11 @@ def make_variables(experiment, flags, folder):
 
 
 def load_images(dataset, flags, folder, state):
-    """Return the `core.data.cache.Examples` of the training and the validation split.
+    """Return (train, val): the `core.data.cache.Examples` of the training split and of the validation split.
 
-    Records the folder, and checksums of file names and images, in the state. Raises InputError if the run was
-    trained on other images. File names are compared first, before any image is decoded.
+    Records in the state the folder of the images, a checksum of the file names, and a checksum of the
+    images. Raises InputError if the run was trained on other images. The function compares file names before
+    it decodes images. flags: the parsed flags. folder: the run folder. state: the `State` of the run.
     """
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):
@@ -85,7 +91,7 @@ def load_images(dataset, flags, folder, state):
 def _other_images(folder, state, found):
     """Return the InputError for a run that was trained on other images.
 
-    found: a clause about the images found now, such as "DIR has other files".
+    found: a clause for the message that says what differs now, such as "DIR has other files".
     """
     numbers = [number for number, _ in state.image_files]
     counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"

@@ -6,16 +6,16 @@ import threading
 
 
 class Stopped(Exception):
-    """Raised by `stop_when` in place of the next item."""
+    """The exception that `stop_when` raises to end a training."""
 
 
 @contextlib.contextmanager
 def catch_signals():
     """Context manager that catches SIGINT and SIGTERM, and yields a list of the signal numbers received.
 
-    The list is empty at first. The first signal is added to it, and a second signal kills the process.
-    Python can handle signals only in the main thread. In another thread, as in Streamlit, the signal handlers
-    are therefore not changed, and the list stays empty.
+    The list is empty at first. The number of the first signal is added to the list. A second signal kills
+    the process. Python can set signal handlers only in the main thread. In another thread, for example in
+    Streamlit, the handlers are therefore not changed, and the list stays empty.
     """
     received = []
     if threading.current_thread() is not threading.main_thread():
@@ -36,7 +36,7 @@ def catch_signals():
 
 
 def stop_when(asked, items):
-    """Yield the items; before each item, call asked() and raise `Stopped` if the result is true."""
+    """Yield the items. Before each item, call asked(), and raise `Stopped` if the result is true."""
     for item in items:
         if asked():
             raise Stopped

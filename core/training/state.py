@@ -1,4 +1,4 @@
-"""The progress of a training. Each checkpoint holds it, in addition to the variables."""
+"""`State`: the progress of a training, which each checkpoint holds in addition to the variables."""
 
 import dataclasses
 
@@ -9,26 +9,27 @@ NEW = {"data_dir", "image_files", "initial"}  # fields that checkpoints of earli
 
 @dataclasses.dataclass
 class State:
-    """The progress of a training: JSON values, saved under their field names in a checkpoint."""
+    """The progress of a training. A checkpoint holds the fields as JSON values under their names."""
 
     epoch: int = 0  # number of finished epochs, including their validation
     step: int = 0  # number of finished steps in the current epoch
     loss_sum: float = 0.0  # sum of the training losses of all images in the current epoch so far
-    step_seconds: float = 0.0  # duration of the finished steps in the current epoch
-    seconds: float = 0.0  # running time of the run, summed over all its processes
-    data: list = dataclasses.field(default_factory=list)  # checksums of training and validation images
+    step_seconds: float = 0.0  # total duration of the finished steps in the current epoch
+    seconds: float = 0.0  # running time of the run, summed over all processes that continued it
+    data: list = dataclasses.field(default_factory=list)  # checksums of the training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
-    data_dir: str = ""  # folder of the images
+    data_dir: str = ""  # the folder that the images were read from
     image_files: list = dataclasses.field(default_factory=list)  # the result of `checks.image_files`
-    # the run and checkpoint of --init_from, as returned by `warm_start.load`
+    # with --init_from, the result of `warm_start.load`: the other run and checkpoint; otherwise empty
     initial: dict = dataclasses.field(default_factory=dict)
 
 
 def state_from_json(saved, folder):
-    """Return the `State` with a checkpoint's JSON values.
+    """Return the `State` from the JSON values in a checkpoint.
 
-    saved: field name -> value. folder: the run folder. Raises InputError if fields are missing or unknown, or
-    if values have a wrong type or contradict each other.
+    saved: field name -> value. The fields in NEW may be missing. folder: the run folder. Raises InputError if
+    another field is missing, if a field is unknown, if a value has a wrong type, if step is negative, or if
+    epoch is not the length of history.
     """
     kinds = {field.name: field.type for field in dataclasses.fields(State)}
     fits = saved.keys() <= kinds.keys() and kinds.keys() - saved.keys() <= NEW

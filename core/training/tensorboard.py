@@ -1,4 +1,4 @@
-"""Write metrics and pictures for TensorBoard, which the project's extra `tensorboard` installs."""
+"""Write metrics and pictures for TensorBoard. `pip install -e '.[tensorboard]'` installs TensorBoard."""
 
 import importlib.util
 
@@ -9,10 +9,10 @@ from core.runtime.errors import InputError, warn_on_failure
 
 
 def writer(folder):
-    """Return a `tf.summary` writer for `folder/tensorboard`.
+    """Return a `tf.summary` writer for the folder `folder/tensorboard`.
 
-    If the folder cannot be written, prints a warning and returns None. Raises InputError if TensorBoard is
-    not installed.
+    If this folder cannot be written, the function prints a warning and returns None. Raises InputError if
+    TensorBoard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError("--tensorboard: TensorBoard is not installed; pip install -e '.[tensorboard]'.")
@@ -23,7 +23,7 @@ def writer(folder):
 def write(writer, row, panel):
     """Write the metrics and the picture of an epoch.
 
-    row: name -> number, with the key "epoch". panel: PIL image of predictions.
+    row: the row of the epoch, see `core.training.history`. panel: a PIL image that shows predictions.
     """
     with writer.as_default(step=row["epoch"]):
         for name, value in row.items():

@@ -7,17 +7,19 @@ from core.runtime.errors import InputError
 
 
 def load(weights, run_dir, name, *, logits):
-    """Assign the weights of another run to the variables of a new network.
+    """Assign the weights of another run to the variables of a new network; return the origin of the weights.
 
     weights: name -> `tf.Variable` of the new network. run_dir: the folder of the other run, which must have
-    the same network. name: the checkpoint of the other run, "best" or "last". If the checkpoint holds moving
+    the same network. name: the checkpoint of the other run, "best" or "last". If this checkpoint holds moving
     averages of the weights, the averages are assigned. logits: number of logits per pixel of the new network.
 
-    The number of classes may differ. Variables whose shapes differ for this reason keep their initial values.
-    If names or shapes differ otherwise, raises InputError that names the variables.
+    The number of classes may differ between the two runs. Variables whose shapes differ for this reason keep
+    their initial values. Raises InputError, with the names of the variables, if names differ, or if shapes
+    differ for another reason.
 
-    Returns a dict of JSON values: `run` is run_dir, `checkpoint` is name, `epoch` is the number of epochs
-    finished before the checkpoint, and `initialised_afresh` lists the variables with initial values.
+    The result has JSON values. `run` is run_dir, and `checkpoint` is name. `epoch` is the number of epochs
+    that the other run had finished at the checkpoint. `initialised_afresh` lists the names of the variables
+    that keep their initial values.
     """
     path = Path(run_dir) / "checkpoints" / f"{name}.npz"
     arrays, state = checkpoint.load(path)
@@ -34,10 +36,11 @@ def load(weights, run_dir, name, *, logits):
 
 
 def _of_other_classes(weights, arrays, logits):
-    """Return the sorted names of the variables whose shapes differ only in the number of classes.
+    """Return the sorted names of the variables whose shapes differ because the number of classes differs.
 
-    These are variables of which one axis has the size `logits` in the new network and another size in the
-    other run. Raises InputError if these axes have several different sizes in the other run.
+    weights: name -> `tf.Variable` of the new network. arrays: name -> array of the other run. A variable
+    belongs to the result if exactly one axis has different sizes in `weights` and `arrays`, and if the size
+    in `weights` is `logits`. Raises InputError if the sizes of these axes in `arrays` are not all equal.
     """
     numbers = {}
     for name in weights.keys() & arrays.keys():
