@@ -95,10 +95,10 @@ def grouped(runs):
 
 
 def is_metric(column):
-    """True if a column of metrics.csv holds a loss, or a metric of all classes together.
+    """True if a column of metrics.csv is a loss or a metric to compare.
 
-    False for metrics of a single class, such as `val_iou/road`. Also False for `val_classes_averaged`, which
-    is a number of classes. column: the name of the column.
+    False if the name of the column ends in the name of a class, as in `val_iou/road`. Also False for
+    `val_classes_averaged`, which is a number of classes. column: the name of the column.
     """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 
@@ -112,7 +112,7 @@ def bootstrap(a, b, resamples):
     that the common images come from. differences: a dict, name of the loss or metric -> (value of b - value
     of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
     Raises InputError if the runs have different classes, if there is no common image, if the runs have
-    different masks for a common image, or if `validation_results` raises it.
+    different masks for a common image, or if `validation_results` cannot compute the results of a run.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes.")
@@ -149,8 +149,8 @@ def validation_results(run):
     """Return a run's results on each validation image after its last epoch: a `per_image.PerImage`.
 
     The results are read from the run's val_images.npz. If this file is missing or belongs to an earlier
-    epoch, the results are computed now, with the checkpoint last.npz. This needs the code that trained the
-    run: raises InputError if that code is unknown, or if the code has changed since.
+    epoch, the results are computed now, with the checkpoint last.npz. This requires the code that trained
+    the run. Raises InputError if it is unknown which code that was, or if the code has changed since.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):

@@ -21,9 +21,9 @@ def probabilities(logits):
 def class_ids(logits, threshold=None):
     """Convert logits, float32 [..., C], to class ids, uint8 [...].
 
-    C: as for `probabilities`. threshold: None, or a number between 0 and 1. If it is None, each pixel gets
-    its most probable class. A number requires two classes: a pixel gets class 1 if the probability of class
-    1 is above the threshold, otherwise class 0.
+    C: as for `probabilities`. threshold: None, or a number between 0 and 1. If threshold is None, each pixel
+    gets its most probable class. A number requires two classes: a pixel gets class 1 if the probability of
+    class 1 is above the threshold, otherwise class 0.
     """
     if threshold is None:
         return metrics.class_ids(logits)

@@ -18,9 +18,9 @@ def make_evaluate(experiment, weights, dtype):
     A measure may give all examples of a batch the same value, as Dubai's `soft_jaccard` does. The mean of
     such a measure depends on the batch size.
 
-    If there are several replicas, means and confusion matrix include the examples of all of them. The
+    If there are several replicas, means and confusion matrix include the examples of all replicas. The
     network is compiled once. Each call of the returned function uses the values that the variables in
-    `weights` have at that time.
+    `weights` have at the time of the call.
 
     experiment: `core.experiment.Experiment`. weights: name -> tf.Variable. dtype: the dtype of the
     activations.
@@ -40,7 +40,9 @@ def make_evaluate(experiment, weights, dtype):
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
-        own = share > 0  # share is 0 if this replica got a copy of an example only to have some input
+        # If a batch has fewer examples than there are replicas, some replicas get a copy of an example, with
+        # the share 0. These copies must not be counted.
+        own = share > 0
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
         # The counts become float64, because all_reduce needs the same dtype for counts and sums. float64
         # stores counts up to 2**53 exactly.

@@ -47,7 +47,7 @@ def save(run, output_dir, *, scale="train", tflite=False):
         shutil.rmtree(partial, ignore_errors=True)  # an export that was killed leaves this folder
         partial.mkdir(parents=True)
         try:
-            with lowering.disabled():  # TensorFlow's own convolutions run on all devices
+            with lowering.disabled():  # exports use TensorFlow's own convolutions, which run on all devices
                 tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
         except tf.errors.OpError as error:  # TensorFlow raises OpError if the disk is full
             raise OSError(error.message) from None
@@ -61,8 +61,8 @@ def save(run, output_dir, *, scale="train", tflite=False):
 def _signature(run, side, multiple, dtype):
     """Return the function to export: images uint8 [N, H, W, 3] -> dict of class_ids and probabilities.
 
-    side: images are scaled to side x side pixels. If it is None, images are not scaled, but padded so that
-    `multiple` divides their height and width. dtype: the dtype of the activations.
+    run: `restore.Run`. side: images are scaled to side x side pixels. If side is None, images are not scaled,
+    but padded so that `multiple` divides their height and width. dtype: the dtype of the activations.
     """
     forward = run.experiment.forward if side else tiling.padded(run.experiment.forward, multiple)
     resample = run.experiment.dataset.resample

@@ -6,8 +6,8 @@
 
 NAME is the name that `core.inference.photos.output_names` chose for the image. If requested, class
 probabilities are written too, see `core.inference.probability_files`.
-The results of a large image are written in strips. A strip is a block of consecutive rows. Then the results
-of the whole image need not be in memory at one time.
+The results of a large image are written in strips, so that the memory does not have to hold the results of
+the whole image. A strip is a block of consecutive rows.
 """
 
 import contextlib

@@ -20,8 +20,8 @@ class PerImage:
 
     epoch:      int64 [], the number of epochs that the network was trained for
     hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.checksums`
-    files:      int64 [N], for each image the index of the item in `core.data.cache.Examples.files` that it
-                was read from; patches of one photo have the same index
+    files:      int64 [N]: image n was read from the files `core.data.cache.Examples.files[files[n]]`. The
+                patches of one photo have the same index.
     confusion:  int64 [N, classes, classes], pixel counts: confusion[n, t, p] is the number of pixels of
                 image n with true class t and predicted class p
     loss:       float64 [N], the experiment's loss of each image
@@ -38,7 +38,7 @@ def evaluate(evaluate_batches, examples, epoch):
     """Evaluate each image of a split in a batch of its own, and return the results as a `PerImage`.
 
     evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned for a single replica.
-    With several replicas, each of them would evaluate the image, and it would be counted several times.
+    With several replicas, each replica would evaluate the same image, and the sums would count it repeatedly.
     examples: the split, a `core.data.cache.Examples`. epoch: the number of epochs that the weights were
     trained for.
     """

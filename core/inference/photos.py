@@ -22,8 +22,8 @@ class Source:
 
     path:    the file.
     page:    the index of the page in the file, from 0, for `images.read_rgb`.
-    number:  the page number that is shown to the user, from 1. Because reduced copies of a page are not
-             counted, the number may differ from page + 1. None if the file has one page.
+    number:  the page number that is shown to the user, from 1. It counts only the pages that `images.pages`
+             returns, so it may differ from page + 1. None if that is a single page.
     """
 
     path: Path
@@ -74,14 +74,15 @@ class Photo:
 
 
 def find(arguments, *, recursive=False):
-    """Return a list of `Source`s, one for each page of each image file that the arguments name.
+    """Find image files; return a list of `Source`s, one for each page of each file.
 
     arguments: a list of paths of files and folders. A folder stands for the image files directly inside it.
-    recursive: if True, a folder also stands for the image files in its subfolders at any depth, except
-    hidden subfolders and links.
-    Pictures that `predict` wrote earlier are left out, and their number is printed. For each folder whose
-    subfolders are not searched, a printed line names one subfolder and counts the others. A path that does
-    not exist gets a `Source` too, so that `read` reports the error. Raises InputError if there is no image.
+    recursive: if True, a folder also stands for the image files in its subfolders at any depth. Hidden
+    subfolders and links to folders are not searched.
+    Pictures that `predict` wrote earlier are left out, and the number of these pictures is printed. For each
+    folder whose subfolders are not searched, a printed line names one subfolder and counts the others. A path
+    that does not exist gets a `Source` too, so that `read` reports the error.
+    Raises InputError if there is no image.
     """
     found = itertools.chain.from_iterable(
         _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
@@ -99,12 +100,14 @@ def find(arguments, *, recursive=False):
 def output_names(sources, earlier=None):
     """Choose unique names for the result files of images; return a dict, `Source` -> name.
 
-    If no other image has the same file name without suffix, this is the name. Otherwise the name is the file
-    name with its suffix. If this is not unique either, parent folders are put before it, as many as are
-    needed. If the names stay equal with all parent folders, a number is appended. Names that differ only in
-    letter case count as equal, because some file systems ignore case.
+    The name is the first of these that no other image has:
+    1. the file name without its suffix,
+    2. the file name with its suffix,
+    3. the file name with its suffix, after as few parent folders as possible, such as "a/photo.png",
+    4. the file name with its suffix, after all parent folders, with a number appended.
+    Names that differ only in letter case count as equal, because some file systems ignore case.
     sources: a list of `Source`s. earlier: `Source.key` -> name, for images whose results are already in the
-    output folder. These images keep their names, and other images do not get these names.
+    output folder. These images keep their names, and no other image gets one of these names.
     """
     earlier = earlier or {}
     names = {source: earlier[source.key] for source in sources if source.key in earlier}
@@ -128,11 +131,11 @@ def read(source, name, *, resize, resample, tile, white_level):
     source: the `Source` of the image. name: the name of the image's result files.
     resize: the network's input is the image scaled to resize x resize pixels with the Pillow filter
     `resample`. None: the input is the image at its own size.
-    tile: if resize is None, an image of more than tile x tile pixels is processed in tiles. Its file is
-    memory-mapped if `images.map_rgb` supports the file and the image is the file's first page.
+    tile: if resize is None, an image of more than tile x tile pixels is processed in tiles. Such an image is
+    memory-mapped if it is the first page of its file and `images.map_rgb` supports the file.
     white_level: as for `images.read_rgb`.
-    Raises InputError that names the file if it cannot be decoded, or if the image has more than MAX_PIXELS
-    pixels and is not memory-mapped.
+    Raises InputError, with the name of the file, if the image cannot be decoded. Also raises InputError if an
+    image that is not memory-mapped has more than MAX_PIXELS pixels.
     """
     path = source.path
     large = not resize and source.page == 0 and read_ahead.pixel_count(path) > tile**2
@@ -154,8 +157,8 @@ def read(source, name, *, resize, resample, tile, white_level):
 def _in_folder(folder, recursive):
     """Yield the paths of a folder's image files.
 
-    If recursive is True, also yield those in its subfolders, as `find` describes. Otherwise print a line that
-    names a subfolder and counts the others.
+    If recursive is True, also yields the paths of the image files in subfolders, as `find` describes. If
+    recursive is False and there are subfolders, prints a line that names one and counts the others.
     """
     yield from listing.image_files(folder)
     below = sorted(
@@ -166,7 +169,7 @@ def _in_folder(folder, recursive):
         more = f" and {len(below) - 1} more subfolders" if len(below) > 1 else ""
         print(f"not searched without --recursive: {below[0]}{more}")
     for path in below if recursive else ():
-        if not path.is_symlink():  # a link may lead back to one of its parent folders, an endless loop
+        if not path.is_symlink():  # a link to a parent folder would cause an endless search
             yield from _in_folder(path, recursive)
 
 

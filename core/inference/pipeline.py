@@ -25,16 +25,16 @@ class Stopwatch:
             self.spans[stage].append(sign * (time.monotonic() - started))
 
     def shares(self, seconds):
-        """Return a text with the time of each stage as a percentage of `seconds`, such as "decode 10%"."""
+        """Return the time of each stage as a percentage of `seconds`, as text: "decode 10%, network 85%"."""
         return ", ".join(f"{stage} {sum(spans) / seconds:.0%}" for stage, spans in self.spans.items())
 
 
 @contextlib.contextmanager
 def threads(stopped):
-    """Context manager that yields a `ThreadPoolExecutor`. At the end of the block, it waits for all tasks.
+    """Context manager that yields a `ThreadPoolExecutor`, and waits for all its tasks when the block ends.
 
     stopped: a `threading.Event`. If the block raises, this event is set, and tasks that have not started are
-    cancelled. Running tasks may check the event in order to end early.
+    cancelled. Tasks that are running can check the event in order to end early.
     """
     with ThreadPoolExecutor() as pool:
         try:
@@ -48,11 +48,11 @@ def threads(stopped):
 def batches(photos, max_pixels):
     """Group consecutive `photos.Photo`s into batches for the network; yield each batch as a list.
 
-    photos: an iterable of `photos.Photo`s. The inputs of the network (`Photo.pixels`) have the same shape in
-    a batch. max_pixels: the largest number of pixels in a batch, summed over its photos. For each photo, the
-    pixels of the photo or of the network's input are counted, whichever are more. A photo with more than
-    max_pixels pixels is a batch on its own. So is a photo that is processed in tiles, which must have more
-    than max_pixels pixels.
+    photos: an iterable of `photos.Photo`s. In a batch, the field `pixels`, the input of the network, has the
+    same shape for all photos.
+    max_pixels: the largest number of pixels in a batch, summed over the photos of the batch. A photo counts
+    with its own pixels or with the pixels of the network's input, whichever number is larger. A photo that
+    exceeds max_pixels is a batch on its own. Photos that are processed in tiles must exceed max_pixels.
     """
     batch, held = [], 0
     for photo in photos:

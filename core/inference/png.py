@@ -21,8 +21,8 @@ def writer(path, width, height, *, colour, palette=(), bits=8):
     """Context manager that creates a PNG file and yields a function that appends a strip to the file.
 
     width, height: the size of the image in pixels. The strips must have `height` rows in total.
-    colour: GREY, RGB or PALETTE. A strip is an array [rows, width], or [rows, width, 3] for RGB. For PALETTE,
-    its values are indices into the palette.
+    colour: GREY, RGB or PALETTE. For RGB, a strip is an array [rows, width, 3]. Otherwise it is an array
+    [rows, width], which for PALETTE holds indices into the palette.
     palette: only for PALETTE: a list of colours (red, green, blue), 0..255.
     bits: bits per sample. 8: strips are uint8. 16: strips are uint16, and colour must be GREY.
     Until the block ends, the rows are in a temporary file. Then the file appears at path.

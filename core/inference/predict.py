@@ -87,8 +87,8 @@ class Segmented:
 
     photo:   the `photos.Photo`.
     strips:  an iterable of strips of the results, for `outputs.write`.
-    size:    an estimate of the memory that the photo or its results need, whichever need more, in units of
-             4 bytes.
+    size:    an estimate of the memory that the photo and its results need, in units of 4 bytes: the larger
+             of both numbers.
     """
 
     photo: photos.Photo
@@ -178,8 +178,9 @@ class Job:
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first call computes the radius, which takes seconds and about as much memory as a tile. Meanwhile
-        no other thread can run the network, so this memory is not needed in addition to the memory of a tile.
+        The first call computes the radius, which takes seconds and about as much memory as a tile. During
+        this time no other thread can run the network. So the radius and a tile are never computed at the same
+        time, and their memory does not add up.
         """
         if self.radius is None:
             with self.in_use:
@@ -193,7 +194,7 @@ class Job:
 
         arrays: the results of `network` for this photo, a list. If photos are resized, the list holds the
         logits, which are scaled to the photo's size strip by strip. Otherwise the list holds the results at
-        the photo's size, and they are the only strip.
+        the photo's size, and is yielded as the only strip.
         """
         if not self.options.resize:
             yield arrays
@@ -220,7 +221,7 @@ class Job:
             self.bar.add((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write the result files of a photo, a `Segmented`; return the photo's record for shares.jsonl."""
+        """Write the result files of a `Segmented` photo; return the photo's record, see `records`."""
         with self.stopwatch.add("write"):
             return outputs.write(
                 segmented.photo,

@@ -7,7 +7,8 @@ Each line is a record: a JSON object that describes one image.
 NAME is the name of the image's result files. "shares" holds, for each class, the share of the image's pixels
 that were predicted as this class. If an image file has several pages, each page has its own record. The
 additional field "page" then holds the page number, from 1.
-Later calls of `predict` keep the records of earlier calls, unless they segment the same image again.
+A later call of `predict` keeps the records of earlier calls. If it segments an image again, the new record
+replaces the earlier record of this image.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ class Records:
         }
 
     def add(self, record):
-        """Append a record, a dict, to the file. In `by_name`, the record replaces one with the same NAME."""
+        """Append a record, a dict, to the file. In `by_name`, it replaces the record with the same NAME."""
         self.by_name[record["name"]] = record
         with files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -51,9 +52,9 @@ class Records:
 def opened(output_dir):
     """Context manager that locks an output folder and yields the `Records` of its shares.jsonl.
 
-    The folder is created if it is missing. When the block ends, shares.jsonl is rewritten, so that it holds
-    one record per NAME, the latest. Raises InputError if the folder cannot be written, if another process has
-    locked the folder, or if a line of shares.jsonl, except the last line, is not a record.
+    The folder is created if it is missing. When the block ends, shares.jsonl is rewritten with the latest
+    record of each NAME. Raises InputError if the folder cannot be written, if another process has locked the
+    folder, or if a line before the last line of shares.jsonl is not a record.
     """
     with contextlib.ExitStack() as stack:
         with files.writing(output_dir):

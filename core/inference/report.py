@@ -3,7 +3,7 @@
 figures.json    all metrics, and a description of the evaluation: data, split, checkpoint, code and date
 confusion.csv   the confusion matrix in pixels, with one row per true class
 confusion.png   a drawing of the confusion matrix
-worst.png       the WORST images with the largest share of wrong pixels
+worst.png       the images with the largest shares of wrong pixels
 """
 
 import csv
@@ -85,7 +85,7 @@ def _new_folder(run, split, output_dir):
 
 
 def _facts(run, split, examples, trained_on):
-    """Return a dict that describes an evaluation, for figures.json: run, data, checkpoint, code and date.
+    """Describe an evaluation for figures.json: a dict of experiment, data, split, checkpoint, code and date.
 
     run: `restore.Run`. split: the name of the split. examples: the evaluated `core.data.cache.Examples`.
     trained_on: the number of these examples that the run was trained on; None if this number is unknown.
@@ -108,9 +108,10 @@ def _facts(run, split, examples, trained_on):
 
 
 def _worst(examples, predict, batch_size):
-    """Return the indices, in examples.images, of the WORST examples with the largest share of wrong pixels.
+    """Return the indices, in examples.images, of the examples with the largest shares of wrong pixels.
 
-    The example with the largest share comes first. Pixels whose true class is IGNORE are never wrong.
+    Returns at most WORST indices, beginning with the largest share. A pixel whose true class is IGNORE is
+    never wrong.
     examples: `core.data.cache.Examples`. predict: a function: images [B, H, W, 3] -> class ids uint8
     [B, H, W]. batch_size: the number of images that `predict` gets at a time.
     """
@@ -125,9 +126,9 @@ def summary(experiment, means, confusion):
     """Return all metrics of an evaluation as a dict, name -> float. Only the key "classes" holds a dict.
 
     The loss and the experiment's metrics have the names of their columns in metrics.csv, without "val_".
-    Accuracy and mean IoU are added if the experiment does not report them. "classes" holds a dict for each
-    class name: the keys are "iou", "dice", "precision", "recall", and "pixels", the number of pixels whose
-    true class is this class.
+    Accuracy and mean IoU are added if the experiment does not report them. The value of "classes" is a dict:
+    class name -> dict with the keys "iou", "dice", "precision", "recall" and "pixels". "pixels" is the number
+    of pixels whose true class is this class.
     means, confusion: as the function from `core.inference.evaluate.make_evaluate` returns them.
     """
     of_classes = {

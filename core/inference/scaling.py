@@ -6,8 +6,8 @@ from PIL import Image
 
 from core.runtime.errors import InputError
 
-# A strip of logits has at most so many float32 values (4 MiB), or one row if a row has more values. Computing
-# a strip needs several times this memory.
+# The largest number of float32 values in a strip of logits: 4 MiB. If a row has more values, a strip is one
+# row. Computing a strip needs several times the memory of the strip.
 STRIP_VALUES = 2**20
 
 
@@ -36,8 +36,8 @@ def resize_images(images, side, resample):
     images: float32 [B, H, W, 3] with integer values 0..255. resample: the filter, `Image.Resampling.NEAREST`
     or `Image.Resampling.BILINEAR`. Raises InputError for other filters.
     The values of the result are integers. With NEAREST, they equal Pillow's values. With BILINEAR, a value
-    may differ from Pillow's by 1, because the exact mean may lie halfway between two integers or close to
-    that. TensorFlow Lite supports all the ops.
+    may differ from Pillow's value by 1 if the exact mean is near the midpoint of two integers.
+    TensorFlow Lite supports all ops that this function uses.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))
     if resample == Image.Resampling.NEAREST:
@@ -69,8 +69,8 @@ def _triangle_filter(old, new):
 def _neighbours(size, old):
     """Return the indices and weights that scale a line of `old` pixels linearly to `size` pixels.
 
-    Returns (first, second, weight), each an array [size]. New pixel i is (1 - weight[i]) times old pixel
-    first[i] plus weight[i] times old pixel second[i]. Pixel centres lie at half-integers, as in
+    Returns (first, second, weight): int [size], int [size] and float32 [size]. Pixel i of the scaled line is
+    (1 - weight[i]) * line[first[i]] + weight[i] * line[second[i]]. Pixel centres lie at half-integers, as in
     `tf.image.resize`.
     """
     position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(old / size) - np.float32(

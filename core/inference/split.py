@@ -21,7 +21,8 @@ def load(run, split):
     data set has none of these examples, or if the run folder has no list of hashes.
     trained_on: how many of the examples the run was trained on. None if the run folder has no list of
     hashes.
-    Prints the number of examples, and how they differ from the run's split.
+    Prints the number of examples. Prints a line if the data set lacks examples of the run's split or has
+    additional examples, and a warning if the run folder has no list of hashes.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)

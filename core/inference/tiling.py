@@ -12,8 +12,8 @@ from core import lowering
 from core.lowering import winograd
 from core.runtime.errors import InputError
 
-# The largest length, in pixels, of the images on which `receptive_field_radius` runs the network. The radius
-# that it can measure is below half of this length.
+# The largest length, in pixels, of the images on which `receptive_field_radius` runs the network. A radius of
+# half of this length or more cannot be measured.
 LARGEST_PROBE = 8192
 
 
@@ -95,8 +95,8 @@ def padded(forward, multiple):
 def mirrored(forward):
     """Wrap a forward pass so that it averages the logits of an image and of its mirror image.
 
-    The image is mirrored left to right. Its logits are mirrored back before the average is computed, in
-    float32. Returns the wrapped function. forward: as for `multiple`.
+    The mirror image exchanges left and right. Its logits are mirrored back, and then the average is computed
+    in float32. Returns the wrapped function. forward: as for `multiple`.
     """
 
     def both_ways(weights, images, **options):
@@ -141,13 +141,13 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     overlap: the radius of the receptive field in pixels, which is rounded up to a multiple of `multiple`.
     Results closer than the overlap to the edge of a tile are discarded, unless the edge is a border of the
     image.
-    tile: the side of a tile in pixels. If it is smaller than 2 * overlap + 4 * multiple, this value is used.
-    It is then rounded up to a multiple of 4 * multiple.
+    tile: the side of a tile in pixels. A side below 2 * overlap + 4 * multiple is raised to this number. Then
+    the side is rounded up to a multiple of 4 * multiple.
     multiple: the number that must divide the sides of the network's input.
 
-    The top row of each tile is a multiple of 4 * multiple. So the Winograd convolution (`core.lowering`)
-    divides a tile into the same windows of four rows as the whole image, at each resolution of the network.
-    Different windows would cause different rounding errors.
+    The index, in the image, of the first row of each tile is a multiple of 4 * multiple. Therefore the
+    Winograd convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole
+    image, at each resolution of the network. Different windows would cause different rounding errors.
     Raises InputError if tile is not larger than twice the overlap.
     """
     align = winograd.WINDOW * multiple

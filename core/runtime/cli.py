@@ -21,12 +21,12 @@ def main(define_flags, run, *, arguments=False):
     arguments: if True, the command line may hold arguments that are not flags. Then run is called with a list
     of these arguments too: run(flags, [...]).
 
-    Besides the defined flags, --help, -h and --version exist; they print text and exit. If the script is
-    DIR/NAME.py and the file DIR/best/NAME.cfg exists, there is also the flag --best, which reads flags from
-    this file. Flags on the command line override the flags in the file.
+    Each command also has the flags --help, -h and --version, which print text and exit. If the script is
+    DIR/NAME.py and the file DIR/best/NAME.cfg exists, the command also has the flag --best, which reads flags
+    from this file. Flags on the command line override the flags in the file.
 
     Exit codes if run does not return:
-    1: the user can correct the cause; one sentence on stderr describes it.
+    1: an error that the user can correct; one sentence on stderr describes the error.
     130: the user pressed Ctrl-C.
     141: stdout is a closed pipe, as with `| head`.
     """

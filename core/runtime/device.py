@@ -14,8 +14,9 @@ DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
 def set_up(flags):
     """Enable deterministic ops if required, and return a description of the device, such as "2 CPU cores".
 
-    flags: the flags --deterministic, --xla and --strategy. --deterministic decides whether ops are
-    deterministic. If it is not given, ops are deterministic if TensorFlow finds no GPU and --xla is not used.
+    flags: parsed flags, of which --deterministic, --xla and --strategy are used. --deterministic decides
+    whether ops are deterministic. If this flag is not given, ops are deterministic under two conditions:
+    TensorFlow finds no GPU, and --xla is not used.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic

@@ -22,7 +22,8 @@ STRATEGIES = ("single", "mirrored", "multi_worker")
 def strategy(name):
     """Return the `tf.distribute.Strategy` for a name in STRATEGIES.
 
-    single: one device. mirrored: all GPUs of this machine, or all logical CPU devices if there is no GPU.
+    single: the current strategy, by default one device. mirrored: all GPUs of this machine, or all logical
+    CPU devices if there is no GPU.
     multi_worker: the machines that the environment variable TF_CONFIG lists. The call waits until all workers
     have started. Raises InputError if TF_CONFIG is missing or wrong, or if this worker cannot listen at the
     address that TF_CONFIG gives it.
@@ -65,7 +66,7 @@ def workers():
 def is_chief():
     """True if this process is the chief, the worker that writes the run's files.
 
-    It is always True if there is a single worker.
+    The result is always True if there is a single worker.
     """
     resolver = tf.distribute.get_strategy().cluster_resolver
     return (
@@ -88,8 +89,8 @@ def first(results):
 def gathered(numbers):
     """Exchange integers between the workers; return the integers of all workers, int64 [workers, n].
 
-    numbers: the list of n integers of this worker. Each worker must call this function with a list of the
-    same length. The call waits until all workers have called it.
+    numbers: the list of n integers of this worker. All workers must call this function, with lists of the
+    same length. The call returns when all workers have called the function.
     """
     if workers() == 1:
         return np.array([numbers])
@@ -108,7 +109,7 @@ def _gather(numbers):
 def check_alike(numbers):
     """Raise InputError if the lists of integers with which the workers call this function differ.
 
-    numbers: the list of this worker. The call waits until all workers have called it.
+    numbers: the list of this worker. The call returns when all workers have called the function.
     """
     if (gathered(numbers) != numbers).any():
         raise InputError(
@@ -121,8 +122,8 @@ def check_alike(numbers):
 def lost_workers_named():
     """Context manager that raises an InputError if another worker ends or cannot be reached during its block.
 
-    It converts the exceptions that TensorFlow raises in this case. If there is a single worker, they are not
-    converted, because they have another cause.
+    Converts the exceptions that TensorFlow raises in this case. If there is a single worker, these exceptions
+    have another cause and are not converted.
     """
     try:
         yield

@@ -94,9 +94,10 @@ def read_arrays(path, required):
 def lock(path, *, wait):
     """Context manager that holds an exclusive lock on the file at path while its block runs.
 
-    The file is created if it is missing, and emptied otherwise. wait: if True, and another process holds the
-    lock, waits until that process releases the lock. If False, raises BlockingIOError in this case.
-    The operating system releases the lock if the process ends or is killed.
+    The file is created if it is missing. If it exists, its content is deleted.
+    wait: what happens if another process holds the lock. True: the function waits until that process releases
+    the lock. False: it raises BlockingIOError.
+    The operating system releases the lock if this process ends or is killed.
     """
     with open(path, "wb") as file:
         locks.acquire(file, wait=wait)

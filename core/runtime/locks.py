@@ -20,9 +20,10 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 def acquire(file, *, wait):
     """Lock an open file. The lock lasts until the file is closed.
 
-    wait: if True, and another process holds the lock, waits until that process releases the lock. If False,
-    raises BlockingIOError in this case. If the file system does not support locks, prints a warning and
-    returns without a lock (on Linux and macOS).
+    wait: what happens if another process holds the lock. True: the function waits until that process releases
+    the lock. False: it raises BlockingIOError.
+    If the file system does not support locks, prints a warning and returns without a lock. On Windows, this
+    case is not recognised.
     """
     if fcntl:
         try:

@@ -19,7 +19,7 @@ def step_seconds(seconds=SECONDS):
 
     A step computes four 3x3 convolutions with ReLU, similar to the first levels of the U-Nets, and their
     gradients. Steps in float32 and in bfloat16 alternate until `seconds` have passed, so that other load on
-    the machine affects both. For each dtype, the duration of its fastest step is returned.
+    the machine affects both dtypes. For each dtype, the duration of the fastest step is returned.
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():

@@ -1,16 +1,16 @@
 """Show the progress of a long loop: redraw one line on a terminal, or print a line every 30 s to a log file.
 
-There are two reasons not to use `tf.keras.utils.Progbar`. It prints nothing useful to a log file. After a
-training was continued, its rate and its remaining time are wrong, because it counts the steps of earlier
+There are two reasons not to use `tf.keras.utils.Progbar`. It prints nothing useful to a log file. In a
+resumed training, it shows a wrong rate and a wrong remaining time, because it counts the steps of earlier
 processes as if this process had done them.
 """
 
 import sys
 import time
 
-LINE_SECONDS = 30.0  # interval between two lines in a log file or notebook
-REDRAW_SECONDS = 0.2  # interval between two updates of the line on a terminal
-BAR_WIDTH = 20  # characters
+LINE_SECONDS = 30.0  # shortest interval between two lines in a log file or notebook
+REDRAW_SECONDS = 0.2  # shortest interval between two updates of the line on a terminal
+BAR_WIDTH = 20  # width of the bar in characters
 
 
 class Progress:
@@ -19,8 +19,8 @@ class Progress:
     total: the number of units in the loop. A unit is, for example, a step or a file. unit: the name of a
     unit, in the singular. done: the number of units that were finished before this object was created, such
     as the steps of an earlier process. keep: if False, the line is removed from a terminal after the loop.
-    The rate leaves out the units before the first update, because they may include start-up work such as
-    tracing.
+    The rate leaves out the time until the first update and the units that were finished by then, because this
+    time may include start-up work such as tracing.
     """
 
     def __init__(self, total, unit, *, done=0, keep=True):
@@ -76,7 +76,7 @@ class Progress:
 
 
 def track(items, total, unit):
-    """Yield the items of an iterable and show a progress line, which a terminal removes after the last item.
+    """Yield the items of an iterable and show a progress line. On a terminal, the line is removed at the end.
 
     total: the number of items. unit: the name of an item, in the singular.
     """
