@@ -1,4 +1,4 @@
-"""The experiments, one script for each, and the other commands, such as `evaluate` and `benchmark`.
+"""The experiments, each with its own script, and the other commands, such as `evaluate` and `benchmark`.
 
 `python -m experiments` lists all of them. From Python, `train` trains an experiment, and `load` returns the
 experiment, the flags and the weights of a trained run.

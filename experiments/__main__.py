@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 def commands(folder):
-    """Return two dicts, (experiments, others): name of a command -> first line of its script's docstring.
+    """Return two dicts, (experiments, others): name of a command -> first line of the script's docstring.
 
     folder: the folder of the scripts. A command is a script NAME.py, or a subfolder NAME with a script
     `__main__.py`. Scripts in `folder` whose names begin with "_" are left out. A command is an experiment
-    if its script defines a function `experiment`. The scripts are parsed, not imported.
+    if the script defines a function `experiment`; `others` holds all commands that are not experiments. The
+    scripts are parsed, not imported.
     """
     experiments, others = {}, {}
     scripts = {path.stem: path for path in folder.glob("[!_]*.py")}

@@ -30,8 +30,9 @@ from core.training import common_flags, loop
 def define_flags(values):
     """Define the flags that all experiments share, and this experiment's own flags.
 
-    By default, the training uses the article's settings, except that it clips gradients and that the road
-    has another colour in the masks, within a tolerance.
+    By default, the training uses the article's settings, with two exceptions. Gradients are clipped
+    (--clip_norm). A mask pixel is road if its colour is near (128, 64, 128), because the article's colour
+    (128, 63, 126) does not occur in the masks (--road_rgb, --road_tolerance).
     """
     common_flags.define(
         values,

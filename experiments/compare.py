@@ -3,14 +3,15 @@
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-For two runs, the difference of each validation metric after the last epoch is printed, with a 95 % interval
-from a paired bootstrap over the validation images that both runs have. The interval accounts for the choice
-of the images, but not for the choice of the seed. To learn whether an edit changed a metric, train with
-several seeds before the edit and with several seeds after the edit, and use --group.
+For two runs, the difference between the runs is printed for each validation metric after the last epoch. The
+difference has a 95 % interval, from a paired bootstrap over the validation images that both runs have. The
+interval accounts for the choice of the images, but not for the choice of the seed. To learn whether an edit
+changed a metric, train with several seeds before the edit and with several seeds after the edit, and use
+--group.
 
-With --group, runs that differ only in --seed form a group. For each group, the mean and the standard
-deviation of each metric are printed. For two groups, the difference between the two means is printed too,
-with Welch's 95 % interval.
+With --group, runs that have the same code and differ in no flag except --seed form a group. For each group,
+the mean and the standard deviation of each metric are printed. For two groups, the difference between the
+two means is printed too, with Welch's 95 % interval.
 
 If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
 --output_dir.
@@ -104,15 +105,15 @@ def metric_rows(runs):
 def shown_metric(runs):
     """Return the column of metrics.csv that is drawn in addition to the losses.
 
-    This is the metric that chooses the best checkpoint of the first run. If a run lacks this column, it is
-    val_accuracy. If a run lacks val_accuracy too, it is val_loss.
+    This is the metric that chooses the best checkpoint of the first run. If a run lacks this column,
+    "val_accuracy" is returned. If a run lacks "val_accuracy" too, "val_loss" is returned.
     """
     columns = f"val_{runs[0].experiment.best}", "val_accuracy", "val_loss"
     return next(column for column in columns if all(column in run.final for run in runs))
 
 
 def print_table(title, rows, runs):
-    """Print a title and a table with one column per run, or "none" if there are no rows.
+    """Print a title and a table with one column per run. Without rows, print "none" instead of the table.
 
     rows: name of a row -> list of texts, one per run. runs: list of `comparison.Run`.
     """
@@ -145,8 +146,8 @@ def print_code(runs):
 def print_difference(a, b, *, resamples):
     """Print, for each metric, the value of run b minus the value of run a, with its bootstrap interval.
 
-    a, b: `comparison.Run`. resamples: the number of bootstrap samples. If the runs have no differences that
-    can be computed, the reason is printed instead.
+    a, b: `comparison.Run`. resamples: the number of bootstrap samples. If the runs cannot be compared, the
+    reason is printed instead.
     """
     try:
         differences, images, clusters = comparison.bootstrap(a, b, resamples)
@@ -168,8 +169,9 @@ def print_difference(a, b, *, resamples):
 def print_groups(groups):
     """Print the mean and the standard deviation of each metric over the runs of each group.
 
-    If there are two groups of at least two runs each, also print the difference between the two means of a
-    metric, with Welch's 95 % interval. groups: list of groups, each a list of `comparison.Run`.
+    If there are two groups and each has at least two runs, also print, for each metric, the difference
+    between the means of the two groups, with Welch's 95 % interval. groups: list of groups, each a list of
+    `comparison.Run`.
     """
     print("\ngroups: mean +- standard deviation over the seeds, after the last epoch")
     for number, group in enumerate(groups, 1):

@@ -7,8 +7,8 @@ NAME is a data set that this command downloads:
 or a data set that needs an account, for which this command prints the steps:
     cityscapes_pairs_kaggle, cityscapes, dubai_aerial
 
-Folders of the data set that already exist in DIR are left unchanged. If a download was interrupted, the next
-call downloads the interrupted file again from its beginning.
+If a folder of the data set already exists in DIR, the folder is not downloaded again and is left unchanged.
+If a download was interrupted, the next call downloads the interrupted file again from its beginning.
 """
 
 import shlex

@@ -15,10 +15,10 @@ Time:     about an hour on two CPU cores; about half as long with --precision=bf
 The article's random split puts most validation patches next to training patches of the same photo. With
 --split_by=image, all patches of a photo are in the same split.
 
-The metric val_jaccard is the article's Jaccard index. It is computed from the probabilities in each batch,
-and then averaged over the validation examples. The same network gets a larger val_jaccard with smaller
-batches, so compare this metric only between runs with the same --batch_size and --strategy. The metric
-val_mean_iou is the usual mean IoU of predicted classes.
+The metric val_jaccard is the article's Jaccard index. Each batch has one index, computed from the predicted
+probabilities in the whole batch. val_jaccard is the mean of these indices, weighted by the batch sizes. The
+same network has a larger val_jaccard with smaller batches, so compare this metric only between runs with the
+same --batch_size and --strategy. The metric val_mean_iou is the usual mean IoU of predicted classes.
 
 Run: python -m experiments.dubai_aerial
      python -m experiments.dubai_aerial --data_dir=DIR --run_dir=runs/dubai

@@ -11,7 +11,7 @@ NAME_colours.png   each pixel in the colour of its class
 NAME_overlay.png   the mean of the photo and NAME_colours.png
 
 For each photo, a line in shares.jsonl holds the share of the photo's pixels in each class. If a TIFF file has
-several pages, each page is segmented, and NAME is the name of the file with _page_001, _page_002 and so on.
+several pages, each page is segmented, and NAME ends with the number of the page: _page_001, _page_002, ...
 The results of earlier calls stay in the folder. If a photo is segmented again, the new results replace the
 photo's earlier results.
 """
@@ -26,7 +26,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags that choose the trained weights, the photos, the result files and the method."""
+    """Define the flags that choose the weights, the photos, the method of segmentation, and the results."""
     own = {"flag_values": values}
     restore.define_flags(values)
     flags.DEFINE_string("output_dir", "predicted", "Folder for the results.", **own)

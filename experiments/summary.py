@@ -12,10 +12,11 @@ receptive field:  the height or width, whichever is larger, of the area of the i
                   that is not a feature map.
 
 With --time, a second table shows the cost of each operation in a training step on this machine's CPU. The
-cost is the milliseconds that the operation's TensorFlow ops take and the MiB that they allocate, separately
-for the forward and the backward pass. The columns "off" are without lowering, the columns "auto" are with
-lowering. Lowering replaces some convolutions by faster computations with the same result up to rounding. If
-lowering computes an operation as a part of another operation, the cells of the first operation are empty.
+cost is the number of milliseconds that the operation's TensorFlow ops take, and the number of MiB that these
+ops allocate. The forward and the backward pass have separate columns. The columns "off" are without lowering,
+the columns "auto" are with lowering. Lowering replaces some convolutions by faster computations with the same
+result up to rounding. If lowering merges an operation into another operation, the cells of the merged
+operation are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -71,8 +72,8 @@ def define_flags(values):
 def run(flags):
     """Print the tables of a network; return 0.
 
-    Raises InputError unless exactly one of --experiment and --run_dir is given, if the network cannot process
-    images of the given size, and if --time is given on a machine with a GPU.
+    Raises InputError if --experiment and --run_dir are both given or both missing, if the network cannot
+    process images of the given size, and if --time is given on a machine with a GPU.
     """
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)
@@ -101,7 +102,7 @@ def _experiment(flags):
     """Return (experiment, own_flags): an `Experiment`, and the `flags.FlagValues` that define it.
 
     With --experiment, the flags have their default values. With --run_dir, the flags are read from the run
-    folder. Raises InputError unless exactly one of --experiment and --run_dir is given, and if --time is
+    folder. Raises InputError if --experiment and --run_dir are both given or both missing, and if --time is
     given on a machine with a GPU.
     """
     if bool(flags.experiment) == bool(flags.run_dir):

@@ -22,7 +22,7 @@ from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
 # Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
-# The settings of the measurement are one more argument.
+# One more argument holds the settings of the measurement as JSON.
 PROGRAMS = {
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
@@ -170,9 +170,9 @@ def _settings(flags):
 def measure_in_process(name, settings, python):
     """Measure an implementation once, in a new process; return its metrics: name -> JSON value.
 
-    name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter. The
-    metric first_step_at, a time of day, is replaced by first_step_seconds, the seconds from the start of the
-    process to the end of the first step. Raises InputError if the process fails.
+    name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter.
+    Instead of the metric first_step_at, a `time.time()`, the result has first_step_seconds, the seconds from
+    the start of the process to the end of the first step. Raises InputError if the process fails.
     """
     started = time.time()
     command = [python, *PROGRAMS[name], json.dumps(settings | {"implementation": name})]

@@ -4,7 +4,8 @@ The function of a network returns a `keras.Model` that maps images [B, H, W, 3] 
 [B, H, W, channels]. filters: the number of channels of each level, from the finest to the coarsest. channels:
 the number of logits per pixel.
 
-The tests check that the networks in `core.models` have the same outputs, gradients and numbers of parameters.
+The tests check that the networks in `core.models` agree with these models: the outputs and gradients are
+equal up to rounding, and the numbers of parameters are equal.
 """
 
 import statistics
@@ -31,7 +32,7 @@ def measure(spec):
     """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics: name -> JSON value.
 
     spec: settings, see `comparison._settings`. The first step of each call includes the start-up work of
-    `fit` or `predict`. This step counts in mean_step_seconds, but not in the median, step_seconds.
+    `fit` or `predict`. This step counts in mean_step_seconds, but not in step_seconds, the median.
     """
     keras.utils.set_random_seed(0)  # TensorFlow's deterministic ops raise an error without a seed
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
@@ -162,10 +163,10 @@ def mobilenet_unet(filters, channels):
 
 
 def encoder(height=None, width=None):
-    """Return two Keras models with shared variables: MobileNetV2 with random weights, and its encoder part.
+    """Return two Keras models: MobileNetV2 with random weights, and the part of it that the U-Net uses.
 
-    The outputs of the encoder part are the five feature maps that the U-Net uses, the outputs of the layers
-    TAPS. height, width: the size of the images in pixels; None: any size.
+    The outputs of the second model are five feature maps, the outputs of the layers TAPS. Both models have
+    the same variables. height, width: the size of the images in pixels; None: any size.
     """
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])

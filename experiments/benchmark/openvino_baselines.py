@@ -13,7 +13,7 @@ PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 
 
 def measure(spec):
-    """Predict one batch in memory repeatedly, and time it; return the metrics: name -> JSON value.
+    """Measure repeated predictions of one batch in memory; return the metrics: name -> JSON value.
 
     spec: settings, see `comparison._settings`. Raises ValueError if OpenVINO does not compute in
     spec.precision on this processor.

@@ -93,7 +93,8 @@ def by_call(images, logits):
     """Return a dict: `Operation.index` -> list of the operation's TensorFlow ops, in order of creation.
 
     The lists contain only ops that depend on the images, contribute to the logits, and have a floating-point
-    result. images, logits: symbolic tensors of a graph in which the forward pass was traced in `scopes`.
+    result. images, logits: the symbolic input and output of a forward pass that was traced in the
+    context of `scopes`.
     """
     needed, depending, groups, current = flops.ancestors([logits.op]), {images.op}, {}, -1
     for op in logits.graph.get_operations():  # in order of creation: an op comes after the ops of its inputs

@@ -18,8 +18,11 @@ def summarise(measurements):
     """Combine all measurements into the metrics of a comparison; return a dict, name -> JSON value.
 
     measurements: a dict. Its keys are "machine", "ours" (this project's code) and the names of the baselines.
-    A value is a list with the metrics of each measurement of this key. "gflop_per_image" is counted in this
-    project's graph. If lowering reduces the work of a network, the baselines' graphs have more GFLOP.
+    A value is a list with one dict of metrics for each measurement of this key.
+
+    The result holds the metrics of this project's code. The item "peers" is a dict: name of a baseline ->
+    metrics of the baseline. The item "gflop_per_image" is counted in this project's graph. If lowering
+    reduces the work of a network, the baselines' graphs have more GFLOP.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)

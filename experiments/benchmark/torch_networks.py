@@ -1,4 +1,4 @@
-"""This project's five networks in PyTorch, which map images [B, 3, H, W] to logits [B, channels, H, W].
+"""This project's five networks in PyTorch. They map images [B, 3, H, W] to logits [B, channels, H, W].
 
 NETWORKS holds a function (filters, channels) -> `nn.Module` for each network. filters: the number of channels
 of each level, from the finest to the coarsest. channels: the number of logits per pixel.

@@ -1,1 +1,1 @@
-"""The published results: a CSV file of metrics for each run, and the code that makes tables from them."""
+"""The published results: a CSV file of metrics for each run, and code that makes tables from these files."""

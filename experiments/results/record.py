@@ -15,10 +15,10 @@ NAMES = {"data_dir": "DIR", "encoder_weights": "WEIGHTS"}
 
 
 def command(flags_cfg):
-    """Return the command that trains a run, with all flags that differ from their defaults, except LEFT_OUT.
+    """Return the command that trains a run, with all flags that differ from their defaults.
 
-    flags_cfg: the text of the run's flags.cfg. Values with a slash are taken for paths and replaced by words
-    such as DIR, because the paths do not exist on another machine.
+    The flags in LEFT_OUT are omitted. flags_cfg: the text of the run's flags.cfg. Values with a slash are
+    taken for paths. A path is replaced by a word such as DIR, because it does not exist on another machine.
     """
     first, *lines = flags_cfg.splitlines()
     experiment = first.rpartition(".")[2]

@@ -177,7 +177,7 @@ def groups_table(found):
     """Return the table of BUILD_NOTES.md in Markdown: a line for each group of runs.
 
     found: as returned by `groups`. The columns in COLUMNS show the metrics after the last epoch. The column
-    "best epoch" shows the metric that chooses the best epoch of a run, after that epoch.
+    "best epoch" shows the metric that chooses the best epoch of a run, with its value after the best epoch.
     """
     names = list(COLUMNS.values())
     lines = [
@@ -212,9 +212,10 @@ def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
 def _best(name, results):
     """Return the cell "best epoch" of a group, such as 'accuracy 0.866 ± 0.004'.
 
-    It holds the name of the metric that chooses the best epoch of a run, and the mean and the standard
-    deviation of this metric after the best epoch of each run. name: the group's name. results: list of
-    `Result`. The cell is '' if the result file of a run has fewer than two lines of metrics.
+    The cell begins with the name of the metric that chooses the best epoch of a run. The numbers are the mean
+    and the standard deviation, over the runs, of this metric after the run's best epoch. name: the group's
+    name. results: list of `Result`. If the result file of a run has fewer than two lines of metrics, the cell
+    is ''.
     """
     column = BEST_METRIC[name.split("_")[0]]
     if any(len(result.epochs) < 2 for result in results):
