@@ -22,8 +22,8 @@ class Source:
 
     path:    the file.
     page:    the index of the page in the file, from 0, for `images.read_rgb`.
-    number:  the page number that is shown to the user, from 1. It counts only the pages that `images.pages`
-             returns, so it may differ from page + 1. None if that is a single page.
+    number:  the page number that is shown to the user, from 1. Only the pages that `images.pages` returns
+             are counted, so number may differ from page + 1. If there is a single such page, number is None.
     """
 
     path: Path

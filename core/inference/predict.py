@@ -87,8 +87,8 @@ class Segmented:
 
     photo:   the `photos.Photo`.
     strips:  an iterable of strips of the results, for `outputs.write`.
-    size:    an estimate of the memory that the photo and its results need, in units of 4 bytes: the larger
-             of both numbers.
+    size:    an estimate of the memory of the photo or of its results, whichever needs more, in units of
+             4 bytes.
     """
 
     photo: photos.Photo
@@ -110,7 +110,7 @@ class Job:
         self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
         self.radius = None  # the radius of the receptive field in pixels; `overlap` computes it
-        # A thread holds the lock `in_use` while it runs the network. `stopped` is set if `run` is aborted.
+        # A thread holds the lock `in_use` while it runs the network. An exception in `run` sets `stopped`.
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each image that could not be read
         self.remarks = []  # [kind, sentence], see core.data.remarks
