@@ -37,10 +37,10 @@ class Dataset:
                the number of mask pixels of each class id. files: the training files. Raises InputError if
                no network could learn from the masks.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
-    select:    (owner, split) -> the indices of the decoded examples that belong to the split, int64 [number
-               of these examples]. By default, all decoded examples belong to each split. owner: int64 [number
-               of decoded examples], the index of each example's files in the list of readable files. This
-               list is the list from `find` without the unreadable files.
+    select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
+               By default, these are all decoded examples. owner: int64 [number of decoded examples], for each
+               example the index of its files in the list of readable files. This list is the list from
+               `find` without the unreadable files.
     size:      the height and width, in pixels, to which `read` resizes validation photos. None if `read`
                cuts patches.
     white_level:  the sample value of white in photos with more than 8 bits per sample. If it is 0,
