@@ -150,13 +150,17 @@ def _download(url, data_dir, sha256):
     download fails, or if the digest of the downloaded file is not sha256.
     """
     archive = data_dir / url.rpartition("/")[2]
+    # a killed download leaves a part of the file, which must not have the name of the archive
+    target = archive if archive.is_file() else archive.with_name(f".{archive.name}.partial")
+    if target != archive:
+        target.unlink(missing_ok=True)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     if not sys.stdout.isatty():
         tf.keras.utils.disable_interactive_logging()  # otherwise each progress update prints a line
     try:
         tf.keras.utils.get_file(
-            archive.name,
+            target.name,
             url,
             file_hash=sha256,
             hash_algorithm="sha256",
@@ -164,7 +168,7 @@ def _download(url, data_dir, sha256):
             cache_subdir="",
         )
     except Exception as error:  # get_file raises a plain Exception for HTTP errors
-        archive.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
         reason = str(error).rpartition(" -- ")[2].rstrip(".") or type(error).__name__
         raise InputError(
             f"{url}: download failed ({reason}); run the command again later, or download the file"
@@ -173,7 +177,7 @@ def _download(url, data_dir, sha256):
     finally:
         socket.setdefaulttimeout(before)
         tf.keras.utils.enable_interactive_logging()
-    return archive
+    return target.rename(archive)
 
 
 def _unpack(archive, folder):

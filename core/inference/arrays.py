@@ -11,8 +11,8 @@ from core.runtime.errors import InputError
 def predict(run, images):
     """Return the predicted class ids of photos: uint8 [N, H, W].
 
-    run: `core.inference.restore.Run`. images: the photos, uint8 [N, H, W, 3], RGB. N is at least 1. H and W
-    may be any size.
+    run: `core.inference.restore.Run`. images: the photos, uint8 [N, H, W, 3], RGB. H and W may be any
+    size.
     If the run was trained on resized photos, each photo is resized in the same way for the network, and its
     logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
     `experiments.predict` with its default flags writes the same class ids, except where rounding decides
@@ -21,6 +21,8 @@ def predict(run, images):
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(f"images: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
+    if not len(images):
+        return np.zeros(images.shape[:3], np.uint8)
     experiment, side = run.experiment, run.experiment.dataset.size
     multiple = tiling.multiple(experiment.forward, run.weights)
     network = make_network(experiment, run.weights, run.dtype, multiple, Options(resize=side))

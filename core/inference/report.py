@@ -108,15 +108,15 @@ def _facts(run, split, examples, trained_on):
 
 
 def _worst(examples, predict, batch_size):
-    """Return the indices, in examples.images, of the examples with the largest shares of wrong pixels.
+    """Return the indices, in examples.images, of the examples with the most wrong pixels.
 
-    Returns at most WORST indices, beginning with the largest share. A pixel whose true class is IGNORE is
+    Returns at most WORST indices, beginning with the most wrong pixels. A pixel whose true class is IGNORE is
     never wrong.
     examples: `core.data.cache.Examples`. predict: a function: images [B, H, W, 3] -> class ids uint8
     [B, H, W]. batch_size: the number of images that `predict` gets at a time.
     """
     wrong = [
-        np.mean((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
+        np.sum((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
         for images, masks, _ in batches.evaluation(examples, batch_size)
     ]
     return examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]

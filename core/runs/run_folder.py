@@ -318,10 +318,7 @@ def read_summary(folder):
 
 
 def write_json(path, value):
-    """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers.
-
-    Raises ValueError if a list in the dict contains NaN or infinity.
-    """
+    """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     files.write_text(path, text + "\n")
 
@@ -339,7 +336,9 @@ def write_figure(path, figure):
 
 
 def _finite(value):
-    """Return a copy of a JSON value in which None replaces NaN and infinity, except inside lists."""
+    """Return a copy of a JSON value in which None replaces NaN and infinity."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

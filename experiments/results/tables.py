@@ -113,7 +113,7 @@ COLUMNS = {
     "val_accuracy": "accuracy",
     "val_iou": "road IoU",
     "val_mean_iou": "mean IoU",
-    "val_mean_iou_19": "mean IoU of the 19",
+    "val_mean_iou_19": "mean IoU, 19 classes",
     "val_jaccard": "soft Jaccard",
 }
 

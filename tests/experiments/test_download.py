@@ -110,6 +110,18 @@ def test_a_failed_download_gives_one_sentence_and_leaves_no_archive(
     assert fetch() == 0
 
 
+def test_a_killed_download_begins_again(fetch, monkeypatch):
+    def killed(name, url, *, cache_dir, **options):
+        (cache_dir / name).write_bytes(GOOD[:100])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download.tf.keras.utils, "get_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fetch()
+    assert fetch() == 0
+
+
 INSIDE = ({"name": "cityscapes/train/1.jpg"}, b"1")
 HOSTILE = {
     "path above": packed(INSIDE, ({"name": "../escaped"}, b"out")),

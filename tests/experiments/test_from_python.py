@@ -44,7 +44,9 @@ def test_predicting_an_array_equals_predicting_its_file(road_run, small_articles
         Image.fromarray(image).save(tmp_path / f"{number}.png")
     arguments = [f"--run_dir={road_run}", f"--output_dir={tmp_path / 'out'}"]
     assert predict.run(cli.parse(predict.define_flags, arguments), [str(tmp_path)]) == 0
-    class_ids = arrays.predict(experiments.load(road_run), pixels)
+    run = experiments.load(road_run)
+    class_ids = arrays.predict(run, pixels)
+    assert arrays.predict(run, pixels[:0]).shape == (0, 45, 70)
     for number in range(2):
         written = np.asarray(Image.open(tmp_path / "out" / f"{number}_labels.png"))
         np.testing.assert_array_equal(class_ids[number], written)

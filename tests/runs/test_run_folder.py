@@ -73,8 +73,12 @@ def test_the_message_says_that_a_run_is_of_another_version(tmp_path):
 
 
 def test_json_writes_nan_and_infinity_as_null(tmp_path):
-    metrics = {"final": {"val_loss": float("inf"), "val_iou": float("nan"), "epoch": 1}}
+    metrics = {
+        "final": {"val_loss": float("inf"), "val_iou": float("nan"), "epoch": 1},
+        "sizes": [float("nan"), 2],
+    }
     run_folder.write_json(tmp_path / "figures.json", metrics)
     assert json.loads((tmp_path / "figures.json").read_text()) == {
-        "final": {"val_loss": None, "val_iou": None, "epoch": 1}
+        "final": {"val_loss": None, "val_iou": None, "epoch": 1},
+        "sizes": [None, 2],
     }
