@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads of several workers hinder each other
+
 import numpy as np
 import pytest
 from absl import flags

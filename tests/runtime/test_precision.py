@@ -11,7 +11,9 @@ def test_both_precisions_are_measured():
     assert seconds.keys() == {"float32", "bfloat16"} and min(seconds.values()) > 0
 
 
-def test_auto_records_the_faster_precision_and_a_resume_keeps_it(pairs, tmp_path, monkeypatch, capsys):
+def test_auto_records_the_faster_precision_and_a_resume_keeps_it(
+    small_articles, pairs, tmp_path, monkeypatch, capsys
+):
     def train(faster):
         slower = {"float32": 0.2, "bfloat16": 0.2}
         monkeypatch.setattr(precision, "step_seconds", lambda: slower | {faster: 0.1})

@@ -63,13 +63,14 @@ BETTER = (
 
 
 @pytest.mark.parametrize(
-    "network, flags, own",
-    [(pets, (), ()), (labels, BETTER, ("--data_on_device",))],
+    "network, flags, own, stops",
+    [(pets, (), (), (1, 3)), (labels, BETTER, ("--data_on_device",), (3,))],
     ids=["dropout and flips", "batch normalisation and better settings, resumed with the data on the device"],
 )
 def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
-    start, tmp_path, network, flags, own, monkeypatch
+    start, tmp_path, network, flags, own, stops, monkeypatch
 ):
+    """stops: the steps in which a signal arrives; 1 is the first step, 3 is in the middle of epoch 2."""
     flags = "--epochs=2", *flags
     start("unbroken", *flags, **network())
     calls = []
@@ -79,15 +80,15 @@ def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
 
         def interrupted(*batch):
             calls.append(1)
-            if len(calls) in (1, 3):  # in the first step, and in the middle of epoch 2
+            if len(calls) in stops:
                 os.kill(os.getpid(), signal.SIGTERM)
             return step(*batch)
 
         return interrupted
 
     monkeypatch.setattr(loop, "make_train_step", make_interrupted_step)
-    codes = [start("broken", *flags, *own, **network()) for _ in range(3)]
-    assert codes == [143, 143, 0]
+    codes = [start("broken", *flags, *own, **network()) for _ in [*stops, "end"]]
+    assert codes == [*(143 for _ in stops), 0]
     assert contents(tmp_path / "unbroken") == contents(tmp_path / "broken")
 
 
