@@ -14,7 +14,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags that choose the trained weights, the output folder and the form of the model."""
+    """Define the flags that choose the weights, the output folder, the scaling and the file formats."""
     restore.define_flags(values)
     flags.DEFINE_string(
         "output_dir",

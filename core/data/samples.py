@@ -30,8 +30,9 @@ def to_8_bits(path, open_image, white_level):
     path: the path that a remark about the file names.
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
     white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
-    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark. For PPM files
-    nothing is detected, because Pillow scales the samples so that white is 65535.
+    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark
+    (`core.data.remarks`). For PPM files nothing is detected, because Pillow scales the samples so that white
+    is 65535.
 
     Raises ValueError if Pillow cannot read all 16 bits of the file's sample layout. Also raises ValueError
     if white_level is 0 and cannot be detected, because the samples have 32 bits, are signed, or are
@@ -56,8 +57,8 @@ def to_8_bits(path, open_image, white_level):
 def _detect_white_level(path, samples):
     """Return the smallest 2**bits - 1 that no sample exceeds, where bits is at least 8.
 
-    samples: the array from `_samples`. If bits is below 16, adds a remark that names `path`. Raises
-    ValueError unless the samples are uint16.
+    samples: the array from `_samples`. If bits is below 16, the function adds a remark
+    (`core.data.remarks`) that names `path`. Raises ValueError unless the samples are uint16.
     """
     low, high = samples.min(), samples.max()
     if samples.dtype != np.uint16:

@@ -30,8 +30,10 @@ def make_evaluate(experiment, weights, dtype):
     strategy = tf.distribute.get_strategy()
 
     def replica_step(images, masks, share):
-        """Return (sums, confusion matrix) over the examples that all replicas process in this step.
+        """Evaluate this replica's part of a batch; return (sums, confusion matrix) of all replicas.
 
+        images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, the images and
+        masks are a copy that is not counted.
         sums: name -> float64: the sums of the loss and of each measure, and "examples", the number of
         examples. confusion matrix: float64 [classes, classes], pixel counts.
         """

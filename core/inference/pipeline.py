@@ -56,7 +56,8 @@ def batches(photos, max_pixels):
     """
     batch, held = [], 0
     for photo in photos:
-        # if photos are resized, the input of the network may have more or fewer pixels than the photo
+        # `photo.pixels` is the input of the network. It is None if the photo is processed in tiles. After
+        # resizing, the input may have more or fewer pixels than the photo.
         count = photo.area if photo.pixels is None else max(photo.area, photo.pixels.size // 3)
         if batch and (held + count > max_pixels or photo.pixels.shape != batch[0].pixels.shape):
             yield batch

@@ -210,7 +210,7 @@ class Job:
         """
 
         def network(pixels):
-            # this runs inside `write`, whose stopwatch must not count the time of the network
+            # `write` runs this function inside its timed block, so the network's time is subtracted
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 

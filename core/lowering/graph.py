@@ -29,9 +29,10 @@ class Call:
 
 
 def remember(output, call):
-    """Record in the graph of `output` that a call produced this tensor; return output.
+    """Record in the graph of `output` that a call produced this tensor; return `output`.
 
-    call: a `Call`. It is recorded even if a rule has replaced TensorFlow's primitive.
+    call: a `Call`. It is recorded even if a rule of `core.lowering` computed `output` with ops other
+    than TensorFlow's primitive.
     """
     graph = output.graph
     if not hasattr(graph, "lowering_calls"):

@@ -36,7 +36,8 @@ def nearest_then_skip(x, kernel, strides, padding):
     skip = parts[1]
     kernel_of_a, kernel_of_skip = tf.split(kernel, [a.shape[-1], skip.shape[-1]], axis=3)
     shape = [*tf.unstack(tf.shape(skip))[:3], kernel.shape[2]]
-    # all four pixels of a block have the same kernel
+    # Up-sampling copies each pixel of `a` to all four pixels of a block. Therefore the four 3x3 kernels in
+    # the sum are the same.
     kernel_of_a = tf.tensordot(SHIFTS.sum(axis=(2, 3)), kernel_of_a, 2)  # [4, 4, O, I]
     from_a = tf.nn.conv2d_transpose(a, tf.cast(kernel_of_a, x.dtype), shape, 2, "SAME")
     return from_a + tf.nn.conv2d_transpose(skip, tf.cast(kernel_of_skip, x.dtype), shape, 1, "SAME")

@@ -1,4 +1,6 @@
-"""Measure OpenVINO on CPUs: the networks of `torch_networks`, converted and compiled for prediction.
+"""Measure the speed of prediction with OpenVINO on a CPU, for the networks of `torch_networks`.
+
+OpenVINO converts each network from PyTorch and compiles it.
 
 This file is run by its path, with a Python interpreter that has OpenVINO and PyTorch but may lack TensorFlow.
 Therefore it imports only those modules of this project that do not need TensorFlow.

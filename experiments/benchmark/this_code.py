@@ -1,4 +1,4 @@
-"""Measure this project's code: the network of an experiment, fed by the input pipeline."""
+"""Measure the speed of this project's code: an experiment's network, fed by the input pipeline."""
 
 import dataclasses
 import importlib

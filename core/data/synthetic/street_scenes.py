@@ -41,7 +41,8 @@ def scene(seed):
     _sky(canvas, rng, ground)
     _houses(canvas, rng, ground)
     _street(canvas, rng, ground)
-    # t of each object, sorted from far to near, so that near objects are drawn over far objects
+    # t is an object's position from 0, the horizon, to 1, nearest to the camera (see `_Ground`). Far objects
+    # come first, so that near objects are drawn over far objects.
     for t in np.sort(rng.uniform(0.03, 0.9, rng.randint(5, 13))):
         rng.choice([_car, _car, _tree, _lamp, _person])(canvas, rng, ground, t)
     return _photograph(canvas, rng, ground), np.array(canvas.labels)
