@@ -126,14 +126,15 @@ def bootstrap(a, b, resamples):
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError("the runs have different masks for the same validation images.")
     classes, count = len(a.experiment.classes), len(rows_a)
-    # One row per image: the flattened confusion matrix, the loss, and 1. The sum over the images of the last
-    # column is the number of images.
+    # One array per run, with one row per image: the flattened confusion matrix, the loss, and 1. If rows are
+    # added, the last element of the sum is the number of images.
     sums = [
         np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
         for each, confusion, rows in zip(results, confusions, (rows_a, rows_b))
     ]
 
     def statistic(sums):
+        """Return loss and metrics as a dict. sums: float64 array, the sum of the rows of some images."""
         confusion = sums[:-2].reshape(classes, classes)
         metrics = a.experiment.metrics(confusion)
         return {"loss": sums[-2] / sums[-1]} | {

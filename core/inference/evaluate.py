@@ -15,8 +15,8 @@ def make_evaluate(experiment, weights, dtype):
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
 
     A mean is over all examples, and all examples have the same weight, even if the last batch is smaller.
-    A measure may give all examples of a batch the same value, as Dubai's `soft_jaccard` does. The mean of
-    such a measure depends on the batch size.
+    A measure may give all examples of a batch the same value, as `soft_jaccard` of the experiment
+    dubai_aerial does. The mean of such a measure depends on the batch size.
 
     If there are several replicas, means and confusion matrix include the examples of all replicas. The
     network is compiled once. Each call of the returned function uses the values that the variables in
@@ -32,8 +32,8 @@ def make_evaluate(experiment, weights, dtype):
     def replica_step(images, masks, share):
         """Evaluate this replica's part of a batch; return (sums, confusion matrix) of all replicas.
 
-        images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, the images and
-        masks are a copy that is not counted.
+        images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, images and masks
+        hold a copy of an example. The copy is left out of the sums and of the confusion matrix.
         sums: name -> float64: the sums of the loss and of each measure, and "examples", the number of
         examples. confusion matrix: float64 [classes, classes], pixel counts.
         """
@@ -43,7 +43,7 @@ def make_evaluate(experiment, weights, dtype):
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
         counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
         # If a batch has fewer examples than there are replicas, some replicas get a copy of an example, with
-        # the share 0. These copies must not be counted.
+        # the share 0. Below, the results for these copies are replaced by 0.
         own = share > 0
         sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
         # The counts become float64, because all_reduce needs the same dtype for counts and sums. float64

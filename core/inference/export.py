@@ -6,7 +6,7 @@ saved_model/   a SavedModel. The input of its signature `serving_default` is ima
                N, H and W may have any values. The outputs are class_ids, uint8 [N, H, W], and probabilities,
                float32 [N, H, W, classes].
 model.json     a description of input and output: sizes, scaling, class names, palette
-model.tflite   the same signature for TensorFlow Lite; written only if requested
+model.tflite   a TensorFlow Lite model with the same input and outputs; written only if requested
 """
 
 import shutil
@@ -26,9 +26,10 @@ def save(run, output_dir, *, scale="train", tflite=False):
     """Export the network of a trained run to a folder.
 
     run: a `restore.Run`. output_dir: the folder, which must be empty or missing.
-    scale: "train" or "none". "train": the model scales images to the training size, and scales the logits
-    back to the size of the images, as `experiments.predict` does by default. "none": the network processes
-    images at their own size. If the run was trained on patches, "train" means the same as "none".
+    scale: "train" or "none". "train": the model scales images to the size of the training images, and
+    scales the logits back to the size of the input images, as `experiments.predict` does by default. "none":
+    the network processes images at their own size. If the run was trained on patches, "train" means the same
+    as "none".
     tflite: if False, the SavedModel computes in the dtype of the run. If True, model.tflite is written too,
     and both models compute in float32, because TensorFlow Lite has no bfloat16 convolution.
     Raises InputError if output_dir is not empty or cannot be written, or if scale is "train" and

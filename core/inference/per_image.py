@@ -20,8 +20,8 @@ class PerImage:
 
     epoch:      int64 [], the number of epochs that the network was trained for
     hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.checksums`
-    files:      int64 [N]: image n was read from the files `core.data.cache.Examples.files[files[n]]`. The
-                patches of one photo have the same index.
+    files:      int64 [N]: for each image, an index into the list `core.data.cache.Examples.files`, which
+                holds the files that the images were read from. The patches of one photo have the same index.
     confusion:  int64 [N, classes, classes], pixel counts: confusion[n, t, p] is the number of pixels of
                 image n with true class t and predicted class p
     loss:       float64 [N], the experiment's loss of each image

@@ -1,4 +1,4 @@
-"""Tools for threads that decode and write images while the network runs: stopwatch, thread pool, batches."""
+"""Stopwatch, thread pool and batches for `predict`, whose threads decode and write images concurrently."""
 
 import contextlib
 import time
@@ -6,7 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Stopwatch:
-    """Measures the seconds spent in each stage of a pipeline, summed over all threads."""
+    """Measures the seconds spent in each stage of a pipeline, summed over all threads.
+
+    stages: the names of the stages, such as "decode" and "network".
+    """
 
     def __init__(self, *stages):
         # stage -> list of durations in seconds; several threads may append to the same list safely
@@ -50,8 +53,8 @@ def batches(photos, max_pixels):
 
     photos: an iterable of `photos.Photo`s. In a batch, the field `pixels`, the input of the network, has the
     same shape for all photos.
-    max_pixels: the largest number of pixels in a batch, summed over the photos of the batch. A photo counts
-    with its own pixels or with the pixels of the network's input, whichever number is larger. A photo that
+    max_pixels: the largest number of pixels in a batch, summed over the photos of the batch. The pixels of a
+    photo are counted at its own size or at the size of the network's input, whichever is larger. A photo that
     exceeds max_pixels is a batch on its own. Photos that are processed in tiles must exceed max_pixels.
     """
     batch, held = [], 0

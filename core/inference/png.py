@@ -32,6 +32,7 @@ def writer(path, width, height, *, colour, palette=(), bits=8):
     with files.atomic(path) as file:
 
         def chunk(kind, data):
+            """Write a PNG chunk. kind: the chunk type, four bytes. data: the content of the chunk, bytes."""
             checksum = zlib.crc32(kind + data)
             file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum))
 

@@ -113,7 +113,7 @@ class Job:
         # A thread holds the lock `in_use` while it runs the network. An exception in `run` sets `stopped`.
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each image that could not be read
-        self.remarks = []  # [kind, sentence], see core.data.remarks
+        self.remarks = []  # remarks about the files, each a list [kind, sentence]; see `core.data.remarks`
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
 
@@ -142,16 +142,16 @@ class Job:
             except InputError as error:
                 self.unreadable.append(error)
             finally:
-                # A remark of the kind "pages" says that only the first page of the file is used. It is false
-                # if there is a `Source` for each page.
+                # A remark of the kind "pages" says that only the first page of the file is used. If each page
+                # has its own `Source`, the remark is false and is dropped.
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
 
     def network(self, pixels):
         """Run the network on images; return the results as a list of arrays, see `make_network`.
 
-        pixels: the images, uint8 [B, h, w, 3]. If another thread is running the network, this thread waits,
-        so that memory is needed for the activations of one batch or tile at a time. Raises CancelledError if
-        the event `stopped` is set.
+        pixels: the images, uint8 [B, h, w, 3]. If another thread is running the network, this thread waits.
+        So the memory never holds the activations of several batches or tiles at the same time. Raises
+        CancelledError if the event `stopped` is set.
         """
         with self.in_use:
             if self.stopped.is_set():
@@ -190,11 +190,11 @@ class Job:
         return self.radius
 
     def strips(self, photo, arrays):
-        """Yield the strips of results, for `outputs.write`, of a photo that was not processed in tiles.
+        """Yield strips of results for `outputs.write`, for a photo that is not processed in tiles.
 
         arrays: the results of `network` for this photo, a list. If photos are resized, the list holds the
         logits, which are scaled to the photo's size strip by strip. Otherwise the list holds the results at
-        the photo's size, and is yielded as the only strip.
+        the photo's size, and the list is yielded as a single strip.
         """
         if not self.options.resize:
             yield arrays
@@ -210,7 +210,9 @@ class Job:
         """
 
         def network(pixels):
-            # `write` runs this function inside its timed block, so the network's time is subtracted
+            """Run the network on one tile, uint8 [h, w, 3]; return the results for this tile, a list."""
+            # `Job.write` runs this function inside its block that is timed as "write". So the time of the
+            # network is subtracted from the time of this stage.
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 
@@ -221,7 +223,7 @@ class Job:
             self.bar.add((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write the result files of a `Segmented` photo; return the photo's record, see `records`."""
+        """Write the result files of a `Segmented` photo; return the photo's line for shares.jsonl, a dict."""
         with self.stopwatch.add("write"):
             return outputs.write(
                 segmented.photo,

@@ -1,5 +1,6 @@
-"""Write the class probabilities of an image to files, strip by strip. A strip is a block of rows.
+"""Write the class probabilities of an image to files, strip by strip.
 
+A strip is a block of consecutive rows of the image.
 There are two formats. In both, NAME is the name of the image's result files.
 
 npy: one file NAME_probabilities.npy, float16 [height, width, classes].

@@ -38,7 +38,10 @@ class Records:
         }
 
     def add(self, record):
-        """Append a record, a dict, to the file. In `by_name`, it replaces the record with the same NAME."""
+        """Append a record, a dict, to the file and to `by_name`.
+
+        In `by_name`, the record replaces an earlier record with the same NAME.
+        """
         self.by_name[record["name"]] = record
         with files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -52,9 +55,9 @@ class Records:
 def opened(output_dir):
     """Context manager that locks an output folder and yields the `Records` of its shares.jsonl.
 
-    The folder is created if it is missing. When the block ends, shares.jsonl is rewritten with the latest
-    record of each NAME. Raises InputError if the folder cannot be written, if another process has locked the
-    folder, or if a line before the last line of shares.jsonl is not a record.
+    The folder is created if it is missing. When the block begins and when it ends, shares.jsonl is rewritten
+    with the latest record of each NAME. Raises InputError if the folder cannot be written, if another process
+    has locked the folder, or if a line before the last line of shares.jsonl is not a record.
     """
     with contextlib.ExitStack() as stack:
         with files.writing(output_dir):

@@ -80,8 +80,8 @@ def examples_panel(examples, rows, predict, palette):
 def confusion(confusion, classes):
     """Draw a confusion matrix as a PIL image, with one row per true class and one column per predicted class.
 
-    A cell shows how many percent of the pixels of the true class were predicted as the predicted class.
-    Percentages below 0.5 % are not written.
+    A cell shows a percentage: the share of the pixels of the row's class that were predicted as the column's
+    class. Percentages below 0.5 % are not written.
     confusion: int [classes, classes], pixel counts, with one row per true class. classes: the names of the
     classes.
     """
@@ -110,8 +110,9 @@ def confusion(confusion, classes):
 def curves(history):
     """Plot the losses and the validation metrics of a run over its epochs; return a matplotlib Figure.
 
-    Columns whose names end in the name of a class, such as `val_iou/road`, are left out. history: a list with
-    one dict per epoch, column of metrics.csv -> value. Returns None if matplotlib is not installed.
+    Metrics of a single class, such as `val_iou/road`, and the column `val_classes_averaged` are not plotted.
+    history: a list with one dict per epoch, column of metrics.csv -> value. Returns None if matplotlib is not
+    installed.
     """
     figure = _figure(10, 4)
     if figure is None:

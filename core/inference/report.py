@@ -3,7 +3,7 @@
 figures.json    all metrics, and a description of the evaluation: data, split, checkpoint, code and date
 confusion.csv   the confusion matrix in pixels, with one row per true class
 confusion.png   a drawing of the confusion matrix
-worst.png       the images with the largest shares of wrong pixels
+worst.png       photo, truth, prediction and errors of the images with the most wrong pixels
 """
 
 import csv
@@ -33,11 +33,11 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     """Evaluate a run on a split of its data; return (results, path of the folder with the result files).
 
     run: `restore.Run`. split: "train", "val" or "all".
-    output_dir: the folder for the result files. It may exist, but must not hold an evaluation. None: a new
-    folder in the run folder. batch_size: the batch size; None: the batch size of the training.
+    output_dir: the folder for the result files. It may exist, but must not contain a figures.json. None: a
+    new folder in the run folder. batch_size: the batch size; None: the batch size of the training.
     results: the content of figures.json, a dict. It holds the metrics from `summary` and, under the key
     "evaluation", the description from `_facts`.
-    Raises InputError if output_dir holds an evaluation or cannot be written.
+    Raises InputError if output_dir contains a figures.json or cannot be written.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
     output_dir = _new_folder(run, split, output_dir)
@@ -66,8 +66,8 @@ def _new_folder(run, split, output_dir):
     """Create the folder for the result files of an evaluation, and return the path of this folder.
 
     The folder is output_dir. If output_dir is None, the folder is a new or empty folder in the run folder,
-    such as evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir holds an
-    evaluation.
+    such as evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir contains a
+    figures.json from an earlier evaluation, or cannot be written.
     """
     if output_dir:
         if (output_dir / "figures.json").exists():
@@ -85,7 +85,9 @@ def _new_folder(run, split, output_dir):
 
 
 def _facts(run, split, examples, trained_on):
-    """Describe an evaluation for figures.json: a dict of experiment, data, split, checkpoint, code and date.
+    """Return the description of an evaluation that figures.json holds, as a dict.
+
+    The dict describes the experiment, data folder, split, number of examples, checkpoint, code and date.
 
     run: `restore.Run`. split: the name of the split. examples: the evaluated `core.data.cache.Examples`.
     trained_on: the number of these examples that the run was trained on; None if this number is unknown.
@@ -123,7 +125,7 @@ def _worst(examples, predict, batch_size):
 
 
 def summary(experiment, means, confusion):
-    """Return all metrics of an evaluation as a dict, name -> float. Only the key "classes" holds a dict.
+    """Return all metrics of an evaluation as a dict: name -> float, and "classes" -> a dict.
 
     The loss and the experiment's metrics have the names of their columns in metrics.csv, without "val_".
     Accuracy and mean IoU are added if the experiment does not report them. The value of "classes" is a dict:

@@ -39,7 +39,7 @@ class Run:
 
 
 def define_flags(values):
-    """Define the flags that choose the trained weights, for evaluate, predict and export."""
+    """Define the flags --run_dir, --checkpoint and --lowering of evaluate, predict and export."""
     flags.DEFINE_string(
         "run_dir", None, "Folder of a trained run, such as runs/cityscape_road.", flag_values=values
     )

@@ -25,7 +25,7 @@ def logit_strips(logits, height, width):
         part = slice(top, top + rows)
         first = upper[part][0]
         source = logits[first : lower[part][-1] + 1]  # the rows of logits that this strip depends on
-        source = _between(source[:, left], source[:, right], across[:, None])  # [..., width, C]
+        source = _between(source[:, left], source[:, right], across[:, None])  # [rows of source, width, C]
         above, below = source[upper[part] - first], source[lower[part] - first]
         yield _between(above, below, down[part, None, None])
 
@@ -35,8 +35,9 @@ def resize_images(images, side, resample):
 
     images: float32 [B, H, W, 3] with integer values 0..255. resample: the filter, `Image.Resampling.NEAREST`
     or `Image.Resampling.BILINEAR`. Raises InputError for other filters.
-    The values of the result are integers. With NEAREST, they equal Pillow's values. With BILINEAR, a value
-    may differ from Pillow's value by 1 if the exact mean is near the midpoint of two integers.
+    The values of the result are integers. With NEAREST, they equal Pillow's values. With BILINEAR, this
+    function and Pillow compute weighted means and round them. A value may differ from Pillow's value by 1 if
+    a mean is near the midpoint of two integers.
     TensorFlow Lite supports all ops that this function uses.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))

@@ -17,8 +17,8 @@ def load(run, split):
 
     run: a `restore.Run`. Its flags name the data folder. split: "train", "val" or "all".
     examples: a `cache.Examples`. For "all", it holds all examples of the data set. For "train" and "val", it
-    holds the examples that the run used for that split. It holds the data set's own split instead if the
-    data set has none of these examples, or if the run folder has no list of hashes.
+    holds the examples that the run used for that split. If the data set has none of these examples, or if the
+    run folder has no list of hashes, `examples` is the split that `cache.load_split` returns.
     trained_on: how many of the examples the run was trained on. None if the run folder has no list of
     hashes.
     Prints the number of examples. Prints a line if the data set lacks examples of the run's split or has

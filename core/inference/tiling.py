@@ -95,8 +95,8 @@ def padded(forward, multiple):
 def mirrored(forward):
     """Wrap a forward pass so that it averages the logits of an image and of its mirror image.
 
-    The mirror image exchanges left and right. Its logits are mirrored back, and then the average is computed
-    in float32. Returns the wrapped function. forward: as for `multiple`.
+    In the mirror image, left and right are exchanged. The logits of the mirror image are mirrored back before
+    the average is computed, in float32. Returns the wrapped function. forward: as for `multiple`.
     """
 
     def both_ways(weights, images, **options):

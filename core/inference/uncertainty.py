@@ -13,9 +13,10 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """Return the differences between the metrics of two networks on the same images, with 95 % intervals.
 
     Clusters of images are drawn with replacement (Efron and Tibshirani, 1993), the same clusters for both
-    networks. They form a resampled set of images, on which the differences are computed. This is repeated
-    many times. The interval of a metric reaches from the 2.5 % quantile to the 97.5 % quantile of its
-    differences. The intervals account for the choice of images, but not for the choice of the training seed.
+    networks. The images of the drawn clusters form a resampled set, on which the differences are computed.
+    This is repeated `resamples` times. The interval of a metric reaches from the 2.5 % quantile to the 97.5 %
+    quantile of the metric's differences. The intervals account for the choice of images, but not for the
+    choice of the training seed.
 
     a, b: float64 [N, K]: the results of each network, K numbers for each of N images, such as the pixel
     counts of a confusion matrix. statistic: a function that computes metrics from the results summed over
