@@ -1,8 +1,9 @@
-"""`Experiment` and `Dataset`: dataclasses that hold everything that differs between the articles.
+"""`Experiment` and `Dataset`: dataclasses that hold everything that differs between the experiments.
 
-Each article's script makes one `Experiment`, which contains a `Dataset`. The training loop and the commands
-for trained runs receive the `Experiment` as an argument, and the data cache receives the `Dataset`. The
-training loop and the cache therefore need not import a script.
+Each experiment trains the network of one article about segmentation. The script of an experiment makes one
+`Experiment`, which contains a `Dataset`. The training loop and the commands for trained runs receive the
+`Experiment` as an argument, and the data cache receives the `Dataset`. The training loop and the cache
+therefore need not import a script.
 """
 
 import dataclasses

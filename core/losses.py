@@ -57,13 +57,13 @@ def dice(logits, masks):
 
     logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Pixels with the id IGNORE are left out. Let p be
     the predicted probability of a class at a pixel. Let t be 1 if this class is the true class, otherwise 0.
-    The index is (2 * sum(p * t) + 1) / (sum(p + t) + 1). Milletari et al. (2016) use squares in the
-    denominator and do not add 1.
+    The soft Dice index is (2 * sum(p * t) + 1) / (sum(p + t) + 1). Milletari et al. (2016) use squares
+    in the denominator and do not add 1.
 
     If C is 1, p is the sigmoid of the logit, and the sums run over all pixels for class 1 alone. Otherwise p
     is the softmax of the logits, and the sums run over all pixels and all classes. The loss is then nearly
-    1 minus the mean probability of the true class. A mean of separate indices for each class would depend
-    too much on classes with few pixels.
+    1 minus the mean probability of the true class. The classes do not have separate indices, because the mean
+    of such indices would depend too much on classes with few pixels.
     """
     if logits.shape[-1] == 1:
         probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)

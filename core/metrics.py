@@ -31,7 +31,8 @@ def confusion_matrix(truth, prediction, classes):
     left out. classes: the number of classes, at most 255.
     """
     truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
-    # pixels with the true class IGNORE get the number classes**2, which bincount drops because of maxlength
+    # Each pixel gets the number truth * classes + prediction, and bincount counts the pixels of each number.
+    # Pixels with the true class IGNORE get the number classes**2, which bincount drops because of maxlength.
     pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)
     with tf.device("CPU"):  # TensorFlow has no deterministic bincount for GPUs
         counts = tf.math.bincount(

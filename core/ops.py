@@ -22,7 +22,7 @@ import tensorflow as tf
 from core import lowering
 
 LEAK = 0.2  # slope of the leaky ReLU for negative inputs, as in the road article
-EPSILON = 1e-3  # added to the variance in batch normalisation, as by default in Keras
+EPSILON = 1e-3  # added to the variance in batch normalisation; the default of Keras
 
 
 def conv2d(x, kernel, bias=None, *, stride=1):
@@ -102,8 +102,10 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
 
     gamma, beta: scale and offset, float32 [C]. mean, variance: moving averages, float32 [C]. If training is
     true, x is normalised by the mean and variance of the batch, and the variables `mean` and `variance` are
-    updated. If training is false, x is normalised by `mean` and `variance`. momentum: the factor of the old
-    value of a moving average in an update. The default is the default of Keras. From Ioffe and Szegedy 2015.
+    updated. If training is false, x is normalised by `mean` and `variance`. From Ioffe and Szegedy 2015.
+
+    momentum: an update changes a moving average to momentum * average + (1 - momentum) * value of the batch.
+    The default momentum is the default of Keras.
     """
     if not training:
         return lowering.batch_norm_inference(x, gamma, beta, mean, variance, EPSILON)
@@ -111,7 +113,7 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
         x, gamma, beta, epsilon=EPSILON, is_training=True
     )
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    # The op's variance is a sum of squares divided by count - 1. Keras averages variances divided by count.
+    # The op divides the sum of squared deviations by count - 1. Keras divides this sum by count.
     biased = batch_variance * (count - 1) / count
     mean.assign(momentum * mean + (1 - momentum) * batch_mean)
     variance.assign(momentum * variance + (1 - momentum) * biased)

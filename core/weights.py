@@ -1,4 +1,4 @@
-"""Functions that create named float32 `tf.Variable`s with initial values, or count parameters.
+"""Functions that create named float32 `tf.Variable`s with initial values; a function that counts parameters.
 
 Random initial values depend only on the seed and the variable's name. Variables may therefore be created
 in any order, and adding a variable to a network does not change the other variables.
@@ -11,7 +11,9 @@ import tensorflow as tf
 
 
 def glorot_uniform(name, shape, *, seed):
-    """Return a kernel, uniformly distributed between -limit and limit = sqrt(6 / (fan in + fan out)).
+    """Return a kernel with values that are uniformly distributed between -limit and limit.
+
+    Here limit = sqrt(6 / (fan in + fan out)).
 
     shape: [h, w, in, out], or [h, w, out, in] for a transposed convolution. fan in is h * w * in, and fan
     out is h * w * out. From Glorot and Bengio 2010, "Understanding the difficulty of training deep

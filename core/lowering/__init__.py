@@ -5,9 +5,9 @@ TensorFlow's primitives. `core.ops` calls them. Called eagerly, a drop-in versio
 
 While a graph is traced, a rule may replace the call of a drop-in version by other ops, which compute the same
 values up to rounding. The rule first inspects the arguments of the call and the ops that produced these
-arguments. It replaces the call only if they match the rule's pattern. An edit of an op or of a model
-therefore always has an effect: either the pattern still matches, and the rule computes the edited network,
-or TensorFlow's primitive runs.
+arguments. The rule replaces the call only if these arguments and ops match the rule's pattern. An edit of
+an op or of a model therefore always has an effect: either the pattern still matches, and the rule computes
+the edited network, or TensorFlow's primitive runs.
 
     primitives.py     the drop-in versions, which try the rules
     winograd.py       a rule that halves the multiplications of 3x3 convolutions of many channels
@@ -18,7 +18,8 @@ or TensorFlow's primitive runs.
     policy.py         whether rules are enabled, and how often each rule was applied
 
 The rules have one limit. A rule may bypass an intermediate tensor of the network, such as a concatenation.
-The gradient with respect to such a tensor is None. To study it, use --lowering=off or `disabled()`.
+The gradient with respect to such a tensor is None. To study such a gradient, use --lowering=off or
+`disabled()`.
 """
 
 from core.lowering.policy import MODES, applied, configure, described, disabled, enabled

@@ -69,8 +69,8 @@ def _expected(beta1, beta2, epsilon):
 def _graph(formula, shape):
     """Trace a formula in a new graph; return (GraphDef, names of the tensors that the formula returns).
 
-    shape: the shape of the variable. Results for different shapes are equal, unless the formula depends on
-    the shape.
+    formula: see `computes`. shape: the shape of the variable. Results for different shapes are equal,
+    unless the formula depends on the shape.
     """
     with tf.Graph().as_default() as graph:
         tensors = [tf.compat.v1.placeholder(tf.float32, shape) for _ in range(4)]
@@ -78,5 +78,5 @@ def _graph(formula, shape):
         results = formula(*tensors, step=scalars[0], learning_rate=scalars[1])
     definition = graph.as_graph_def()
     for node in definition.node:
-        node.attr.pop("shape", None)  # the shape of a placeholder
+        node.attr.pop("shape", None)  # the shapes of placeholders are not compared
     return definition, [result.name for result in results]

@@ -1,7 +1,7 @@
 """Functions that find the ops that produced a symbolic tensor, for the rules of `core.lowering`.
 
-`tf.custom_gradient` inserts Identity ops into the graph. No function here searches behind an Identity op,
-because a rule that bypassed this op would lose the custom gradient.
+`tf.custom_gradient` inserts Identity ops into the graph. No function here searches the ops before an
+Identity op, because a rule that bypassed this op would lose the custom gradient.
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ def height_and_width(x):
 
 
 def _uses(x):
-    """Return the number of ops in the graph, so far, that read x. Shape ops are not counted."""
+    """Return the number of ops that read x in the graph so far. Shape ops are not counted."""
     return sum(op.type != "Shape" for op in set(x.consumers()))
 
 

@@ -36,8 +36,8 @@ def nearest_then_skip(x, kernel, strides, padding):
     skip = parts[1]
     kernel_of_a, kernel_of_skip = tf.split(kernel, [a.shape[-1], skip.shape[-1]], axis=3)
     shape = [*tf.unstack(tf.shape(skip))[:3], kernel.shape[2]]
-    # Up-sampling copies each pixel of `a` to all four pixels of a block. Therefore the four 3x3 kernels in
-    # the sum are the same.
+    # Up-sampling copies each pixel of `a` to all four pixels of a 2x2 block. The four 3x3 kernels that SHIFTS
+    # shifts and adds are therefore the same: all four are `kernel_of_a`.
     kernel_of_a = tf.tensordot(SHIFTS.sum(axis=(2, 3)), kernel_of_a, 2)  # [4, 4, O, I]
     from_a = tf.nn.conv2d_transpose(a, tf.cast(kernel_of_a, x.dtype), shape, 2, "SAME")
     return from_a + tf.nn.conv2d_transpose(skip, tf.cast(kernel_of_skip, x.dtype), shape, 1, "SAME")
@@ -62,8 +62,9 @@ def frozen_part_apart(x, kernel, strides, padding):
 def transpose_then_conv(x, kernel, strides, padding):
     """Rewrite a 3x3 convolution after a 2x2 transposed convolution and a concatenation.
 
-    The pattern is x = concat([up, skip]). Here `up` is a 2x2 transposed convolution, with stride 2, of a map
-    `a`, plus a bias. The convolution of x is rewritten as a sum of three terms:
+    The pattern is x = concat([up, skip]). Here `up` is the sum of a bias and the 2x2 transposed
+    convolution, with stride 2, of a map `a` [B, H, W, I]. The convolution of x is rewritten as a sum of
+    three terms:
 
     - a transposed convolution of `a` with stride 2 and a 4x4 kernel, which is computed from the kernels of
       the convolution and of the transposed convolution
@@ -98,16 +99,17 @@ def transpose_then_conv(x, kernel, strides, padding):
 def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     """Rewrite a convolution and the following batch normalisation as one convolution with a bias.
 
-    x: the output of the convolution. mean, variance: the moving averages, which are constant here. The
-    normalisation multiplies each channel by a scale and adds an offset. The scale is multiplied into the
-    kernel, and the offset becomes the bias. TensorFlow then fuses the convolution, the bias and the
-    activation that follows.
+    x: the output of the convolution. gamma, beta, epsilon: see `primitives.batch_norm_inference`. mean,
+    variance: the moving averages, which are constant here. The normalisation multiplies each channel by a
+    scale and adds an offset. The scale is multiplied into the kernel, and the offset becomes the bias.
+    TensorFlow then fuses the convolution, the bias and the activation that follows.
     """
     call = graph.call_that_made(x, ["conv2d", "depthwise_conv2d"], uses=0)
     if not call:
         return None
     policy.count("frozen_norm")
-    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)  # no gradient, as in TensorFlow
+    # TensorFlow's op has no gradient with respect to mean and variance either.
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     scale = gamma * tf.math.rsqrt(variance + epsilon)
     kernel = tf.cast(call.kernel * tf.reshape(scale, [-1, call.kernel.shape[3]]), x.dtype)
     strides = [1, call.strides, call.strides, 1]

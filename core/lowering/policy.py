@@ -25,11 +25,11 @@ def configure(mode):
 
 @contextlib.contextmanager
 def disabled():
-    """Context manager that disables the rules for graphs that the current thread traces in its block.
+    """Context manager: graphs that the current thread traces inside the with block are traced without rules.
 
-    There are two uses. Exported graphs run on other devices, and store 3x3 kernels without transforming
-    them. Measurements of the receptive field test whether outputs are exactly zero, and rules could round a
-    zero to a small number.
+    Exports use this context manager, because exported graphs run on other devices and should hold the 3x3
+    kernels themselves, not transformed kernels. Measurements of the receptive field use it too, because they
+    test whether outputs are exactly zero. With a rule, rounding could turn a zero into a small number.
     """
     token = _disabled.set(True)
     try:
@@ -46,7 +46,7 @@ def enabled():
 def direct_convolutions_are_faster(dtype):
     """True for bfloat16 on a processor with AMX (Intel's matrix instructions).
 
-    There, TensorFlow's convolutions are faster than rules that save multiplications.
+    On such a processor, TensorFlow's convolutions are faster than rules that save multiplications.
     """
     return dtype == tf.bfloat16 and _has_amx()
 

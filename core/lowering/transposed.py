@@ -51,7 +51,8 @@ def _with_kernel_gradient_by_products(x, kernel):
 def _kernel_gradient(x, upstream, shape):
     """Return the gradient of the kernel, [3, 3, O, I], computed as one matrix product per tap.
 
-    x: [B, H, W, I]. upstream: the gradient of the output, [B, 2H, 2W, O]. shape: the shape of the kernel.
+    A tap is the matrix [O, I] at one row and column of the kernel. x: [B, H, W, I]. upstream: the gradient of
+    the output, [B, 2H, 2W, O]. shape: the shape of the kernel.
 
     In the forward pass, input pixel (i, j) times tap (row, column) is added to the output pixel in row
     2 * i + row and column 2 * j + column. The code first moves the four pixels of each 2x2 block of upstream

@@ -57,7 +57,7 @@ def conv2d(x, kernel, strides, padding):
 
     - the kernel is 3x3, the stride is 1 and the padding is SAME
     - input channels * output channels is at least MIN_CHANNEL_PRODUCT
-    - x is float32, or x is bfloat16 and the processor has no AMX
+    - x is float32, or x is bfloat16 and the processor has no AMX (Intel's matrix instructions)
     """
     height, width, inputs, outputs = kernel.shape
     fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
@@ -75,9 +75,9 @@ def winograd_conv2d(x, kernel):
     kernel: float32 [3, 3, I, O]. It is transformed in float32, whatever the dtype of x. The backward pass
     always computes the gradients of both x and kernel.
 
-    Rounding errors in a row are relative to the largest values in the six rows of its window. If a
-    neighbouring row has 100 times larger values, a row loses most of its accuracy in bfloat16, and two
-    decimal digits in float32.
+    Rounding errors in an output row are relative to the largest values in the six input rows of its window.
+    If a neighbouring row has 100 times larger values, an output row loses most of its accuracy in bfloat16,
+    and two decimal digits in float32.
     """
 
     def gradient(upstream):

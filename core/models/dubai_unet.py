@@ -54,7 +54,7 @@ def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     def conv(name, x):
         return tf.nn.relu(ops.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"]))
 
-    def pair(name, x, rate, layer):
+    def pair(name, x, rate, layer):  # layer: the number of the dropout layer in the network
         x = conv(f"{name}/conv1", x)
         x = ops.dropout(x, rate, seed, layer)
         return conv(f"{name}/conv2", x)

@@ -38,7 +38,7 @@ def init_weights(*, seed, classes, train_encoder=False):
 
 
 def encoder(weights):
-    """Return a dict of the encoder's variables: name in `mobilenet_v2` -> `tf.Variable`."""
+    """Return the variables of the encoder, a dict: name without the prefix "encoder/" -> `tf.Variable`."""
     return {
         name.removeprefix(ENCODER): variable for name, variable in weights.items() if name.startswith(ENCODER)
     }

@@ -15,7 +15,7 @@ BLOCKS = (
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
 EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
-TAPS = (1, 3, 6, 13)  # the blocks of stride 2; their expanded inputs are the skip connections
+TAPS = (1, 3, 6, 13)  # blocks of stride 2; the outputs of their expansion layers are the skip connections
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
@@ -50,7 +50,7 @@ def forward(weights, x, *, training=False):
     """Return five feature maps of images x [B, H, W, 3] in -1..1: four skip connections and the output.
 
     Map number k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes
-    trainable batch normalisation use the batch's statistics and update the moving averages.
+    batch normalisation use the batch's statistics and update the moving averages, unless the layer is frozen.
     """
 
     def norm(name, x):
@@ -72,7 +72,7 @@ def forward(weights, x, *, training=False):
         x = ops.depthwise_conv2d(x, weights[f"{name}_depthwise/kernel"], stride=stride)
         x = norm(f"{name}_depthwise_BN", x)
         x = tf.nn.relu6(x)
-        x = ops.conv2d(x, weights[f"{name}_project/kernel"])  # [B, H/2^k, W/2^k, width]
+        x = ops.conv2d(x, weights[f"{name}_project/kernel"])  # [B, H/2^k, W/2^k, width] after k strides of 2
         if block == len(BLOCKS) - 1:
             return [*taps, x]
         x = norm(f"{name}_project_BN", x)

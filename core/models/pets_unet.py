@@ -1,8 +1,8 @@
 """The U-Net of the Oxford pets article, with dropout between the levels.
 
 Each level has two 3x3 convolutions with ReLU. In the encoder, dropout follows each max-pooling. Each decoder
-level begins with a 3x3 transposed convolution of stride 2. Its output is concatenated with the skip
-connection, and dropout follows.
+level begins with a 3x3 transposed convolution of stride 2. The output of this convolution is
+concatenated with the skip connection, and dropout follows.
 """
 
 import tensorflow as tf

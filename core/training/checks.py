@@ -54,7 +54,7 @@ def check_experiment(experiment, weights):
 
 
 def _logits(experiment, weights):
-    """Return the number of logits per pixel.
+    """Return the number of logits per pixel of an experiment's network.
 
     The network is called on an image of zeros. The sides in SIDES are tried until the network accepts a side.
     """
@@ -132,10 +132,11 @@ def best_metric(experiment, val):
 
 
 def image_files(dataset, flags):
-    """Return the number of photos and a checksum of the file names of each split, without decoding files.
+    """For each split, return the number of photos and a checksum of their file names.
 
-    The result is [[number, checksum], [number, checksum]]: first training, then validation. A checksum is the
-    CRC-32 of the paths of all files of the split, relative to the data set's folder. flags: the parsed flags.
+    No file is decoded. The result is [[number, checksum], [number, checksum]]: first training, then
+    validation. A checksum is the CRC-32 of the paths of all files of the split, relative to the data set's
+    folder. flags: the parsed flags.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []

@@ -69,7 +69,10 @@ class _Definer:
 
 
 def _define_recipe(new):
-    """Define the flags of the training method. Their defaults are the settings of the articles."""
+    """Define the flags of the training method. Their defaults are the settings of the articles.
+
+    new: the `_Definer` that defines the flags.
+    """
     patience = "Stop after this many consecutive epochs without a new smallest validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
     decay = (
@@ -112,7 +115,10 @@ def _define_recipe(new):
 
 
 def _define_data(new, name):
-    """Define the flags for the images, the folders and the files of a run. name: the experiment's name."""
+    """Define the flags for the images, the folders and the files of a run.
+
+    new: the `_Definer` that defines the flags. name: the experiment's name.
+    """
     limit = "Number of photos to use from each split, beginning with the first one; 0: all photos."
     new.integer("limit", 0, limit)
     bad = "Leave out unreadable files, with a warning about each, instead of stopping at the first one."
@@ -137,7 +143,7 @@ def _define_data(new, name):
 
 
 def _define_device(new):
-    """Define the flags for precision, compilation and devices."""
+    """Define the flags for precision, compilation and devices. new: the `_Definer` that defines the flags."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
         "Dtype of the activations. float16 is for GPUs without bfloat16 and uses loss scaling. auto measures"

@@ -1,8 +1,9 @@
 """The training loop that all experiments share. A run that was stopped or killed can be resumed.
 
 A checkpoint holds all variables and the `State` of the run. The order of the images and all random choices
-are functions of (seed, epoch, step). A resumed run therefore repeats the steps after its last checkpoint.
-With deterministic ops, the final weights of a resumed run and of an uninterrupted run are bit-identical.
+are functions of (seed, epoch, step). A resumed run therefore repeats the steps that came after its last
+checkpoint. With deterministic ops, the final weights of a resumed run and of an uninterrupted run are
+bit-identical.
 """
 
 import contextlib
@@ -163,8 +164,8 @@ class Training:
                 print(f"stopped and saved; the same command continues {self.folder}")
                 # self.signals is empty if another worker received the signal
                 return 128 + (self.signals or [signal.SIGTERM])[0]
-        # `experiments.compare` reads these results of single images. Only runs with a single replica can
-        # compute them.
+        # Save the results of each single validation image, which `experiments.compare` reads. Only runs with
+        # a single replica can compute these results.
         if tf.distribute.get_strategy().num_replicas_in_sync == 1:
             per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
@@ -173,7 +174,7 @@ class Training:
     def repeat_interrupted_writes(self):
         """Write the best checkpoint and the last epoch's picture if an earlier process did not write them.
 
-        This is the case if the process was killed right after it had saved the checkpoint of an epoch.
+        The files are missing if the process was killed right after it had saved the checkpoint of an epoch.
         """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
@@ -212,10 +213,11 @@ class Training:
         return make_batches
 
     def distributed(self, make_batches, examples, **options):
-        """Return a distributed dataset of batches, each of which is split among the replicas.
+        """Return a distributed dataset of batches. Each batch is split among the replicas.
 
         make_batches: a function of `core.data.batches` that makes the batches. examples: the
-        `core.data.cache.Examples` to make them from. options: further arguments of make_batches.
+        `core.data.cache.Examples` from which the batches are made. options: further arguments of
+        make_batches.
         """
         return tf.distribute.get_strategy().distribute_datasets_from_function(
             lambda context: make_batches(examples, self.flags.batch_size, context=context, **options)
@@ -232,7 +234,8 @@ class Training:
     def make_steps(self, bar):
         """Run the remaining steps of the epoch, update the progress line and save checkpoints at intervals.
 
-        Raises `signals.Stopped` before the next step if a worker has received SIGINT or SIGTERM.
+        bar: the progress line. Raises `signals.Stopped` before the next step if a worker has received SIGINT
+        or SIGTERM.
         """
         saved = synced = time.monotonic()
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
@@ -252,7 +255,8 @@ class Training:
     def make_step(self, *batch):
         """Run one training step and return its loss, a float32 scalar.
 
-        The first call traces the step and prints which rules of `core.lowering` its graph uses.
+        batch: the arguments of the function that `make_train_step` returns. The first call traces the step
+        and prints which rules of `core.lowering` its graph uses.
         """
         before = lowering.applied()
         loss = self.train_step(*batch)
@@ -284,7 +288,7 @@ class Training:
         self.pending.clear()
 
     def show_progress(self, bar):
-        """Show the mean loss and the throughput of the current epoch in the progress line."""
+        """Show the mean loss and the throughput of the current epoch in the progress line `bar`."""
         seen = min(self.state.step * self.flags.batch_size, len(self.train))
         rate = seen / self.state.step_seconds
         bar.update(self.state.step, [("loss", self.state.loss_sum / seen), ("images/s", rate)])
@@ -358,7 +362,7 @@ class Training:
     def diverged(self, what):
         """Return the InputError for a diverged training.
 
-        what: the subject of the message, such as "a variable": the value that is not finite or too large.
+        what: the value that is not finite or too large, such as "a variable". The message begins with it.
         """
         return InputError(
             f"{what} is not finite or far too large at or shortly before step {self.state.step} of epoch"

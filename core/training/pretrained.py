@@ -84,7 +84,7 @@ def _read(path):
 
 @contextlib.contextmanager
 def _socket_timeout(seconds):
-    """Context manager that sets the timeout of sockets that are created in its block, in seconds."""
+    """Context manager: sockets that are created inside the with block have this timeout, in seconds."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

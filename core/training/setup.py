@@ -69,9 +69,10 @@ def make_variables(experiment, flags, folder):
 def load_images(dataset, flags, folder, state):
     """Return (train, val): the `core.data.cache.Examples` of the training split and of the validation split.
 
-    Records in the state the folder of the images, a checksum of the file names, and a checksum of the
-    images. Raises InputError if the run was trained on other images. The function compares file names before
-    it decodes images. flags: the parsed flags. folder: the run folder. state: the `State` of the run.
+    The function records in `state` the folder of the images. For each split, it also records the number of
+    photos, a checksum of the file names, and a checksum of the images. Raises InputError if the run was
+    trained on other images. The function compares file names before it decodes images. flags: the parsed
+    flags. folder: the run folder. state: the `State` of the run.
     """
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):

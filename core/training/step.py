@@ -57,8 +57,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
     the mean loss of the whole batch. Each replica draws its own dropout masks and computes its own batch
     statistics. The moving averages of batch normalisation become the mean over the replicas.
 
-    On one device, a smaller batch uses the same graph. On several devices, the first smaller batch makes
-    TensorFlow trace the step again.
+    The last batch of an epoch may be smaller than the others. On one device, a smaller batch uses the same
+    graph. On several devices, the first smaller batch makes TensorFlow trace the step again.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 
@@ -125,7 +125,7 @@ def _compiled(train_step, size, *, xla):
     ]
 
     @tf.function(
-        # AutoGraph is not needed, because no Python condition depends on a tensor, and it slows tracing
+        # AutoGraph slows tracing. It is not needed, because no Python condition depends on a tensor.
         autograph=False,
         input_signature=signature if strategy.num_replicas_in_sync == 1 else None,
         reduce_retracing=True,

@@ -21,7 +21,7 @@ def writer(folder):
 
 
 def write(writer, row, panel):
-    """Write the metrics and the picture of an epoch.
+    """Write the metrics and the picture of an epoch to the folder of a `tf.summary` writer.
 
     row: the row of the epoch, see `core.training.history`. panel: a PIL image that shows predictions.
     """

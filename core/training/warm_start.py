@@ -40,7 +40,8 @@ def _of_other_classes(weights, arrays, logits):
 
     weights: name -> `tf.Variable` of the new network. arrays: name -> array of the other run. A variable
     belongs to the result if exactly one axis has different sizes in `weights` and `arrays`, and if the size
-    in `weights` is `logits`. Raises InputError if the sizes of these axes in `arrays` are not all equal.
+    of this axis in `weights` is `logits`. Raises InputError if the sizes of these axes in `arrays`
+    are not all equal.
     """
     numbers = {}
     for name in weights.keys() & arrays.keys():
