@@ -1,10 +1,10 @@
-"""Random augmentations of one example, each a pure function of its seed.
+"""Random augmentations of one example, which is an image with its mask.
 
-Each function has these arguments, and returns the changed image and mask:
+Each function returns the changed image and mask. The functions have these arguments:
 
     image    uint8 [H, W, 3]
     mask     uint8 [H, W], class ids
-    seed     int [2]
+    seed     int [2], which determines the random choices of the function
 
 A caller that applies several augmentations must pass a different seed to each, so that their random choices
 are independent.

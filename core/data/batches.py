@@ -1,7 +1,7 @@
 """Make batches of decoded examples for training and for evaluation.
 
-The order of training examples is a function of (seed, epoch). Evaluation examples keep the order of
-`Examples.rows`.
+The order of training examples is a function of the run's seed and of the epoch. Evaluation examples have the
+order of `core.data.cache.Examples.rows`.
 
 `training` and `evaluation` return a `tf.data.Dataset` whose elements are tuples (images, masks, share):
 images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []. With one replica, each element is a
@@ -30,6 +30,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
                  shuffle buffer.
     batch_size:  number of examples in a batch, for all replicas together. It must be a multiple of the
                  number of replicas. The last batch may be smaller.
+    seed, epoch: the run's seed, and the number of the epoch, counted from 0.
     first_step:  number of batches to skip at the start of the epoch.
     changes:     augmentation functions, applied in this order. They have the signature of the functions in
                  `core.data.augment`. Their random choices are a function of (seed, epoch, row).
@@ -45,7 +46,10 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
 
 
 def order(examples, seed, epoch):
-    """Return the rows of the split's N examples, in the shuffled order of an epoch: int64 [N]."""
+    """Return the rows of the split's N examples, in the shuffled order of an epoch: int64 [N].
+
+    examples, seed, epoch: see `training`.
+    """
     return np.random.default_rng([seed, epoch]).permutation(examples.rows)
 
 
@@ -79,10 +83,11 @@ def _batched(examples, rows, batch_size, context, changed=None):
     """
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines  # number of replicas of this process
-    # indices of the replicas of this process
+    # the replicas of this process, as a slice of all replicas
     mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
 
     def parts(rows, size, share):
+        """Return a `tf.data.Dataset` of parts with `size` examples each. All parts have the same share."""
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
         if changed:
             data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
@@ -90,6 +95,7 @@ def _batched(examples, rows, batch_size, context, changed=None):
         return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
 
     whole, last = np.split(rows, [len(rows) // batch_size * batch_size])
+    # [batches, replicas, examples of a replica], of which the replicas of this process are kept
     whole = whole.reshape(-1, replicas, batch_size // replicas)[:, mine].ravel()
     data = parts(whole, batch_size // replicas, 1 / replicas)
     if len(last):

@@ -1,6 +1,6 @@
-"""Decode a data set once into uint8 arrays on disk, which `prepare` memory-maps each time that it is called.
+"""Decode a data set once, store the arrays on disk, and memory-map them in each later command.
 
-A cache is a folder with these files:
+A cache is a folder with these files, where M is the number of examples:
 
     images.u8     the photos, uint8 [M, H, W, 3]
     masks.u8      the class ids, uint8 [M, H, W]
@@ -127,7 +127,7 @@ def load_split(dataset, flags, split, *, said=()):
     """Call `prepare` with the values of a run's flags; return the `Examples` of a split.
 
     flags: an object with the attributes data_dir, cache_dir, limit, skip_bad_images and max_bad_share.
-    split, said: see `prepare`.
+    dataset, split, said: see `prepare`.
     """
     return prepare(
         dataset,
@@ -141,7 +141,9 @@ def load_split(dataset, flags, split, *, said=()):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said=()):
-    """Return the `Examples` of a split, and print warnings. Decodes the files if no cache of them exists.
+    """Return the `Examples` of a split. Decodes the files if there is no cache of these files yet.
+
+    Prints warnings about files that are left out or read in an unexpected way.
 
     dataset:    `core.experiment.Dataset`
     data_dir:   a folder in which `dataset.find` finds files; None for generated files
@@ -248,9 +250,10 @@ def _refuse(bad, total, bad_share):
 def _decode(dataset, files, split, folder, bad_share):
     """Decode all items into a partial folder, then rename the partial folder to `folder`.
 
-    Items that the partial folder already holds, from an interrupted call, are not decoded again. files: list
-    of the items. folder: the path of the complete cache. Raises InputError if the share of unreadable items
-    exceeds bad_share.
+    Items that an interrupted call already decoded into the partial folder are not decoded again.
+
+    files: list of the items. folder: the path of the complete cache. dataset, split, bad_share: see
+    `prepare`. Raises InputError if the share of unreadable items exceeds bad_share.
     """
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
@@ -286,8 +289,9 @@ def _load_partial(partial):
     """Return (index, sizes) of a partial folder. sizes: dict, name of an array file -> size in bytes.
 
     index is the folder's `_Index`, which is empty for a new folder. A size is the number of bytes that the
-    items in the index take in the file. If a block of items was interrupted, the file is longer. Raises
-    InputError if the file is shorter, because it is damaged.
+    items in the index take in the array file. If decoding was interrupted before index.json was updated, the
+    array file is longer than this size. If the array file is shorter, it is damaged, and the function raises
+    InputError.
     """
     index = _Index()
     with _damage_named(partial):
@@ -302,9 +306,11 @@ def _load_partial(partial):
 
 
 def _read(dataset, split, files):
-    """Read an item and return ((photos, masks), remarks). files: the files of the item.
+    """Read an item and return ((photos, masks), remarks), or the error message if the item is unreadable.
 
-    Returns the error message, a text, if the item is unreadable.
+    files: the files of the item. photos: uint8 [K, H, W, 3], the photos of the item's K examples.
+    masks: uint8 [K, H, W], the class ids of these photos. remarks: list of [kind, sentence], see
+    `core.data.remarks`. The error message is a text.
     """
     with remarks.collect() as collected:
         try:
@@ -316,8 +322,8 @@ def _read(dataset, split, files):
 def _append(index, result, path, images, masks):
     """Append an item's examples to the two array files, and update the index.
 
-    result: what `_read` returned for the item. path: the item's first file, for error messages. images,
-    masks: the open array files.
+    index: the `_Index`. result: what `_read` returned for the item. path: the item's first file, for error
+    messages. images, masks: the open array files. For an unreadable item, only the index is changed.
     """
     if isinstance(result, str):
         index.examples.append(0)

@@ -24,12 +24,12 @@ def digest(dataset, files):
 
     The digest depends on:
     - the source files of `dataset.read` and of the modules in READING
-    - the settings of the data set, and the arguments of `dataset.read` if it is a `functools.partial`
+    - `dataset.settings`, and the arguments of `dataset.read` if it is a `functools.partial`
     - the path, size, modification time and read permission of each file. The permission matters because an
       unreadable file is left out of the cache; after it becomes readable, the files are decoded again.
 
     The digest does not depend on:
-    - the split, so that two splits that consist of the same files share a cache
+    - the name of the split, so that two splits that consist of the same files share a cache
     - the inode change time, because hard links, chmod and chown change this time but not the file's content
 
     Raises InputError for a path that is not valid UTF-8.

@@ -60,7 +60,7 @@ CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34]: True for the benchmark's 19 ids
 LICENCE_PLATE = 255  # licence plates have id -1, stored as 255 in 8-bit files; `_read` makes them unlabeled
-RESAMPLE = Image.Resampling.NEAREST  # filter for photos and label ids, from the article
+RESAMPLE = Image.Resampling.NEAREST  # resizes photos and label ids, as in the article of this data set
 GENERATED = {"train": 96, "val": 24}  # number of generated scenes in each split
 
 
@@ -68,7 +68,7 @@ def dataset(*, train_size, val_size, white_level=0):
     """Return the `Dataset` with 34 classes. The class ids are the label ids.
 
     Photos and masks are resized to squares by nearest neighbour. train_size, val_size: side of the squares
-    in the training and in the validation split, in pixels. white_level: see `images.read_rgb`.
+    in the training and in the validation split, in pixels. white_level: see `core.data.images.read_rgb`.
     """
     sizes = {"train": train_size, "val": val_size}
     return Dataset(
@@ -87,7 +87,8 @@ def find(data_dir, split):
     """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city.
 
     A photo and its file of label ids have the same CITY and NAME. Photos may have any format that
-    `core.data.images` can read. A remark counts image files outside of the city folders.
+    `core.data.images` can read. Image files outside of the city folders are not used. A warning gives their
+    number (`core.data.remarks`).
 
     Raises InputError in these cases: there is no photo; the name of a photo before the suffix is not
     NAME_leftImg8bit; a photo has no file of label ids.

@@ -18,14 +18,15 @@ from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-GENERATED = {"train": 400, "val": 100}  # generated pairs in each split; the article trains on 400 images
+GENERATED = {"train": 400, "val": 100}  # pairs in each split; the article of `cityscape_road` trains on 400
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):
     """Return the `Dataset` of pairs with two classes: class id 1 for road, and 0 for everything else.
 
-    Photos and masks are resized to size x size pixels. A pixel is road if its class colour differs by at most
-    road_tolerance, in each channel 0..255, from road_rgb. white_level: see `images.read_rgb`.
+    Photos and masks are resized to size x size pixels. A pixel is road if its class colour differs from
+    road_rgb by at most road_tolerance in each channel. road_rgb and road_tolerance have values 0..255.
+    white_level: see `core.data.images.read_rgb`.
 
     clean_labels: how masks are resized. False: the class colours are resized by nearest neighbour, then
     compared with road_rgb. True: the class colours are compared with road_rgb at full size, and a 3x3 median
@@ -110,6 +111,7 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
     """
 
     def road(colours):
+        """Return a mask, uint8 [H, W]: 1 for road, else 0. colours: PIL image of the class colours."""
         distance = np.abs(np.asarray(colours, np.int16) - np.array(road_rgb, np.int16)).max(axis=-1)
         return (distance <= road_tolerance).astype(np.uint8)
 

@@ -44,7 +44,7 @@ HELD_OUT = 0.1  # share of the patches (or, with split_by="image", of the photos
 # differs by at most colours.NEAR from a class colour.
 NEAR_SHARE = 0.01
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}  # number of generated photos in each tile
-PALETTE_TILES = ("Tile 2", "Tile 4")  # generated tiles with palette PNG masks, which MBRSC contains too
+PALETTE_TILES = ("Tile 2", "Tile 4")  # tiles whose generated masks are palette PNG files, which MBRSC has too
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
@@ -75,8 +75,11 @@ def find(data_dir, split):
     """Return a list of (photo, mask) files for all tiles, sorted by the tiles' numbers.
 
     The result is the same for both splits, because photos are cut into patches before the patches or the
-    photos are split. The tiles are searched in data_dir, then in its direct subfolders. A remark counts the
-    folders that hold images/ but are not named like a tile. Another remark counts the masks without a photo.
+    photos are split. The tiles are searched in data_dir, then in its direct subfolders.
+
+    Masks without a photo are not used, nor are folders that hold images/ but are not named like a tile.
+    Warnings give the number of these masks and of these folders (`core.data.remarks`).
+
     Raises InputError if there is no tile, or if a photo has no mask.
     """
     for root in here_and_below(data_dir):
@@ -118,7 +121,7 @@ def generate(folder):
 def _tile(tile):
     """Yield the (photo, mask) files in a tile's folder. Raises InputError if a photo has no mask.
 
-    A remark counts the masks without a photo.
+    Masks without a photo are not used. A warning gives their number (`core.data.remarks`).
     """
     masks_folder = subfolder(tile, "masks")
     masks = by_stem(image_files(masks_folder))
@@ -133,7 +136,7 @@ def _tile(tile):
 
 
 def _remark_others(root, tiles):
-    """Add a remark that names the folders in root that hold images/ but are not named like a tile.
+    """Call `remarks.add` if folders in root hold images/ but are not named like a tile.
 
     tiles: list of the folders that are named like a tile.
     """
@@ -161,8 +164,9 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 def _check(pixels, files, patch_size, colour_tolerance):
     """Print the most frequent mask colours that belong to no class, and the number of pixels of such colours.
 
-    pixels: int64 [256], number of pixels of each class id. files: list of all (photo, mask) files. Raises
-    InputError if all pixels are unlabeled. Also raises the InputError of `_refuse_near_colours`.
+    pixels: int64 [256], number of pixels of each class id. files: list of all (photo, mask) files.
+    patch_size, colour_tolerance: see `dataset`. Raises InputError if all pixels are unlabeled. Also raises
+    the InputError of `_refuse_near_colours`.
     """
     if not pixels[UNLABELED]:
         return

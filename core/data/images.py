@@ -42,7 +42,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
                   the value is detected from the samples (`core.data.samples.to_8_bits`).
     page:         index of the page in a file with several pages, see `pages`.
 
-    Adds a remark (`core.data.remarks`) in each of these cases:
+    Calls `core.data.remarks.add`, so that a warning is printed later, in each of these cases:
     - the image was rotated
     - the file has pages or bands that are not read
     - the file has 8 bits per sample and an alpha band in which some pixels are transparent
@@ -154,8 +154,8 @@ def _rgb(image, deep, *, path, white_level, page):
 def _class_ids(image, deep, *, largest):
     """Convert an opened PIL image to a PIL image of ids and rotate it upright; return the image of ids.
 
-    The image of ids has mode L if `largest` is 255, otherwise mode I (int32). deep: not used. Raises
-    ValueError if the file does not hold ids, or if an id is above `largest`.
+    The image of ids has mode L if `largest` is 255, otherwise mode I (int32). deep: not used here, but
+    `_read` passes it. Raises ValueError if the file does not hold ids, or if an id is above `largest`.
     """
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")

@@ -42,8 +42,8 @@ def subfolder(folder, name):
 def image_files(folder, suffixes=SUFFIXES):
     """Return a list of the paths of a folder's image files in natural order. Hidden files are left out.
 
-    A file is an image file if its name ends with one of the suffixes, in any letter case. A remark counts
-    the other visible files.
+    A file is an image file if its name ends with one of the suffixes, in any letter case. If the folder holds
+    other visible files, a warning gives their number (`core.data.remarks`).
 
     Raises InputError if the folder cannot be listed. Also raises InputError if a name with one of the
     suffixes belongs to a folder, a pipe or a dangling link.

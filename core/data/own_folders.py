@@ -86,8 +86,8 @@ def _folder(parent, name):
 def _pairs(images_folder, masks_folder):
     """Return a list of (photo, mask) for all photos in images_folder and its subfolders, in natural order.
 
-    A remark counts masks in masks_folder that have no photo. Raises InputError if there is no photo, or if a
-    photo has no mask.
+    Masks without a photo are not used. A warning gives their number (`core.data.remarks`). Raises InputError
+    if there is no photo, or if a photo has no mask.
     """
     masks = _by_key(masks_folder)
     pairs = []
@@ -131,8 +131,8 @@ def _by_key(folder):
 def _listed_split(root, split):
     """Return a list of the (photo, mask) pairs whose photos are named in the list of a split.
 
-    The lists are root/train.txt and root/val.txt. A remark counts the photos that are in neither list. Raises
-    InputError if both lists name the same photo.
+    The lists are root/train.txt and root/val.txt. Photos that are in neither list are not used. A warning
+    gives their number (`core.data.remarks`). Raises InputError if both lists name the same photo.
     """
     pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
     listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}

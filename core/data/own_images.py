@@ -25,7 +25,7 @@ GENERATED = 120  # number of generated photos
 # A mask value is rare if the share of all pixels that have it is less than RARE. Masks are refused if more
 # than MAX_RARE mask values are rare and these are more than half of all mask values.
 RARE, MAX_RARE = 1e-4, 8
-# `_refuse_greys` refuses masks only if they hold at least this many greys, black and white included.
+# `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count.
 FEWEST_GREYS = 16
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 

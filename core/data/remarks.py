@@ -1,4 +1,4 @@
-"""Collect remarks about files that are read in a way that the user may not expect.
+"""Collect remarks about files that are read in an unexpected way or not used, to print them as warnings.
 
 Examples: a photo is rotated by its EXIF tag, a white level was detected, some files are not used.
 
@@ -15,7 +15,9 @@ _collected = contextvars.ContextVar("collected", default=None)
 
 
 def add(kind, sentence):
-    """Add a remark about a file. The remark is dropped unless `collect` is active in this thread.
+    """Append a remark about a file to the list of the `collect` that is active in this thread.
+
+    If no `collect` is active, the remark is dropped.
 
     kind: text; `summary` makes one line of all remarks of the same kind. sentence: text that names the file.
     """
@@ -26,7 +28,10 @@ def add(kind, sentence):
 
 @contextlib.contextmanager
 def collect():
-    """Context manager that yields a list, to which `add` appends the remarks made in this thread."""
+    """Context manager that yields a list, to which `add` appends remarks while the `with` block runs.
+
+    Calls of `add` in other threads do not append to this list.
+    """
     collected = []
     token = _collected.set(collected)
     try:

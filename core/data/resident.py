@@ -18,8 +18,8 @@ def make_training(examples, batch_size, *, seed, changes=()):
     of images uint8 [B, H, W, 3], masks uint8 [B, H, W], and share float32 [], which is 1. The first
     first_step batches of the epoch are skipped.
 
-    examples: `core.data.cache.Examples`. changes: see `batches.training`. Raises InputError if the images
-    and masks do not fit into the device's memory.
+    examples: `core.data.cache.Examples`. seed: the run's seed. changes: see `batches.training`. Raises
+    InputError if the images and masks do not fit into the device's memory.
     """
     try:  # variables, because on a GPU tf.gather supports uint8 for variables, not for tensors
         images = tf.Variable(examples.images, trainable=False)

@@ -27,10 +27,10 @@ def to_8_bits(path, open_image, white_level):
     The image is rotated upright by its EXIF orientation. The scaled samples are rounded to integers. They
     are inverted if the file is a TIFF file whose tags say that sample value 0 is white.
 
-    path: the path that a remark about the file names.
+    path: the path that a warning about the file names.
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
     white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
-    no sample exceeds, where bits is 8 to 16. If bits is below 16, the function adds a remark
+    no sample exceeds, where bits is 8 to 16. If bits is below 16, a warning gives the detected value
     (`core.data.remarks`). For PPM files nothing is detected, because Pillow scales the samples so that white
     is 65535.
 
@@ -57,8 +57,8 @@ def to_8_bits(path, open_image, white_level):
 def _detect_white_level(path, samples):
     """Return the smallest 2**bits - 1 that no sample exceeds, where bits is at least 8.
 
-    samples: the array from `_samples`. If bits is below 16, the function adds a remark
-    (`core.data.remarks`) that names `path`. Raises ValueError unless the samples are uint16.
+    samples: the array from `_samples`. If bits is below 16, calls `remarks.add` with a sentence that names
+    `path` and the result. Raises ValueError unless the samples are uint16.
     """
     low, high = samples.min(), samples.max()
     if samples.dtype != np.uint16:
@@ -110,7 +110,7 @@ def _low_byte_arguments(tile):
     """Return the decoder arguments with which Pillow reads the low byte of each 16-bit sample of a tile.
 
     tile: an element of the `tile` list of a PIL image. Pillow finds the high byte of a sample from the byte
-    order in the raw mode. With the opposite byte order in the raw mode, Pillow reads the low byte.
+    order in the raw mode (see `_raw_mode`). With the opposite byte order, Pillow reads the low byte instead.
     """
     order = _raw_mode(tile)[-1]
     if order == "N":  # native byte order
@@ -120,9 +120,9 @@ def _low_byte_arguments(tile):
 
 
 def _raw_mode(tile):
-    """Return Pillow's name for the layout of a tile's samples in the file, such as RGB;16L; "" without one.
+    """Return Pillow's name for the layout of a tile's samples in the file, such as "RGB;16L".
 
-    tile: an element of the `tile` list of a PIL image.
+    Returns "" if Pillow gives no name. tile: an element of the `tile` list of a PIL image.
     """
     raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
     return raw_mode if isinstance(raw_mode, str) else ""

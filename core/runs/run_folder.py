@@ -53,8 +53,8 @@ PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 def result_flags(define_flags, values):
     """Return the flags that affect the result of a training, a dict: name -> value. Paths are absolute.
 
-    define_flags: the function of an experiment's script that defines its flags. Flags that it does not define
-    are left out, and so are the flags in RESUMABLE. values: the parsed `flags.FlagValues`.
+    These are the flags that define_flags defines, except for the flags in RESUMABLE. define_flags: the
+    function of an experiment's script that defines its flags. values: the parsed `flags.FlagValues`.
     """
     names = sorted(cli.parse(define_flags))
     return {name: _absolute(name, values[name].value) for name in names if name not in RESUMABLE}
@@ -83,7 +83,7 @@ def claim(folder, experiment, define_flags, values):
     with contextlib.ExitStack() as stack:
         with files.writing(folder):
             stack.enter_context(_exclusive(folder))
-        if not is_begun(folder):  # no checkpoint was trained with an old flags.cfg, so it may be replaced
+        if not is_begun(folder):  # an existing flags.cfg may be replaced, because no checkpoint depends on it
             _write_flags(folder, experiment, define_flags, values)
         _check_settings(folder, experiment, define_flags, values)
         yield

@@ -39,9 +39,11 @@ def main(define_flags, run, *, arguments=False):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
     def called(argv):
+        """Call `run`. argv: the name of the command, then the arguments that are not flags."""
         sys.exit(run(flags.FLAGS, argv[1:]) if arguments else run(flags.FLAGS))
 
     def parser(argv):
+        """Parse the command line `argv`; return the list of arguments for `called`."""
         try:
             return read(flags.FLAGS, _expanded(argv, best), arguments=arguments)
         except SystemExit:  # --help, --version: exit with 0; absl would exit with 1 after --help
@@ -123,7 +125,7 @@ def read(values, argv, *, arguments=False):
     """
     try:
         rest = values(argv)
-    except BrokenPipeError:  # stdout was closed while --help was printed; `main` handles it
+    except BrokenPipeError:  # stdout was closed while --help was printed; `main` handles this error
         raise
     except (flags.Error, OSError, ValueError, RecursionError) as error:  # the last three are from --flagfile
         flagfiles = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]

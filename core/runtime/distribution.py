@@ -1,4 +1,4 @@
-"""Training on one device, several devices or several machines, with TensorFlow's strategies.
+"""Functions for training on one device, several devices or several machines with TensorFlow's strategies.
 
 The functions use the current strategy, `tf.distribute.get_strategy()`. Inside `with strategy.scope()`, the
 current strategy is `strategy`. Outside of all scopes, it is the default strategy, which uses one device.
@@ -95,11 +95,14 @@ def gathered(numbers):
     if workers() == 1:
         return np.array([numbers])
     found = _gather(tf.constant(numbers, tf.int64)).numpy()
+    # the replicas of a worker have equal rows, of which the first is kept
     return found[:: len(found) // workers()]
 
 
 @tf.function(autograph=False, reduce_retracing=True)
 def _gather(numbers):
+    """Return the numbers of all replicas of all workers, int64 [replicas, n]. numbers: int64 [n]."""
+
     def each():
         return tf.distribute.get_replica_context().all_gather(numbers[None], axis=0)
 
@@ -107,7 +110,7 @@ def _gather(numbers):
 
 
 def check_alike(numbers):
-    """Raise InputError if the lists of integers with which the workers call this function differ.
+    """Raise InputError if the workers call this function with different lists of integers.
 
     numbers: the list of this worker. The call returns when all workers have called the function.
     """
@@ -120,10 +123,10 @@ def check_alike(numbers):
 
 @contextlib.contextmanager
 def lost_workers_named():
-    """Context manager that raises an InputError if another worker ends or cannot be reached during its block.
+    """Context manager that raises an InputError if another worker ends or cannot be reached.
 
-    Converts the exceptions that TensorFlow raises in this case. If there is a single worker, these exceptions
-    have another cause and are not converted.
+    Converts the exceptions that TensorFlow raises in this case inside the `with` block. If there is a single
+    worker, these exceptions have another cause and are not converted.
     """
     try:
         yield

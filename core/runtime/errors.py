@@ -12,9 +12,10 @@ class InputError(Exception):
 
 @contextlib.contextmanager
 def warn_on_failure(what):
-    """Context manager that prints a warning if its block raises an exception; the exception is suppressed.
+    """Context manager that prints a warning if its `with` block raises an exception.
 
-    The program continues after the block. what: the name of the file or result that the block writes.
+    The exception is suppressed, so the program continues after the `with` block. what: the name of the
+    file or result that this block writes.
     """
     try:
         yield

@@ -31,7 +31,10 @@ def is_utf8(name):
 
 @contextlib.contextmanager
 def writing(path):
-    """Context manager that converts an OSError of its block into an InputError: "PATH: cannot be written"."""
+    """Context manager that converts an OSError in its `with` block into an InputError.
+
+    The message of the InputError says that `path` cannot be written.
+    """
     try:
         yield
     except OSError as error:
@@ -43,10 +46,10 @@ def writing(path):
 
 @contextlib.contextmanager
 def atomic(path):
-    """Context manager that yields a new binary file, which replaces the file at path when the block ends.
+    """Context manager that yields a new binary file, which replaces the file at path after the `with` block.
 
-    If the block raises or the process is killed, the file at path stays as it was. Raises InputError if the
-    file cannot be written, for example because the disk is full or the folder is read-only.
+    If the `with` block raises or the process is killed, the file at path stays as it was. Raises InputError
+    if the file cannot be written, for example because the disk is full or the folder is read-only.
     """
     # The name of the new file depends only on path, so killed processes leave at most one such file per path.
     partial = path.with_name(f".{path.name}.partial")
@@ -92,7 +95,7 @@ def read_arrays(path, required):
 
 @contextlib.contextmanager
 def lock(path, *, wait):
-    """Context manager that holds an exclusive lock on the file at path while its block runs.
+    """Context manager that holds an exclusive lock on the file at path while its `with` block runs.
 
     The file is created if it is missing. If it exists, its content is deleted.
     wait: what happens if another process holds the lock. True: the function waits until that process releases

@@ -34,10 +34,11 @@ class Progress:
         self.update(self.done + units, facts)
 
     def update(self, done, facts=()):
-        """Set the number of finished units, and print the line if it is time.
+        """Set the number of finished units, and print the line unless it was printed a short time ago.
 
-        It is time if the last line was printed at least REDRAW_SECONDS ago on a terminal, or LINE_SECONDS ago
-        elsewhere. On a terminal, the last update always prints the line or, if `keep` is False, removes it.
+        The line is printed if the last line was printed at least REDRAW_SECONDS ago on a terminal, or
+        LINE_SECONDS ago elsewhere. On a terminal, the last update always prints the line or, if `keep` is
+        False, removes it.
         facts: (name, number) pairs to show in the line.
         """
         self.done, now = done, time.monotonic()

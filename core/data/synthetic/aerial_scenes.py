@@ -64,6 +64,7 @@ class _Canvas:
             self._draws[1].polygon(points, fill=label)
 
     def box(self, x, y, width, height, colour, label=None):
+        """Draw a rectangle from (x, y) to (x + width, y + height). colour, label: see `polygon`."""
         corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
         self.polygon(corners, colour, label)
 
@@ -90,6 +91,7 @@ class _Canvas:
 
 
 def _ground(canvas, rng):
+    """Draw sand and groves, and, at random, ponds, a coast and an unlabeled plot."""
     reach = canvas.reach
     sand = np.array([196, 172, 138]) * rng.uniform(0.75, 1.15) + rng.uniform(-10, 10, 3)
     canvas.box(-reach, -reach, 2 * reach, 2 * reach, sand)
@@ -117,7 +119,7 @@ def _ground(canvas, rng):
 def _streets(canvas, rng):
     """Draw the streets, which run along the x axis and the y axis, and the blocks between the streets."""
     asphalt = _grey(rng, 95, 165)
-    half = rng.uniform(5, 11)
+    half = rng.uniform(5, 11)  # half the width of a street
     lines = [_lines(rng, canvas.reach) for _ in range(2)]
     for x0, x1 in zip(lines[0], lines[0][1:]):
         for y0, y1 in zip(lines[1], lines[1][1:]):
@@ -167,7 +169,10 @@ def _block(canvas, rng, x0, y0, x1, y1):
 
 
 def _plot(canvas, rng, x, y, width, depth):
-    """Draw a house or a garden on a plot, or leave the plot empty, at random."""
+    """Draw a house or a garden on a plot, or leave the plot empty, at random.
+
+    The plot extends from (x, y) to (x + width, y + depth).
+    """
     what = rng.rand()
     if what < 0.65:
         _house(canvas, rng, x + 3, y + 3, width - 6, depth - 6)
@@ -176,7 +181,10 @@ def _plot(canvas, rng, x, y, width, depth):
 
 
 def _house(canvas, rng, x, y, width, height):
-    """Draw a house from above: its shadow, a flat roof with parapet and machinery, and sometimes a tree."""
+    """Draw a house from above: its shadow, a flat roof with parapet and machinery, and sometimes a tree.
+
+    The roof extends from (x, y) to (x + width, y + height).
+    """
     roof = _grey(rng, 110, 235) if rng.rand() < 0.7 else np.array([170, 125, 95]) * rng.uniform(0.7, 1.2)
     shadow = rng.uniform(3, 9)
     canvas.box(x + shadow, y + shadow, width, height, _grey(rng, 45, 75))

@@ -64,6 +64,10 @@ def _pet(rng, photo, body):
     draws = ImageDraw.Draw(photo), ImageDraw.Draw(body)
 
     def ellipse(dx, dy, rx, ry, colour, silhouette=True):
+        """Draw an ellipse with the centre (dx, dy) and the radii rx and ry.
+
+        If silhouette is False, only `photo` is changed.
+        """
         cx, cy = x + side * dx * unit, y + dy * unit
         box = [int(cx - rx * unit), int(cy - ry * unit), int(cx + rx * unit), int(cy + ry * unit)]
         draws[0].ellipse(box, fill=_colour(colour))

@@ -67,10 +67,12 @@ class _Canvas:
             self._labels.polygon(points, fill=label)
 
     def box(self, x, y, width, height, colour, label=None):
+        """Draw a rectangle with the upper left corner (x, y). colour, label: see `polygon`."""
         corners = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
         self.polygon(corners, colour, label)
 
     def ellipse(self, x, y, rx, ry, colour, label=None):
+        """Draw an ellipse with the centre (x, y) and the radii rx and ry. colour, label: see `polygon`."""
         angles = np.arange(0, 2 * np.pi, np.pi / 8)
         self.polygon([(x + rx * np.cos(a), y + ry * np.sin(a)) for a in angles], colour, label)
 
@@ -88,7 +90,8 @@ class _Ground:
         self.vanishing = rng.randint(70, 186)  # x of the middle of the road at the horizon
         self.centre = rng.randint(60, 196)  # x of the middle of the road at the lower edge of the photo
         self.bend = rng.uniform(-90, 90) if rng.rand() < 0.5 else 0.0  # curvature; 0 for a straight road
-        # half the road's width in pixels: 2 at the horizon, 2 + half_width at the lower edge of the photo
+        # half the width of the road grows from 2 pixels at the horizon to 2 + half_width pixels at the lower
+        # edge of the photo
         self.half_width = rng.uniform(60, 200)
         self.pavement = rng.uniform(0.2, 0.7)  # width of a pavement divided by half the road's width
         self.asphalt = rng.uniform(60, 150) + rng.uniform(-9, 9, 3)  # RGB of the road
