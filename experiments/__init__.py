@@ -7,12 +7,12 @@ experiment, the flags and the weights of a trained run.
 import importlib
 import pkgutil
 
-import core  # noqa: F401  hides TensorFlow's start-up messages if it is imported before TensorFlow
+import core  # noqa: F401  TensorFlow prints no start-up messages if `core` is imported before TensorFlow
 from core.runtime.errors import InputError
 
 
 def article(name):
-    """Import the module of an experiment and return it. The module defines `define_flags` and `experiment`.
+    """Import and return the module of an experiment, which defines `define_flags` and `experiment`.
 
     name: the module's name in this package, such as "cityscape_road". Raises InputError if this package
     has no module of that name, or if the module does not define `experiment`.
@@ -27,9 +27,10 @@ def article(name):
 def load(run_dir, checkpoint="best"):
     """Restore a trained run; return its experiment, flags and weights as a `core.inference.restore.Run`.
 
-    run_dir: the run folder. checkpoint: "best": the weights after the epoch with the best validation
-    metric; "last": the latest weights. Raises InputError if run_dir is not a run folder, if the checkpoint
-    is missing, and if the weights in the checkpoint do not fit the network.
+    run_dir: the folder to which the training wrote the run. checkpoint: "best": the weights after the epoch
+    with the best validation metric; "last": the latest weights. Raises InputError if run_dir is not the
+    folder of a run, if the checkpoint is missing, and if the weights in the checkpoint do not fit the
+    network.
     """
     from core.inference import restore
     from core.runtime import cli
@@ -39,7 +40,7 @@ def load(run_dir, checkpoint="best"):
 
 
 def train(script, *arguments):
-    """Train an experiment, or continue the training that the folder --run_dir holds; return the exit code.
+    """Train an experiment, or continue the training if --run_dir has a checkpoint; return an exit code.
 
     script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
     command line, such as "--epochs=5". The exit code is 0 after a complete training, 130 if SIGINT stopped

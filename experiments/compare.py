@@ -3,11 +3,11 @@
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-For two runs, the difference between the runs is printed for each validation metric after the last epoch. The
-difference has a 95 % interval, from a paired bootstrap over the validation images that both runs have. The
-interval accounts for the choice of the images, but not for the choice of the seed. To learn whether an edit
-changed a metric, train with several seeds before the edit and with several seeds after the edit, and use
---group.
+For two runs, a line is printed for each validation metric. The line shows the difference between the runs,
+after the last epoch of each run, with a 95 % interval. The interval comes from a paired bootstrap over the
+validation images that both runs have. The interval accounts for the choice of the images, but not for the
+choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
+with several seeds after the edit, and use --group.
 
 With --group, runs that have the same code and differ in no flag except --seed form a group. For each group,
 the mean and the standard deviation of each metric are printed. For two groups, the difference between the

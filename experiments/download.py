@@ -60,7 +60,7 @@ TERMS = {
     ),
 }
 
-# The first two steps for the data sets on Kaggle.
+# The first two steps to get any data set from Kaggle by hand.
 KAGGLE = """
 1. Make an account at https://www.kaggle.com; under Settings, API, create a token
    and save the file as ~/.kaggle/kaggle.json.
@@ -102,8 +102,8 @@ def run(flags, arguments):
     """Download a data set, or print the steps to get it by hand; return 0.
 
     arguments: a list with the name of the data set. Raises InputError in these cases: the name is unknown;
-    the data set can be downloaded, but --data_dir is missing; the download fails; the archive is damaged; the
-    archive holds a path outside of the folder that it is unpacked to; another process downloads into
+    the data set can be downloaded, but --data_dir is missing; the download fails; the archive is damaged;
+    unpacking the archive would write a file outside of the data set's folder; another process downloads into
     --data_dir.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
@@ -145,19 +145,20 @@ def _provide(url, folder, sha256):
 def _download(url, data_dir, sha256):
     """Download the file at `url` into data_dir and return the path of the downloaded file.
 
-    sha256: the file's SHA-256 digest in hexadecimal, or None if it is unknown. If data_dir already has a file
-    of this name, that file is used if its digest is sha256, or if sha256 is None. Raises InputError if the
-    download fails, or if the digest of the downloaded file is not sha256.
+    sha256: the file's SHA-256 digest in hexadecimal, or None if the digest is unknown. The downloaded file
+    has the last part of `url` as its name. If data_dir already has a file with this name, the existing file
+    is used if its digest is sha256, or if sha256 is None. Raises InputError if the download fails, or if the
+    digest of the downloaded file is not sha256.
     """
     archive = data_dir / url.rpartition("/")[2]
-    # a killed download leaves a part of the file, which must not have the name of the archive
+    # another name during the download, because a killed download leaves an incomplete file
     target = archive if archive.is_file() else archive.with_name(f".{archive.name}.partial")
     if target != archive:
         target.unlink(missing_ok=True)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(SILENCE_SECONDS)
     if not sys.stdout.isatty():
-        tf.keras.utils.disable_interactive_logging()  # otherwise each progress update prints a line
+        tf.keras.utils.disable_interactive_logging()  # otherwise get_file prints a line per progress update
     try:
         tf.keras.utils.get_file(
             target.name,
@@ -183,9 +184,9 @@ def _download(url, data_dir, sha256):
 def _unpack(archive, folder):
     """Unpack a tar archive whose top folder has the name of `folder`, and move this top folder to `folder`.
 
-    If unpacking fails, `folder` is not created. tarfile's "data" filter (PEP 706) refuses device files, files
-    that would be written outside of the target folder, and links to places outside of the target folder.
-    Raises InputError for a refused or damaged archive.
+    If unpacking fails, `folder` is not created. The archive is unpacked in a temporary folder. tarfile's
+    "data" filter (PEP 706) refuses device files, files that would be written outside of the temporary folder,
+    and links to places outside of this folder. Raises InputError for a refused or damaged archive.
     """
     partial = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left this folder

@@ -23,7 +23,7 @@ from experiments import article
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
 # fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
-# colours of lines: max-pooling and up-sampling, whose results have no boxes, and skip connections
+# meaning of a line -> colour of the line; the results of max-pooling and up-sampling have no boxes
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
 
 
@@ -81,7 +81,7 @@ def _kind(op):
         return f"{height}x{width} {name[op.type]}convolution"
     if op.type == "ConcatV2":
         *parts, _ = (each.name for each in op.inputs)
-        # ops.maxpool_up concatenates copies of one map; the DepthToSpace op after it creates the new map
+        # ops.maxpool_up concatenates copies of one map; a later DepthToSpace op creates the new map
         return "concatenation" if len(set(parts)) > 1 else None
     return {
         "Placeholder": "input",
@@ -92,9 +92,9 @@ def _kind(op):
 
 
 def _sources(op, maps):
-    """Return a list of the `Map`s from which an op is computed without another `Map` in between.
+    """Return a list of the `Map`s from which a graph op is computed, directly or through ops without a `Map`.
 
-    maps: op name -> `Map`, for all earlier ops that create a `Map`.
+    maps: name of an op -> the `Map` that the op creates, for all earlier ops.
     """
     found = []
     for tensor in op.inputs:
@@ -104,10 +104,10 @@ def _sources(op, maps):
 
 
 def svg(maps):
-    """Return the diagram of a list of `Map`s as SVG text, and set the positions in each `Map`.
+    """Return the diagram of a list of `Map`s as SVG text, and store the position of each box in its `Map`.
 
-    Boxes are placed from left to right in the order of computation. Maps of the same height and width form a
-    row.
+    Boxes are placed from left to right in the order of computation. The boxes of maps with the same height
+    and width form a row.
     """
     boxes = [each for each in maps if each.kind not in ARROWS]
     sides = sorted({each.side for each in boxes}, reverse=True)
@@ -142,11 +142,11 @@ def svg(maps):
 
 
 def _arrow(source, each):
-    """Return the SVG line from the map `source` to the map `each`, which is computed from it.
+    """Return the SVG line from the map `source` to the map `each`, which is computed from `source`.
 
-    If `source` is the result of max-pooling or up-sampling, it has no box. Then the line begins at the map
-    that was pooled or up-sampled, and has the colour of this operation. A line between two boxes in one row
-    has the colour of skip connections if other boxes lie between the two.
+    If `source` is the result of max-pooling or up-sampling, `source` has no box. Then the line begins at the
+    map that was pooled or up-sampled, and has the colour of this operation. A line between two boxes of a row
+    has the colour of skip connections if the row has other boxes between these two boxes.
     """
     kind = source.kind if source.kind in ARROWS else None
     if kind:

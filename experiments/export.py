@@ -14,7 +14,7 @@ from experiments import article
 
 
 def define_flags(values):
-    """Define the flags that choose the weights, the output folder, the scaling and the file formats."""
+    """Define the flags that choose the weights, the output folder, the scaling of images and the formats."""
     restore.define_flags(values)
     flags.DEFINE_string(
         "output_dir",

@@ -141,8 +141,8 @@ def experiment(flags):
 def _init_weights(network, logits, train_encoder):
     """Return a function (seed) -> initial weights of a network: dict of name -> `tf.Variable`.
 
-    network: a module of `core.models`. logits: the number of logits per pixel. train_encoder: has an effect
-    only for mobilenet_unet.
+    network: a module of `core.models`. logits: the number of logits per pixel. train_encoder: the value of
+    --train_encoder, which has an effect only for mobilenet_unet.
     """
     if network is road_unet:
         return functools.partial(network.init_weights, logits=logits)
@@ -154,8 +154,9 @@ def _init_weights(network, logits, train_encoder):
 def _load_encoder(weights, network, source, side):
     """Assign pretrained values to the encoder's variables if the network is mobilenet_unet.
 
-    weights: name -> `tf.Variable` of the whole network. source: the value of --encoder_weights. If it is
-    "none", nothing is assigned. side: the side of the images in pixels, which chooses the ImageNet weights.
+    weights: name -> `tf.Variable` of the whole network. source: the value of --encoder_weights. If source
+    is "none", nothing is assigned. side: the side of the images in pixels. Keras has different ImageNet
+    weights for different sides.
     """
     if network is mobilenet_unet and source != "none":
         path = pretrained.download(side) if source == "imagenet" else source
@@ -163,9 +164,10 @@ def _load_encoder(weights, network, source, side):
 
 
 def _run_classes(flags, is_begun):
-    """Return the run's `ClassList`; for a new run, also write it to classes.txt in the run folder.
+    """Return the run's `ClassList`; for a new run, also write the list to classes.txt in the run folder.
 
-    is_begun: True if the run folder has a checkpoint. Then the list is read from classes.txt in that folder.
+    A `ClassList` holds the names and the mask values of the classes. is_begun: True if the run folder has a
+    checkpoint. Then the list is read from classes.txt in the run folder.
     """
     path = Path(flags.run_dir) / "classes.txt"
     if is_begun:
@@ -181,9 +183,9 @@ def _run_classes(flags, is_begun):
 def _found_classes(flags):
     """Find the classes in the masks, and print them; return (`ClassList`, lines).
 
-    Every value in the masks is a class, except the values of --ignore. lines: a list with one text per
-    class: its name, its number of pixels, and their share of all mask pixels. Raises InputError if there are
-    fewer than 2 classes.
+    Every value in the masks is a class, except the values of --ignore. lines: a list with one text per class.
+    The text holds the name of the class, its number of pixels, and its share of all mask pixels. Raises
+    InputError if there are fewer than 2 classes.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
     found, counts = own_images.find_classes(data_dir)
@@ -204,7 +206,7 @@ def _found_classes(flags):
 
 
 def _ignored_values(flags, coloured):
-    """Yield the mask values of --ignore: ids, or colours packed into integers.
+    """Yield the mask values of --ignore: ids, or colours, each packed into an integer by `colours.pack`.
 
     coloured: True if the masks mark classes by colours, False if they mark classes by ids. Raises InputError
     if --ignore has an id although coloured is True, a colour although coloured is False, or a text that is
@@ -225,8 +227,9 @@ def _ignored_values(flags, coloured):
 def _run_class_weights(flags, dataset, names, is_begun):
     """Return the weight of each class in the loss, a tuple of floats, or None for --class_weights=none.
 
-    is_begun: True if the run folder has a checkpoint. Then the weights are read from class_weights.txt in
-    that folder. A new run writes this file. dataset: the run's `Dataset`. names: the names of the classes.
+    is_begun: True if the run folder has a checkpoint. Then the weights are read from class_weights.txt in the
+    run folder. For a new run, this function writes the file. dataset: the run's `Dataset`. names: the names
+    of the classes.
     """
     if flags.class_weights == "none":
         return None

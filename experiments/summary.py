@@ -13,10 +13,10 @@ receptive field:  the height or width, whichever is larger, of the area of the i
 
 With --time, a second table shows the cost of each operation in a training step on this machine's CPU. The
 cost is the number of milliseconds that the operation's TensorFlow ops take, and the number of MiB that these
-ops allocate. The forward and the backward pass have separate columns. The columns "off" are without lowering,
-the columns "auto" are with lowering. Lowering replaces some convolutions by faster computations with the same
-result up to rounding. If lowering merges an operation into another operation, the cells of the merged
-operation are empty.
+ops allocate. The forward and the backward pass have separate columns. The columns "off" show the costs
+without lowering, and the columns "auto" show the costs with lowering. Lowering replaces some convolutions by
+faster computations with the same result up to rounding. If lowering merges an operation into another
+operation, the cells of the merged operation are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -130,7 +130,7 @@ def _side(experiment, own_flags):
 
 
 def table(found, fields, parameters):
-    """Return the table of a network as a list of lines of text.
+    """Return the table of a network's operations as a list of lines of text.
 
     found: list of `operations.Operation`. fields: `Operation.index` -> side of the receptive field in pixels,
     or None. parameters: the number of parameters of the whole network.
@@ -152,9 +152,10 @@ def table(found, fields, parameters):
 
 
 def _common_name(names):
-    """Join the names of variables with commas.
+    """Return a text for the names of variables: the name of their common layer, or all names.
 
-    If there are several names and all belong to one layer, return the layer's name, such as "up0/norm".
+    The text is the layer's name, such as "up0/norm", if there are several names and all belong to one layer.
+    Otherwise the text is the list of the names, separated by commas.
     """
     layers = {name.rpartition("/")[0] for name in names}
     return layers.pop() if len(names) > 1 and len(layers) == 1 else ", ".join(names)
@@ -163,8 +164,8 @@ def _common_name(names):
 def cost_table(found, costs):
     """Return the table of the costs of a training step as a list of lines of text.
 
-    The milliseconds and the MiB of each pass have a column for each lowering mode. found: list of
-    `operations.Operation`. costs: as returned by `op_times.measure`.
+    Each operation has a row. Each pair of a pass and a lowering mode has a column of milliseconds and a
+    column of MiB. found: list of `operations.Operation`. costs: as returned by `op_times.measure`.
     """
     columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
     titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
@@ -172,6 +173,7 @@ def cost_table(found, costs):
     rows = [top, ("operation", "weights", *[mode for _, mode in 2 * columns])]
 
     def add_row(name, weights, calls):
+        """Append a row with the summed costs of `calls`: a list of `Operation.index` and `op_times.REST`."""
         cells = [[costs[mode][direction, call] for call in calls] for direction, mode in columns]
         milliseconds = [sum(cost.milliseconds for cost in cell) for cell in cells]
         mebibytes = [sum(cost.allocated for cost in cell) / 2**20 for cell in cells]

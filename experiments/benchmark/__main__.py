@@ -4,8 +4,8 @@ Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --mode=infer --peers=keras
      python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile --torch_python=PATH
 
-An implementation is this project's code, or the same network in another framework. Each measurement of an
-implementation runs in a new process. The implementations take turns (A B A B), and the table shows the
+An implementation is the experiment's network in this project's code or in another framework. Each measurement
+of an implementation runs in a new process. The implementations take turns (A B A B), and the table shows the
 fastest measurement of each implementation.
 
 A step lasts until its result is available in Python. The columns of the table are:

@@ -22,7 +22,7 @@ from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
 # Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
-# One more argument holds the settings of the measurement as JSON.
+# One more argument holds the settings of the measurement as JSON. "ours" is the name of this project's code.
 PROGRAMS = {
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
@@ -102,10 +102,11 @@ def run(flags):
 
 
 def _peer_pythons(flags):
-    """Return the baselines to measure, a dict: name of a baseline in --peers -> path of a Python interpreter.
+    """Return the baselines to measure, a dict: name of a baseline -> path of its Python interpreter.
 
-    If the interpreter of a baseline cannot import the packages in PEERS, the baseline is left out, and a
-    warning is printed on stderr. Raises InputError if a baseline does not support --mode.
+    The baselines are those in --peers. If the interpreter of a baseline cannot import the packages in PEERS,
+    the baseline is left out, and a warning is printed on stderr. Raises InputError if a baseline does not
+    support --mode.
     """
     if flags.peers and flags.mode == "input":
         raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
@@ -131,7 +132,10 @@ def _peer_pythons(flags):
 
 
 def can_import(python, packages):
-    """Return whether a Python interpreter can import all packages. python: path of the interpreter."""
+    """Return whether a Python interpreter can import all packages.
+
+    python: the path of the interpreter. packages: list of names of packages.
+    """
     command = [python, "-c", "; ".join(f"import {package}" for package in packages)]
     return not packages or not subprocess.run(command, capture_output=True).returncode
 
@@ -171,8 +175,9 @@ def measure_in_process(name, settings, python):
     """Measure an implementation once, in a new process; return its metrics: name -> JSON value.
 
     name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter.
-    Instead of the metric first_step_at, a `time.time()`, the result has first_step_seconds, the seconds from
-    the start of the process to the end of the first step. Raises InputError if the process fails.
+    The process of an implementation reports first_step_at, the `time.time()` at the end of the first step.
+    The returned metrics have first_step_seconds instead: the seconds from the start of the process to the end
+    of the first step. Raises InputError if the process fails.
     """
     started = time.time()
     command = [python, *PROGRAMS[name], json.dumps(settings | {"implementation": name})]

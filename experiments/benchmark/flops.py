@@ -8,8 +8,8 @@ import math
 
 import tensorflow as tf
 
-# Type of op -> function that returns two tensors of an op: the first has the shape of the forward
-# convolution's output, the second has the shape of the convolution's kernel.
+# Type of op: a convolution, or the gradient of a convolution -> function that returns two tensors of the op.
+# The first tensor has the shape of the convolution's output, the second has the shape of its kernel.
 TENSORS = {
     "Conv2D": lambda op: (op.outputs[0], op.inputs[1]),
     "Conv2DBackpropInput": lambda op: (op.inputs[2], op.inputs[1]),
@@ -31,11 +31,11 @@ def gflop(function, *specs):
 
 
 def multiply_adds(ops):
-    """Return the number of multiply-adds of graph ops, including the ops in functions that they call.
+    """Return the number of multiply-adds of graph ops, including the ops in functions that these ops call.
 
     A convolution has one multiply-add for each pair of an output element and a kernel element that
-    contributes to this output element. Products with padding are counted. Each of the two gradients of a
-    convolution has as many multiply-adds as the convolution.
+    contributes to this output element. Products with padding are counted. The gradient of the input has as
+    many multiply-adds as the convolution itself, and so has the gradient of the kernel.
     """
     total = 0
     for op in ops:
@@ -56,7 +56,7 @@ def multiply_adds(ops):
 
 
 def _einsum_sizes(op):
-    """Return a dict for the inputs of an Einsum op: label of a dimension -> size of the dimension.
+    """Return the sizes of the dimensions of an Einsum op's inputs, a dict: label of a dimension -> size.
 
     The dimensions that "..." stands for have the labels 1, 2, and so on, from the right.
     """

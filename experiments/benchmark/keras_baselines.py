@@ -31,8 +31,9 @@ TAPS = (
 def measure(spec):
     """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics: name -> JSON value.
 
-    spec: settings, see `comparison._settings`. The first step of each call includes the start-up work of
-    `fit` or `predict`. This step counts in mean_step_seconds, but not in step_seconds, the median.
+    spec: settings, see `comparison._settings`. A call of `fit` or `predict` runs STEPS_PER_CALL steps.
+    The start-up work of the call delays its first step. The first step of each call counts in
+    mean_step_seconds, but not in step_seconds, which is the median of the other steps.
     """
     keras.utils.set_random_seed(0)  # TensorFlow's deterministic ops raise an error without a seed
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
@@ -165,8 +166,9 @@ def mobilenet_unet(filters, channels):
 def encoder(height=None, width=None):
     """Return two Keras models: MobileNetV2 with random weights, and the part of it that the U-Net uses.
 
-    The outputs of the second model are five feature maps, the outputs of the layers TAPS. Both models have
-    the same variables. height, width: the size of the images in pixels; None: any size.
+    The outputs of the second model are five feature maps, the outputs of the layers TAPS. The layers and
+    variables of the second model are also layers and variables of the first model. height, width: the size of
+    the images in pixels; None: any size.
     """
     whole = keras.applications.MobileNetV2(input_shape=(height, width, 3), include_top=False, weights=None)
     return whole, keras.Model(whole.input, [whole.get_layer(name).output for name in TAPS])

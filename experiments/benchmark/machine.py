@@ -15,8 +15,8 @@ NUMBERS = 2**25  # number of float32 values in each added array: 128 MiB, more t
 def measure(spec):
     """Return a dict with the highest measured rates: conv_gflops in GFLOP/s, memory_gb_per_s in GB/s.
 
-    The dict also has an empty dict "versions". spec: settings, see `comparison._settings`. spec.seconds: the
-    duration of the whole measurement. spec.precision: the dtype of the convolutions.
+    The dict also has the item "versions", an empty dict. spec: settings, see `comparison._settings`.
+    spec.seconds: the duration of the whole measurement. spec.precision: the dtype of the convolutions.
     """
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
@@ -29,7 +29,8 @@ def measure(spec):
 def convolution(size, dtype, seconds):
     """Return the GFLOP/s of a 3x3 convolution from C to C channels; a multiply-add counts as two.
 
-    size: the shape [B, H, W, C] of the input. seconds: duration of the measurement.
+    size: the shape [B, H, W, C] of the input. dtype: of the input and the kernel. seconds: duration of the
+    measurement.
     """
     channels = size[-1]
     images = tf.cast(tf.random.normal(size), dtype)
@@ -65,7 +66,8 @@ def memory(seconds):
 
 def _fastest(call, seconds):
     """Call call() for about `seconds` seconds, at least 3 times; return the shortest duration in seconds."""
-    durations, _ = measurement.time_calls(call, seconds, least=3)  # the first call may trace
+    # at least 3 calls, because the first call may include the tracing of a `tf.function`
+    durations, _ = measurement.time_calls(call, seconds, least=3)
     return min(durations)
 
 

@@ -24,11 +24,11 @@ def main(measure):
 
 
 def measure_steps(step, batch_size, seconds):
-    """Call step() for about `seconds` seconds, at least 5 times; return the dict of `metrics`.
+    """Time calls of step() for about `seconds` seconds, at least 5 calls; return the metrics.
 
     step: a function that runs one step of batch_size images and waits for the result of the step. The first
-    step may trace and compile. This step and WARM_UP_STEPS more steps run before the timed ones. The metrics
-    contain the time at which the first step ended.
+    step may trace and compile. The first step and WARM_UP_STEPS more steps run before the timed steps. The
+    metrics are the dict that the function `metrics` returns.
     """
     step()
     first_step_at = time.time()
@@ -41,9 +41,9 @@ def measure_steps(step, batch_size, seconds):
 def metrics(batch_size, durations, cores, first_step_at):
     """Return the metrics that every implementation reports, a dict: name -> number.
 
-    durations: the duration of each timed step, in seconds. Their median gives step_seconds and
-    images_per_second, their mean gives mean_step_seconds.
-    cores: the mean number of busy cores during these steps. first_step_at: the `time.time()` at which the
+    durations: the duration of each timed step, in seconds. step_seconds and images_per_second are computed
+    from the median of the durations, and mean_step_seconds is their mean.
+    cores: the mean number of busy cores during the timed steps. first_step_at: the `time.time()` at which the
     first step ended. The dict also has peak_mib, the peak memory of this process so far in MiB.
     """
     return {
@@ -73,8 +73,8 @@ def time_calls(call, seconds, least):
 def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
-    On Linux, the number is VmHWM from /proc/self/status. ru_maxrss is not used there: it is at least the
-    parent process' value, so it may be too large. On other systems, the number is ru_maxrss.
+    On Linux, the number is VmHWM from /proc/self/status. On other systems, the number is ru_maxrss. On Linux,
+    ru_maxrss may be too large, because a new process starts with the ru_maxrss of its parent process.
     """
     try:
         with open("/proc/self/status") as status:

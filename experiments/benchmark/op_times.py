@@ -18,7 +18,7 @@ from experiments.benchmark import operations
 
 WARM_UP_STEPS = 2  # number of steps that run before the profiled steps
 FORWARD, BACKWARD = PASSES = ("forward", "backward")
-REST = None  # stands in place of a call's number for ops that belong to no operation, such as ops of the loss
+REST = None  # second item of the key of TensorFlow ops that belong to no operation, such as ops of the loss
 
 
 @dataclasses.dataclass
@@ -34,16 +34,18 @@ class Cost:
 
 
 def measure(experiment, weights, images, *, steps):
-    """Measure training steps without the optimizer; return (costs, rules).
+    """Measure the costs of all operations in training steps without the optimizer; return (costs, rules).
 
-    costs: lowering mode, "off" or "auto" -> dict of key -> `Cost`. A `Cost` holds the smallest milliseconds
-    and the smallest number of bytes that any profiled step needed for this key.
+    costs: a dict with one item for each lowering mode, "off" and "auto". The item is a dict: key -> `Cost`. A
+    `Cost` holds the smallest milliseconds and the smallest number of bytes that any profiled step needed for
+    this key.
     rules: name of a lowering rule -> how often the rule was applied in the mode "auto".
 
-    weights: name -> `tf.Variable`. images: float [B, H, W, 3], 0..255. The dtype of the images is the dtype
-    of the activations. steps: the number of profiled steps for each mode. Steps of the two modes alternate.
-    Only ops on CPUs are measured. Ops that run at the same time share the cores, so the sum of the
-    milliseconds over all keys may exceed the duration of a step.
+    experiment: the `Experiment` with the forward pass and the loss. weights: name -> `tf.Variable`. images:
+    float [B, H, W, 3], 0..255. The dtype of the images is the dtype of the activations. steps: the number of
+    profiled steps for each mode. Steps of the two modes alternate. Only ops on CPUs are measured. Ops that
+    run at the same time share the cores, so the sum of the milliseconds over all keys may exceed the duration
+    of a step.
     """
     with lowering.disabled():
         traced = {"off": _training_step(experiment, weights, images)}
@@ -90,9 +92,10 @@ def _least(profiles):
 
 
 def _training_step(experiment, weights, images):
-    """Trace a training step, and run it WARM_UP_STEPS times; return (run, keys).
+    """Trace a training step, and run the step WARM_UP_STEPS times; return (run, keys).
 
-    run: a function () -> None that runs the step. keys: name of a TensorFlow op of the step -> key.
+    The arguments are those of `measure`. run: a function () -> None that runs the step. keys: name of a
+    TensorFlow op of the step -> key.
     """
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
@@ -126,9 +129,9 @@ def _training_step(experiment, weights, images):
 def _keys(direction, graph_ops):
     """Return a dict for the TensorFlow ops of one pass: name of the op -> key.
 
-    direction: one of PASSES. graph_ops: the ops, in the order in which the forward pass calls their
-    operations. An op outside of all calls belongs to the operation of the call before it, unless it is an op
-    of the loss.
+    direction: one of PASSES. graph_ops: the ops of this pass. In both passes, the ops of the network's first
+    operation come first in the list, and the ops of its last operation come last. An op of the loss belongs
+    to no operation. Each other op outside of all calls belongs to the operation of the call before the op.
     """
     keys, current = {}, -1
     for op in graph_ops:
@@ -151,8 +154,9 @@ def _key(name, keys):
 def _events(plane):
     """Yield (field of `Cost`, name of a TensorFlow op, value) for the events of CPU ops in a profiler plane.
 
-    If an event is the execution of an op, the field is "milliseconds". If it is an allocation of memory, the
-    field is "allocated", and the value is the number of bytes.
+    plane: an `XPlane`, a part of the profile. If an event is the execution of an op, the field is
+    "milliseconds", and the value is the duration. If an event is an allocation of memory, the field is
+    "allocated", and the value is the number of bytes.
     """
     for line in plane.lines:
         for event in line.events:

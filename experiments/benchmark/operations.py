@@ -46,9 +46,9 @@ class Operation:
 def scopes():
     """Context manager in which each call of a public function of `core.ops` has a name scope of its own.
 
-    Yields a list. Each call appends the name of the called function to this list. A call within another call
-    has no scope and is not in the list. The name of a gradient op contains the scope of the call whose
-    gradient the op computes.
+    Yields a list. Each call appends the name of the called function to this list. If a function of `core.ops`
+    calls another function of `core.ops`, the inner call has no scope of its own and is not in the list. The
+    name of a gradient op contains the scope of the call whose gradient the op computes.
     """
     public = {
         name: value for name, value in vars(ops).items() if inspect.isfunction(value) and name[0] != "_"
@@ -145,9 +145,9 @@ def of_network(forward, weights, shape, *, training=False):
 def _variables(group, depending, variables):
     """Return a list of the names of the variables that an operation reads.
 
-    Between the variable and the operation there may be ops that do not depend on the images, such as a cast.
-    group: the operation's TensorFlow ops. depending: the ops of all operations. variables: a dict: op that
-    stands for a variable in the graph -> name of the variable.
+    The operation reads a variable directly, or the result of ops such as a cast that do not depend on the
+    images. group: the operation's TensorFlow ops. depending: the ops of all operations. variables: a dict: op
+    that stands for a variable in the graph -> name of the variable.
     """
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:

@@ -1,7 +1,7 @@
 """Find the receptive field of each operation of a network from black images with one bright line.
 
-The line is one pixel wide. If it changes a pixel of an operation's output, the line is in the receptive field
-of this output pixel.
+The line is one pixel wide. If the line changes a pixel of an operation's output, the line is in the receptive
+field of this output pixel.
 
 `experiments.benchmark.operations` defines what an operation is.
 """
@@ -24,9 +24,9 @@ def sides(forward, weights):
     LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
     The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
-    An output pixel depends on the bright line if its value differs from its value for an all-black image. The
-    sizes of receptive fields repeat with a period of `tiling.multiple` pixels. Therefore lines at this number
-    of neighbouring positions suffice.
+    An output pixel depends on the bright line if its value differs from its value for an all-black image.
+    Output pixels at a distance of `tiling.multiple` image pixels have receptive fields of the same size.
+    Therefore it is enough to measure lines at `tiling.multiple` neighbouring positions.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
@@ -46,8 +46,8 @@ def _larger(first, second):
 def _sides(forward, probe, multiple, length, axis):
     """Return a dict: `Operation.index` -> size of the receptive field along one axis in pixels, or None.
 
-    probe: the weights of `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. length: the size
-    of the images along this axis. axis: 1 for height, 2 for width.
+    probe: the weights of `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. axis: 1 for
+    height, 2 for width. length: the size of the images along this axis, in pixels.
     """
     bright = length // 2 + np.arange(multiple)  # image i has a line at bright[i]; the last image is black
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
@@ -76,11 +76,13 @@ def _side(changed, bright, length):
 
     changed: bool [multiple, places]. changed[i, j] is True if the bright line of image i changes the output
     at place j along the axis. bright: int [multiple], the position of the line in each image. length: the
-    size of the images along the axis.
+    size of the images along the axis, in pixels.
 
-    Outputs whose positions differ by `multiple` pixels have receptive fields of the same size and are treated
-    as one output. The result is None if a line changes the first or the last place, because the receptive
-    field may then exceed the image. The result is also None if no line changes the output.
+    Output pixels at a distance of `multiple` image pixels have receptive fields of the same size. These
+    output pixels form a group. The size for a group is the range of the offsets between a bright line and the
+    output pixels of the group that the line changes. The result is None if a line changes the first or the
+    last place, because the receptive field may then exceed the image. The result is also None if no line
+    changes the output.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

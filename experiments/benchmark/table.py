@@ -1,4 +1,4 @@
-"""The output of the benchmark: the fastest measurement of each implementation, and ratios."""
+"""Format the output of the benchmark: the fastest measurement of each implementation, and speed ratios."""
 
 from core import lowering
 
@@ -21,8 +21,9 @@ def summarise(measurements):
     A value is a list with one dict of metrics for each measurement of this key.
 
     The result holds the metrics of this project's code. The item "peers" is a dict: name of a baseline ->
-    metrics of the baseline. The item "gflop_per_image" is counted in this project's graph. If lowering
-    reduces the work of a network, the baselines' graphs have more GFLOP.
+    metrics of the baseline. A baseline's metric "ratio" is the throughput of this project's code divided by
+    the throughput of the baseline. The item "gflop_per_image" is counted in this project's graph. If lowering
+    reduces the work of a network, the graphs of the baselines have more GFLOP per image.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -49,7 +50,7 @@ def summarise(measurements):
 def _fastest(measurements):
     """Return the metrics of an implementation's fastest measurement: name -> value.
 
-    measurements: a list with the dict of metrics of each measurement of the implementation. The result has
+    measurements: a list of dicts, the metrics of each measurement of the implementation. The result has
     the measured metrics that `COLUMNS` names, and "turns", a list of the images per second in each
     measurement.
     """
@@ -63,7 +64,8 @@ def _fastest(measurements):
 def render(metrics):
     """Format the metrics of a comparison as a text of several lines.
 
-    metrics: the dict that `summarise` returns, and the flags experiment, mode, batch_size and precision.
+    metrics: the dict that `summarise` returns, together with the values of the flags experiment, mode,
+    batch_size and precision.
     """
     lines = [
         "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),

@@ -82,10 +82,11 @@ def _step(mode, experiment, weights, flags, examples):
 
 
 def feed(experiment, flags, mode):
-    """Yield full batches (images, masks, share) without end, as described in `core.data.batches`.
+    """Yield full batches without end: tuples (images, masks, share), as described in `core.data.batches`.
 
-    An epoch has at least `EPOCH` batches. Generated data sets are smaller than real data sets, so their
-    images are repeated within an epoch.
+    If the mode is "infer", the batches hold validation images, otherwise training images. An epoch has at
+    least `EPOCH` batches. Generated data sets are smaller than real data sets, so their images are repeated
+    within an epoch.
     """
     split = "val" if mode == "infer" else "train"
     examples = cache.load_split(experiment.dataset, flags, split)

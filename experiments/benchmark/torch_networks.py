@@ -16,9 +16,9 @@ RUNS = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2),
 
 
 def parameter_counts(model):
-    """Return [number of trained parameters, number of all parameters].
+    """Return [number of trained parameters, number of all parameters] of an `nn.Module`.
 
-    All parameters include the moving averages of batch normalisation.
+    The second number includes the moving averages of batch normalisation.
     """
     trained = [each for each in model.parameters() if each.requires_grad]
     stored = [*model.parameters(), *(each for each in model.buffers() if each.dim())]
@@ -29,11 +29,11 @@ class Level(nn.Module):
     """A level of a U-Net together with all coarser levels: [B, in_channels, H, W] -> [B, filters[0], H, W].
 
     filters: the number of channels of this level and of each coarser level.
-    conv: a function (in_channels, out_channels) -> list of layers, for a convolution.
-    up: a function (in_channels, out_channels) -> list of layers, for up-sampling.
+    conv: a function (in_channels, out_channels) -> list of layers, a convolution and the layers after it.
+    up: a function (in_channels, out_channels) -> list of layers that double the height and width.
     skip_drop: the dropout rate after pooling, and after the concatenation with the skip connection.
-    pair_drop: two dropout rates, for the dropout between the two convolutions of a level: the first rate in
-    the encoder, the second rate at the coarsest level and in the decoder.
+    pair_drop: two rates of the dropout between the two convolutions of a level. The first rate applies in the
+    encoder. The second rate applies at the coarsest level and in the decoder.
     """
 
     def __init__(self, in_channels, filters, *, conv, up, skip_drop=0.0, pair_drop=(0.0, 0.0)):
@@ -49,7 +49,7 @@ class Level(nn.Module):
         if below:
             self.drop = nn.Dropout(skip_drop)
             self.up = nn.Sequential(*up(below[0], width))
-            # channels of the up-sampled map: a transposed convolution changes them, nn.Upsample does not
+            # `changed` is empty for nn.Upsample, which keeps the number of channels, below[0]
             changed = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
             self.merge = pair(width + (changed or below)[0], drop)
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
 
 
 def unet(conv, up, *, bias=True, **drop):
-    """Return a function (filters, channels) -> U-Net, whose last layer is a 1x1 convolution to the logits.
+    """Return a function (filters, channels) -> U-Net. The U-Net ends with a 1x1 convolution to the logits.
 
     conv, up: as in `Level`. drop: the dropout rates of `Level`. bias: whether the last layer has a bias.
     """
@@ -144,14 +144,17 @@ def layers(first, *others):
 
 
 def conv(side=3, **options):
-    """Return a function (in_channels, out_channels) -> convolution with a kernel of side x side."""
+    """Return a function (in_channels, out_channels) -> convolution with a kernel of side x side pixels.
+
+    options: further arguments of `nn.Conv2d`.
+    """
     return lambda in_channels, width: nn.Conv2d(in_channels, width, side, padding=side // 2, **options)
 
 
 def transposed(side, **options):
     """Return a function (in_channels, out_channels) -> transposed convolution of stride 2.
 
-    The kernel has side x side pixels.
+    The kernel has side x side pixels. options: further arguments of `nn.ConvTranspose2d`.
     """
     options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
     return lambda in_channels, width: nn.ConvTranspose2d(in_channels, width, side, **options)

@@ -97,8 +97,8 @@ ARTICLES = (
     ),
 )
 
-# First word of a group's name, which stands for an experiment -> column of the metric whose largest value
-# chooses the best epoch of a run.
+# The first word of a group's name, such as "road", stands for an experiment. First word -> the column whose
+# largest value chooses the best epoch of a run.
 BEST_METRIC = {
     "road": "val_iou",
     "pets": "val_mean_iou",
@@ -210,7 +210,7 @@ def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
 
 
 def _best(name, results):
-    """Return the cell "best epoch" of a group, such as 'accuracy 0.866 ± 0.004'.
+    """Return the cell of a group in the column "best epoch", such as 'accuracy 0.866 ± 0.004'.
 
     The cell begins with the name of the metric that chooses the best epoch of a run. The numbers are the mean
     and the standard deviation, over the runs, of this metric after the run's best epoch. name: the group's
@@ -244,7 +244,7 @@ def _ours(results, column, data):
 
 
 def _settings(header):
-    """Return the settings of a header as a phrase: "the article's" becomes "article's settings"."""
+    """Return the settings in a header, worded for a table: "the article's" becomes "article's settings"."""
     text = re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
     return text.replace(", clipped", ", gradient clipped")
 
