@@ -74,7 +74,7 @@ def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
     On Linux, the number is VmHWM from /proc/self/status. On other systems, the number is ru_maxrss. On Linux,
-    ru_maxrss may be too large, because a new process starts with the ru_maxrss of its parent process.
+    ru_maxrss may be too large, because it may be the peak memory of the parent process.
     """
     try:
         with open("/proc/self/status") as status:
