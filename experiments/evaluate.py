@@ -9,7 +9,7 @@ runs/cityscape_road/evaluation/val_best. The files in this folder are:
 figures.json    metrics, data folder, split, checkpoint, digest of the code, and date
 confusion.csv   the confusion matrix: numbers of pixels, with one row per true class
 confusion.png   a drawing of the confusion matrix
-worst.png       the 10 images with the largest share of wrong pixels
+worst.png       the 10 images with the most wrong pixels
 """
 
 from pathlib import Path
