@@ -56,8 +56,9 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 def find(data_dir, split):
     """Return the files of the pairs in a split, "train" or "val", as a list of tuples (file,).
 
-    The pairs are in the folder `data_dir/split` or `data_dir/SUBFOLDER/split`. Raises InputError unless both
-    splits have a folder. Also raises InputError if the folder of the requested split contains no pairs.
+    The folders train/ and val/ are in data_dir itself or in one of its direct subfolders. The first folder
+    that contains both is used. Raises InputError if no folder contains both, or if the folder of the
+    requested split contains no pairs.
     """
     for root in here_and_below(data_dir):
         if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():

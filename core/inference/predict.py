@@ -211,8 +211,8 @@ class Job:
 
         def network(pixels):
             """Run the network on one tile, uint8 [h, w, 3]; return the results for this tile, a list."""
-            # `Job.write` runs this function inside its block that is timed as "write". So the time of the
-            # network is subtracted from the time of this stage.
+            # `Job.write` runs this function and measures its own duration as the time of "write". This time
+            # would include the network, so the network's duration is subtracted from it.
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 

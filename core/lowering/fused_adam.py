@@ -20,7 +20,7 @@ def computes(formula, shape, beta1, beta2, epsilon):
     """
     try:
         return _graph(formula, shape) == _expected(beta1, beta2, epsilon)
-    except Exception:  # an edited formula may depend on tensors that do not exist in this separate graph
+    except Exception:  # an edited formula may use tensors of the training step, which the new graph lacks
         return False
 
 

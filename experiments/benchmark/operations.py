@@ -145,9 +145,11 @@ def of_network(forward, weights, shape, *, training=False):
 def _variables(group, depending, variables):
     """Return a list of the names of the variables that an operation reads.
 
-    The operation reads a variable directly, or the result of ops such as a cast that do not depend on the
-    images. group: the operation's TensorFlow ops. depending: the ops of all operations. variables: a dict: op
-    that stands for a variable in the graph -> name of the variable.
+    An operation may read a variable directly. It may also read a value that ops outside of all operations
+    compute from the variable, for example a cast of a kernel.
+
+    group: the operation's TensorFlow ops. depending: the TensorFlow ops of all operations; all of them depend
+    on the images. variables: a dict: op that stands for a variable in the graph -> name of the variable.
     """
     names, seen, waiting = {}, set(), [each.op for op in group for each in op.inputs]
     while waiting:

@@ -229,10 +229,12 @@ def _best(name, results):
 def _ours(results, column, data):
     """Return a cell of README's table with our value of a metric: 'value (N seeds; settings; data)'.
 
-    results: list of `Result` of a group. column: the metric's column in the result files. data: the text that
-    the same line of the table has in the column "data of our runs". If the group's data have this text, the
-    cell leaves out the data. If the settings are "the article's" or "better", the cell leaves out the
-    settings, because the title of the cell's column names them.
+    results: list of `Result` of a group. column: the metric's column in the result files. data: the text in
+    the column "data of our runs" of the same line of the table.
+
+    The cell leaves out the data if `data` equals the text after "# data:" in the group's result files. It
+    leaves out the settings if they are "the article's" or "better", because the title of the cell's column
+    names these settings.
     """
     if not results:
         return ""
