@@ -10,7 +10,7 @@ batch, and share is 1.
 With several replicas, each batch is divided into one part per replica. The elements of the `Dataset` are
 the parts for the replicas of this process. share is the number of examples in the part divided by the
 number of examples in the batch. If the last batch has fewer examples than there are replicas, some parts
-would be empty. Each of these parts gets a copy of the batch's first example, and its share is 0.
+would be empty. Each of these parts gets a copy of the batch's first example, and the share 0.
 
 A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
@@ -39,6 +39,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
     """
 
     def changed(image, mask, row):
+        """Augment the example with this row."""
         return *change(image, mask, row, [seed, epoch], changes), row
 
     rows = order(examples, seed, epoch)[first_step * batch_size :]
@@ -87,7 +88,10 @@ def _batched(examples, rows, batch_size, context, changed=None):
     mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
 
     def parts(rows, size, share):
-        """Return a `tf.data.Dataset` of parts with `size` examples each. All parts have the same share."""
+        """Return a `tf.data.Dataset` of parts with `size` examples each. All parts have the same share.
+
+        rows: int64, the rows of the examples of all parts, one part after the other.
+        """
         data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
         if changed:
             data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
@@ -95,7 +99,8 @@ def _batched(examples, rows, batch_size, context, changed=None):
         return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
 
     whole, last = np.split(rows, [len(rows) // batch_size * batch_size])
-    # [batches, replicas, examples of a replica], of which the replicas of this process are kept
+    # After `reshape`, the axes are batches, replicas, and the examples of a replica. [:, mine] keeps the
+    # replicas of this process.
     whole = whole.reshape(-1, replicas, batch_size // replicas)[:, mine].ravel()
     data = parts(whole, batch_size // replicas, 1 / replicas)
     if len(last):
@@ -111,6 +116,7 @@ def _reader(examples):
     """Return a function row -> (image, mask, row) that reads an example in a `tf.data` pipeline."""
 
     def read(row):
+        """Return (image, mask, row): uint8 [H, W, 3], uint8 [H, W] and the argument."""
         image, mask = tf.numpy_function(
             lambda row: (_copied(examples.images, row), _copied(examples.masks, row)),
             [row],

@@ -10,8 +10,9 @@ The folder's name contains a digest of everything that the arrays depend on (`co
 A complete cache never changes. So several users can share a cache, and a cache can be on a read-only file
 system.
 
-An item is one element of the list that `Dataset.find` returns: a tuple of files, usually a photo and its
-mask. `Dataset.read` makes one or more examples from an item, for example the patches of a large photo.
+The functions `find` and `read` of a data set (`core.experiment.Dataset`) determine the examples. `find`
+returns a list of items. An item is a tuple of files, usually a photo and its mask. `read` makes one or more
+examples from an item, for example the patches of a large photo.
 
 While a data set is decoded, the folder is called NAME.partial, where NAME is the name of the complete
 cache. The index.json in NAME.partial says how many items are decoded. After an interruption, the next call
@@ -208,8 +209,9 @@ def _load(folder):
 def _map(path, shape):
     """Return the content of a file as a memory-mapped uint8 array.
 
-    The mapping is shared, that is, of mode "r". Some network file systems refuse shared mappings with
-    ENODEV. On these file systems the mapping is private (mode "c"), with the same content.
+    path: the file. shape: the shape of the array. The mode "r" of `np.memmap` makes a shared mapping. Some
+    network file systems refuse shared mappings with the error ENODEV. On these file systems the mode "c" is
+    used, which makes a private mapping with the same content.
     """
     try:
         return np.memmap(path, np.uint8, "r", shape=shape)

@@ -13,7 +13,8 @@ from core.runtime.errors import InputError
 from core.runtime.files import is_utf8
 
 LAYOUT = 2  # increase this number when the meaning of a cache's index.json changes
-# modules with decoding functions that `Dataset.read` functions call; their source code is in the digest too
+# Modules whose functions decode files for `core.experiment.Dataset.read`. The digest also depends on the
+# source code of these modules.
 READING = (colours, images, patches, samples)
 
 
@@ -63,7 +64,7 @@ def source_file(function):
 
 
 def _arguments(function):
-    """Return a JSON text with the bound arguments of a `functools.partial`; "" for other functions.
+    """Return the bound arguments of a `functools.partial` as JSON text; "" for other functions.
 
     An argument that JSON cannot represent is written as the name of its type.
     """

@@ -60,7 +60,8 @@ CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34]: True for the benchmark's 19 ids
 LICENCE_PLATE = 255  # licence plates have id -1, stored as 255 in 8-bit files; `_read` makes them unlabeled
-RESAMPLE = Image.Resampling.NEAREST  # resizes photos and label ids, as in the article of this data set
+# filter for resizing photos and label ids, as in the article of the experiment `cityscapes_labels`
+RESAMPLE = Image.Resampling.NEAREST
 GENERATED = {"train": 96, "val": 24}  # number of generated scenes in each split
 
 
@@ -114,7 +115,7 @@ def find(data_dir, split):
 
 
 def scores(confusion):
-    """Return a dict with the metrics of the official benchmark and those of `metrics.multiclass`.
+    """Return a dict with the metrics of the official benchmark and the metrics of `metrics.multiclass`.
 
     confusion: int64 [34, 34], true ids x predicted ids. The metrics of the benchmark are:
 

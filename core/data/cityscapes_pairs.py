@@ -18,7 +18,8 @@ from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-GENERATED = {"train": 400, "val": 100}  # pairs in each split; the article of `cityscape_road` trains on 400
+# number of generated pairs in each split; the article of the experiment `cityscape_road` trains on 400 pairs
+GENERATED = {"train": 400, "val": 100}
 
 
 def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_level=0):

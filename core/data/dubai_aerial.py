@@ -77,8 +77,8 @@ def find(data_dir, split):
     The result is the same for both splits, because photos are cut into patches before the patches or the
     photos are split. The tiles are searched in data_dir, then in its direct subfolders.
 
-    Masks without a photo are not used, nor are folders that hold images/ but are not named like a tile.
-    Warnings give the number of these masks and of these folders (`core.data.remarks`).
+    Masks without a photo are not used. Folders that hold images/ but are not named like a tile are not used
+    either. Warnings give the number of such masks and the number of such folders (`core.data.remarks`).
 
     Raises InputError if there is no tile, or if a photo has no mask.
     """
@@ -138,7 +138,7 @@ def _tile(tile):
 def _remark_others(root, tiles):
     """Call `remarks.add` if folders in root hold images/ but are not named like a tile.
 
-    tiles: list of the folders that are named like a tile.
+    root: the folder that holds the tiles. tiles: list of the folders in root that are named like a tile.
     """
     folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
     names = [path.name for path in folders if path not in tiles]

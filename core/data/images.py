@@ -176,7 +176,7 @@ def _class_ids(image, deep, *, largest):
 
 
 def _open(path, page):
-    """Open a page of an image file as a PIL image, without decoding it."""
+    """Open a page of an image file; return a PIL image, not yet decoded. page: the index of the page."""
     image = Image.open(path, formats=FORMATS)
     if page:
         image.seek(page)
@@ -186,8 +186,10 @@ def _open(path, page):
 def _read(path, max_pixels, convert, page):
     """Check an image file, open one of its pages, and return what `convert` makes of the page.
 
-    convert: a function (PIL image, deep) -> PIL image, such as `_rgb` with its other arguments bound. Adds
-    the remarks and raises the errors that `read_rgb` describes.
+    path, max_pixels, page: see `read_rgb`. convert: a function (PIL image, deep) -> PIL image, such as `_rgb`
+    with its other arguments bound. deep: True if the image has more than 8 bits per sample.
+
+    Calls `remarks.add` and raises exceptions in the cases that the docstring of `read_rgb` lists.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

@@ -101,7 +101,8 @@ def find_by_stem(folder, stem, suffix):
         return usual
     names = [f"{stem}{each}" for lower in SUFFIXES for each in (lower, lower.upper())]
     candidates = [folder / name for name in names if os.path.isfile(folder / name)]
-    # a case-insensitive file system finds the same file under both spellings of its suffix
+    # A file system that ignores letter case finds the same file under the suffix .jpg and under .JPG. These
+    # two paths have the same inode number, so one of them is kept.
     found = list({path.stat().st_ino: path for path in reversed(candidates)}.values())[::-1]
     if len(found) > 1:
         raise InputError(

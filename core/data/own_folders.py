@@ -67,6 +67,7 @@ def has_splits(data_dir):
 
 
 def _has_splits(root):
+    """True if lists or folders in root define the splits. root: the folder that `_root` returns."""
     if any((root / f"{split}.txt").is_file() for split in SPLITS):
         return True
     places = (root, listing.subfolder(root, "images"))

@@ -25,7 +25,8 @@ GENERATED = 120  # number of generated photos
 # A mask value is rare if the share of all pixels that have it is less than RARE. Masks are refused if more
 # than MAX_RARE mask values are rare and these are more than half of all mask values.
 RARE, MAX_RARE = 1e-4, 8
-# `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count.
+# `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count
+# as greys.
 FEWEST_GREYS = 16
 ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
@@ -69,6 +70,7 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     is_random = data_dir is None or not own_folders.has_splits(Path(data_dir))
 
     def select(owner, split):
+        """Return the indices of the examples of a split. owner, split: see `patches.select`."""
         if is_random:
             return patches.select(owner, split, "image", val_share, split_seed)
         return np.arange(len(owner))
@@ -122,7 +124,7 @@ def find_classes(data_dir):
 def _refuse_noise(counts, folder):
     """Raise InputError if the masks have more than 255 mask values, or too many rare mask values.
 
-    JPEG compression of masks has this effect. RARE and MAX_RARE define "too many rare".
+    JPEG compression of masks produces many rare mask values. RARE and MAX_RARE define "too many rare".
     counts: Counter, mask value -> number of pixels. folder: the folder of the masks, which the message names.
     """
     rare = sum(pixels < RARE * counts.total() for pixels in counts.values())

@@ -96,7 +96,7 @@ def _example(data_dir, path, name):
     images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
     files = find_by_stem(images, name, ".jpg"), find_by_stem(trimaps, name, ".png")
     for file in files:
-        if not os.path.isfile(file):  # isfile is also False for a name that no file can have
+        if not os.path.isfile(file):  # isfile returns False if the name is too long for a file
             raise InputError(f"{file}: missing, but {path.name} lists {name}; restore the file.")
     return files
 

@@ -18,10 +18,12 @@ def make_training(examples, batch_size, *, seed, changes=()):
     of images uint8 [B, H, W, 3], masks uint8 [B, H, W], and share float32 [], which is 1. The first
     first_step batches of the epoch are skipped.
 
-    examples: `core.data.cache.Examples`. seed: the run's seed. changes: see `batches.training`. Raises
-    InputError if the images and masks do not fit into the device's memory.
+    examples, batch_size, seed, changes: see `batches.training`. Raises InputError if the images and masks do
+    not fit into the device's memory.
     """
-    try:  # variables, because on a GPU tf.gather supports uint8 for variables, not for tensors
+    # The arrays are copied to variables, because on a GPU tf.gather supports uint8 variables, but no uint8
+    # tensors.
+    try:
         images = tf.Variable(examples.images, trainable=False)
         masks = tf.Variable(examples.masks, trainable=False)
     except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # a failed copy raises InternalError
@@ -33,6 +35,7 @@ def make_training(examples, batch_size, *, seed, changes=()):
     fetch = make_fetch(images, masks, seed=seed, changes=changes)
 
     def training(epoch, first_step):
+        """Yield the batches of an epoch. The first first_step batches are skipped."""
         order = batches.order(examples, seed, epoch)
         for start in range(first_step * batch_size, len(order), batch_size):
             yield *fetch(order[start : start + batch_size], epoch), tf.constant(1.0)
@@ -53,6 +56,7 @@ def make_fetch(images, masks, *, seed, changes=()):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int64)])
     def fetch(rows, epoch):
         def changed(row):
+            """Return the augmented example with this row: image and mask as int32."""
             example = tf.gather(images, row), tf.gather(masks, row)
             example = batches.change(*example, row, tf.stack([seed, epoch]), changes)
             return [tf.cast(part, tf.int32) for part in example]  # a GPU cannot stack uint8

@@ -43,6 +43,7 @@ def to_8_bits(path, open_image, white_level):
         white_level = known or _detect_white_level(path, samples)
 
     def scale(values):
+        """Convert sample values to 0..255, uint8. Values above the white level count as white."""
         scaled = np.clip(values, 0, white_level) * (255 / white_level)
         return np.rint(255 - scaled if inverted else scaled).astype(np.uint8)
 

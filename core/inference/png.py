@@ -37,6 +37,7 @@ def writer(path, width, height, *, colour, palette=(), bits=8):
             file.write(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum))
 
         def append(rows):
+            """Append a strip to the file. rows: the strip, see `writer`."""
             data = compressor.compress(_filtered(rows, colour, bits))
             if data:
                 chunk(b"IDAT", data)

@@ -112,8 +112,8 @@ def _facts(run, split, examples, trained_on):
 def _worst(examples, predict, batch_size):
     """Return the indices, in examples.images, of the examples with the most wrong pixels.
 
-    Returns at most WORST indices, beginning with the most wrong pixels. A pixel whose true class is IGNORE is
-    never wrong.
+    Returns at most WORST indices: int64, sorted by the number of wrong pixels, largest first. A pixel whose
+    true class is IGNORE is never wrong.
     examples: `core.data.cache.Examples`. predict: a function: images [B, H, W, 3] -> class ids uint8
     [B, H, W]. batch_size: the number of images that `predict` gets at a time.
     """

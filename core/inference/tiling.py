@@ -56,7 +56,8 @@ def receptive_field_radius(forward, weights, multiple):
     probe = probe_weights(weights)
     width = 16 * multiple
     while width <= LARGEST_PROBE:
-        # [multiple, width]: in each image, the distance of each pixel from the bright line
+        # [multiple, width]: for each image, the distance of each position from the bright line. The distance
+        # is negative before the line.
         distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])
         changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
         if not all(map(np.any, changed)):

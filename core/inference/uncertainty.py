@@ -28,7 +28,7 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = cluster.max() + 1
-    members = np.eye(count)[:, cluster]  # [clusters, N]: 1 if the image belongs to the cluster
+    members = np.eye(count)[:, cluster]  # [clusters, N]: 1 if the image belongs to the cluster, else 0
     # [resamples, clusters]: how often each cluster is drawn in each resampled set
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     differences = [

@@ -34,8 +34,7 @@ from core.runtime import files
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
 
-# Folders and files that have no digest, because their code affects no weight and no metric of a run. Flags
-# and images also affect results. Other checks compare flags and images when a run is continued.
+# Folders and files that have no digest, because their code affects no weight and no metric of a run.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",

@@ -44,7 +44,7 @@ RESUMABLE = {
     "tensorboard",
 }
 
-# Flags whose values may be paths or other words, such as "imagenet". A value of such a flag counts as a path
+# Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
 # if a file or folder with this path exists. The values of --init_from and of flags whose names end in _dir
 # are always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}

@@ -104,6 +104,7 @@ def _gather(numbers):
     """Return the numbers of all replicas of all workers, int64 [replicas, n]. numbers: int64 [n]."""
 
     def each():
+        """Return the numbers of all replicas; each replica runs this function."""
         return tf.distribute.get_replica_context().all_gather(numbers[None], axis=0)
 
     return first(tf.distribute.get_strategy().run(each))
@@ -125,8 +126,8 @@ def check_alike(numbers):
 def lost_workers_named():
     """Context manager that raises an InputError if another worker ends or cannot be reached.
 
-    Converts the exceptions that TensorFlow raises in this case inside the `with` block. If there is a single
-    worker, these exceptions have another cause and are not converted.
+    In this case TensorFlow raises an exception inside the `with` block, which is converted to the InputError.
+    If there is a single worker, such an exception has another cause and is not converted.
     """
     try:
         yield

@@ -23,7 +23,7 @@ def step_seconds(seconds=SECONDS):
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():
-        step()  # the first call traces the function, which must not be timed
+        step()  # the first call traces the function, and the time for tracing must not be measured
     durations, end = {name: [] for name in steps}, time.perf_counter() + seconds
     while not durations[CANDIDATES[-1]] or time.perf_counter() < end:
         for name, step in steps.items():
@@ -44,6 +44,7 @@ def _make_step(dtype):
 
     @tf.function(autograph=False)
     def gradients(images, kernels):
+        """Return the sum of all elements of the kernels' gradients, which requires every gradient."""
         with tf.GradientTape() as tape:
             tape.watch(kernels)
             x = images

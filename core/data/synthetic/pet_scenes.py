@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 PET, BACKGROUND, OUTLINE = 1, 2, 3  # values as in the trimaps of the official data set
-# RGB of the colours of the pets' coats
+# RGB of the coat colours of the pets
 COATS = np.array(
     [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]
 )

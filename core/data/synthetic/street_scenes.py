@@ -155,6 +155,7 @@ def _houses(canvas, rng, ground):
 
 
 def _windows(canvas, rng, x, y, width, height, wall):
+    """Draw windows on the wall from (x, y) to (x + width, y + height). wall: RGB of the wall."""
     colour = wall * rng.uniform(0.4, 0.8) if rng.rand() < 0.7 else wall + 45
     step = max(6, width / rng.randint(3, 6))
     for column in np.arange(x + step / 3, x + width - step / 2, step):
