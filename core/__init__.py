@@ -30,7 +30,8 @@ def _import_quietly():
 # Let TensorFlow allocate a GPU's memory as it is needed, instead of all at once at the first use.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# `tf.keras` must be Keras 3 with the TensorFlow backend, even if the user's KERAS_BACKEND names another one.
+# `tf.keras` must be Keras 3 with the TensorFlow backend, even if the user's environment variable
+# KERAS_BACKEND names another backend. If Keras is already imported, its backend can no longer be chosen.
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "0"

@@ -70,12 +70,13 @@ class Experiment:
     dataset:       the `Dataset`.
     init_weights:  (seed) -> dict of name -> tf.Variable with initial values.
     forward:       (weights, images, training, seed) -> logits [B, H, W, classes], or [B, H, W, 1] for two
-                   classes. images: [B, H, W, 3] with values 0..255.
+                   classes. images: [B, H, W, 3] with values 0..255. training: True in a training step, False
+                   in validation and prediction. seed: int64 [2] for random choices such as dropout, or None.
     loss:          (logits, masks) -> float32 [B], the loss of each example, which must not be negative.
                    logits are float32, masks are class ids [B, H, W]; see `core.losses`.
     metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
     best:          the name of a metric. The best checkpoint is the checkpoint with the largest value of this
-                   metric. If best is "loss", it is the checkpoint with the smallest validation loss.
+                   metric. If best is "loss", the best checkpoint has the smallest validation loss.
     measures:      name -> function, for metrics that cannot be computed from a confusion matrix. Each
                    function maps (logits, masks) to the metric of each example, float32 [B]. The mean over all
                    validation examples is reported.

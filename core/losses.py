@@ -1,8 +1,8 @@
 """Losses: functions (logits, masks) -> float32 [B], one loss per example of a batch.
 
 Because there is one loss per example, the mean over a data set does not depend on the batch sizes.
-Pixels whose class id is `experiment.IGNORE` (255) are left out of the loss. To use class weights, an
-experiment binds them: `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
+Pixels whose class id is `experiment.IGNORE` (255) are left out of the loss. An experiment with class weights
+has, for example, the loss `functools.partial(losses.categorical_cross_entropy, class_weights=(1.0, 2.5))`.
 """
 
 import numpy as np

@@ -7,6 +7,7 @@ Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling
 Settings: Adam with learning rate 1e-3, batches of 5, 25 epochs. The article does not clip gradients
           (--clip_norm=0). Here --clip_norm=1 is the default, because without clipping the training on
           all 2975 images may diverge.
+          The flag --best reads other settings from experiments/best/cityscape_road.cfg.
 Data:     Kaggle "cityscapes-image-pairs": 2975 training images train/*.jpg and 500 validation images
           val/*.jpg. The left half of an image is the photo. The right half is the mask, in which each
           class has a colour. Without --data_dir, 400 training and 100 validation images are generated.

@@ -6,6 +6,7 @@ Article:  "Semantic Segmentation of Aerial Imagery using U-Net in Python", Andre
 Claim:    on the article's validation patches, loss 0.4170, accuracy 0.8616 and Jaccard index 0.6599.
 Network:  core/models/dubai_unet.py. Input 160x160, dropout.
 Settings: Adam with learning rate 1e-3, batches of 32, 20 epochs.
+          The flag --best reads other settings from experiments/best/dubai_aerial.cfg.
 Data:     Kaggle "semantic-segmentation-of-aerial-imagery": 72 aerial photos, published by the Mohammed
           Bin Rashid Space Centre (MBRSC), in folders 'Tile 1' .. 'Tile 8'. The photos are cut into 3483
           patches, and a tenth of the patches is used for validation. Without --data_dir, 12 photos are

@@ -164,8 +164,9 @@ def _common_name(names):
 def cost_table(found, costs):
     """Return the table of the costs of a training step as a list of lines of text.
 
-    Each operation has a row. Each pair of a pass and a lowering mode has a column of milliseconds and a
-    column of MiB. found: list of `operations.Operation`. costs: as returned by `op_times.measure`.
+    Each operation has a row. Each pair of a pass (forward or backward) and a lowering mode has a column of
+    milliseconds and a column of MiB. found: list of `operations.Operation`. costs: the first
+    result of `op_times.measure`.
     """
     columns = [(direction, mode) for direction in op_times.PASSES for mode in costs]
     titles = [f"{direction} {unit}" for unit in ("ms", "MiB") for direction in op_times.PASSES]
@@ -173,7 +174,11 @@ def cost_table(found, costs):
     rows = [top, ("operation", "weights", *[mode for _, mode in 2 * columns])]
 
     def add_row(name, weights, calls):
-        """Append a row with the summed costs of `calls`: a list of `Operation.index` and `op_times.REST`."""
+        """Append a row of texts to `rows`: name, weights, and the sums of the costs of `calls`.
+
+        calls: list. Each item is the index of an operation, or `op_times.REST` for the ops that belong to no
+        operation.
+        """
         cells = [[costs[mode][direction, call] for call in calls] for direction, mode in columns]
         milliseconds = [sum(cost.milliseconds for cost in cell) for cell in cells]
         mebibytes = [sum(cost.allocated for cost in cell) / 2**20 for cell in cells]

@@ -108,7 +108,7 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     if not call:
         return None
     policy.count("frozen_norm")
-    # TensorFlow's op has no gradient with respect to mean and variance either.
+    # No gradients flow to mean and variance, as in TensorFlow's op for batch normalisation.
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     scale = gamma * tf.math.rsqrt(variance + epsilon)
     kernel = tf.cast(call.kernel * tf.reshape(scale, [-1, call.kernel.shape[3]]), x.dtype)

@@ -22,7 +22,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """
     weights = {}
 
-    def layer(name, shape, channels):
+    def layer(name, shape, channels):  # shape: of the kernel. channels: the length of the bias
         weights[f"{name}/kernel"] = glorot_uniform(f"{name}/kernel", shape, seed=seed)
         weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
 

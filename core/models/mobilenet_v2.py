@@ -27,7 +27,7 @@ def init_weights(*, seed, trainable):
     """
     weights = {}
 
-    def conv(name, shape, norm, channels):
+    def conv(name, shape, norm, channels):  # norm: name of the batch normalisation that follows, or None
         weights[f"{name}/kernel"] = glorot_uniform(f"{name}/kernel", shape, seed=seed)
         weights.update(batch_norm(norm, channels) if norm else {})
 

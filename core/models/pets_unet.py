@@ -23,7 +23,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """
     weights = {}
 
-    def layer(name, shape, channels, init):
+    def layer(name, shape, channels, init):  # shape: of the kernel. channels: the length of the bias
         weights[f"{name}/kernel"] = init(f"{name}/kernel", shape, seed=seed)
         weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
 

@@ -182,7 +182,10 @@ class Training:
                 self.draw(self.state.history[-1])
 
     def warn_of_other_lowering(self):
-        """Print a warning if the run began with another value of --lowering, which rounds differently."""
+        """Print a warning if the run began with another value of --lowering.
+
+        The next steps then have other rounding errors than the steps of an uninterrupted run.
+        """
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
             print(
@@ -355,14 +358,15 @@ class Training:
             checkpoint.save(self.folder / "checkpoints", arrays, dataclasses.asdict(self.state))
 
     def keep_best(self):
-        """Keep the last checkpoint as `best.npz` if the last finished epoch is the best epoch so far."""
+        """Save the last checkpoint also as `best.npz` if the last finished epoch is the best epoch so far."""
         if history.best(self.state.history, self.best_metric) is self.state.history[-1]:
             checkpoint.keep(self.folder / "checkpoints", "best")
 
     def diverged(self, what):
         """Return the InputError for a diverged training.
 
-        what: the value that is not finite or too large, such as "a variable". The message begins with it.
+        what: the words with which the message begins. They name the value that is not finite or too large,
+        such as "a variable".
         """
         return InputError(
             f"{what} is not finite or far too large at or shortly before step {self.state.step} of epoch"

@@ -81,7 +81,7 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
     step: int64, 0 in the first step. steps: the number of steps of the whole training. The rate grows
     linearly during the first `warmup_steps` steps. The next step has the rate `peak`. If shape is
     "constant", all further steps have the rate `peak`. If shape is "cosine", the rate falls along half a
-    cosine. It would be 0 in the step after the last step of the training (Loshchilov and Hutter, 2017,
+    cosine. The rate would be 0 in the step after the last step of the training (Loshchilov and Hutter, 2017,
     without restarts).
     """
     step = tf.cast(step, tf.float32)

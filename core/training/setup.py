@@ -92,7 +92,8 @@ def load_images(dataset, flags, folder, state):
 def _other_images(folder, state, found):
     """Return the InputError for a run that was trained on other images.
 
-    found: a clause for the message that says what differs now, such as "DIR has other files".
+    folder: the run folder. state: the `State` of the run. found: a clause of the message that says what
+    differs now, such as "DIR has other files".
     """
     numbers = [number for number, _ in state.image_files]
     counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"

@@ -8,8 +8,9 @@ import math
 
 import tensorflow as tf
 
-# Type of op: a convolution, or the gradient of a convolution -> function that returns two tensors of the op.
-# The first tensor has the shape of the convolution's output, the second has the shape of its kernel.
+# The keys are the types of ops that compute a convolution or a gradient of a convolution. The values are
+# functions that return two tensors of such an op. The first tensor has the shape of the convolution's output.
+# The second tensor has the shape of the convolution's kernel.
 TENSORS = {
     "Conv2D": lambda op: (op.outputs[0], op.inputs[1]),
     "Conv2DBackpropInput": lambda op: (op.inputs[2], op.inputs[1]),

@@ -31,9 +31,10 @@ TAPS = (
 def measure(spec):
     """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics: name -> JSON value.
 
-    spec: settings, see `comparison._settings`. A call of `fit` or `predict` runs STEPS_PER_CALL steps.
-    The start-up work of the call delays its first step. The first step of each call counts in
-    mean_step_seconds, but not in step_seconds, which is the median of the other steps.
+    spec: settings, see `comparison._settings`. A call of `fit` or `predict` runs STEPS_PER_CALL steps. One
+    call, which is not measured, runs before the measured calls. The start-up work of a call delays its first
+    step. The first step of each call counts in mean_step_seconds, but not in step_seconds, which is the
+    median of the other steps.
     """
     keras.utils.set_random_seed(0)  # TensorFlow's deterministic ops raise an error without a seed
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
@@ -73,7 +74,7 @@ def measure(spec):
 def road_unet(filters, channels):
     """Return the network of `core.models.road_unet` as a Keras model."""
 
-    def conv(x, width, layer):
+    def conv(x, width, layer):  # layer: the class layers.Conv2D or layers.Conv2DTranspose
         return layers.LeakyReLU(negative_slope=0.2)(layer(width, 3, padding="same", use_bias=False)(x))
 
     x = inputs = keras.Input((None, None, 3))
@@ -133,7 +134,7 @@ def labels_unet(filters, channels):
 def dubai_unet(filters, channels):
     """Return the network of `core.models.dubai_unet` as a Keras model."""
 
-    def pair(x, width, rate):
+    def pair(x, width, rate):  # rate: the dropout rate
         x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
         return layers.Conv2D(width, 3, padding="same", activation="relu")(layers.Dropout(rate)(x))
 

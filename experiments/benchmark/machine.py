@@ -15,8 +15,11 @@ NUMBERS = 2**25  # number of float32 values in each added array: 128 MiB, more t
 def measure(spec):
     """Return a dict with the highest measured rates: conv_gflops in GFLOP/s, memory_gb_per_s in GB/s.
 
-    The dict also has the item "versions", an empty dict. spec: settings, see `comparison._settings`.
-    spec.seconds: the duration of the whole measurement. spec.precision: the dtype of the convolutions.
+    The dict also has the item "versions", an empty dict, because `table.summarise` reads this item from every
+    measurement.
+
+    spec: settings, see `comparison._settings`. spec.seconds: the duration of the whole measurement.
+    spec.precision: the dtype of the convolutions.
     """
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {

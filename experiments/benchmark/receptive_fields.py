@@ -79,10 +79,11 @@ def _side(changed, bright, length):
     size of the images along the axis, in pixels.
 
     Output pixels at a distance of `multiple` image pixels have receptive fields of the same size. These
-    output pixels form a group. The size for a group is the range of the offsets between a bright line and the
-    output pixels of the group that the line changes. The result is None if a line changes the first or the
-    last place, because the receptive field may then exceed the image. The result is also None if no line
-    changes the output.
+    output pixels form a group. Consider the offsets between a bright line and the output pixels of a group
+    that the line changes. The size for the group is the largest offset minus the smallest offset, plus 1.
+
+    The result is None if a line changes the first or the last place, because the receptive field may then
+    exceed the image. The result is also None if no line changes the output.
     """
     if changed[:, [0, -1]].any() or not changed.any():
         return None

@@ -41,7 +41,7 @@ class Level(nn.Module):
         options = {"conv": conv, "up": up, "skip_drop": skip_drop, "pair_drop": pair_drop}
         (width, *below), (down_drop, drop) = filters, pair_drop
 
-        def pair(in_channels, rate):
+        def pair(in_channels, rate):  # rate: of the dropout between the two convolutions
             return nn.Sequential(*conv(in_channels, width), nn.Dropout(rate), *conv(width, width))
 
         self.down = pair(in_channels, down_drop if below else drop)
@@ -49,7 +49,8 @@ class Level(nn.Module):
         if below:
             self.drop = nn.Dropout(skip_drop)
             self.up = nn.Sequential(*up(below[0], width))
-            # `changed` is empty for nn.Upsample, which keeps the number of channels, below[0]
+            # A transposed convolution changes the number of channels: `changed` holds the new number.
+            # nn.Upsample keeps the number of channels, below[0]: `changed` is then empty.
             changed = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
             self.merge = pair(width + (changed or below)[0], drop)
 
@@ -81,7 +82,7 @@ class MobileNetUNet(nn.Module):
 
     def train(self, mode=True):
         super().train(mode)
-        self.encoder.eval()
+        self.encoder.eval()  # a frozen encoder always uses the moving averages
         return self
 
     def forward(self, x):
@@ -154,7 +155,8 @@ def conv(side=3, **options):
 def transposed(side, **options):
     """Return a function (in_channels, out_channels) -> transposed convolution of stride 2.
 
-    The kernel has side x side pixels. options: further arguments of `nn.ConvTranspose2d`.
+    The convolution doubles the height and width. The kernel has side x side pixels. options: further
+    arguments of `nn.ConvTranspose2d`.
     """
     options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
     return lambda in_channels, width: nn.ConvTranspose2d(in_channels, width, side, **options)
@@ -177,7 +179,7 @@ def leaky(width):
 
 
 def batch_norm(width):
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)  # Keras' values: its momentum 0.99 is 0.01 here
 
 
 NETWORKS = {

@@ -246,7 +246,10 @@ def _ours(results, column, data):
 
 
 def _settings(header):
-    """Return the settings in a header, worded for a table: "the article's" becomes "article's settings"."""
+    """Return the settings in a result file's header as a text for a table.
+
+    "the article's" becomes "article's settings", and ", clipped" becomes ", gradient clipped".
+    """
     text = re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
     return text.replace(", clipped", ", gradient clipped")
 
