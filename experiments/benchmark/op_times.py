@@ -36,10 +36,10 @@ class Cost:
 def measure(experiment, weights, images, *, steps):
     """Measure the costs of all operations in training steps without the optimizer; return (costs, rules).
 
-    costs: a dict with one item for each lowering mode, "off" and "auto". The item is a dict: key -> `Cost`. A
-    `Cost` holds the smallest milliseconds and the smallest number of bytes that any profiled step needed for
-    this key.
-    rules: name of a lowering rule -> how often the rule was applied in the mode "auto".
+    costs: a dict with one item for each mode of `core.lowering`, "off" and "auto". The item is a dict: key ->
+    `Cost`. A `Cost` holds the smallest milliseconds and the smallest number of bytes that any profiled step
+    needed for this key.
+    rules: name of a rule of `core.lowering` -> how often the rule was applied in the mode "auto".
 
     experiment: the `Experiment` with the forward pass and the loss. weights: name -> `tf.Variable`. images:
     float [B, H, W, 3], 0..255. The dtype of the images is the dtype of the activations. steps: the number of

@@ -23,10 +23,13 @@ def sides(forward, weights):
     output pixels, the largest side is returned. The side is None if the receptive field is larger than about
     LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
-    The network runs with the weights of `tiling.probe_weights` on black images with one bright row or column.
-    An output pixel depends on the bright line if its value differs from its value for an all-black image.
-    Output pixels at a distance of `tiling.multiple` image pixels have receptive fields of the same size.
-    Therefore it is enough to measure lines at `tiling.multiple` neighbouring positions.
+    The network runs on black images with one bright row or column. Its weights are replaced by those of
+    `tiling.probe_weights`, with which a bright pixel changes every output pixel that depends on it. An output
+    pixel depends on the bright line if its value differs from its value for an all-black image.
+
+    Let m be the result of `tiling.multiple`: the smallest power of two that must divide the height and width
+    of the images. Output pixels at a distance of m image pixels have receptive fields of the same size.
+    Therefore it is enough to measure lines at m neighbouring positions.
     """
     probe, multiple = tiling.probe_weights(weights), tiling.multiple(forward, weights)
     length = 16 * multiple

@@ -27,9 +27,9 @@ def measure(spec):
     command-line arguments for this module. spec.mode: one of MODES.
 
     The returned dict has the metrics of `measurement.metrics` and these items:
-    rules: name of a lowering rule -> how often the rule was applied. gflop_per_image: GFLOP of a step divided
-    by the batch size. parameters: [number of trained parameters, number of all parameters]. device: name of
-    the device. versions: package -> version.
+    rules: name of a rule of `core.lowering` -> how often the rule was applied. gflop_per_image: GFLOP of a
+    step divided by the batch size. parameters: [number of trained parameters, number of all parameters].
+    device: name of the device. versions: package -> version.
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
