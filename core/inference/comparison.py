@@ -134,7 +134,10 @@ def bootstrap(a, b, resamples):
     ]
 
     def statistic(sums):
-        """Return loss and metrics as a dict. sums: float64 array, the sum of the rows of some images."""
+        """Return loss and metrics as a dict.
+
+        sums: float64 array, the sum over some images of [*flattened confusion matrix, loss, 1].
+        """
         confusion = sums[:-2].reshape(classes, classes)
         metrics = a.experiment.metrics(confusion)
         return {"loss": sums[-2] / sums[-1]} | {

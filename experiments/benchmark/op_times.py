@@ -23,7 +23,7 @@ REST = None  # second item of the key of TensorFlow ops that belong to no operat
 
 @dataclasses.dataclass
 class Cost:
-    """The cost of an operation in one pass of one step.
+    """The cost of an operation in the forward or the backward pass of one step.
 
     milliseconds: the sum of the durations of the operation's TensorFlow ops. allocated: the number of bytes
     that these ops allocated.
