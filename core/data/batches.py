@@ -70,8 +70,8 @@ def change(image, mask, row, seed, changes):
 def evaluation(examples, batch_size, context=ALONE):
     """Return the batches of a split as a `tf.data.Dataset`, without shuffling or augmentation.
 
-    The order is that of `examples.rows`. The last batch may be smaller than batch_size. batch_size and
-    context are as in `training`.
+    The examples have the order of `examples.rows`. The last batch may be smaller than batch_size.
+    `training` describes batch_size and context.
     """
     return _batched(examples, examples.rows, batch_size, context)
 

@@ -109,7 +109,7 @@ def generate(folder):
 def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
     """Read a pair; return its photo, uint8 [1, size, size, 3], and its mask, uint8 [1, size, size].
 
-    files: a tuple with the path of the pair. The other arguments are those of `road_dataset`.
+    files: a tuple with the path of the pair. `road_dataset` describes the other arguments.
     """
 
     def road(colours):

@@ -106,7 +106,7 @@ def read(path):
 def to_text(class_list, comments=()):
     """Return the text of a file from which `read` reads this `ClassList`.
 
-    comments: texts, each of which becomes a comment line at the top of the file.
+    comments: a list of texts. Each text becomes a comment line at the top of the file.
     """
     lines = [f"# {comment}" for comment in comments]
     for name, values in zip(class_list.names, class_list.values):

@@ -60,7 +60,7 @@ def map_rgb(path):
 
     Returns None for a file that cannot be mapped. Uncompressed TIFF files and binary PPM files can be mapped
     if they hold 8-bit RGB, need no rotation and store all rows from top to bottom without gaps. Never raises:
-    for a damaged file, returns None. `read_rgb` reports what is wrong with the file.
+    for a damaged file, returns None. `read_rgb` reports the fault of the file.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -252,7 +252,7 @@ def _remark_alpha(path, image):
 
 
 def _reason(path, error):
-    """Return a text that says what is wrong with a file.
+    """Return a text that describes the fault of a file.
 
     The text is the decoder's error message, from which the file's path is removed. If no decoder recognises
     the file, the text describes the file's format.

@@ -249,8 +249,9 @@ def _class_ids(mask_file, preparation):
 
 
 def _refuse_others(mask_file, others, total, preparation):
-    """Raise InputError if a mask has pixels of no class. The message names their most frequent mask value.
+    """Raise InputError if a mask has pixels that belong to no class.
 
+    The message names the most frequent mask value of these pixels.
     others: int32 [N], the mask values of the N pixels that belong to no class and are not ignored. total:
     number of all pixels of the mask.
     """

@@ -49,9 +49,9 @@ def dataset(*, size, white_level=0):
 def find(data_dir, split):
     """Return a list of (photo, trimap) files for a split, "train" or "val".
 
-    The order is that of the split's text file in annotations/. Raises InputError if this file is missing or
-    contains no names. Also raises InputError if one of the names is a path with folders, or if the photo or
-    the trimap of a name is missing.
+    The files have the order of the split's text file in annotations/. Raises InputError if this file is
+    missing or contains no names. Also raises InputError if one of the names is a path with folders, or if
+    the photo or the trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
     try:
