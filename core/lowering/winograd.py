@@ -130,9 +130,10 @@ def _kernel_gradient(x, upstream):
     zero, one, minus_one = (tf.constant([index]) for index in (0, 1, -1))
     from_second = functools.partial(tf.strided_slice, begin=one, end=zero, strides=one, end_mask=1)
     to_last = functools.partial(tf.strided_slice, begin=zero, end=minus_one, strides=one)
+    input_shape, output_shape = (tf.constant([-1, each.shape[3]]) for each in (x, upstream))
     columns = []
     for value, up in zip(values, upstream_values):
-        value, up = (tf.reshape(each, [-1, each.shape[-1]]) for each in (value, up))
+        value, up = tf.reshape(value, input_shape), tf.reshape(up, output_shape)
         pairs = (to_last(value), from_second(up)), (value, up), (from_second(value), to_last(up))
         columns += [tf.matmul(inputs, outputs, transpose_a=True) for inputs, outputs in pairs]  # [I, O]
     columns = tf.reshape(tf.stack(columns), [len(values), 3, *columns[0].shape])
@@ -148,11 +149,12 @@ def _values_of_windows(x, transform, *, above, left=0):
     """
     height, width = graph.height_and_width(x)
     channels, (points, size) = x.shape[3], transform.shape
-    count, width = -(-height // WINDOW), width + left if left else width
+    count, width = -(-height // WINDOW), left + width
     below = WINDOW * count - height + size - WINDOW - above
     rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
     if size > WINDOW:  # windows overlap
-        first_rows = tf.reshape(tf.range(0, WINDOW * count, WINDOW), [-1, 1])
+        arange = tf.range if tf.is_tensor(count) else np.arange  # NumPy adds no ops to the graph
+        first_rows = WINDOW * arange(count)[:, None]
         rows = tf.gather(rows, first_rows + np.arange(size), axis=1)  # [B, ceil(H / 4), R, left + W, C]
     windows = tf.reshape(rows, [-1, count, size, width * channels])
     values = tf.matmul(tf.cast(transform, x.dtype), windows)  # [B, ceil(H / 4), P, (left + W) * C]
