@@ -73,6 +73,25 @@ def recall(confusion):
     return _ratio(np.diag(confusion), confusion.sum(1))
 
 
+def mean_over_classes(values):
+    """Return the mean of a metric over the classes that have a value; NaN if no class has one.
+
+    values: float64 [classes], such as the result of `iou`. NaN means that a class has no value, because it
+    occurs neither in the true masks nor in the predicted masks.
+    """
+    found = values[np.isfinite(values)]
+    return found.mean() if found.size else np.nan
+
+
+def is_metric(column):
+    """True if a column of metrics.csv is a loss or a metric of all classes.
+
+    False if the name of the column ends in the name of a class, as in `val_iou/road`. Also False for
+    `val_classes_averaged`, which is a number of classes. column: the name of the column.
+    """
+    return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
+
+
 def binary(confusion):
     """Return the metrics `iou`, `accuracy`, `precision` and `recall` for two classes: dict of name -> value.
 
@@ -108,7 +127,7 @@ def multiclass(classes):
         each = iou(confusion)
         return {
             "accuracy": accuracy(confusion),
-            "mean_iou": np.nanmean(each) if np.isfinite(each).any() else np.nan,
+            "mean_iou": mean_over_classes(each),
             "classes_averaged": np.isfinite(each).sum(),
             **{f"iou/{name}": value for name, value in zip(classes, each)},
         }

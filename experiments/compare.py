@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from core.inference import comparison, render, uncertainty
-from core.inference.comparison import is_metric
+from core.metrics import is_metric
 from core.runs import code_digest, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from core import losses, metrics
+from core.data import cityscapes_labels
 from core.runtime.errors import InputError
 
 CONFUSION = np.array([[50, 3, 0, 0], [2, 20, 5, 0], [0, 1, 10, 0], [0, 0, 0, 0]])  # class 3 is absent
@@ -60,6 +61,15 @@ def test_a_class_in_neither_truth_nor_prediction_is_excluded_from_the_mean():
     found = metrics.multiclass(("a", "b", "c", "d"))(CONFUSION)
     assert found["mean_iou"] == pytest.approx((50 / 55 + 20 / 31 + 10 / 16) / 3)
     assert found["classes_averaged"] == 3 and np.isnan(found["iou/d"])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mean_over_no_classes_is_nan_without_a_warning():
+    assert np.isnan(metrics.multiclass(("a", "b"))(np.zeros([2, 2], np.int64))["mean_iou"])
+    only_unscored = np.zeros([34, 34], np.int64)
+    only_unscored[0, 0] = 5
+    found = cityscapes_labels.scores(only_unscored)
+    assert np.isnan(found["mean_iou_19"]) and found["classes_averaged_19"] == 0 and found["mean_iou"] == 1
 
 
 def test_binary_cross_entropy_equals_hand_computed_values():

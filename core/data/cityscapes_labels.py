@@ -127,7 +127,7 @@ def scores(confusion):
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
-        "mean_iou_19": np.nanmean(official),
+        "mean_iou_19": metrics.mean_over_classes(official),
         "classes_averaged_19": np.isfinite(official).sum(),
         **metrics.multiclass(CLASSES)(confusion),
     }

@@ -64,7 +64,7 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
         raise InputError(
-            f"--classes: {len(values)} mask values with those of --ignore, but at most"
+            f"--classes and --ignore list {len(values)} mask values, but at most"
             f" {class_list.MAX_CLASSES} are possible; list fewer."
         )
     is_random = data_dir is None or not own_folders.has_splits(Path(data_dir))

@@ -10,6 +10,7 @@ from core.data import cache
 from core.experiment import Experiment
 from core.inference import per_image, restore, uncertainty
 from core.inference.evaluate import make_evaluate
+from core.metrics import is_metric
 from core.runs import checkpoint, code_digest, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
@@ -92,15 +93,6 @@ def grouped(runs):
         key = run.experiment.name, *settings.items(), code_digest.combined(run.code)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
-
-
-def is_metric(column):
-    """True if a column of metrics.csv is a loss or a metric to compare.
-
-    False if the name of the column ends in the name of a class, as in `val_iou/road`. Also False for
-    `val_classes_averaged`, which is a number of classes. column: the name of the column.
-    """
-    return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 
 
 def bootstrap(a, b, resamples):

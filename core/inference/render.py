@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.experiment import IGNORE
+from core.metrics import is_metric
 
 CAPTION = 18  # height, in pixels, of the line of text above each row of pictures
 WRONG = (225, 45, 60)  # colour of wrong pixels: red
@@ -122,7 +123,7 @@ def curves(history):
     for name in ("train_loss", "val_loss"):
         losses.plot(epochs, [row[name] for row in history], label=name)
     for name in history[0]:
-        if name.startswith("val_") and "/" not in name and "averaged" not in name and name != "val_loss":
+        if is_metric(name) and name not in ("train_loss", "val_loss"):
             metrics.plot(epochs, [row[name] for row in history], label=name)
     for axes in figure.axes:
         axes.legend()

@@ -141,7 +141,7 @@ def summary(experiment, means, confusion):
     }
     totals = {
         "accuracy": metrics.accuracy(confusion),
-        "mean_iou": np.nanmean(of_classes["iou"]),
+        "mean_iou": metrics.mean_over_classes(of_classes["iou"]),
         **means,
         **experiment.metrics(confusion),
     }
