@@ -8,6 +8,7 @@ run the same program. One worker, the chief, writes the files of the run.
 """
 
 import contextlib
+import functools
 import json
 import os
 
@@ -31,9 +32,7 @@ def strategy(name):
     if name == "single":
         return tf.distribute.get_strategy()
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(
-            tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        )
+        return _mirrored()
     try:
         config = json.loads(os.environ["TF_CONFIG"])
         task, cluster = config["task"], config["cluster"]
@@ -56,6 +55,17 @@ def strategy(name):
             " worker's address in TF_CONFIG; check that the address belongs to this machine, that the port"
             " is free, and that all workers are running."
         ) from None
+
+
+@functools.cache
+def _mirrored():
+    """Return the `MirroredStrategy` of this process.
+
+    All calls return the same object. If a process created two, TensorFlow would mix up their collective
+    operations, and training would fail with "Shape mismatch in the collective instance".
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def workers():

@@ -139,8 +139,6 @@ def _check_two_replicas(pairs, folder):
     """Run each check of mirrored training in this process, whose CPU is split into two devices."""
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, 2 * [tf.config.LogicalDeviceConfiguration()])
-    # two mirrored strategies in one process would confuse each other's collective operations
-    distribution.strategy = functools.cache(distribution.strategy)
     _check_that_an_odd_batch_size_is_refused(pairs, folder)
     _check_that_a_mirrored_run_equals_a_plain_one(pairs, folder)
     _check_that_each_replica_draws_its_own_dropout()
