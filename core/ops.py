@@ -11,10 +11,10 @@ output channels, and s is the stride. Convolutions use SAME padding, so H/s and 
 Kernels are stored as float32 and cast to the dtype of the activations. The dtype of the images therefore
 decides the precision of a whole forward pass.
 
-The convolutions call functions of `core.lowering`, and so does batch normalisation outside of training.
-Called eagerly, these functions run TensorFlow's primitives. In a graph on a CPU, these functions may compute
-the same values, up to rounding, with fewer operations. An edit of this file changes the network in both
-cases.
+Convolutions, biases and leaky ReLUs call functions of `core.lowering`, and so does batch normalisation
+outside of training. Called eagerly, these functions run TensorFlow's primitives. In a graph on a CPU, these
+functions may compute the same values, up to rounding, with fewer operations. An edit of this file changes the
+network in both cases.
 """
 
 import tensorflow as tf
@@ -51,7 +51,7 @@ def depthwise_conv2d(x, kernel, bias=None, *, stride=1):
 
 def conv2d_down(x, kernel):
     """Convolution of stride 1, then leaky ReLU: [B, H, W, I] -> [B, H, W, O]. kernel: [h, w, I, O]."""
-    return tf.nn.leaky_relu(conv2d(x, kernel), LEAK)
+    return lowering.leaky_relu(conv2d(x, kernel), LEAK)
 
 
 def maxpool_down(x):
@@ -65,7 +65,7 @@ def conv2d_up(x, kernel):
     kernel: [h, w, O, I]. A transposed convolution of stride 1 equals a convolution with the kernel rotated
     by 180 degrees.
     """
-    return tf.nn.leaky_relu(conv2d_transpose(x, kernel), LEAK)
+    return lowering.leaky_relu(conv2d_transpose(x, kernel), LEAK)
 
 
 def maxpool_up(x):
@@ -121,4 +121,4 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
 
 
 def _add_bias(x, bias):
-    return x if bias is None else tf.nn.bias_add(x, tf.cast(bias, x.dtype))
+    return x if bias is None else lowering.bias_add(x, tf.cast(bias, x.dtype))

@@ -1,4 +1,4 @@
-"""Functions that create named float32 `tf.Variable`s with initial values; a function that counts parameters.
+"""Functions that create named float32 `tf.Variable`s with initial values, and functions of their values.
 
 Random initial values depend only on the seed and the variable's name. Variables may therefore be created
 in any order, and adding a variable to a network does not change the other variables.
@@ -8,6 +8,8 @@ import math
 import zlib
 
 import tensorflow as tf
+
+MAX_FIXED = 10**7  # largest number of parameters for which `fixed` returns arrays
 
 
 def glorot_uniform(name, shape, *, seed):
@@ -63,6 +65,18 @@ def batch_norm(name, channels):
         f"{name}/mean": tf.Variable(tf.zeros(channels), name=f"{name}/mean", **moving),
         f"{name}/variance": tf.Variable(tf.ones(channels), name=f"{name}/variance", **moving),
     }
+
+
+def fixed(weights):
+    """Return weights for a compiled network that always uses the present values of the weights.
+
+    weights: a dict of variables. The result is a dict of float32 NumPy arrays. TensorFlow then casts and
+    rearranges the kernels once, and not in each step. For more than MAX_FIXED parameters, this would take
+    seconds and several times the memory of the weights, so the result is `weights` itself.
+    """
+    if count(weights) > MAX_FIXED:
+        return weights
+    return {name: variable.numpy() for name, variable in weights.items()}
 
 
 def count(weights):

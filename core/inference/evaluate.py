@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from core import metrics
+from core import lowering, metrics
 from core.runtime import distribution
 
 
@@ -37,7 +37,8 @@ def make_evaluate(experiment, weights, dtype):
         sums: name -> float64: the sums of the loss and of each measure, and "examples", the number of
         examples. confusion matrix: float64 [classes, classes], pixel counts.
         """
-        logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
+        with lowering.prediction():
+            logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
         logits = tf.cast(logits, tf.float32)
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
@@ -77,6 +78,8 @@ def make_predict(experiment, weights, dtype):
 
     @tf.function(autograph=False, reduce_retracing=True)
     def predict(images):
-        return metrics.class_ids(experiment.forward(weights, tf.cast(images, dtype)))
+        with lowering.prediction():
+            logits = experiment.forward(weights, tf.cast(images, dtype))
+        return metrics.class_ids(logits)
 
     return predict

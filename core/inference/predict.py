@@ -17,10 +17,12 @@ from concurrent.futures import CancelledError
 import numpy as np
 import tensorflow as tf
 
+from core import lowering
 from core.data import read_ahead, remarks
 from core.inference import decision, outputs, photos, pipeline, probability_files, records, scaling, tiling
 from core.runtime import progress
 from core.runtime.errors import InputError
+from core.weights import fixed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,15 +280,18 @@ def make_network(experiment, weights, dtype, multiple, options):
     If options.resize is None, the list holds the results of the function from `decider`, which need less
     memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
     [B, h, w, C]. Then the caller scales the logits to the images' size and calls the function from `decider`.
-    experiment, weights, dtype, options: as for `run`. multiple: images are padded so that this number divides
-    their height and width; see `tiling.padded`.
+    experiment, weights, dtype, options: as for `run`. Do not change the weights afterwards: see
+    `core.weights.fixed`. multiple: images are padded so that this number divides their height and
+    width; see `tiling.padded`.
     """
+    weights = fixed(weights)
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
     forward, decide = tiling.padded(forward, multiple), decider(options)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def compute(images):
-        logits = tf.cast(forward(weights, tf.cast(images, dtype)), tf.float32)
+        with lowering.prediction():
+            logits = tf.cast(forward(weights, tf.cast(images, dtype)), tf.float32)
         return [logits] if options.resize else decide(logits)
 
     return compute

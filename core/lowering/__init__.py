@@ -1,7 +1,8 @@
 """Rules that replace convolutions in graphs on CPUs by faster computations of the same values ("lowering").
 
-`conv2d`, `conv2d_transpose`, `depthwise_conv2d` and `batch_norm_inference` are drop-in versions of
-TensorFlow's primitives. `core.ops` calls them. Called eagerly, a drop-in version runs TensorFlow's primitive.
+`conv2d`, `conv2d_transpose`, `depthwise_conv2d`, `batch_norm_inference`, `bias_add` and `leaky_relu` are
+drop-in versions of TensorFlow's primitives. `core.ops` calls them. Called eagerly, a drop-in version runs
+TensorFlow's primitive.
 
 While a graph is traced, a rule may replace the call of a drop-in version by other ops, which compute the same
 values up to rounding. The rule first inspects the arguments of the call and the ops that produced these
@@ -13,6 +14,7 @@ the edited network, or TensorFlow's primitive runs.
     winograd.py       a rule that halves the multiplications of 3x3 convolutions of many channels
     transposed.py     a rule that computes the kernel gradient of transposed convolutions by matrix products
     merged.py         rules that merge a convolution with ops before it, or with the normalisation after it
+    fusion.py         rules for prediction, after which TensorFlow fuses a convolution and the ops after it
     fused_adam.py     Adam's formula as one op, used on all devices and for both values of --lowering
     graph.py          functions that find the ops that produced a tensor
     policy.py         whether rules are enabled, and how often each rule was applied
@@ -22,13 +24,21 @@ The gradient with respect to such a tensor is None. To study such a gradient, us
 `disabled()`.
 """
 
-from core.lowering.policy import MODES, applied, configure, described, disabled, enabled
-from core.lowering.primitives import batch_norm_inference, conv2d, conv2d_transpose, depthwise_conv2d
+from core.lowering.policy import MODES, applied, configure, described, disabled, enabled, prediction
+from core.lowering.primitives import (
+    batch_norm_inference,
+    bias_add,
+    conv2d,
+    conv2d_transpose,
+    depthwise_conv2d,
+    leaky_relu,
+)
 
 __all__ = [
     "MODES",
     "applied",
     "batch_norm_inference",
+    "bias_add",
     "configure",
     "conv2d",
     "conv2d_transpose",
@@ -36,4 +46,6 @@ __all__ = [
     "described",
     "disabled",
     "enabled",
+    "leaky_relu",
+    "prediction",
 ]

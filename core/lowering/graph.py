@@ -79,6 +79,33 @@ def nearest_source(up):
     return parts[0] if is_four_copies and tf.get_static_value(axis) in (-1, 3) else None
 
 
+def convolution_and_other(x):
+    """Return (convolution, other) if x is a convolution or the sum of a convolution and another map.
+
+    convolution: the output of a `Conv2D` op. other: the other map, or None if x is the convolution itself.
+    The result is (None, None) if x is something else, or if other ops read x or the convolution.
+    """
+    if x.op.type == "Conv2D" and _uses(x) == 0:
+        return x, None
+    if x.op.type == "AddV2" and _uses(x) == 0:
+        for convolution, other in (x.op.inputs, reversed(x.op.inputs)):
+            if convolution.op.type == "Conv2D" and _uses(convolution) == 1:
+                return convolution, other
+    return None, None
+
+
+def convolution_of_blocks(x):
+    """Return (convolution, block size) if x is `tf.nn.depth_to_space` of a convolution; else (None, None).
+
+    The result is also (None, None) if other ops read x or the convolution.
+    """
+    if x.op.type != "DepthToSpace" or x.op.get_attr("data_format") != b"NHWC" or _uses(x) > 0:
+        return None, None
+    convolution = x.op.inputs[0]
+    is_match = convolution.op.type == "Conv2D" and _uses(convolution) == 1
+    return (convolution, x.op.get_attr("block_size")) if is_match else (None, None)
+
+
 def before_bias(x):
     """Return (y, bias) if x is `tf.nn.bias_add(y, bias)` and exactly one op reads x; otherwise (x, None)."""
     if x.op.type == "BiasAdd" and x.op.get_attr("data_format") == b"NHWC" and _uses(x) == 1:

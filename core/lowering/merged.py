@@ -8,7 +8,7 @@ the ops that are no longer used. The layouts of activations and kernels are desc
 import numpy as np
 import tensorflow as tf
 
-from core.lowering import graph, policy, transposed, winograd
+from core.lowering import fusion, graph, policy, transposed, winograd
 
 # An up-sampling layer maps each input pixel to a block of 2x2 pixels. If a 3x3 transposed convolution
 # follows, the two layers together are a transposed convolution with stride 2 and a 4x4 kernel. This kernel
@@ -40,7 +40,7 @@ def nearest_then_skip(x, kernel, strides, padding):
     # shifts and adds are therefore the same: all four are `kernel_of_a`.
     kernel_of_a = tf.tensordot(SHIFTS.sum(axis=(2, 3)), kernel_of_a, 2)  # [4, 4, O, I]
     from_a = tf.nn.conv2d_transpose(a, tf.cast(kernel_of_a, x.dtype), shape, 2, "SAME")
-    return from_a + tf.nn.conv2d_transpose(skip, tf.cast(kernel_of_skip, x.dtype), shape, 1, "SAME")
+    return from_a + transposed.conv2d_transpose(skip, kernel_of_skip, 1, "SAME")
 
 
 def frozen_part_apart(x, kernel, strides, padding):
@@ -115,4 +115,4 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     strides = [1, call.strides, call.strides, 1]
     convolve = tf.nn.conv2d if call.primitive == "conv2d" else tf.nn.depthwise_conv2d
     y = convolve(call.x, kernel, strides=strides, padding=call.padding)
-    return tf.nn.bias_add(y, tf.cast(beta - mean * scale, x.dtype))
+    return fusion.bias_add(y, tf.cast(beta - mean * scale, x.dtype))

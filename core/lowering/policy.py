@@ -12,6 +12,7 @@ MODES = ("auto", "off")
 
 _mode = "auto"
 _disabled = contextvars.ContextVar("lowering disabled", default=False)
+_predicting = contextvars.ContextVar("predicting", default=False)
 _applied = collections.Counter()
 
 
@@ -23,7 +24,6 @@ def configure(mode):
     _mode = mode
 
 
-@contextlib.contextmanager
 def disabled():
     """Context manager: graphs that the current thread traces inside the with block are traced without rules.
 
@@ -31,11 +31,30 @@ def disabled():
     kernels themselves, not transformed kernels. Measurements of the receptive field use it too, because they
     test whether outputs are exactly zero. With a rule, rounding could turn a zero into a small number.
     """
-    token = _disabled.set(True)
+    return _true_inside(_disabled)
+
+
+def prediction():
+    """Context manager: graphs that the current thread traces inside the with block may use all rules.
+
+    Outside of it, the rules for prediction (`core.lowering.fusion`) are not used, because they make a graph
+    with a backward pass slower. The gradients of a graph from inside the block are correct.
+    """
+    return _true_inside(_predicting)
+
+
+def predicting():
+    """True if the caller is inside of `prediction`."""
+    return _predicting.get()
+
+
+@contextlib.contextmanager
+def _true_inside(variable):
+    token = variable.set(True)
     try:
         yield
     finally:
-        _disabled.reset(token)
+        variable.reset(token)
 
 
 def enabled():

@@ -1,4 +1,4 @@
-"""Drop-in versions of four TensorFlow primitives. In graphs, rules may replace them by faster computations.
+"""Drop-in versions of six TensorFlow primitives. In graphs, rules may replace them by faster computations.
 
 The docstring of `core.lowering` explains what a rule is. A kernel argument may be a float32 tensor, or the
 cast of a float32 tensor to the dtype of x. In both cases, rules receive the float32 tensor. `options` are
@@ -8,7 +8,7 @@ primitive.
 
 import tensorflow as tf
 
-from core.lowering import graph, merged, policy, transposed, winograd
+from core.lowering import fusion, graph, merged, policy, transposed, winograd
 
 
 def conv2d(x, kernel, strides, padding, **options):
@@ -17,6 +17,8 @@ def conv2d(x, kernel, strides, padding, **options):
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
     kernel = graph.before_cast(kernel)
     y = merged.transpose_then_conv(x, kernel, strides, padding)
+    if y is None:
+        y = fusion.conv2d_of_parts(x, kernel, strides, padding)
     if y is None:
         y = winograd.conv2d(x, kernel, strides, padding)
     return graph.remember(y, graph.Call("conv2d", x, kernel, strides, padding))
@@ -62,6 +64,16 @@ def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
         x, gamma, beta, mean, variance, epsilon=epsilon, is_training=False
     )
     return y
+
+
+def bias_add(x, bias):
+    """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C]."""
+    return fusion.bias_add(x, bias) if _may_be_lowered(x) else tf.nn.bias_add(x, bias)
+
+
+def leaky_relu(x, slope):
+    """Return `tf.nn.leaky_relu` of x [B, H, W, C]. slope: float, the slope for negative inputs."""
+    return fusion.leaky_relu(x, slope) if _may_be_lowered(x) else tf.nn.leaky_relu(x, slope)
 
 
 def _may_be_lowered(x):

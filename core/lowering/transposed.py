@@ -1,4 +1,4 @@
-"""Transposed convolutions whose gradient with respect to the kernel is computed faster.
+"""Transposed convolutions: a faster gradient of the kernel, and convolutions in their place for prediction.
 
 Kernels are [h, w, O, I], where I and O are the numbers of input and output channels.
 """
@@ -14,12 +14,21 @@ def conv2d_transpose(x, kernel, strides, padding):
 
     If the kernel is 3x3, the stride is 2, the padding is SAME and x is bfloat16, the backward pass computes
     the gradient of the kernel by matrix products, which is faster.
+
+    In prediction, a convolution computes the transposed convolution if the kernel is 3x3 and the stride is 1,
+    or if the kernel is 2x2, the stride is 2, x is bfloat16 and the processor has AMX. TensorFlow can fuse a
+    convolution with the ops after it, but not a transposed convolution.
     """
     kernel = tf.cast(kernel, x.dtype)
-    if (*kernel.shape[:2], strides, padding, x.dtype) != (3, 3, 2, "SAME", tf.bfloat16):
-        return plain_conv2d_transpose(x, kernel, strides, padding)
-    policy.count("transpose_kernel_gradient")
-    return _with_kernel_gradient_by_products(x, kernel)
+    size = (*kernel.shape[:2], strides, padding)
+    if size == (3, 3, 1, "SAME") and policy.predicting():
+        return tf.nn.conv2d(x, tf.transpose(tf.reverse(kernel, [0, 1]), [0, 1, 3, 2]), 1, "SAME")
+    if size == (2, 2, 2, "SAME") and policy.predicting() and policy.direct_convolutions_are_faster(x.dtype):
+        return _conv2d_of_blocks(x, kernel)
+    if size == (3, 3, 2, "SAME") and x.dtype == tf.bfloat16:
+        policy.count("transpose_kernel_gradient")
+        return _with_kernel_gradient_by_products(x, kernel)
+    return plain_conv2d_transpose(x, kernel, strides, padding)
 
 
 def plain_conv2d_transpose(x, kernel, strides, padding):
@@ -32,6 +41,18 @@ def plain_conv2d_transpose(x, kernel, strides, padding):
     beyond = [max(side - strides, 0) if padding == "VALID" else 0 for side in kernel.shape[:2]]
     output_shape = [size[0], strides * size[1] + beyond[0], strides * size[2] + beyond[1], kernel.shape[2]]
     return tf.nn.conv2d_transpose(x, kernel, output_shape, strides=strides, padding=padding)
+
+
+def _conv2d_of_blocks(x, kernel):
+    """Return the transposed convolution of x and a 2x2 kernel with stride 2: [B, H, W, I] -> [B, 2H, 2W, O].
+
+    Each input pixel determines a block of 2x2 output pixels. A 1x1 convolution computes the 4 * O channels of
+    the block, and `depth_to_space` moves them to their pixels.
+    """
+    policy.count("conv2d_of_blocks")
+    _, _, outputs, inputs = kernel.shape
+    blocks = tf.transpose(tf.reshape(kernel, [4 * outputs, inputs]))
+    return tf.nn.depth_to_space(tf.nn.conv2d(x, blocks[None, None], 1, "SAME"), 2)
 
 
 @graph.custom_gradient

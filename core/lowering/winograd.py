@@ -51,9 +51,15 @@ INPUT_TO_VALUES, KERNEL_TO_VALUES, VALUES_TO_OUTPUT = _transforms((0, 3 / 4, -3 
 
 
 def conv2d(x, kernel, strides, padding):
-    """Return `tf.nn.conv2d` of x and a float32 kernel, computed by Winograd's algorithm where this is faster.
+    """Return `tf.nn.conv2d` of x and a float32 kernel, computed by Winograd's algorithm if it applies."""
+    if not applies(x, kernel, strides, padding):
+        return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=strides, padding=padding)
+    policy.count("winograd")
+    return winograd_conv2d(x, kernel)
 
-    The algorithm is used if all these conditions hold:
+
+def applies(x, kernel, strides, padding):
+    """True if `conv2d` uses Winograd's algorithm. This is so if all these conditions hold:
 
     - the kernel is 3x3, the stride is 1 and the padding is SAME
     - input channels * output channels is at least MIN_CHANNEL_PRODUCT
@@ -62,10 +68,7 @@ def conv2d(x, kernel, strides, padding):
     height, width, inputs, outputs = kernel.shape
     fits = (height, width, strides, padding) == (3, 3, 1, "SAME") and x.dtype in (tf.float32, tf.bfloat16)
     wide = inputs * outputs >= MIN_CHANNEL_PRODUCT
-    if not fits or not wide or policy.direct_convolutions_are_faster(x.dtype):
-        return tf.nn.conv2d(x, tf.cast(kernel, x.dtype), strides=strides, padding=padding)
-    policy.count("winograd")
-    return winograd_conv2d(x, kernel)
+    return fits and wide and not policy.direct_convolutions_are_faster(x.dtype)
 
 
 @graph.custom_gradient

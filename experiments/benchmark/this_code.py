@@ -13,7 +13,7 @@ from core.inference.evaluate import make_predict
 from core.runtime import cli, device
 from core.training.optimizer import init_slots
 from core.training.step import make_train_step, recipe_from_flags
-from core.weights import count
+from core.weights import count, fixed
 from experiments.benchmark import flops, measurement
 
 EPOCH = 64  # an epoch of the measurement has at least this number of batches
@@ -65,7 +65,7 @@ def _step(mode, experiment, weights, flags, examples):
         return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
     if mode == "infer":
-        predict = make_predict(experiment, weights, dtype)
+        predict = make_predict(experiment, fixed(weights), dtype)
         return (
             lambda: predict(next(examples)[0]).numpy(),
             lambda images, masks, share: flops.gflop(predict, images),

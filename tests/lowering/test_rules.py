@@ -1,22 +1,28 @@
 """Each lowering rule against TensorFlow's plain ops, and patterns that almost match."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context as eager_context
 
 from core import lowering, ops
 from core.lowering import policy, winograd
+from core.models import dubai_unet, road_unet
+from core.weights import fixed
 
 
 def random(*shape, seed=0):
     return tf.random.stateless_normal(shape, [seed, 1])
 
 
-def traced(function, activations, kernels, dtype=tf.float32):
+def traced(function, activations, kernels, dtype=tf.float32, context=contextlib.nullcontext):
     """Return outputs and gradients of a graph, float32, and the rules applied in it.
 
     function: (*activations, *kernels) -> [B, H, W, C]. The graph knows the channels of the
     activations, which have the given dtype, but not their sizes. Kernels and biases are float32.
+    context: the context manager inside of which the function is called.
     """
     signature = [tf.TensorSpec([None, None, None, each.shape[-1]], dtype) for each in activations]
 
@@ -25,7 +31,8 @@ def traced(function, activations, kernels, dtype=tf.float32):
         given = [*activations, *kernels]
         with tf.GradientTape() as tape:
             tape.watch(given)
-            y = tf.cast(function(*given), tf.float32)
+            with context():
+                y = tf.cast(function(*given), tf.float32)
             loss = tf.reduce_mean((y - 0.3) ** 2)
         return y, tape.gradient(loss, given, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
@@ -46,6 +53,14 @@ def frozen_skip(x, skip, kernel):
 def transpose_and_skip(x, skip, up_kernel, up_bias, kernel, bias):
     up = ops.conv2d_transpose(x, up_kernel, up_bias, stride=2)
     return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
+
+
+def conv_of_both(x, skip, kernel, bias):
+    return ops.conv2d(tf.concat([x, skip], axis=-1), kernel, bias)
+
+
+def transposed_2x2(x, kernel, bias):
+    return ops.conv2d_transpose(x, kernel, bias, stride=2)
 
 
 def normalised(op):
@@ -72,7 +87,15 @@ CASES = {
         [random(3, 3, 16, 6, seed=1)],
         0,
     ),
+    "conv2d_of_parts": (conv_of_both, [random(3, 3, 9, 4, seed=2), random(4, seed=3)], 1),
+    "bias_before_sum": (conv_of_both, [random(3, 3, 9, 4, seed=2), random(4, seed=3)], 1),
+    "leaky_relu": (up_and_skip, [random(3, 3, 4, 9, seed=2)], 2),
+    "conv2d_of_blocks": (transposed_2x2, [random(2, 2, 5, 6, seed=2), random(5, seed=3)], 0),
+    "bias_before_depth_to_space": (transposed_2x2, [random(2, 2, 5, 6, seed=2), random(5, seed=3)], 0),
 }
+AMX_RULES = ("conv2d_of_blocks", "bias_before_depth_to_space")
+PREDICTION_RULES = ("conv2d_of_parts", "bias_before_sum", "leaky_relu", *AMX_RULES)
+BFLOAT16_RULES = ("transpose_kernel_gradient", *AMX_RULES)
 
 
 @pytest.mark.parametrize("size", [(7, 5), (1, 2)])
@@ -83,16 +106,17 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
 
     In bfloat16, the lowered graph is as close to the plain ops in float32 as the plain ops in bfloat16.
     """
-    if (rule, dtype) == ("transpose_kernel_gradient", tf.float32):
+    if rule in BFLOAT16_RULES and dtype == tf.float32:
         pytest.skip("this rule is for bfloat16")
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
-    monkeypatch.setattr(policy, "_has_amx", lambda: False)
+    monkeypatch.setattr(policy, "_has_amx", lambda: rule in AMX_RULES)
+    context = lowering.prediction if rule in PREDICTION_RULES else contextlib.nullcontext
     function, kernels, skip_scale = CASES[rule]
     height, width = size
     activations = [random(2, height, width, 6)]
     if skip_scale:
         activations.append(random(2, skip_scale * height, skip_scale * width, 3, seed=7))
-    found, rules = traced(function, activations, kernels, dtype)
+    found, rules = traced(function, activations, kernels, dtype, context)
     assert rules.get(rule) == 1
     with lowering.disabled():
         exact, no_rules = traced(function, activations, kernels)
@@ -144,7 +168,39 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
         np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("model", [road_unet, dubai_unet])
+def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
+    """The biases are constant zeros, which TensorFlow must not remove."""
+    monkeypatch.setattr(policy, "direct_convolutions_are_faster", lambda dtype: True)
+    options = {"classes": 6} if model is dubai_unet else {}
+    weights = fixed(model.init_weights(seed=0, filters=(4, 8), **options))
+
+    @tf.function(autograph=False)
+    def predict(images):
+        with lowering.prediction():
+            return model.forward(weights, images, depth=1)
+
+    images = random(2, 8, 8, 3)
+    eager_context.enable_run_metadata()
+    predict(images)
+    graphs = eager_context.context().export_run_metadata().partition_graphs
+    eager_context.disable_run_metadata()
+    ops_run = [node.op for graph in graphs for node in graph.node]
+    assert sum("FusedConv2D" in op for op in ops_run) >= 6
+    assert not {"Relu", "LeakyRelu", "BiasAdd", "AddV2"} & set(ops_run)
+
+
 # --- patterns that almost match
+
+
+@tf.custom_gradient
+def convolution_with_its_own_gradient(x):
+    kernel = random(3, 3, 6, 4, seed=2)
+    return tf.nn.conv2d(x, kernel, 1, "SAME"), lambda upstream: 7 * tf.reduce_sum(upstream) * x
+
+
+def leaky_relu_of(function):
+    return lambda *given: lowering.leaky_relu(function(*given), 0.2)
 
 
 @tf.custom_gradient
@@ -221,6 +277,31 @@ NEAR_MISSES = {
     ),
     "too few channels for Winograd": (ops.conv2d, ([MAP], [random(3, 3, 6, 4)])),
 }
+
+
+PREDICTION_NEAR_MISSES = {
+    "a custom gradient around the convolution": (leaky_relu_of(convolution_with_its_own_gradient), [MAP], []),
+    "an activation before the leaky ReLU": (
+        leaky_relu_of(lambda x, kernel: tf.nn.relu(ops.conv2d(x, kernel))),
+        [MAP],
+        [random(3, 3, 6, 4)],
+    ),
+    "three concatenated maps": (
+        lambda x, kernel: ops.conv2d(tf.concat([x, x, x], axis=-1), kernel),
+        [MAP],
+        [random(3, 3, 18, 4)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PREDICTION_NEAR_MISSES)
+def test_a_pattern_that_almost_matches_is_not_rewritten_in_a_prediction(case):
+    found, rules = traced(*PREDICTION_NEAR_MISSES[case], context=lowering.prediction)
+    assert not rules
+    with lowering.disabled():
+        exact, _ = traced(*PREDICTION_NEAR_MISSES[case])
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_array_equal(lowered, expected)
 
 
 @pytest.mark.parametrize("case", NEAR_MISSES)

@@ -1,0 +1,71 @@
+"""Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
+
+On CPUs, TensorFlow's graph optimiser fuses four ops into one: a convolution, a bias, the addition of another
+map, and an activation. The fused op writes each activation once, instead of once per op. The optimiser needs
+exactly these ops in this order. The rules rewrite other graphs into this form.
+
+In training, the optimiser cannot fuse these ops, because the backward pass reads the values between them. The
+rules therefore apply only inside of `policy.prediction`.
+"""
+
+import tensorflow as tf
+
+from core.lowering import graph, policy, winograd
+
+
+def conv2d_of_parts(x, kernel, strides, padding):
+    """Rewrite a convolution of two concatenated maps as a sum of two convolutions, or return None.
+
+    The concatenation is then not computed. `bias_add` and `leaky_relu` prepare the sum for fusion. If
+    Winograd's algorithm applies to the convolution, the result is None, because this algorithm is faster.
+    """
+    parts = graph.concatenated(x) or ()
+    if len(parts) != 2 or not policy.predicting() or winograd.applies(x, kernel, strides, padding):
+        return None
+    policy.count("conv2d_of_parts")
+    kernels = tf.split(tf.cast(kernel, x.dtype), [part.shape[-1] for part in parts], axis=2)
+    first, second = (tf.nn.conv2d(part, each, strides, padding) for part, each in zip(parts, kernels))
+    return first + second
+
+
+def bias_add(x, bias):
+    """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C], computed before other ops that produced x.
+
+    If x is the sum of a convolution and another map, the bias is added to the convolution. If x is
+    `depth_to_space` of a convolution, as in `transposed.conv2d_transpose`, the bias is added to each channel
+    of the convolution.
+    """
+    if not policy.predicting():
+        return tf.nn.bias_add(x, bias)
+    bias = _kept(bias)
+    convolution, other = graph.convolution_and_other(x)
+    if other is not None:
+        policy.count("bias_before_sum")
+        return tf.nn.bias_add(convolution, bias) + other
+    convolution, block = graph.convolution_of_blocks(x)
+    if convolution is not None:
+        policy.count("bias_before_depth_to_space")
+        return tf.nn.depth_to_space(tf.nn.bias_add(convolution, tf.tile(bias, [block**2])), block)
+    return tf.nn.bias_add(x, bias)
+
+
+def leaky_relu(x, slope):
+    """Return `tf.nn.leaky_relu` of x [B, H, W, C]. slope: the slope for negative inputs.
+
+    If x is a convolution without bias, or the sum of such a convolution and another map, a bias of zeros is
+    added to the convolution. Without a bias, TensorFlow fuses nothing.
+    """
+    convolution, other = graph.convolution_and_other(x) if policy.predicting() else (None, None)
+    if convolution is None:
+        return tf.nn.leaky_relu(x, slope)
+    policy.count("leaky_relu")
+    x = tf.nn.bias_add(convolution, _kept(tf.zeros(convolution.shape[3:], x.dtype)))
+    return tf.nn.leaky_relu(x if other is None else x + other, slope)
+
+
+def _kept(bias):
+    """Return the bias in a form that TensorFlow's graph optimiser does not regard as constant.
+
+    The optimiser removes the addition of constant zeros. Without the addition, it fuses nothing.
+    """
+    return tf.compat.v1.placeholder_with_default(bias, bias.shape)
