@@ -15,8 +15,6 @@ would be empty. Each of these parts gets a copy of the batch's first example, an
 A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
 
-import math
-
 import numpy as np
 import tensorflow as tf
 
@@ -92,11 +90,11 @@ def _batched(examples, rows, batch_size, context, changed=None):
 
         rows: int64, the rows of the examples of all parts, one part after the other.
         """
-        data = tf.data.Dataset.from_tensor_slices(rows).map(_reader(examples))
+        data = tf.data.Dataset.from_tensor_slices(rows).batch(size).map(_reader(examples))
         if changed:
-            data = data.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
+            data = data.unbatch().map(changed, num_parallel_calls=tf.data.AUTOTUNE).batch(size)
         share = tf.constant(share, tf.float32)
-        return data.batch(size).map(lambda images, masks, rows: (images, masks, share))
+        return data.map(lambda images, masks, rows: (images, masks, share))
 
     whole, last = np.split(rows, [len(rows) // batch_size * batch_size])
     # After `reshape`, the axes are batches, replicas, and the examples of a replica. [:, mine] keeps the
@@ -113,29 +111,32 @@ def _batched(examples, rows, batch_size, context, changed=None):
 
 
 def _reader(examples):
-    """Return a function row -> (image, mask, row) that reads an example in a `tf.data` pipeline."""
+    """Return a function rows -> (images, masks, rows) that reads examples in a `tf.data` pipeline."""
 
-    def read(row):
-        """Return (image, mask, row): uint8 [H, W, 3], uint8 [H, W] and the argument."""
-        image, mask = tf.numpy_function(
-            lambda row: (_copied(examples.images, row), _copied(examples.masks, row)),
-            [row],
+    def read(rows):
+        """Return (images, masks, rows): uint8 [B, H, W, 3], uint8 [B, H, W] and the argument, int64 [B]."""
+        images, masks = tf.numpy_function(
+            lambda rows: (_copied(examples.images, rows), _copied(examples.masks, rows)),
+            [rows],
             [tf.uint8, tf.uint8],
             stateful=False,
         )
-        image.set_shape(examples.images.shape[1:])
-        mask.set_shape(examples.masks.shape[1:])
-        return image, mask, row
+        images.set_shape([None, *examples.images.shape[1:]])
+        masks.set_shape([None, *examples.masks.shape[1:]])
+        return images, masks, rows
 
     return read
 
 
-def _copied(array, row):
-    """Return a copy of array[row]. array: `np.memmap`, uint8.
+def _copied(array, rows):
+    """Return a copy of array[rows]. array: `np.memmap`, uint8. rows: int64 [B].
 
     The copy is read from the array's file, not through the memory mapping, because memory pages that are
     read through a mapping stay in the process's memory.
     """
-    shape = array.shape[1:]
-    size = math.prod(shape)
-    return np.fromfile(array.filename, np.uint8, size, offset=row * size).reshape(shape)
+    copies = np.empty([len(rows), *array.shape[1:]], np.uint8)
+    with open(array.filename, "rb", buffering=0) as file:
+        for row, copy in zip(rows, copies):
+            file.seek(row * copy.size)
+            file.readinto(copy)
+    return copies
