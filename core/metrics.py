@@ -84,10 +84,10 @@ def mean_over_classes(values):
 
 
 def is_metric(column):
-    """True if a column of metrics.csv is a loss or a metric of all classes.
+    """True if a column of metrics.csv holds a loss, or a metric whose name does not contain a class name.
 
-    False if the name of the column ends in the name of a class, as in `val_iou/road`. Also False for
-    `val_classes_averaged`, which is a number of classes. column: the name of the column.
+    False for a column such as `val_iou/road`, and for `val_classes_averaged`, which is a number of classes.
+    column: the name of the column.
     """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 

@@ -1,4 +1,4 @@
-"""Functions that create named float32 `tf.Variable`s with initial values, and functions of their values.
+"""Create named float32 `tf.Variable`s with initial values, convert them to constants, and count parameters.
 
 Random initial values depend only on the seed and the variable's name. Variables may therefore be created
 in any order, and adding a variable to a network does not change the other variables.
@@ -68,11 +68,12 @@ def batch_norm(name, channels):
 
 
 def fixed(weights):
-    """Return weights for a compiled network that always uses the present values of the weights.
+    """Return the weights as constants for a compiled network: a dict, name -> float32 NumPy array.
 
-    weights: a dict of variables. The result is a dict of float32 NumPy arrays. TensorFlow then casts and
-    rearranges the kernels once, and not in each step. For more than MAX_FIXED parameters, this would take
-    seconds and several times the memory of the weights, so the result is `weights` itself.
+    weights: a dict of variables. The arrays do not follow later changes of the variables. TensorFlow casts
+    and rearranges constant kernels once, when it compiles the network, and not in each call. For more than
+    MAX_FIXED parameters, this would take seconds and several times the memory of the weights, so the result
+    is `weights` itself.
     """
     if count(weights) > MAX_FIXED:
         return weights

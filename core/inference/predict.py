@@ -280,8 +280,8 @@ def make_network(experiment, weights, dtype, multiple, options):
     If options.resize is None, the list holds the results of the function from `decider`, which need less
     memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
     [B, h, w, C]. Then the caller scales the logits to the images' size and calls the function from `decider`.
-    experiment, weights, dtype, options: as for `run`. Do not change the weights afterwards: see
-    `core.weights.fixed`. multiple: images are padded so that this number divides their height and
+    experiment, weights, dtype, options: as for `run`. Later changes of the weights may have no
+    effect: see `core.weights.fixed`. multiple: images are padded so that this number divides their height and
     width; see `tiling.padded`.
     """
     weights = fixed(weights)

@@ -12,7 +12,8 @@ the edited network, or TensorFlow's primitive runs.
 
     primitives.py     the drop-in versions, which try the rules
     winograd.py       a rule that halves the multiplications of 3x3 convolutions of many channels
-    transposed.py     a rule that computes the kernel gradient of transposed convolutions by matrix products
+    transposed.py     rules for transposed convolutions: a faster gradient of the kernel, and in prediction,
+                      a convolution that TensorFlow can fuse with the ops after it
     merged.py         rules that merge a convolution with ops before it, or with the normalisation after it
     fusion.py         rules for prediction, after which TensorFlow fuses a convolution and the ops after it
     fused_adam.py     Adam's formula as one op, used on all devices and for both values of --lowering

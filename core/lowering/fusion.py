@@ -1,8 +1,8 @@
 """Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
 
-On CPUs, TensorFlow's graph optimiser fuses four ops into one: a convolution, a bias, the addition of another
-map, and an activation. The fused op writes each activation once, instead of once per op. The optimiser needs
-exactly these ops in this order. The rules rewrite other graphs into this form.
+On CPUs, TensorFlow's graph optimiser fuses up to four ops into one: a convolution, a bias, the addition of
+another map, and an activation function, in this order. The bias is required. The fused op writes its output
+once, instead of once per op. The rules rewrite other graphs into this form.
 
 In training, the optimiser cannot fuse these ops, because the backward pass reads the values between them. The
 rules therefore apply only inside of `policy.prediction`.
@@ -29,11 +29,12 @@ def conv2d_of_parts(x, kernel, strides, padding):
 
 
 def bias_add(x, bias):
-    """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C], computed before other ops that produced x.
+    """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C].
 
-    If x is the sum of a convolution and another map, the bias is added to the convolution. If x is
-    `depth_to_space` of a convolution, as in `transposed.conv2d_transpose`, the bias is added to each channel
-    of the convolution.
+    In prediction, the bias is added directly to a convolution in two cases. If x is the sum of a convolution
+    and another map, the bias is added before the sum. If x is `depth_to_space` of a convolution, as in
+    `transposed.conv2d_transpose`, the bias is repeated for each pixel of a block and added before
+    `depth_to_space`.
     """
     if not policy.predicting():
         return tf.nn.bias_add(x, bias)
@@ -52,8 +53,8 @@ def bias_add(x, bias):
 def leaky_relu(x, slope):
     """Return `tf.nn.leaky_relu` of x [B, H, W, C]. slope: the slope for negative inputs.
 
-    If x is a convolution without bias, or the sum of such a convolution and another map, a bias of zeros is
-    added to the convolution. Without a bias, TensorFlow fuses nothing.
+    In prediction, if x is a convolution without bias, or the sum of such a convolution and another map, a
+    bias of zeros is added to the convolution. Without a bias, TensorFlow fuses nothing.
     """
     convolution, other = graph.convolution_and_other(x) if policy.predicting() else (None, None)
     if convolution is None:

@@ -91,8 +91,8 @@ def transpose_then_conv(x, kernel, strides, padding):
     shape = [batch, height, width, kernel.shape[3]]
     from_a = tf.nn.conv2d_transpose(call.x, tf.cast(merged, x.dtype), shape, 2, "SAME")
     ones = tf.ones([1, height, width, 1], x.dtype)
-    kernel_of_ones = tf.tensordot(kernel_of_up, up_bias, [[2], [0]])
-    from_bias = tf.nn.conv2d(ones, tf.cast(kernel_of_ones[:, :, None], x.dtype), 1, "SAME")  # [1, 2H, 2W, O]
+    bias_kernel = tf.tensordot(kernel_of_up, up_bias, [[2], [0]])
+    from_bias = tf.nn.conv2d(ones, tf.cast(bias_kernel[:, :, None], x.dtype), 1, "SAME")  # [1, 2H, 2W, O]
     return from_a + winograd.conv2d(skip, kernel_of_skip, 1, "SAME") + from_bias
 
 

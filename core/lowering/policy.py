@@ -37,8 +37,9 @@ def disabled():
 def prediction():
     """Context manager: graphs that the current thread traces inside the with block may use all rules.
 
-    Outside of it, the rules for prediction (`core.lowering.fusion`) are not used, because they make a graph
-    with a backward pass slower. The gradients of a graph from inside the block are correct.
+    Outside of it, the rules for prediction (see `core.lowering.fusion` and `core.lowering.transposed`) are
+    not used, because they make a graph with a backward pass slower. Gradients of a graph that is traced
+    inside of the block are nevertheless correct.
     """
     return _true_inside(_predicting)
 

@@ -1,4 +1,6 @@
-"""Transposed convolutions: a faster gradient of the kernel, and convolutions in their place for prediction.
+"""Rules for transposed convolutions: a faster gradient of the kernel, and faster prediction.
+
+In prediction, the rules replace some transposed convolutions by convolutions, which TensorFlow can fuse.
 
 Kernels are [h, w, O, I], where I and O are the numbers of input and output channels.
 """
@@ -15,9 +17,12 @@ def conv2d_transpose(x, kernel, strides, padding):
     If the kernel is 3x3, the stride is 2, the padding is SAME and x is bfloat16, the backward pass computes
     the gradient of the kernel by matrix products, which is faster.
 
-    In prediction, a convolution computes the transposed convolution if the kernel is 3x3 and the stride is 1,
-    or if the kernel is 2x2, the stride is 2, x is bfloat16 and the processor has AMX. TensorFlow can fuse a
-    convolution with the ops after it, but not a transposed convolution.
+    In prediction, a convolution replaces the transposed convolution in two cases with padding SAME:
+
+    - the kernel is 3x3 and the stride is 1
+    - the kernel is 2x2, the stride is 2, x is bfloat16 and the processor has AMX
+
+    TensorFlow can fuse a convolution with the ops after it, but not a transposed convolution.
     """
     kernel = tf.cast(kernel, x.dtype)
     size = (*kernel.shape[:2], strides, padding)
@@ -77,9 +82,9 @@ def _kernel_gradient(x, upstream, shape):
 
     In the forward pass, input pixel (i, j) times tap (row, column) is added to the output pixel in row
     2 * i + row and column 2 * j + column. The code first moves the four pixels of each 2x2 block of upstream
-    into channels. The pixels for a tap are then a slice with stride 1. Block (i, j) holds the output pixels
-    for the taps in rows 0 and 1 and columns 0 and 1. The output pixels for taps in row 2 are in the block
-    below. The output pixels for taps in column 2 are in the block to the right.
+    into channels. The pixels for a tap are then a slice with stride 1. For input pixel (i, j), block (i, j)
+    holds the output pixels of the taps in rows 0 and 1 and columns 0 and 1. The output pixels of the taps in
+    row 2 are in the block below, and those of the taps in column 2 are in the block to the right.
     """
     _, height, width, _ = tf.unstack(tf.shape(x))
     _, _, outputs, inputs = shape
