@@ -15,6 +15,8 @@ would be empty. Each of these parts gets a copy of the batch's first example, an
 A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -134,9 +136,7 @@ def _copied(array, rows):
     The copy is read from the array's file, not through the memory mapping, because memory pages that are
     read through a mapping stay in the process's memory.
     """
-    copies = np.empty([len(rows), *array.shape[1:]], np.uint8)
-    with open(array.filename, "rb", buffering=0) as file:
-        for row, copy in zip(rows, copies):
-            file.seek(row * copy.size)
-            file.readinto(copy)
-    return copies
+    shape = array.shape[1:]
+    size = math.prod(shape)
+    copies = [np.fromfile(array.filename, np.uint8, size, offset=row * size) for row in rows]
+    return np.stack([copy.reshape(shape) for copy in copies])

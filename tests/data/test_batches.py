@@ -70,6 +70,14 @@ def test_evaluation_keeps_the_order_and_the_partial_last_batch(examples):
     assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
 
 
+def test_a_cache_file_that_has_become_shorter_ends_the_pass_with_an_error(examples):
+    path = Path(examples.images.filename)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot reshape"):
+        list(batches.evaluation(examples, 4))
+
+
 def flips(examples, **options):
     """Return a dict: example -> True if it was flipped."""
     options = {"seed": 1, "epoch": 0, "changes": [augment.flip], **options}
