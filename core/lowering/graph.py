@@ -82,14 +82,16 @@ def nearest_source(up):
 def convolution_and_other(x):
     """Return (convolution, other) if x is a convolution or the sum of a convolution and another map.
 
-    convolution: the output of a `Conv2D` op. other: the other map, or None if x is the convolution itself.
-    The result is (None, None) if x is something else, or if other ops read x or the convolution.
+    convolution: the output of a `Conv2D` op, with as many channels as x. other: the other map, or None if x
+    is the convolution itself. The result is (None, None) if x is something else, or if other ops read x or
+    the convolution.
     """
     if x.op.type == "Conv2D" and _uses(x) == 0:
         return x, None
     if x.op.type == "AddV2" and _uses(x) == 0:
         for convolution, other in (x.op.inputs, reversed(x.op.inputs)):
-            if convolution.op.type == "Conv2D" and _uses(convolution) == 1:
+            is_match = convolution.op.type == "Conv2D" and _uses(convolution) == 1
+            if is_match and convolution.shape[3] == x.shape[3]:
                 return convolution, other
     return None, None
 
