@@ -104,8 +104,8 @@ def soft_jaccard(logits, masks):
 def soft_iou(logits, masks):
     """Return the article's IoU coefficient of each example, float32 [B].
 
-    The arguments and the formula are those of `soft_jaccard`, but the sums run over the pixels and classes
-    of one example.
+    The function has the arguments and the formula of `soft_jaccard`, but each sum runs over the pixels and
+    classes of a single example.
     """
     hit, union = _overlap(logits, masks, axis=[1, 2, 3])
     return (hit + 1) / (union + 1)

@@ -34,8 +34,8 @@ def to_8_bits(path, open_image, white_level):
     (`core.data.remarks`). For PPM files nothing is detected, because Pillow scales the samples so that white
     is 65535.
 
-    Raises ValueError if the file stores 16-bit samples in a layout, such as separate colour planes, of which
-    Pillow cannot read all bits. Also raises ValueError if white_level is 0 and cannot be detected, because
+    Raises ValueError if the file stores 16-bit samples in a layout that Pillow reads with fewer bits, such as
+    separate colour planes. Also raises ValueError if white_level is 0 and cannot be detected, because
     the samples have 32 bits, are signed, or are floating-point numbers.
     """
     samples, inverted, known, orientation = _samples(open_image)

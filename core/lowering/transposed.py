@@ -84,7 +84,7 @@ def _kernel_gradient(x, upstream, shape):
     2 * i + row and column 2 * j + column. The code first moves the four pixels of each 2x2 block of upstream
     into channels. The pixels for a tap are then a slice with stride 1. For input pixel (i, j), block (i, j)
     holds the output pixels of the taps in rows 0 and 1 and columns 0 and 1. The output pixels of the taps in
-    row 2 are in the block below, and those of the taps in column 2 are in the block to the right.
+    row 2 are in the block below. The output pixels of the taps in column 2 are in the block to the right.
     """
     _, height, width, _ = tf.unstack(tf.shape(x))
     _, _, outputs, inputs = shape

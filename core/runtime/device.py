@@ -14,7 +14,7 @@ DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
 def set_up(flags):
     """Enable deterministic ops if required, and return a description of the device, such as "2 CPU cores".
 
-    flags: parsed flags, of which --deterministic, --xla and --strategy are used. --deterministic decides
+    flags: parsed flags. The function uses --deterministic, --xla and --strategy. --deterministic decides
     whether ops are deterministic. If this flag is not given, ops are deterministic under two conditions:
     TensorFlow finds no GPU, and --xla is not used.
     """

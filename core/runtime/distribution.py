@@ -105,7 +105,7 @@ def gathered(numbers):
     if workers() == 1:
         return np.array([numbers])
     found = _gather(tf.constant(numbers, tf.int64)).numpy()
-    # the replicas of a worker have equal rows, of which the first is kept
+    # The rows of all replicas of a worker are equal. Only the first row of each worker is kept.
     return found[:: len(found) // workers()]
 
 

@@ -1,6 +1,6 @@
 """The command `python -m experiments.benchmark`: start the measurements, and print their comparison.
 
-`experiments/benchmark/__main__.py` describes what is measured. A baseline is an implementation of the
+`experiments/benchmark/__main__.py` describes the measurements. A baseline is an implementation of the
 experiment's network in another framework.
 """
 

@@ -94,7 +94,7 @@ def _least(profiles):
 def _training_step(experiment, weights, images):
     """Trace a training step, and run the step WARM_UP_STEPS times; return (run, keys).
 
-    The arguments are those of `measure`. run: a function () -> None that runs the step. keys: name of a
+    `measure` describes the other arguments. run: a function () -> None that runs the step. keys: name of a
     TensorFlow op of the step -> key.
     """
     trained = [variable for variable in weights.values() if variable.trainable]
