@@ -26,8 +26,6 @@ def main(name, *arguments):
     flags = cli.parse(script.define_flags, arguments)
     unsupported = "schedule warmup_steps ema_decay dice weight_decay strategy data_on_device init_from"
     given = [f"--{name}" for name in unsupported.split() if flags[name].value != flags[name].default]
-    if "encoder_weights" in flags and flags.encoder_weights != "none":
-        given.append("--encoder_weights other than none")
     if flags.precision not in ("float32", "bfloat16"):
         given.append(f"--precision={flags.precision}")
     if given:
@@ -62,11 +60,19 @@ def main(name, *arguments):
 
 
 def keras_model(experiment, flags):
-    """Return the Keras model of an experiment's network; the flags say whether the encoder trains."""
+    """Return the Keras model of an experiment's network.
+
+    flags: the experiment's flags. --encoder_weights: "none", "imagenet" or the path of a Keras file.
+    """
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
     channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)
     model = make(getattr(network, "FILTERS", None), channels)
+    if "encoder_weights" in flags and flags.encoder_weights != "none":
+        pretrained = keras.applications.MobileNetV2(include_top=False, weights=flags.encoder_weights)
+        encoder = next(layer for layer in model.layers if isinstance(layer, keras.Model))
+        for layer in encoder.layers[1:]:  # the first layer is the input, which has no weights
+            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
     if "train_encoder" in flags and flags.train_encoder:
         for layer in model.layers:
             layer.trainable = True
