@@ -39,7 +39,7 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
     """
 
     def changed(image, mask, row):
-        """Augment the example with this row."""
+        """Apply `changes` to an example; return the changed image, the changed mask, and row."""
         return *change(image, mask, row, [seed, epoch], changes), row
 
     rows = order(examples, seed, epoch)[first_step * batch_size :]

@@ -22,8 +22,8 @@ from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
 
 GENERATED = 120  # number of generated photos
-# A mask value is rare if the share of all pixels that have it is less than RARE. Masks are refused if more
-# than MAX_RARE mask values are rare and these are more than half of all mask values.
+# A mask value is rare if less than the fraction RARE of all pixels have this value. `_refuse_noise` refuses
+# masks if more than MAX_RARE different values are rare, and if most of the different values are rare.
 RARE, MAX_RARE = 1e-4, 8
 # `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count
 # as greys.

@@ -10,7 +10,8 @@ from core.runtime import distribution
 def make_evaluate(experiment, weights, dtype):
     """Return a function that evaluates the network: batches -> (means, confusion matrix).
 
-    batches: an iterable of (images, masks, share), as from `core.data.batches.evaluation`.
+    batches: an iterable of (images, masks, share), as from `core.data.batches.evaluation`. An example with
+    the share 0 is a copy and is not counted.
     means: a dict, name -> float: the mean of the loss, and the mean of each of the experiment's `measures`.
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
 

@@ -49,8 +49,8 @@ class Level(nn.Module):
         if below:
             self.drop = nn.Dropout(skip_drop)
             self.up = nn.Sequential(*up(below[0], width))
-            # A transposed convolution changes the number of channels: `changed` holds the new number.
-            # nn.Upsample keeps the number of channels, below[0]: `changed` is then empty.
+            # If self.up has a transposed convolution, `changed` holds the number of its output channels. If
+            # self.up has nn.Upsample instead, `changed` is empty, and the number of channels stays below[0].
             changed = [layer.out_channels for layer in self.up if isinstance(layer, nn.ConvTranspose2d)]
             self.merge = pair(width + (changed or below)[0], drop)
 
