@@ -58,8 +58,8 @@ def define_flags(values):
     between = "must be a number between 0 and 1"
     flags.register_validator("threshold", lambda value: value is None or 0 < value < 1, between, **own)
     white = (
-        "Sample value of white in photos with more than 8 bits per sample, such as 4095; 0: detected for each"
-        " file. By default the value of the training."
+        "Sample value of white in photos with more than 8 bits per sample, such as 4095. 0: the value is"
+        " detected in each file. Default: the value that the run was trained with."
     )
     flags.DEFINE_integer("white_level", None, white, 0, 2**31 - 1, **own)
 

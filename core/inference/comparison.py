@@ -107,16 +107,22 @@ def bootstrap(a, b, resamples):
     different masks for a common image, or if `validation_results` cannot compute the results of a run.
     """
     if a.experiment.classes != b.experiment.classes:
-        raise InputError("the runs have different classes.")
+        raise InputError("the runs have different classes; compare runs of one experiment.")
     results = [validation_results(run) for run in (a, b)]
     _, rows_a, rows_b = np.intersect1d(*(each.hashes for each in results), return_indices=True)
     if not len(rows_a):
-        raise InputError("the runs have no validation image with the same pixels and size in common.")
+        raise InputError(
+            "the runs have no validation image with the same pixels and size in common; compare runs that"
+            " were trained with the same data and image size."
+        )
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
     # The sum of a row of the confusion matrix is the number of pixels of a true class. It depends only on
     # the mask, so different sums mean different masks.
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
-        raise InputError("the runs have different masks for the same validation images.")
+        raise InputError(
+            "the runs have different masks for the same validation images; compare runs that were trained"
+            " with the same masks."
+        )
     classes, count = len(a.experiment.classes), len(rows_a)
     # One array per run, with one row per image: the flattened confusion matrix, the loss, and 1. If rows are
     # added, the last element of the sum is the number of images.
@@ -153,9 +159,9 @@ def validation_results(run):
         return saved
     if not run.code or code_digest.changed_files(run.code, code_digest.current(run.experiment)):
         raise InputError(
-            f"{run.folder} has no {per_image.NAME} of its last epoch, and the results cannot be computed now"
-            " because the code of the training is unknown or has changed; finish the training with the code"
-            " that began it."
+            f"{run.folder} has no {per_image.NAME} of its last epoch, and this file can be computed only"
+            " with the code that trained the run, which is unknown or has changed; restore that code and run"
+            " this command again."
         )
     values = cli.parse(restore.define_flags, [f"--run_dir={run.folder}", "--checkpoint=last"])
     restored = restore.restore(values, run.module_of, data=True)

@@ -37,7 +37,7 @@ def nearest_then_skip(x, kernel, strides, padding):
     kernel_of_a, kernel_of_skip = tf.split(kernel, [a.shape[-1], skip.shape[-1]], axis=3)
     shape = [*tf.unstack(tf.shape(skip))[:3], kernel.shape[2]]
     # Up-sampling copies each pixel of `a` to all four pixels of a 2x2 block. The four 3x3 kernels that SHIFTS
-    # shifts and adds are therefore the same kernel. So SHIFTS is summed over the four pixels, its axes 2 and 3,
+    # shifts and adds are therefore the same kernel. So SHIFTS is summed over the four pixels (axes 2 and 3)
     # before it is applied to this kernel.
     kernel_of_a = tf.tensordot(SHIFTS.sum(axis=(2, 3)), kernel_of_a, 2)  # [4, 4, O, I]
     from_a = tf.nn.conv2d_transpose(a, tf.cast(kernel_of_a, x.dtype), shape, 2, "SAME")

@@ -152,7 +152,7 @@ def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size)
 
 
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
-    """Rounding errors grow with the largest of six rows; in one row, values are 100 times larger."""
+    """Rounding errors grow with the largest value in a window of six rows; row 11 is 100 times larger."""
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
     x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
     found = winograd.winograd_conv2d(tf.constant(x), tf.constant(kernel)).numpy()
@@ -174,7 +174,7 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
 
 @pytest.mark.parametrize("model", [road_unet, dubai_unet])
 def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
-    """The biases are constant zeros, which TensorFlow must not remove."""
+    """Fusion needs a bias, so TensorFlow must not remove the biases, which are constant zeros."""
     monkeypatch.setattr(policy, "direct_convolutions_are_faster", lambda dtype: True)
     options = {"classes": 6} if model is dubai_unet else {}
     weights = fixed(model.init_weights(seed=0, filters=(4, 8), **options))
