@@ -174,7 +174,7 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
 
 @pytest.mark.parametrize("model", [road_unet, dubai_unet])
 def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
-    """Fusion needs a bias, so TensorFlow must not remove the biases, which are constant zeros."""
+    """TensorFlow fuses only convolutions with a bias, so it must keep biases that are constant zeros."""
     monkeypatch.setattr(policy, "direct_convolutions_are_faster", lambda dtype: True)
     options = {"classes": 6} if model is dubai_unet else {}
     weights = fixed(model.init_weights(seed=0, filters=(4, 8), **options))

@@ -69,7 +69,7 @@ def test_each_experiment_trains_with_its_best_settings(path, small_articles, sha
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
 def test_losses_in_half_precision_are_close_to_float32(dtype):
-    """The losses of twenty steps on one batch agree up to the rounding of an 8-bit mantissa."""
+    """In each of twenty steps on one batch, the losses differ by at most 10 %."""
     expected, _ = _trained(tf.float32, Recipe(0.01), steps=20)
     found, _ = _trained(dtype, Recipe(0.01), steps=20)
     assert expected[-1] < 0.7 * expected[0]
