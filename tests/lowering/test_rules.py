@@ -107,7 +107,7 @@ BFLOAT16_RULES = ("transpose_kernel_gradient", *AMX_RULES)
 def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
     """In float32, errors are at most 1e-5 of the largest value.
 
-    In bfloat16, errors are relative to the plain ops in float32. The largest error is at most four times that
+    In bfloat16, an error is the difference from the plain ops in float32. The largest error is at most four times that
     of the plain ops in bfloat16, plus 2 % of the largest value.
     """
     if rule in BFLOAT16_RULES and dtype == tf.float32:
@@ -174,7 +174,7 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
 
 @pytest.mark.parametrize("model", [road_unet, dubai_unet])
 def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
-    """TensorFlow fuses only convolutions with a bias, so it must keep biases that are constant zeros."""
+    """TensorFlow fuses only convolutions with a bias. Lowering adds biases of zeros that TensorFlow keeps."""
     monkeypatch.setattr(policy, "direct_convolutions_are_faster", lambda dtype: True)
     options = {"classes": 6} if model is dubai_unet else {}
     weights = fixed(model.init_weights(seed=0, filters=(4, 8), **options))
