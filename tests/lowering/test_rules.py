@@ -107,8 +107,8 @@ BFLOAT16_RULES = ("transpose_kernel_gradient", *AMX_RULES)
 def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
     """In float32, errors are at most 1e-5 of the largest value.
 
-    In bfloat16, an error is the difference from the plain ops in float32. The largest error is at most four times that
-    of the plain ops in bfloat16, plus 2 % of the largest value.
+    In bfloat16, an error is the difference from the plain ops in float32. The largest error is at most four
+    times that of the plain ops in bfloat16, plus 2 % of the largest value.
     """
     if rule in BFLOAT16_RULES and dtype == tf.float32:
         pytest.skip("this rule is for bfloat16")
