@@ -32,7 +32,7 @@ def test_convolutions_equal_keras_at_any_size(size):
 def test_convolutions_have_the_outputs_and_gradients_of_tensorflow(
     side, stride, transposed, outside, dtype, tolerance
 ):
-    """The reference computes in float32, so bfloat16 needs a larger tolerance."""
+    """TensorFlow's result is in float32, so bfloat16 needs a larger tolerance than float32."""
     x, kernel = tf.cast(random(2, 8, 6, 3), dtype), random(side, side, 3, outside, seed=1)
     if transposed:
         kernel = tf.transpose(kernel, [0, 1, 3, 2])

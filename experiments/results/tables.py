@@ -62,7 +62,7 @@ ARTICLES = (
         " ([code](https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet))",
         "validation loss",
         "val_loss",
-        "0.394, read from its plot",
+        "0.394, read from the article's plot",
         ("pets_article", "pets_303_clipped"),
         ("pets_best", "pets_303_best"),
     ),
@@ -77,7 +77,7 @@ ARTICLES = (
     ),
     Article(
         "cityscapes_labels",
-        "Bend, blog post of 2021-02-19, U-Net on Cityscapes; no public address known",
+        "U-Net on Cityscapes, blog post of 2021-02-19, signed Bend; no public address known",
         "mean IoU of the official 19 classes",
         "val_mean_iou_19",
         "none given",

@@ -20,7 +20,7 @@ def test_dihedral_makes_the_eight_symmetries_of_the_square():
 
 
 def test_zoom_enlarges_the_same_window_of_photo_and_mask():
-    """The photo's first channel and the mask hold row numbers, so both must stay equal."""
+    """The photo's first channel and the mask hold row numbers; after a zoom, they differ by at most 1."""
     rows, columns = np.mgrid[:64, :48].astype(np.uint8)
     image = np.stack([rows, columns, 0 * rows], axis=-1)
     sides, corners = set(), set()

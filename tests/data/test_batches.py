@@ -42,7 +42,7 @@ def test_an_epoch_continues_from_any_step(examples):
 
 
 def test_the_shuffle_spans_the_whole_set(tmp_path):
-    """A shuffle buffer smaller than the set would keep early examples early."""
+    """A shuffle buffer smaller than the set would take the first batch only from the start of the set."""
     numbers = np.arange(2000, dtype=np.uint16).view(np.uint8).reshape(2000, 1, 1, 2)
     many = decoded(tmp_path, numbers, np.zeros((2000, 1, 1), np.uint8))
     first = next(iter(batches.training(many, 200, seed=0, epoch=0)))[0].numpy()
@@ -51,7 +51,7 @@ def test_the_shuffle_spans_the_whole_set(tmp_path):
 
 
 def test_an_epoch_keeps_no_mapped_pages_in_memory(tmp_path):
-    """Pages of a memory map would stay in memory until a large set fills it."""
+    """If training read the file through a memory map, the pages of a large set would fill the memory."""
     images = np.zeros((500, 256, 256, 3), np.uint8)  # 94 MiB
     examples = decoded(tmp_path, images, images[..., 0])
 
@@ -119,7 +119,7 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
 
 
 def test_the_autotuner_of_tf_data_is_disabled(tmp_path):
-    """The autotuner sleeps for growing intervals, and ending an iterator waits until it wakes up."""
+    """The autotuner sleeps for growing intervals, and the end of an iterator waits for the autotuner."""
     examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
     for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
         assert data.options().autotune.enabled is False

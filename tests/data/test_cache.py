@@ -256,7 +256,7 @@ def test_checksums_are_in_the_order_of_the_rows_of_the_split(pairs, tmp_path):
 
 
 def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
-    """In another user's cache, or on a read-only file system, lock files cannot be opened."""
+    """Opening a lock file would fail in another user's cache and on a read-only file system."""
     dataset = dataclasses.replace(road(), generate=Path.mkdir)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     folder = cache.generated(dataset, tmp_path / "cache")

@@ -65,7 +65,7 @@ def test_a_truncated_file_is_refused_or_gives_the_same_pixels(tmp_path, data, re
 
 @every_file
 def test_a_file_with_a_flipped_bit_is_refused_or_gives_the_same_pixels(tmp_path, data, read):
-    """JPEG has no checksums: its pixels may differ, but the array must be uint8 with three channels."""
+    """A damaged JPEG file may give other pixels, because JPEG has no checksum, but must give uint8 RGB."""
     path = tmp_path / "1.png"
     path.write_bytes(data)
     whole = read_or_refuse(read, path)

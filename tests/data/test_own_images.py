@@ -58,7 +58,7 @@ def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
 
 
 def test_accents_pair_in_composed_and_decomposed_form(tmp_path):
-    """Archives made on macOS may hold the same name in another Unicode form."""
+    """In a macOS archive, a file name may hold "ä" as two characters: the letter "a" and the two dots."""
     write_photo(tmp_path / "images" / f"{unicodedata.normalize('NFC', 'straße ä')}.png")
     write_mask(tmp_path / "masks" / f"{unicodedata.normalize('NFD', 'straße ä')}.png")
     assert len(own_folders.find(tmp_path, "train")) == 1

@@ -52,7 +52,7 @@ def test_multiply_adds_equal_the_number_of_products_in_numpy(side, stride):
 
 
 def test_flops_include_gradients_and_called_functions():
-    """A gradient with respect to a kernel or an input costs as much as the forward convolution."""
+    """A gradient with respect to a kernel or an input has as many FLOPs as the forward convolution."""
     first, last = tf.Variable(tf.ones([3, 3, 3, 4])), tf.Variable(tf.ones([2, 2, 5, 4]))
     rest = tf.function(lambda x: tf.nn.conv2d_transpose(x, last, [2, 8, 6, 5], 2))
 
@@ -148,7 +148,7 @@ def test_a_keras_measurement_reports_all_metrics(mode, precision):
 @pytest.mark.parametrize("peer, mode", [("torch", "train"), ("openvino", "infer")])
 @pytest.mark.parametrize("name", ARTICLES)
 def test_torch_and_openvino_networks_have_the_same_number_of_parameters(name, peer, mode):
-    """Needs a Python with PyTorch and OpenVINO: the current one, or the one given by TORCH_PYTHON."""
+    """Skipped if the Python interpreter, TORCH_PYTHON or else the current one, lacks the other library."""
     interpreter = os.environ.get("TORCH_PYTHON", sys.executable)
     if not comparison.can_import(interpreter, comparison.PEERS[peer]):
         pytest.skip(f"{interpreter} has no {peer}; TORCH_PYTHON may name a Python that has it")

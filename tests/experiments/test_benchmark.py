@@ -55,7 +55,7 @@ def test_lowering_off_measures_the_plain_network(pairs, tmp_path):
 
 @pytest.mark.parametrize("mode, images", [("train", 6), ("infer", 3), ("input", 6)])
 def test_our_measurement_uses_every_image_in_full_batches(mode, images, pairs, tmp_path):
-    """Neither 3 nor 6 images fill a whole number of batches of four."""
+    """The set has 6 training images and 3 validation images; neither is a multiple of the batch size 4."""
     arguments = ["--size=32", "--batch_size=4", f"--data_dir={pairs}", f"--cache_dir={tmp_path}"]
     spec = types.SimpleNamespace(module="experiments.cityscape_road", flags=arguments, mode=mode, seconds=0)
     metrics = this_code.measure(spec)

@@ -49,7 +49,7 @@ def test_tiles_give_the_logits_of_the_whole_image(name, monkeypatch):
 
 
 def test_tiles_give_the_logits_of_the_whole_image_in_bfloat16(monkeypatch):
-    """This fails if the windows of Winograd's convolution begin at other rows than in the whole image."""
+    """The test fails if Winograd's windows begin at other image rows in tiles than in the whole image."""
     # on a CPU with AMX, Winograd is not used in bfloat16
     monkeypatch.setattr(policy, "_has_amx", lambda: False)
     before = lowering.applied()["winograd"]

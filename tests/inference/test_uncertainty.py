@@ -62,6 +62,6 @@ def test_welch_intervals_contain_the_true_difference_in_95_of_100_cases():
 
 
 def test_welch_interval_of_a_textbook_example():
-    """2.776 is the 97.5 % quantile of Student's t with 4 degrees of freedom; both variances are 1."""
+    """Both samples have variance 1. Student's t with 4 degrees of freedom has the 97.5 % quantile 2.776."""
     difference, low, high = uncertainty.welch([1, 2, 3], [2, 3, 4])
     assert difference == 1 and high - 1 == pytest.approx(2.776 * (2 / 3) ** 0.5, rel=1e-3) and low < 0

@@ -105,10 +105,10 @@ BFLOAT16_RULES = ("transpose_kernel_gradient", *AMX_RULES)
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 @pytest.mark.parametrize("rule", CASES)
 def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dtype, size, monkeypatch):
-    """In float32, errors are at most 1e-5 of the largest value.
+    """Errors are differences from the results of the plain ops in float32.
 
-    In bfloat16, an error is the difference from the plain ops in float32. The largest error is at most four
-    times that of the plain ops in bfloat16, plus 2 % of the largest value.
+    In float32, an error is at most 1e-5 of the largest result. In bfloat16, an error is at most four times
+    the largest error of the plain ops in bfloat16, plus 2 % of the largest result.
     """
     if rule in BFLOAT16_RULES and dtype == tf.float32:
         pytest.skip("this rule is for bfloat16")
@@ -152,7 +152,7 @@ def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size)
 
 
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
-    """Rounding errors grow with the largest value in a window of six rows; row 11 is 100 times larger."""
+    """Row 11 is multiplied by 100. Rounding errors grow with the largest value in a window of six rows."""
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
     x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
     found = winograd.winograd_conv2d(tf.constant(x), tf.constant(kernel)).numpy()
@@ -174,7 +174,7 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
 
 @pytest.mark.parametrize("model", [road_unet, dubai_unet])
 def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
-    """TensorFlow fuses only convolutions with a bias. Lowering adds biases of zeros that TensorFlow keeps."""
+    """TensorFlow fuses an activation only with a convolution with bias; lowering adds a bias of zeros."""
     monkeypatch.setattr(policy, "direct_convolutions_are_faster", lambda dtype: True)
     options = {"classes": 6} if model is dubai_unet else {}
     weights = fixed(model.init_weights(seed=0, filters=(4, 8), **options))

@@ -22,7 +22,7 @@ SMALL = (4, 6, 8)
 
 @pytest.mark.parametrize("training", [False, True])
 def test_outputs_and_gradients_equal_keras(training, monkeypatch):
-    """In training, both networks multiply by 1 - rate in place of each dropout."""
+    """In training mode, the test replaces each dropout in both networks by a multiplication by 1 - rate."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: x if seed is None else x * (1 - rate))
     if training:
         monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 - rate))

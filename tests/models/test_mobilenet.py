@@ -98,7 +98,7 @@ def test_depthwise_convolution_equals_keras_at_any_size(size, stride):
 
 @pytest.mark.parametrize("height, width", [(128, 128), (72, 104)])
 def test_encoder_outputs_equal_keras(height, width, encoder_weights):
-    """At 72x104 pixels some levels have odd sizes."""
+    """At 72x104 pixels, some feature maps have an odd height and width."""
     _, reference = keras_encoder(height, width, encoder_weights)
     images = pictures(1, height, width, 3) / 128 - 1
     taps = mobilenet_v2.forward(encoder_weights, images)

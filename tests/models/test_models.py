@@ -98,7 +98,7 @@ def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(
 
 
 def test_the_pets_network_has_dropout_at_the_same_places_as_keras(monkeypatch):
-    """Both networks multiply by 1 + rate in place of each dropout."""
+    """The test replaces each dropout in both networks by a multiplication by 1 + rate."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
     monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
     variables, forward, reference = both(PETS, keras_baselines.pets_unet)

@@ -70,7 +70,7 @@ def test_an_edited_statement_changes_the_digest_and_a_comment_does_not(project):
 
 
 def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkeypatch):
-    """An edit made in a notebook is in no file."""
+    """An edit in a notebook replaces a function at run time and changes no source file."""
     before = code_digest.current(ROAD)
     assert not [name for name in before if ":" in name]  # decorated functions are not replaced
     monkeypatch.setattr(ops, "conv2d_up", lambda x, kernel: ops.conv2d_transpose(x, kernel))

@@ -21,7 +21,7 @@ def claim(script, *arguments, name="cityscape_road"):
 
 
 def test_an_experiment_must_have_the_name_of_its_script(tmp_path):
-    """If a copy kept the name `cityscape_road`, its runs would be evaluated with the original script."""
+    """If a copied script kept the name `cityscape_road`, `evaluate` would load the original script."""
     copy = tmp_path / "my_city.py"
     copy.write_bytes((ROOT / "experiments/cityscape_road.py").read_bytes())
     spec = importlib.util.spec_from_file_location("my_city", copy)

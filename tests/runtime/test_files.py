@@ -7,7 +7,7 @@ from core.runtime.errors import InputError
 
 
 def test_an_archive_with_any_byte_inverted_is_refused_or_read_correctly(tmp_path):
-    """Zip headers hold some bytes that readers ignore, for example dates."""
+    """Some damaged archives are read correctly, because readers ignore some bytes of the Zip headers."""
     path, arrays = tmp_path / "arrays.npz", {"a": np.arange(9), "b": np.arange(3.0)}
     np.savez_compressed(path, **arrays)
     whole = path.read_bytes()

@@ -89,7 +89,7 @@ def test_device_name_counts_the_gpus_of_the_strategy(monkeypatch, strategy, coun
 
 
 def test_batches_of_data_on_the_device_need_no_host_ops():
-    """An op without a GPU kernel would copy all images to the host at each step."""
+    """For an op without a GPU kernel, TensorFlow would copy all images to the host in each step."""
     images = tf.Variable(np.zeros([5, 12, 12, 3], np.uint8))
     changes = [functools.partial(augment.random_crop, size=8), *augment.BY_NAME.values()]
     for each in ([], changes):

@@ -42,7 +42,7 @@ def tiles(tmp_path):
 
 
 def test_a_training_killed_at_four_moments_equals_an_uninterrupted_one(tiles, tmp_path):
-    """The aerial experiment has dropout, several examples per photo, and a metric computed per batch."""
+    """`dubai_aerial` covers dropout, several patches per photo, and a metric that is computed per batch."""
 
     def begin(run, death=None):
         training = "dubai_aerial", tmp_path / run, tmp_path / f"{run} cache", tiles, death

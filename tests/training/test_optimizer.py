@@ -30,7 +30,7 @@ def test_adams_formula_equals_the_fused_op_bit_for_bit(gradient_scale):
 
 
 def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
-    """The edits: another formula, mean and square swapped, only biases updated, another constant."""
+    """The edits: plain gradient descent, swapped moments, only biases updated, and BETA1 = 0.8."""
     unedited, adam = stepped(), optimizer.adam
 
     def wrapped(*args, **options):

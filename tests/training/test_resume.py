@@ -70,7 +70,7 @@ BETTER = (
 def test_a_run_stopped_by_a_signal_continues_at_the_same_step(
     start, tmp_path, network, flags, own, stops, monkeypatch
 ):
-    """stops: the steps in which a signal arrives; 1 is the first step, 3 is in the middle of epoch 2."""
+    """stops: the numbers of the steps in which SIGTERM arrives. Step 3 is the first of two in epoch 2."""
     flags = "--epochs=2", *flags
     start("unbroken", *flags, **network())
     calls = []
@@ -135,7 +135,7 @@ def test_a_run_killed_after_its_last_save_gets_its_best_checkpoint_and_picture(s
 
 
 def test_a_full_disk_damages_no_checkpoint(start, unbroken, tmp_path, monkeypatch):
-    """A limit on file sizes makes a write fail in its middle, like a full disk."""
+    """A limit on the file size makes a write fail before its end, as a full disk does."""
     with monkeypatch.context() as patch:
         die_at_call(patch, 2, run_folder, "write_metrics")
         with pytest.raises(Killed):

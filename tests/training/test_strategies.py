@@ -52,7 +52,7 @@ def test_the_parts_of_all_replicas_equal_the_batches_of_one_device(tmp_path, rep
 
 
 def test_two_replicas_of_a_process_train_like_one_device(pairs, tmp_path):
-    """One process makes all checks, because only a fresh process can split its CPU into two devices."""
+    """The checks run in a new process, because a CPU can be split only before TensorFlow has used it."""
     child = FORKS.Process(target=_check_two_replicas, args=[pairs, tmp_path])
     child.start()
     assert ended([child]) == [0]

@@ -59,7 +59,7 @@ def column(run, name):
 
 
 def test_validation_metrics_equal_numpy_over_the_whole_set(start, pairs, tmp_path):
-    """Three images in batches of two: the last batch is partial."""
+    """The three validation images form two batches of sizes 2 and 1."""
     start("run", "--batch_size=2", "--epochs=1", "--learning_rate=0.03")
     flags = cli.parse(cityscape_road.define_flags, ["--size=16"])
     experiment = cityscape_road.experiment(flags)
@@ -167,7 +167,7 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
 
 @pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 0.0), (0.01, 20.0)])
 def test_training_steps_equal_keras(clip_norm, weight_decay):
-    """Compare losses and weights of five steps with Keras' loss and optimizer on the same network."""
+    """The losses of five steps and the final weights equal those of Keras' loss and AdamW optimizer."""
     experiment = dataclasses.replace(
         cityscape_road.experiment(cli.parse(cityscape_road.define_flags, [])), **ROAD
     )
@@ -225,7 +225,7 @@ def test_a_failed_picture_gives_a_warning_and_keeps_the_epoch(start, tmp_path, m
 
 
 def test_a_run_can_be_trained_in_a_thread(start):
-    """Only the main thread can handle signals, but Streamlit and some notebooks train in other threads."""
+    """In Streamlit, training runs outside of the main thread, where Python can set no signal handlers."""
     with ThreadPoolExecutor() as pool:
         assert pool.submit(start, "run", "--epochs=1").result() == 0
 
