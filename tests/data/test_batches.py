@@ -119,7 +119,7 @@ def test_photo_and_mask_are_cropped_and_flipped_together(traced):
 
 
 def test_the_autotuner_of_tf_data_is_disabled(tmp_path):
-    """The autotuner sleeps for growing intervals, and the end of an iterator waits for the autotuner."""
+    """The autotuner can delay the shutdown of an iterator by up to 60 s."""
     examples = decoded(tmp_path, np.zeros([2, 4, 4, 3], np.uint8), np.zeros([2, 4, 4], np.uint8))
     for data in (batches.training(examples, 1, seed=0, epoch=0), batches.evaluation(examples, 1)):
         assert data.options().autotune.enabled is False

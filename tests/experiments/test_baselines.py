@@ -148,7 +148,7 @@ def test_a_keras_measurement_reports_all_metrics(mode, precision):
 @pytest.mark.parametrize("peer, mode", [("torch", "train"), ("openvino", "infer")])
 @pytest.mark.parametrize("name", ARTICLES)
 def test_torch_and_openvino_networks_have_the_same_number_of_parameters(name, peer, mode):
-    """Skipped if the Python interpreter, TORCH_PYTHON or else the current one, lacks the other library."""
+    """Skipped if the Python $TORCH_PYTHON (default: sys.executable) cannot import the peer's packages."""
     interpreter = os.environ.get("TORCH_PYTHON", sys.executable)
     if not comparison.can_import(interpreter, comparison.PEERS[peer]):
         pytest.skip(f"{interpreter} has no {peer}; TORCH_PYTHON may name a Python that has it")

@@ -63,7 +63,10 @@ def unedited(network):
 def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(
     network, op, small_articles, monkeypatch
 ):
-    """The edited op returns y + 0.1 * sin(3 * y) instead of y. Winograd applies from 8 x 8 channels on."""
+    """The edited op returns y + 0.1 * sin(3 * y) instead of y.
+
+    The test lowers MIN_CHANNEL_PRODUCT, so that Winograd's algorithm can run in these small networks.
+    """
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 64)
     weights, before = unedited(network)
     forward = NETWORKS[network][0]["forward"]
