@@ -16,7 +16,7 @@ from experiments import cityscape_road
 
 
 def test_road_learns_generated_scenes_and_its_run_segments_photos(shared_cache, tmp_path):
-    """The network has the article's number of parameters. The user's choice of Keras backend is ignored."""
+    """The network has as many parameters as the road article's. The user's Keras backend is ignored."""
     run = tmp_path / "run"
     sizes = ["--limit=80", "--batch_size=4", "--epochs=1", "--size=32"]
     (tmp_path / ".keras").mkdir()
