@@ -296,7 +296,7 @@ def test_probabilities_are_written_and_the_threshold_is_applied(run, tmp_path):
 
 
 def test_a_threshold_applies_to_the_probability_of_class_1():
-    """Class 1 has probability 0.4 if the only logit, or logit 1 minus logit 0, is -0.405."""
+    """sigmoid(-0.405) is 0.4. With two logits per pixel, the sigmoid takes logit 1 minus logit 0."""
     one, two = [[0.3], [-0.4], [-0.41]], [[0.0, 0.3], [0.2, -0.2], [0.2, -0.21]]
     for logits in (one, two):
         np.testing.assert_array_equal(decision.class_ids(tf.constant(logits), 0.4), [1, 1, 0])

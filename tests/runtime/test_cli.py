@@ -16,7 +16,10 @@ from experiments import cityscape_road
 
 
 def test_road_learns_generated_scenes_and_its_run_segments_photos(shared_cache, tmp_path):
-    """The network has as many parameters as the road article's. The user's Keras backend is ignored."""
+    """The network has as many parameters as the road article's.
+
+    The command must work although the user's Keras settings name other backends than TensorFlow.
+    """
     run = tmp_path / "run"
     sizes = ["--limit=80", "--batch_size=4", "--epochs=1", "--size=32"]
     (tmp_path / ".keras").mkdir()

@@ -225,7 +225,7 @@ def test_a_failed_picture_gives_a_warning_and_keeps_the_epoch(start, tmp_path, m
 
 
 def test_a_run_can_be_trained_in_a_thread(start):
-    """In Streamlit, training runs outside of the main thread, where Python can set no signal handlers."""
+    """Streamlit trains outside of the main thread. Python can set signal handlers only in the main thread."""
     with ThreadPoolExecutor() as pool:
         assert pool.submit(start, "run", "--epochs=1").result() == 0
 
