@@ -51,7 +51,7 @@ def test_the_shuffle_spans_the_whole_set(tmp_path):
 
 
 def test_an_epoch_keeps_no_mapped_pages_in_memory(tmp_path):
-    """If training read the file through a memory map, the pages of a large set would stay in memory."""
+    """If training read the cache through a memory map, the pages of a large set would stay in memory."""
     images = np.zeros((500, 256, 256, 3), np.uint8)  # 94 MiB
     examples = decoded(tmp_path, images, images[..., 0])
 
