@@ -146,7 +146,7 @@ def _arrow(source, each):
 
     If `source` is the result of max-pooling or up-sampling, `source` has no box. Then the line begins at the
     map that was pooled or up-sampled, and has the colour of this operation. A line between two boxes of a row
-    has the colour of skip connections if the row has other boxes between these two boxes.
+    has the colour of skip connections if any other box, in any row, lies between them horizontally.
     """
     kind = source.kind if source.kind in ARROWS else None
     if kind:

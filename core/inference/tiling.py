@@ -50,7 +50,8 @@ def receptive_field_radius(forward, weights, multiple):
     output pixel that it changes. Because pooling makes this distance depend on the position of the line,
     `multiple` consecutive positions are tried, and the largest distance is returned.
 
-    forward, weights: as for `multiple`. multiple: the result of `multiple`.
+    forward: a function (weights, images) -> logits. weights: name -> tensor. multiple: the number that the
+    function `multiple` returns.
     Raises InputError if the radius is too large to be measured, or if no output pixel changes.
     """
     probe = probe_weights(weights)
@@ -80,7 +81,7 @@ def padded(forward, multiple):
 
     The wrapped function pads images at the bottom and on the right, by repeating the last row and the last
     column until `multiple` divides height and width. After the forward pass, it crops the logits to the
-    images' original size. forward: as for `multiple`.
+    images' original size. forward: a function (weights, images, **options) -> logits.
     """
 
     def any_size(weights, images, **options):

@@ -83,8 +83,8 @@ def convolution_and_other(x):
     """Return (convolution, other) if x is a convolution or the sum of a convolution and another map.
 
     convolution: the output of a `Conv2D` op, with as many channels as x. other: the other map, or None if x
-    is the convolution itself. The result is (None, None) if x is something else, or if other ops read x or
-    the convolution.
+    is the convolution itself. The result is (None, None) if x is something else, if an op already reads x,
+    or if an op besides the sum reads the convolution. Ops that read only the shape do not count.
     """
     if x.op.type == "Conv2D" and _uses(x) == 0:
         return x, None
@@ -99,7 +99,8 @@ def convolution_and_other(x):
 def convolution_of_blocks(x):
     """Return (convolution, block size) if x is `tf.nn.depth_to_space` of a convolution; else (None, None).
 
-    The result is also (None, None) if other ops read x or the convolution.
+    The result is also (None, None) if an op already reads x, or if an op besides `depth_to_space` reads the
+    convolution. Ops that read only the shape do not count.
     """
     if x.op.type != "DepthToSpace" or x.op.get_attr("data_format") != b"NHWC" or _uses(x) > 0:
         return None, None

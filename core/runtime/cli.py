@@ -58,7 +58,7 @@ def main(define_flags, run, *, arguments=False):
         print("stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # otherwise Python would flush stdout at exit and report the closed pipe again
+        # otherwise Python would flush stdout at exit and print a message about the closed pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:

@@ -129,9 +129,10 @@ def _training_step(experiment, weights, images):
 def _keys(direction, graph_ops):
     """Return a dict for the TensorFlow ops of one pass: name of the op -> key.
 
-    direction: one of PASSES. graph_ops: the ops of this pass. In both passes, the ops of the network's first
-    operation come first in the list, and the ops of its last operation come last. An op of the loss belongs
-    to no operation. Each other op outside of all calls belongs to the operation of the call before the op.
+    direction: one of PASSES. graph_ops: the ops of this pass, in the order of the network's operations,
+    also for the backward pass, which runs in the opposite order. An op of the loss belongs to no operation.
+    Each other op outside of all calls belongs to the operation of the nearest op before it in graph_ops that
+    is inside of a call. If there is no such op, it belongs to operation -1.
     """
     keys, current = {}, -1
     for op in graph_ops:

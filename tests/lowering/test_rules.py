@@ -154,8 +154,8 @@ def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size)
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
     """Row 11 of the input is multiplied by 100, which increases rounding errors in other rows of its windows.
 
-    Winograd's windows have six input rows. Rows 8, 9, 13, 14 and 15 of the output share a window with row 11,
-    but do not depend on row 11.
+    Winograd's algorithm computes output rows 8 to 11 from input rows 7 to 12, and output rows 12 to 15 from
+    input rows 11 to 16. Of these output rows, 8, 9, 13, 14 and 15 do not depend on input row 11.
     """
     x, kernel = random(1, 24, 16, 64), random(3, 3, 64, 64, seed=1)
     x = np.where(np.arange(24)[:, None, None] == 11, 100 * x, x).astype(np.float32)
