@@ -27,7 +27,7 @@ def to_8_bits(path, open_image, white_level):
     The image is rotated upright by its EXIF orientation. The scaled samples are rounded to integers. They
     are inverted if the file is a TIFF file whose tags say that sample value 0 is white.
 
-    path: the path that a warning about the file names.
+    path: the path of the file, for the warning about the white level.
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
     white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
     no sample exceeds, where bits is 8 to 16. If bits is below 16, a warning gives the detected value

@@ -43,11 +43,13 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """Return a `cache.Examples` with those examples of the data set that the run used for a split.
+    """Return a `cache.Examples` with those examples of a cache that the run used for a split.
 
     `load` calls this function if the data set's split differs from the run's split. Prints how many of the
-    run's examples are missing in the data set, and how many examples of the data set the run did not use.
-    If the data set has none of the run's examples, prints a warning and returns `examples`.
+    run's examples are missing in the cache, and how many examples of the cache the run did not use. If the
+    cache has none of the run's examples, prints a warning and returns `examples`.
+    The cache is the cache of `examples`. It holds the examples of both splits if `dataset.find` returns the
+    same files for both splits, otherwise only the examples of the data set's split.
     examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: a dict, split -> the
     hashes of the photos that the run used for the split, int64 [N].
     """

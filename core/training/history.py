@@ -8,7 +8,9 @@ The keys of a row are the columns of metrics.csv:
     val_loss           mean validation loss after the epoch; it never includes the Dice loss of --dice
     val_NAME           the validation metric NAME, such as `val_accuracy`, or `val_iou/road` for one class
     images_per_second  training images per second; the time of validation and checkpoints is not counted
-    seconds            running time of the run until the end of the epoch, summed over the run's processes
+    seconds            running time of the run until the end of the epoch, without the loading of the images.
+                       If the run was interrupted and continued, the time from the last checkpoint before the
+                       interruption to the continuation is not counted
 """
 
 import numpy as np

@@ -15,7 +15,7 @@ class State:
     step: int = 0  # number of finished steps in the current epoch
     loss_sum: float = 0.0  # sum of the training losses of all images in the current epoch so far
     step_seconds: float = 0.0  # total duration of the finished steps in the current epoch
-    seconds: float = 0.0  # running time of the run, summed over all processes that continued it
+    seconds: float = 0.0  # running time until the checkpoint, see `core.training.history`
     data: list = dataclasses.field(default_factory=list)  # checksums of the training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
     data_dir: str = ""  # the folder that the images were read from
