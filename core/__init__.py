@@ -1,8 +1,8 @@
 """The library that the experiments use: TensorFlow ops, networks, data pipelines and training.
 
 Importing this package hides TensorFlow's start-up messages. TensorFlow's C++ code prints lines about
-missing GPU libraries before it reads any log level. This package therefore imports TensorFlow while standard
-error is redirected to the null device. To see the messages, set the environment variable
+missing GPU libraries before this code reads any log level. This package therefore imports TensorFlow while
+standard error is redirected to the null device. To see the messages, set the environment variable
 TF_CPP_MIN_LOG_LEVEL=0.
 """
 
@@ -30,8 +30,8 @@ def _import_quietly():
 # Let TensorFlow allocate a GPU's memory as it is needed, instead of all at once at the first use.
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 
-# `tf.keras` must be Keras 3 with the TensorFlow backend, even if the user's environment variable
-# KERAS_BACKEND names another backend. If Keras is already imported, its backend can no longer be chosen.
+# Make `tf.keras` Keras 3 with the TensorFlow backend, whatever values the user's environment variables
+# KERAS_BACKEND and TF_USE_LEGACY_KERAS have. This is possible only before Keras is imported.
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "0"

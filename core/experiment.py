@@ -21,7 +21,7 @@ Files = tuple[Path, ...]  # files that are read together: a photo and its mask, 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """The functions that find and read the files of a data set, and their settings.
+    """A data set: its settings, and the functions that find, read, generate and check its files.
 
     name:      the name of the data set. The names of its cache folders begin with this name.
     find:      (data_dir, split) -> list of `Files`, in the same order on every file system. split is
@@ -33,17 +33,17 @@ class Dataset:
                once. Raises InputError if a file is unreadable.
     settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
                files again if a setting changes.
-    generate:  (folder) -> None: writes generated images in the layout that `find` expects.
-    check:     (pixels, files) -> None: prints what is unusual about the training masks. pixels: int64 [256],
-               the number of mask pixels of each class id. files: the training files. Raises InputError if
-               no network could learn from the masks.
+    generate:  (folder) -> None: writes generated photos and masks in the layout that `find` expects.
+    check:     (pixels, files) -> None: prints what is unusual about the training masks. Raises InputError if
+               these masks are unsuitable for training. files: the readable files among the files that `find`
+               returns for "train". pixels: int64 [256], the number of mask pixels of each class id in files.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
     select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
                By default, these are all decoded examples. owner: int64 [number of decoded examples], for each
                example the index of its files in the list of readable files. This list is the list from
                `find` without the unreadable files.
-    size:      the height and width, in pixels, to which `read` resizes validation photos. None if `read`
-               cuts patches.
+    size:      side of the squares, in pixels, to which `read` resizes validation photos. None if `read` cuts
+               patches.
     white_level:  the sample value of white in photos with more than 8 bits per sample. If it is 0,
                `core.data.images.read_rgb` detects the value of white in each file.
     """
@@ -62,29 +62,32 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One article: its classes, data, network, loss and metrics.
+    """One experiment: its classes, data, network, loss and metrics.
 
-    name:          the name of the article's script in the package `experiments`.
+    name:          the name of the experiment's script in the package `experiments`.
     classes:       the name of each class, in the order of the class ids 0, 1, 2, ...
     palette:       the RGB colour of each class in pictures, 0..255.
     dataset:       the `Dataset`.
-    init_weights:  (seed) -> dict of name -> tf.Variable with initial values.
-    forward:       (weights, images, training, seed) -> logits [B, H, W, classes], or [B, H, W, 1] for two
-                   classes. images: [B, H, W, 3] with values 0..255. training: True in a training step, False
-                   in validation and prediction. seed: int64 [2] for random choices such as dropout, or None.
-    loss:          (logits, masks) -> float32 [B], the loss of each example, which must not be negative.
-                   logits are float32, masks are class ids [B, H, W]; see `core.losses`.
+    init_weights:  (*, seed) -> dict of name -> tf.Variable with initial values.
+    forward:       (weights, images, *, training=False, seed=None) -> logits [B, H, W, classes]. For two
+                   classes, [B, H, W, 1] is also possible. images: [B, H, W, 3] with values 0..255. training:
+                   True in a training step, False in validation and prediction. seed: int64 [2] for random
+                   choices such as dropout, or None.
+    loss:          (logits, masks) -> float32 [B], the loss of each example. A training step with a negative
+                   mean loss (beyond rounding) ends the run with an error. logits are float32, masks are class
+                   ids [B, H, W]; see `core.losses`.
     metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
-    best:          the name of a metric. The best checkpoint is the checkpoint with the largest value of this
-                   metric. If best is "loss", the best checkpoint has the smallest validation loss.
+    best:          the name of a metric from `metrics` or `measures`. The best checkpoint is the checkpoint
+                   with the largest value of this metric on the validation split. If best is "loss", the best
+                   checkpoint has the smallest validation loss.
     measures:      name -> function, for metrics that cannot be computed from a confusion matrix. Each
-                   function maps (logits, masks) to the metric of each example, float32 [B]. The mean over all
-                   validation examples is reported.
+                   function maps (logits, masks) to the metric of each example, float32 [B]. The value of the
+                   metric is the mean over all validation examples.
     augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> (image, mask) that
                    change training examples at random. They are applied one after another.
-    ignore:        True if masks may hold the class id IGNORE. If False, such masks raise InputError.
-    load_weights:  (weights) -> None: assigns published values to some of the variables of a new run. It is
-                   not called for a run with --init_from. By default, it assigns nothing.
+    ignore:        True if masks may hold the class id IGNORE. If False, masks with this id raise InputError.
+    load_weights:  (weights) -> None: assigns published values to some of the variables of a new run. A run
+                   with --init_from does not call this function. The default function assigns nothing.
     """
 
     name: str

@@ -36,9 +36,9 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
     """Return the mean cross-entropy of each example, float32 [B], in nats per pixel.
 
     logits: float32 [B, H, W, C]. masks: class ids [B, H, W], each below C or equal to IGNORE. class_weights:
-    None, or C factors. Factor number c multiplies the loss at pixels of class c. Softmax and logarithm are
-    computed together, so the loss is finite for all finite logits. Raises InputError if the logits have a
-    single channel.
+    None, or C factors. The factor with index c multiplies the loss at pixels of class c. Softmax and
+    logarithm are computed together, so the loss is finite for all finite logits. Raises InputError if the
+    logits have a single channel.
     """
     if logits.shape[-1] == 1:
         raise InputError(
@@ -53,17 +53,17 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
 
 
 def dice(logits, masks):
-    """Return the Dice loss of each example, 1 minus the soft Dice index: float32 [B], 0 to 1.
+    """Return the Dice loss of each example, which is 1 minus the soft Dice index: float32 [B], 0 to 1.
 
     logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. Pixels with the id IGNORE are left out. Let p be
     the predicted probability of a class at a pixel. Let t be 1 if this class is the true class, otherwise 0.
-    The soft Dice index is (2 * sum(p * t) + 1) / (sum(p + t) + 1). Milletari et al. (2016) use squares
-    in the denominator and do not add 1.
+    The soft Dice index is (2 * sum(p * t) + 1) / (sum(p + t) + 1). Milletari et al. (2016) use the
+    squares of p and t in the denominator and do not add 1.
 
     If C is 1, p is the sigmoid of the logit, and the sums run over all pixels for class 1 alone. Otherwise p
     is the softmax of the logits, and the sums run over all pixels and all classes. The loss is then nearly
-    1 minus the mean probability of the true class. The classes do not have separate indices, because the mean
-    of such indices would depend too much on classes with few pixels.
+    1 minus the mean probability of the true class. The function does not compute the mean of one Dice index
+    per class, because this mean would depend too much on classes with few pixels.
     """
     if logits.shape[-1] == 1:
         probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)

@@ -1,9 +1,9 @@
 """Segmentation metrics, computed from a confusion matrix that is summed over a whole data set.
 
-The functions take the argument confusion: int64 [classes, classes]. `confusion[t, p]` is the number of pixels
-of class t that were predicted as class p. A ratio with a zero denominator is NaN. For example, the IoU of a
-class is NaN if the class occurs neither in the true masks nor in the predicted masks. Means over classes
-leave out the classes whose value is NaN.
+The argument `confusion` of most functions is a confusion matrix, int64 [classes, classes]: `confusion[t, p]`
+is the number of pixels of class t that were predicted as class p. A ratio with a zero denominator is NaN. For
+example, the IoU of a class is NaN if the class occurs neither in the true masks nor in the predicted masks.
+Means over classes leave out the classes whose value is NaN.
 """
 
 import numpy as np
@@ -76,18 +76,18 @@ def recall(confusion):
 def mean_over_classes(values):
     """Return the mean of a metric over the classes that have a value; NaN if no class has one.
 
-    values: float64 [classes], such as the result of `iou`. NaN means that a class has no value, because it
-    occurs neither in the true masks nor in the predicted masks.
+    values: float64 [classes], such as the result of `iou`. NaN means that a class has no value. For example,
+    a class has no IoU if it occurs neither in the true masks nor in the predicted masks.
     """
     found = values[np.isfinite(values)]
     return found.mean() if found.size else np.nan
 
 
 def is_metric(column):
-    """True if a column of metrics.csv holds a loss, or a metric whose name does not contain a class name.
+    """True if a column of metrics.csv holds a loss, or a metric that is not about a single class.
 
-    False for a column such as `val_iou/road`, and for `val_classes_averaged`, which is a number of classes.
-    column: the name of the column.
+    False for a column such as `val_iou/road`. Also False for columns whose name contains "averaged", such as
+    `val_classes_averaged`, because these columns hold a number of classes. column: the name of the column.
     """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 

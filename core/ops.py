@@ -11,10 +11,10 @@ output channels, and s is the stride. Convolutions use SAME padding, so H/s and 
 Kernels are stored as float32 and cast to the dtype of the activations. The dtype of the images therefore
 decides the precision of a whole forward pass.
 
-Convolutions, biases and leaky ReLUs call functions of `core.lowering`, and so does batch normalisation
-outside of training. Called eagerly, these functions run TensorFlow's primitives. In a graph on a CPU, these
-functions may compute the same values, up to rounding, with fewer operations. An edit of this file changes the
-network in both cases.
+Convolutions, biases and leaky ReLUs call functions of `core.lowering`, and so does batch normalisation with
+training=False. Called eagerly, the functions of `core.lowering` run TensorFlow's primitives. In a graph on a
+machine without a GPU, they may compute the same values, up to rounding, by faster ops. An edit of this file
+changes the network both eagerly and in a graph.
 """
 
 import tensorflow as tf
@@ -81,9 +81,9 @@ def dropout(x, rate, seed, layer):
     """Dropout: set each value of x to zero with probability `rate`, and divide the other values by 1 - rate.
 
     x: [B, H, W, C]. seed: int64 [2], different in each training step, or None. If seed is None, x is returned
-    unchanged. layer: int, different for each dropout layer of a network. It is folded into the seed, so that
-    the random choices of different layers are independent. To save time, each random 32-bit number is split
-    into two 16-bit numbers. The rate is therefore rounded to a multiple of 2**-16.
+    unchanged. layer: int, different for each dropout layer of a network. This number is folded into the seed,
+    so that the random choices of different layers are independent. To save time, each random 32-bit number is
+    split into two 16-bit numbers. The rate is therefore rounded to a multiple of 2**-16.
     """
     if seed is None:
         return x
@@ -113,7 +113,7 @@ def batch_norm(x, gamma, beta, mean, variance, *, training, momentum=0.99):
         x, gamma, beta, epsilon=EPSILON, is_training=True
     )
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    # The op divides the sum of squared deviations by count - 1. Keras divides this sum by count.
+    # For the variance, the op divides the sum of squared deviations by count - 1. Keras divides by count.
     biased = batch_variance * (count - 1) / count
     mean.assign(momentum * mean + (1 - momentum) * batch_mean)
     variance.assign(momentum * variance + (1 - momentum) * biased)

@@ -1,7 +1,8 @@
 """Create named float32 `tf.Variable`s with initial values, convert them to constants, and count parameters.
 
-Random initial values depend only on the seed and the variable's name. Variables may therefore be created
-in any order, and adding a variable to a network does not change the other variables.
+Random initial values depend only on the seed and on the variable's name, shape and distribution. Variables
+may therefore be created in any order, and adding a variable to a network does not change the initial values
+of the other variables.
 """
 
 import math
@@ -72,8 +73,8 @@ def fixed(weights):
 
     weights: a dict of variables. The arrays do not follow later changes of the variables. TensorFlow casts
     and rearranges constant kernels once, when it compiles the network, and not in each call. For more than
-    MAX_FIXED parameters, this would take seconds and several times the memory of the weights, so the result
-    is `weights` itself.
+    MAX_FIXED parameters, casting and rearranging would take seconds, and several times the memory of the
+    weights. In this case, the result is `weights` itself.
     """
     if count(weights) > MAX_FIXED:
         return weights

@@ -11,11 +11,11 @@ an op or of a model therefore always has an effect: either the pattern still mat
 the edited network, or TensorFlow's primitive runs.
 
     primitives.py     the drop-in versions, which try the rules
-    winograd.py       a rule that halves the multiplications of 3x3 convolutions of many channels
+    winograd.py       a rule that halves the number of multiplications in 3x3 convolutions of many channels
     transposed.py     rules for transposed convolutions: a faster gradient of the kernel, and in prediction,
                       a convolution that TensorFlow can fuse with the ops after it
     merged.py         rules that merge a convolution with ops before it, or with the normalisation after it
-    fusion.py         rules for prediction, after which TensorFlow fuses a convolution and the ops after it
+    fusion.py         rules for prediction: they arrange ops so that TensorFlow fuses several ops into one
     fused_adam.py     Adam's formula as one op, used on all devices and for both values of --lowering
     graph.py          functions that find the ops that produced a tensor
     policy.py         whether rules are enabled, and how often each rule was applied

@@ -1,9 +1,9 @@
 """Use TensorFlow's fused op for Adam as long as `core.training.optimizer.adam` computes the op's formula.
 
 The function `adam` adds about a dozen small ops per variable to the graph of the training step. The fused
-op, ResourceApplyAdam, is a single op. `computes` compares the graph of `adam` with the graph of `_formula`,
-which is the formula of the fused op. After an edit of the formula in `adam`, the two graphs differ. The
-optimizer then calls `adam` instead of the fused op.
+op, ResourceApplyAdam, is a single op per variable. `computes` compares the graph of `adam` with the graph of
+`_formula`, which is the formula of the fused op. After an edit of the formula in `adam`, the two graphs
+differ. The optimizer then calls `adam` instead of the fused op.
 """
 
 import functools
@@ -46,9 +46,10 @@ def apply(weight, mean, square, gradient, arguments):
 
 
 def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, epsilon):
-    """Return (weight, mean, square) after one step of Adam, with the roundings of ResourceApplyAdam.
+    """Return (weight, mean, square) after one step of Adam, computed as ResourceApplyAdam computes them.
 
-    To change the optimizer, edit `core.training.optimizer.adam` instead of this function.
+    On a CPU, the results are bit-identical to the results of this op. To change the optimizer, edit
+    `core.training.optimizer.adam` instead of this function.
     """
     mean = mean + (gradient - mean) * (1 - tf.constant(beta1))
     square = square + (tf.square(gradient) - square) * (1 - tf.constant(beta2))

@@ -1,11 +1,12 @@
 """Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
 
 On CPUs, TensorFlow's graph optimiser fuses up to four ops into one: a convolution, a bias, the addition of
-another map, and an activation function, in this order. The bias is required. The fused op writes its output
-once, instead of once per op. The rules rewrite other graphs into this form.
+another map, and an activation function, in this order. The bias is required. The fused op writes one
+map to memory, but separate ops write one map each. If ops have another order than this, or lack the bias, the
+rules below rewrite them into this order, with a bias.
 
-In training, the optimiser cannot fuse these ops, because the backward pass reads the values between them. The
-rules therefore apply only inside of `policy.prediction`.
+In training, the graph optimiser cannot fuse these ops, because the backward pass reads the values between
+them. The rules therefore apply only inside of `policy.prediction`.
 """
 
 import tensorflow as tf
@@ -16,8 +17,9 @@ from core.lowering import graph, policy, winograd
 def conv2d_of_parts(x, kernel, strides, padding):
     """Rewrite a convolution of two concatenated maps as a sum of two convolutions, or return None.
 
-    The concatenation is then not computed. `bias_add` and `leaky_relu` prepare the sum for fusion. If
-    Winograd's algorithm applies to the convolution, the result is None, because this algorithm is faster.
+    The concatenation is then not computed. `bias_add` and `leaky_relu` prepare the sum for fusion. The result
+    is None if x is not a concatenation of two maps, or outside of `policy.prediction`. The result is also
+    None if Winograd's algorithm applies to the convolution, because this algorithm is faster.
     """
     parts = graph.concatenated(x) or ()
     if len(parts) != 2 or not policy.predicting() or winograd.applies(x, kernel, strides, padding):
@@ -31,10 +33,10 @@ def conv2d_of_parts(x, kernel, strides, padding):
 def bias_add(x, bias):
     """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C].
 
-    In prediction, the bias is added directly to a convolution in two cases. If x is the sum of a convolution
-    and another map, the bias is added before the sum. If x is `depth_to_space` of a convolution, as in
-    `transposed.conv2d_transpose`, the bias is repeated for each pixel of a block and added before
-    `depth_to_space`.
+    In prediction, the bias is added to a convolution, before later ops, in two cases. If x is the sum of a
+    convolution and another map, the bias is added to the convolution before the other map is added. If x is
+    `depth_to_space` of a convolution, as in `transposed.conv2d_transpose`, the bias is repeated for each
+    pixel of a block and added before `depth_to_space`.
     """
     if not policy.predicting():
         return tf.nn.bias_add(x, bias)
@@ -67,6 +69,6 @@ def leaky_relu(x, slope):
 def _kept(bias):
     """Return the bias in a form that TensorFlow's graph optimiser does not regard as constant.
 
-    The optimiser removes the addition of constant zeros. Without the addition, it fuses nothing.
+    The graph optimiser removes the addition of a bias of constant zeros. Without a bias, it fuses nothing.
     """
     return tf.compat.v1.placeholder_with_default(bias, bias.shape)

@@ -2,6 +2,8 @@
 
 `tf.custom_gradient` inserts Identity ops into the graph. No function here searches the ops before an
 Identity op, because a rule that bypassed this op would lose the custom gradient.
+
+Some functions count the ops that read a tensor. Ops that read only the tensor's shape are not counted.
 """
 
 import dataclasses
@@ -29,7 +31,7 @@ class Call:
 
 
 def remember(output, call):
-    """Record in the graph of `output` that a call produced this tensor; return `output`.
+    """Record in the graph of `output` that a call produced `output`; return `output`.
 
     call: a `Call`. It is recorded even if a rule of `core.lowering` computed `output` with ops other
     than TensorFlow's primitive.
@@ -65,8 +67,8 @@ def nearest_source(up):
     """Return the tensor [B, H, W, C] from which `core.ops.maxpool_up` computed `up`, or None.
 
     `maxpool_up` concatenates four copies of a tensor along the channels, and applies depth_to_space with
-    block size 2. The result is None if other ops produced `up`, or if several ops read `up` or the
-    concatenation.
+    block size 2. The result is None if `up` was computed in another way than this, or if several ops read
+    `up` or the concatenation of the copies.
     """
     op = up.op
     if op.type != "DepthToSpace" or op.get_attr("block_size") != 2 or _uses(up) > 1:
@@ -83,8 +85,8 @@ def convolution_and_other(x):
     """Return (convolution, other) if x is a convolution or the sum of a convolution and another map.
 
     convolution: the output of a `Conv2D` op, with as many channels as x. other: the other map, or None if x
-    is the convolution itself. The result is (None, None) if x is something else, if an op already reads x,
-    or if an op besides the sum reads the convolution. Ops that read only the shape do not count.
+    is the convolution itself. The result is (None, None) if x is neither a convolution nor such a sum, if an
+    op already reads x, or if an op besides the sum reads the convolution.
     """
     if x.op.type == "Conv2D" and _uses(x) == 0:
         return x, None
@@ -100,7 +102,7 @@ def convolution_of_blocks(x):
     """Return (convolution, block size) if x is `tf.nn.depth_to_space` of a convolution; else (None, None).
 
     The result is also (None, None) if an op already reads x, or if an op besides `depth_to_space` reads the
-    convolution. Ops that read only the shape do not count.
+    convolution.
     """
     if x.op.type != "DepthToSpace" or x.op.get_attr("data_format") != b"NHWC" or _uses(x) > 0:
         return None, None

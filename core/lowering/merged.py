@@ -67,11 +67,13 @@ def transpose_then_conv(x, kernel, strides, padding):
     convolution, with stride 2, of a map `a` [B, H, W, I]. The convolution of x is rewritten as a sum of
     three terms:
 
-    - a transposed convolution of `a` with stride 2 and a 4x4 kernel, which is computed from the kernels of
-      the convolution and of the transposed convolution
+    - a transposed convolution of `a` with stride 2. Its 4x4 kernel is computed from the kernels of the
+      convolution and of the 2x2 transposed convolution
     - a 3x3 convolution of `skip`
     - a map [1, 2H, 2W, O] for the bias of `up`. The map is the same for all images. Its values at the edges
       differ from its inner values, because the convolution pads `up` with zeros.
+
+    The rule does not apply if `policy.direct_convolutions_are_faster` is true for the dtype of x.
     """
     fits = (*kernel.shape[:2], strides, padding) == (3, 3, 1, "SAME")
     if not fits or policy.direct_convolutions_are_faster(x.dtype):
@@ -101,9 +103,9 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     """Rewrite a convolution and the following batch normalisation as one convolution with a bias.
 
     x: the output of the convolution. gamma, beta, epsilon: see `primitives.batch_norm_inference`. mean,
-    variance: the moving averages, which are constant here. The normalisation multiplies each channel by a
-    scale and adds an offset. The scale is multiplied into the kernel, and the offset becomes the bias.
-    TensorFlow then fuses the convolution, the bias and the activation that follows.
+    variance: the moving averages, which are not updated here. The normalisation multiplies each channel by a
+    scale and adds an offset. The rule multiplies the kernel by the scale, and the offset becomes the bias.
+    TensorFlow can then fuse the convolution, the bias and the activation that follows.
     """
     call = graph.call_that_made(x, ["conv2d", "depthwise_conv2d"], uses=0)
     if not call:

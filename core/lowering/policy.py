@@ -27,9 +27,10 @@ def configure(mode):
 def disabled():
     """Context manager: graphs that the current thread traces inside the with block are traced without rules.
 
-    Exports use this context manager, because exported graphs run on other devices and should hold the 3x3
+    Exports use this context manager, because exported graphs may run on any device and should hold the 3x3
     kernels themselves, not transformed kernels. Measurements of the receptive field use it too, because they
-    test whether outputs are exactly zero. With a rule, rounding could turn a zero into a small number.
+    test whether the outputs for two images are exactly equal. With a rule, rounding could
+    make equal outputs differ.
     """
     return _true_inside(_disabled)
 
@@ -37,15 +38,15 @@ def disabled():
 def prediction():
     """Context manager: graphs that the current thread traces inside the with block may use all rules.
 
-    Outside of it, the rules for prediction (see `core.lowering.fusion` and `core.lowering.transposed`) are
-    not used, because they make a graph with a backward pass slower. Gradients of a graph that is traced
-    inside of the block are nevertheless correct.
+    Outside of the block, the rules for prediction (see `core.lowering.fusion` and `core.lowering.transposed`)
+    are not used, because they make a graph with a backward pass slower. A graph that is traced inside of the
+    block nevertheless has correct gradients.
     """
     return _true_inside(_predicting)
 
 
 def predicting():
-    """True if the caller is inside of `prediction`."""
+    """True if the caller is inside of a `with prediction()` block."""
     return _predicting.get()
 
 
@@ -88,8 +89,8 @@ def count(rule):
 def applied():
     """Return how often each rule was applied since the start of the process: Counter, rule name -> number.
 
-    A rule is applied when a matching call is traced. To count the rules in one graph, subtract the result
-    before the graph was traced from the result afterwards.
+    A rule is applied when a matching call is traced. To count the rules in one graph, call this function
+    before and after the graph is traced, and subtract the first result from the second.
     """
     return _applied.copy()
 

@@ -1,8 +1,8 @@
 """Drop-in versions of six TensorFlow primitives. In graphs, rules may replace them by faster computations.
 
-The docstring of `core.lowering` explains what a rule is. A kernel argument may be a float32 tensor, or the
-cast of a float32 tensor to the dtype of x. In both cases, rules receive the float32 tensor. `options` are
-optional arguments of TensorFlow's primitive, such as dilations. A call with options always uses TensorFlow's
+The docstring of `core.lowering` explains what a rule is. A kernel argument has the dtype of x. If the kernel
+is the cast of a float32 tensor to this dtype, rules receive the float32 tensor. `options` are optional
+arguments of TensorFlow's primitive, such as dilations. A call with options always uses TensorFlow's
 primitive.
 """
 

@@ -15,11 +15,11 @@ def conv2d_transpose(x, kernel, strides, padding):
     """Return `plain_conv2d_transpose` of x and a float32 kernel, which is cast to the dtype of x.
 
     If the kernel is 3x3, the stride is 2, the padding is SAME and x is bfloat16, the backward pass computes
-    the gradient of the kernel by matrix products, which is faster.
+    the gradient of the kernel by matrix products, which is faster than TensorFlow's gradient op.
 
     In prediction, a convolution replaces the transposed convolution in two cases with padding SAME:
 
-    - the kernel is 3x3 and the stride is 1
+    - the kernel is 3x3 and the stride is 1 (`policy.applied` does not count this case)
     - the kernel is 2x2, the stride is 2, x is bfloat16 and the processor has AMX
 
     TensorFlow can fuse a convolution with the ops after it, but not a transposed convolution.

@@ -1,4 +1,4 @@
-"""Winograd's algorithm for 3x3 convolutions of many channels: half of the multiplications.
+"""Winograd's algorithm for 3x3 convolutions of many channels, with half as many multiplications.
 
 The algorithm is F(4, 3) of Lavin and Gray (2016), "Fast algorithms for convolutional neural networks",
 applied along the height of the image. A window of six input rows determines four output rows. A direct
@@ -25,7 +25,7 @@ import tensorflow as tf
 
 from core.lowering import graph, policy
 
-MIN_CHANNEL_PRODUCT = 2**14  # smallest (input channels * output channels) for which the algorithm is faster
+MIN_CHANNEL_PRODUCT = 2**14  # smallest (input channels * output channels) for which the algorithm is used
 WINDOW = 4  # number of output rows that a window of six input rows determines
 
 
@@ -78,9 +78,10 @@ def winograd_conv2d(x, kernel):
     kernel: float32 [3, 3, I, O]. It is transformed in float32, whatever the dtype of x. The backward pass
     always computes the gradients of both x and kernel.
 
-    Rounding errors in an output row are relative to the largest values in the six input rows of its window.
-    If a neighbouring row has 100 times larger values, an output row loses most of its accuracy in bfloat16,
-    and two decimal digits in float32.
+    Rounding errors in an output row are relative to the largest values in the six input rows of its window,
+    although the output row depends on only three of these rows. If another input row of the window has 100
+    times larger values, the output row loses most of its accuracy in bfloat16, and two decimal digits in
+    float32.
     """
 
     def gradient(upstream):

@@ -13,7 +13,7 @@ from core.weights import batch_norm, glorot_uniform, normal, zeros
 
 FILTERS = (64, 128, 256, 512)  # channels per decoder level; level 0 has the largest feature maps
 DEPTH = len(FILTERS)  # number of decoder levels and of skip connections
-DEVIATION = 0.02  # standard deviation of the decoder's initial kernels, as in pix2pix (Isola et al. 2017)
+DEVIATION = 0.02  # standard deviation of the decoder levels' initial kernels (pix2pix, Isola et al. 2017)
 ENCODER = "encoder/"  # prefix of the names of the encoder's variables
 
 

@@ -23,7 +23,7 @@ def init_weights(*, seed, trainable):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
     Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder
-    ends with the projection convolution of the last block. It has no batch normalisation after this layer.
+    ends with the projection convolution of the last block. No batch normalisation follows this convolution.
     """
     weights = {}
 
