@@ -15,8 +15,9 @@ def predict(run, images):
     size.
     If the run was trained on resized photos, each photo is resized in the same way for the network, and its
     logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
-    `experiments.predict` with its default flags writes the same class ids, except where rounding decides
-    between two classes. Raises InputError if `images` has another shape or dtype.
+    For files with the same pixels, `experiments.predict` with its default flags writes the same class ids,
+    except where rounding decides between two classes. Raises InputError if `images` has another shape or
+    dtype than uint8 [N, H, W, 3].
     """
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:

@@ -1,4 +1,4 @@
-"""Compare the flags, the code and the metrics of runs, and their results on the same validation images."""
+"""Compare runs: their flags, code and metrics, and their results on common validation images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,8 +28,8 @@ class Run:
     code:        file path -> digest of the file, for the code that last trained the run. The dict is empty
                  if this code is unknown.
     history:     the rows of metrics.csv: one dict (column -> float) per epoch.
-    best:        the row of `history` for the epoch of the checkpoint best.npz. If this file is missing, the
-                 last row.
+    best:        the row of `history` for the epoch of the checkpoint best.npz. If best.npz is missing, `best`
+                 is the last row of `history`.
     """
 
     label: str
@@ -51,7 +51,8 @@ def load(folder, label, module_of):
     """Load a run folder as a `Run`.
 
     folder: the path of the run folder. label, module_of: the values of these fields of the `Run`.
-    Raises InputError if the folder is not a run folder, or if the run has not finished an epoch.
+    Raises InputError if the folder is not a run folder, if the run has not finished an epoch, or if
+    flags.cfg, metrics.csv or best.npz is damaged.
     """
     module = module_of(run_folder.experiment_name(folder))
     values = run_folder.read_flags(folder, module.define_flags, without=("data_dir",))
@@ -85,7 +86,7 @@ def grouped(runs):
     """Group the runs that differ only in --seed. Return a list of groups; each group is a list of runs.
 
     Two runs are in the same group if three things are equal: the experiment, the code, and all `settings`
-    except --seed. runs: a list of `Run`s.
+    except --seed. If the code of both runs is unknown, it counts as equal. runs: a list of `Run`s.
     """
     groups = {}
     for run in runs:
@@ -98,13 +99,15 @@ def grouped(runs):
 def bootstrap(a, b, resamples):
     """Compare the loss and the metrics of two runs on their common validation images.
 
-    An image is common if both runs were validated on an image with the same pixels.
+    An image is common if both runs were validated on an image with the same pixels. Images of a run with the
+    same pixels count as one image. The metrics are the metrics that the experiment computes from a confusion
+    matrix. Metrics of a single class, and metrics that are NaN, are left out.
     a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
     Returns (differences, images, files). images: the number of common images. files: the number of files
-    that the common images come from. differences: a dict, name of the loss or metric -> (value of b - value
-    of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
+    that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
+    value of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
     Raises InputError if the runs have different classes, if there is no common image, if the runs have
-    different masks for a common image, or if `validation_results` cannot compute the results of a run.
+    different masks for a common image, or if `validation_results` raises InputError for a run.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes; compare runs of one experiment.")
@@ -116,8 +119,8 @@ def bootstrap(a, b, resamples):
             " were trained with the same data and image size."
         )
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
-    # The sum of a row of the confusion matrix is the number of pixels of a true class. It depends only on
-    # the mask, so different sums mean different masks.
+    # The sum of a row of the confusion matrix is the number of pixels of a true class. This number depends
+    # only on the mask, so different sums mean different masks.
     if (confusions[0].sum(2) != confusions[1].sum(2)).any():
         raise InputError(
             "the runs have different masks for the same validation images; compare runs that were trained"
@@ -132,9 +135,9 @@ def bootstrap(a, b, resamples):
     ]
 
     def statistic(sums):
-        """Return loss and metrics as a dict.
+        """Return the mean loss and the metrics over some images, as a dict: name -> value.
 
-        sums: float64 array, the sum over some images of [*flattened confusion matrix, loss, 1].
+        sums: float64 array, the sum over these images of [*flattened confusion matrix, loss, 1].
         """
         confusion = sums[:-2].reshape(classes, classes)
         metrics = a.experiment.metrics(confusion)
@@ -148,11 +151,12 @@ def bootstrap(a, b, resamples):
 
 
 def validation_results(run):
-    """Return a run's results on each validation image after its last epoch: a `per_image.PerImage`.
+    """Return the results on each validation image after a run's last epoch: a `per_image.PerImage`.
 
     The results are read from the run's val_images.npz. If this file is missing or belongs to an earlier
-    epoch, the results are computed now, with the checkpoint last.npz. This requires the code that trained
-    the run. Raises InputError if it is unknown which code that was, or if the code has changed since.
+    epoch, the results are computed now, with the checkpoint last.npz and the current code. In this case,
+    raises InputError if the code that last trained the run is unknown, or differs from the current code. Also
+    raises InputError if a file that is read is damaged.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):

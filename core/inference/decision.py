@@ -1,4 +1,4 @@
-"""Convert logits to class ids and class probabilities; both functions also work inside a `tf.function`."""
+"""Convert logits to class probabilities and to class ids, eagerly or inside a `tf.function`."""
 
 import math
 
@@ -21,9 +21,9 @@ def probabilities(logits):
 def class_ids(logits, threshold=None):
     """Convert logits, float32 [..., C], to class ids, uint8 [...].
 
-    C: as for `probabilities`. threshold: None, or a number between 0 and 1. If threshold is None, each pixel
-    gets its most probable class. A number requires two classes: a pixel gets class 1 if the probability of
-    class 1 is above the threshold, otherwise class 0.
+    C is the number of classes, or 1 if there are two classes. threshold: None, or a number above 0 and
+    below 1. If threshold is None, each pixel gets its most probable class. A number requires two classes: a
+    pixel gets class 1 if the probability of class 1 is above the threshold, otherwise class 0.
     """
     if threshold is None:
         return metrics.class_ids(logits)

@@ -10,17 +10,17 @@ from core.runtime import distribution
 def make_evaluate(experiment, weights, dtype):
     """Return a function that evaluates the network: batches -> (means, confusion matrix).
 
-    batches: an iterable of (images, masks, share), as from `core.data.batches.evaluation`. An example with
-    the share 0 is a copy and is not counted.
-    means: a dict, name -> float: the mean of the loss, and the mean of each of the experiment's `measures`.
+    batches: an iterable of (images, masks, share), as described in `core.data.batches`. If share is 0, images
+    and masks hold a copy of an example, and this copy is not counted.
+    means: a dict, name -> float: the mean loss ("loss"), and the mean of each of the experiment's `measures`.
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
 
     A mean is over all examples, and all examples have the same weight, even if the last batch is smaller.
     A measure may give all examples of a batch the same value, as `soft_jaccard` of the experiment
     dubai_aerial does. The mean of such a measure depends on the batch size.
 
-    If there are several replicas, means and confusion matrix include the examples of all replicas. The
-    network is compiled once. Each call of the returned function uses the values that the variables in
+    If there are several replicas, means and confusion matrix include the examples of all replicas. All calls
+    of the returned function share one `tf.function`. Each call uses the values that the variables in
     `weights` have at the time of the call.
 
     experiment: `core.experiment.Experiment`. weights: name -> tf.Variable. dtype: the dtype of the
@@ -31,12 +31,12 @@ def make_evaluate(experiment, weights, dtype):
     strategy = tf.distribute.get_strategy()
 
     def replica_step(images, masks, share):
-        """Evaluate this replica's part of a batch; return (sums, confusion matrix) of all replicas.
+        """Evaluate this replica's part of a batch; return (sums, confusion matrix) over all replicas.
 
         images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, images and masks
         hold a copy of an example. The copy is left out of the sums and of the confusion matrix.
-        sums: name -> float64: the sums of the loss and of each measure, and "examples", the number of
-        examples. confusion matrix: float64 [classes, classes], pixel counts.
+        sums: name -> float64: the sum of the loss and of each measure over the examples, and "examples", the
+        number of examples. confusion matrix: float64 [classes, classes], pixel counts.
         """
         with lowering.prediction():
             logits = experiment.forward(weights, tf.cast(images, dtype), training=False)

@@ -6,7 +6,8 @@ saved_model/   a SavedModel. The input of its signature `serving_default` is ima
                N, H and W may have any values. The outputs are class_ids, uint8 [N, H, W], and probabilities,
                float32 [N, H, W, classes].
 model.json     a description of input and output: sizes, scaling, class names, palette
-model.tflite   a TensorFlow Lite model with the same input and outputs; written only if requested
+model.tflite   a TensorFlow Lite model with the same input and outputs; written only if `save` is called with
+               tflite=True
 """
 
 import shutil
@@ -32,8 +33,9 @@ def save(run, output_dir, *, scale="train", tflite=False):
     as "none".
     tflite: if False, the SavedModel computes in the dtype of the run. If True, model.tflite is written too,
     and both models compute in float32, because TensorFlow Lite has no bfloat16 convolution.
-    Raises InputError if output_dir is not empty or cannot be written, or if scale is "train" and
-    `scaling.resize_images` does not support the filter with which the training photos were resized.
+    Raises InputError if output_dir is not empty or cannot be written. Also raises InputError if the model
+    scales images, and `scaling.resize_images` does not support the filter with which the training photos were
+    resized.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")

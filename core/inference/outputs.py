@@ -4,8 +4,8 @@
     NAME_colours.png   each pixel in the palette colour of its class
     NAME_overlay.png   the mean of the photo and NAME_colours.png
 
-NAME is the name that `core.inference.photos.output_names` chose for the image. If requested, class
-probabilities are written too, see `core.inference.probability_files`.
+NAME is the name that `core.inference.photos.output_names` chose for the image. If the option
+`probabilities` is given, class probabilities are written too, see `core.inference.probability_files`.
 The results of a large image are written in strips, so that the memory does not have to hold the results of
 the whole image. A strip is a block of consecutive rows.
 """
@@ -39,7 +39,10 @@ def paths(output_dir, name, probabilities, classes):
 
 
 def is_result(path):
-    """True if `predict` wrote the file at path. The file's name and a text chunk in the file show this."""
+    """True if the file at path is a PNG file that `predict` wrote.
+
+    The file's name and a text chunk in the file show this.
+    """
     return bool(RESULT.fullmatch(path.name)) and png.is_ours(path)
 
 

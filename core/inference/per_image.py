@@ -37,8 +37,9 @@ class PerImage:
 def evaluate(evaluate_batches, examples, epoch):
     """Evaluate each image of a split in a batch of its own, and return the results as a `PerImage`.
 
-    evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned for a single replica.
-    With several replicas, each replica would evaluate the same image, and the sums would count it repeatedly.
+    evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned under a strategy with a
+    single replica. With several replicas, each replica would evaluate the same image, and the sums would
+    count the image once per replica.
     examples: the split, a `core.data.cache.Examples`. epoch: the number of epochs that the weights were
     trained for.
     """

@@ -32,7 +32,7 @@ class Source:
 
     @property
     def key(self):
-        """The pair (absolute path, number), which identifies the image in `records.Records.names`."""
+        """The pair (absolute path, number), the key of the image in the dict from `records.Records.names`."""
         return os.path.abspath(self.path), self.number
 
     def name(self, folders):
@@ -82,7 +82,7 @@ def find(arguments, *, recursive=False):
     Pictures that `predict` wrote earlier are left out, and the number of these pictures is printed. For each
     folder whose subfolders are not searched, a printed line names one subfolder and counts the others. A path
     that does not exist gets a `Source` too, so that `read` reports the error.
-    Raises InputError if there is no image.
+    Raises InputError if there is no image, or if `listing.image_files` raises it for a folder.
     """
     found = itertools.chain.from_iterable(
         _in_folder(path, recursive) if path.is_dir() else [path] for path in arguments
@@ -100,11 +100,12 @@ def find(arguments, *, recursive=False):
 def output_names(sources, earlier=None):
     """Choose unique names for the result files of images; return a dict, `Source` -> name.
 
-    The name is the first of these that no other image has:
+    The name of an image is the first name in this list that no other image has:
     1. the file name without its suffix,
     2. the file name with its suffix,
     3. the file name with its suffix, after as few parent folders as possible, such as "a/photo.png",
     4. the file name with its suffix, after all parent folders, with a number appended.
+    If the file has several pages, `Source.name` appends the page number to the file name.
     Names that differ only in letter case count as equal, because some file systems ignore case.
     sources: a list of `Source`s. earlier: `Source.key` -> name, for images whose results are already in the
     output folder. These images keep their names, and no other image gets one of these names.
@@ -158,7 +159,8 @@ def _in_folder(folder, recursive):
     """Yield the paths of a folder's image files.
 
     If recursive is True, also yields the paths of the image files in subfolders, as `find` describes. If
-    recursive is False and there are subfolders, prints a line that names one and counts the others.
+    recursive is False and there are subfolders, prints a line that names one subfolder and counts the other
+    subfolders.
     """
     yield from listing.image_files(folder)
     below = sorted(

@@ -55,8 +55,9 @@ def batches(photos, max_pixels):
     same shape for all photos.
     max_pixels: the largest number of pixels in a batch, summed over the photos of the batch. The pixels of a
     photo are counted at its own size or at the size of the network's input, whichever is larger. A photo that
-    exceeds max_pixels is a batch on its own. Photos that are processed in tiles have no field `pixels`, so
-    max_pixels must be smaller than each of these photos.
+    exceeds max_pixels is a batch on its own. If a photo is processed in tiles, its field `pixels` is None.
+    The caller must choose max_pixels smaller than the number of pixels of such a photo, so that the photo is
+    a batch on its own.
     """
     batch, held = [], 0
     for photo in photos:

@@ -1,10 +1,12 @@
 """Segment image files: write class ids, colours and an overlay for each image, at the size of the image.
 
 Threads decode and write files while the network runs. If images are not resized for the network, a large
-image is processed in tiles, and its results are written in strips. A strip is a block of consecutive rows.
+image is processed in tiles. The results of a large image are written in strips. A strip is a block of
+consecutive rows.
 
-Uncompressed TIFF and PPM files of large images are memory-mapped if images are not resized. Pillow decodes
-every other file as a whole, which needs four bytes of memory per pixel.
+If images are not resized, a large image in an uncompressed TIFF or PPM file is memory-mapped, provided that
+`core.data.images.map_rgb` supports the file. Pillow decodes every other file as a whole, which needs at least
+four bytes of memory per pixel.
 """
 
 import dataclasses
@@ -58,9 +60,11 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     `core.inference.outputs` describes the files that are written for each image, and
     `core.inference.records` describes the file shares.jsonl. The results of earlier calls stay in the
     folder. If an image is segmented again, its new results replace its earlier results.
-    Raises InputError if output_dir cannot be written, if a result would replace an input image, if
-    options.tile is too small for the network, or if options.threshold is given for a number of classes other
-    than two.
+    Raises InputError in these cases:
+    - options.threshold is given, and the number of classes is not two
+    - `records.opened` raises InputError for output_dir, or a result file cannot be written
+    - a result would replace an input image
+    - an image is processed in tiles, and options.tile is too small for the network
     """
     if options.threshold is not None and len(experiment.classes) != 2:
         raise InputError(
@@ -277,9 +281,9 @@ def decider(options):
 def make_network(experiment, weights, dtype, multiple, options):
     """Return a compiled function: images uint8 [B, h, w, 3] of any size -> list of tensors.
 
-    If options.resize is None, the list holds the results of the function from `decider`, which need less
-    memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
-    [B, h, w, C]. Then the caller scales the logits to the images' size and calls the function from `decider`.
+    If options.resize is None, the list holds the results of the function from `decider`, because class ids
+    need less memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
+    [B, h, w, C]. The caller then scales the logits to the images' size and calls the function from `decider`.
     experiment, weights, dtype, options: as for `run`. Later changes of the weights may have no
     effect: see `core.weights.fixed`. multiple: images are padded so that this number divides their height and
     width; see `tiling.padded`.

@@ -64,7 +64,7 @@ def writer(places, width, height, classes):
             ]
 
             def append(rows):
-                """Append a strip. Each file gets one class. rows: the strip, see the outer function."""
+                """Append a strip: each file gets the probabilities of one class. rows: see `writer`."""
                 for index, append_class in enumerate(appends):
                     append_class(rows[..., index])
 

@@ -1,4 +1,4 @@
-"""Read and write shares.jsonl, the list of all images that were segmented into an output folder.
+"""Read and write shares.jsonl, the list of all images whose results are in an output folder.
 
 Each line is a record: a JSON object that describes one image.
 
@@ -7,8 +7,8 @@ Each line is a record: a JSON object that describes one image.
 NAME is the name of the image's result files. "shares" holds, for each class, the share of the image's pixels
 that were predicted as this class. If an image file has several pages, each page has its own record. The
 additional field "page" then holds the page number, from 1.
-A later call of `predict` keeps the records of earlier calls. If it segments an image again, the new record
-replaces the earlier record of this image.
+A later call of `predict` keeps the records of earlier calls. If an image is segmented again, its new record
+replaces its earlier record.
 """
 
 import contextlib

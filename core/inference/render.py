@@ -133,8 +133,8 @@ def curves(history):
 def compared_curves(histories, metric):
     """Plot the losses and one metric of several runs over their epochs; return a matplotlib Figure.
 
-    histories: a dict, label of a run -> history of the run, as for `curves`. metric: the column of
-    metrics.csv to plot, such as "val_iou". Returns None if matplotlib is not installed.
+    histories: a dict, label of a run -> history of the run. `curves` describes a history. metric: the column
+    of metrics.csv to plot, such as "val_iou". Returns None if matplotlib is not installed.
     """
     figure = _figure(12, 5)
     if figure is None:

@@ -128,9 +128,9 @@ def summary(experiment, means, confusion):
     """Return all metrics of an evaluation as a dict: name -> float, and "classes" -> a dict.
 
     The loss and the experiment's metrics have the names of their columns in metrics.csv, without "val_".
-    Accuracy and mean IoU are added if the experiment does not report them. The value of "classes" is a dict:
-    class name -> dict with the keys "iou", "dice", "precision", "recall" and "pixels". "pixels" is the number
-    of pixels whose true class is this class.
+    `accuracy` and `mean_iou` are added if the experiment does not report them. The value of "classes" is a
+    dict: class name -> dict with the keys "iou", "dice", "precision", "recall" and "pixels". "pixels" is the
+    number of pixels whose true class is this class.
     means, confusion: as the function from `core.inference.evaluate.make_evaluate` returns them.
     """
     of_classes = {

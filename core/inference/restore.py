@@ -18,11 +18,11 @@ class Run:
     """A trained run.
 
     experiment:  the `Experiment` that the run trained.
-    flags:       the flags of the training.
+    flags:       the flags of the training. `restore` describes the flags whose values it may change.
     weights:     name -> tf.Variable: the trained weights, for `experiment.forward`.
     dtype:       the dtype of the activations.
     checkpoint:  the path of the checkpoint file that the weights were read from.
-    epoch:       the number of epochs that the weights were trained for.
+    epoch:       the number of complete epochs that the weights were trained for.
     """
 
     experiment: Experiment
@@ -62,7 +62,7 @@ def define_flags(values):
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):
-    """Load a run folder as a `Run`, and set up the device and the lowering mode for it.
+    """Load a run folder as a `Run`, and set up the device and the lowering mode of this process.
 
     values: the parsed flags of `define_flags`: the run folder, the checkpoint and the lowering mode.
     article: a function that returns the module of an experiment, given the name of the experiment.
@@ -71,8 +71,8 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     data_dir: a data folder that replaces the run's --data_dir. Then the run's --limit is ignored too.
     limit: if False, the run's --limit is ignored.
     Prints a warning if the code has changed since the training. Raises InputError if --run_dir is not given
-    or is not a run folder, if the checkpoint is missing or damaged, or if the names, shapes or dtypes of the
-    variables in the checkpoint differ from those of the network.
+    or is not a run folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names,
+    shapes or dtypes of the variables in the checkpoint differ from those of the network.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")

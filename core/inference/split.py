@@ -21,8 +21,9 @@ def load(run, split):
     run folder has no list of hashes, `examples` is the split that `cache.load_split` returns.
     trained_on: how many of the examples the run was trained on. None if the run folder has no list of
     hashes.
-    Prints the number of examples. Prints a line if the data set lacks examples of the run's split or has
-    additional examples, and a warning if the run folder has no list of hashes.
+    Prints the number of examples and trained_on. If the run folder has no list of hashes, prints a warning
+    instead. For "train" and "val", also prints a line if the data set lacks examples of the run's split, and
+    a line if the data set has examples that the run used for neither split.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
@@ -43,13 +44,14 @@ def load(run, split):
 
 
 def _own(examples, split, record):
-    """Return a `cache.Examples` with those examples of a cache that the run used for a split.
+    """Return a `cache.Examples` with the examples that the run used for a split.
 
-    `load` calls this function if the data set's split differs from the run's split. Prints how many of the
-    run's examples are missing in the cache, and how many examples of the cache the run did not use. If the
-    cache has none of the run's examples, prints a warning and returns `examples`.
-    The cache is the cache of `examples`. It holds the examples of both splits if `dataset.find` returns the
-    same files for both splits, otherwise only the examples of the data set's split.
+    `load` calls this function if the data set's split differs from the run's split. The function searches the
+    cache of `examples`. This cache holds the examples of both splits if `dataset.find` returns the same files
+    for both splits, otherwise only the examples of the data set's split.
+    If examples of the run's split are missing in the cache, prints their number. If the cache
+    holds examples that the run used for neither split, prints the number of these examples. If the cache has
+    none of the examples of the run's split, prints only a warning and returns `examples`.
     examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: a dict, split -> the
     hashes of the photos that the run used for the split, int64 [N].
     """

@@ -98,7 +98,8 @@ def mirrored(forward):
     """Wrap a forward pass so that it averages the logits of an image and of its mirror image.
 
     In the mirror image, left and right are exchanged. The logits of the mirror image are mirrored back before
-    the average is computed, in float32. Returns the wrapped function. forward: as for `multiple`.
+    the average is computed, in float32. Returns the wrapped function. forward: a function (weights, images,
+    **options) -> logits.
     """
 
     def both_ways(weights, images, **options):
@@ -113,11 +114,12 @@ def spans(length, tile, overlap, align=1):
     """Divide one axis of an image into tiles; return a list of tuples (origin, start, stop), one per tile.
 
     All numbers are in pixels. length: the length of the axis. tile: the length of a tile.
-    The network receives the pixels [origin, origin + tile). Its outputs for the pixels [start, stop) are
-    kept, and its other outputs are discarded. The kept intervals of all tiles together cover the axis
-    without overlap.
+    The network receives the pixels [origin, origin + tile), as far as the axis contains them. The outputs for
+    the pixels [start, stop) are kept, and the outputs for the other pixels of the tile are discarded. The
+    kept intervals of all tiles together cover the axis without overlap.
     overlap: the kept outputs are at least this far from the ends of the tile, except at the ends of the axis.
-    align: every origin is a multiple of this number. Requires tile - 2 * overlap >= align.
+    align: every origin is a multiple of this number. If there is more than one tile, the caller must ensure
+    that tile - 2 * overlap >= align. Otherwise the distance between two origins would be 0.
     """
     if length <= tile:
         return [(0, 0, length)]
@@ -145,7 +147,8 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     image.
     tile: the side of a tile in pixels. A side below 2 * overlap + 4 * multiple is raised to this number. Then
     the side is rounded up to a multiple of 4 * multiple.
-    multiple: the number that must divide the sides of the network's input.
+    multiple: the number that must divide the sides of the network's input. `function` must pad its argument,
+    because the sides of a tile at the bottom or on the right of the image may not be divisible.
 
     The index, in the image, of the first row of each tile is a multiple of 4 * multiple. Therefore the
     Winograd convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole
@@ -194,14 +197,15 @@ def _probe_weight(name, variable):
 def _changed(forward, probe, bright, axis):
     """Find the output pixels that change if one line of a black image is made bright.
 
-    Runs the network on `multiple` images with a bright line, and on a black image. Returns bool [multiple,
-    length]: element [i, p] is True if, at position p, the outputs for image i and the black image differ.
-    forward: as for `multiple`. probe: the result of `probe_weights`.
-    bright: bool [multiple, length]: the bright line of image i is at the position where bright[i] is True.
+    Runs the network on B images with one bright line each, and on a black image. Returns bool [B, length]:
+    element [i, p] is True if, at position p, the outputs for image i and the black image differ.
+    forward: a function (weights, images) -> logits. probe: the result of `probe_weights`.
+    bright: bool [B, length]: the bright line of image i is at the position where bright[i] is True. B is
+    equal to the number that the function `multiple` returns.
     axis: the axis along which positions are counted. 1: the lines are rows. 2: the lines are columns.
     """
-    # The images have `length` pixels along `axis`, but only `multiple` pixels along the other axis.
-    stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, multiple, length, 1]
+    # The images have `length` pixels along `axis`, but only B pixels along the other axis.
+    stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, B, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
     with lowering.disabled():
         black = forward(probe, tf.zeros_like(images[:1]))
