@@ -157,9 +157,10 @@ def record(folder, experiment, *, epoch, step, write):
 
 
 def _file_of(function, root):
-    """Return the path of the file, in root, that defines a function.
+    """Return the path of the file that defines a function.
 
-    For a `functools.partial`, this is the file that defines the wrapped function.
+    For a `functools.partial`, this is the file that defines the wrapped function. root: the folder of the
+    packages `core` and `experiments`.
     """
     while isinstance(function, functools.partial):
         function = function.func

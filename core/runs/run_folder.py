@@ -5,17 +5,18 @@
                                given --flagfile=flags.cfg --run_dir=OTHER, it repeats the training in OTHER
     code.json                  digests of the code that trained the run (`core.runs.code_digest`)
     metrics.csv                one row of metrics per epoch
-    val_images.npz             for each validation image: its confusion matrix and its loss, both after the
-                               last epoch
+    val_images.npz             confusion matrix and loss of each validation image after the last epoch; only
+                               for runs with a single replica
     summary.json               metrics of the last and of the best epoch, number of parameters, time, versions
     predictions/epoch_NNN.png  photo, truth, prediction and errors of some validation images
     curves.png                 losses and metrics over the epochs; needs matplotlib
     checkpoints/               last.npz, previous.npz and best.npz
     classes.txt, class_weights.txt   only for runs of the experiment `own_images`
     data_split.npz             hashes of the training and validation photos (`core.data.membership`)
+    tensorboard/               metrics and pictures for TensorBoard; only with --tensorboard
 
 These files are never deleted. A continued run replaces metrics.csv, summary.json and curves.png. The new
-files cover all epochs, because the checkpoint holds the metrics of the earlier epochs.
+versions of these three files cover all epochs, because the checkpoint holds the metrics of earlier epochs.
 """
 
 import contextlib
@@ -66,7 +67,7 @@ def claim(folder, experiment, define_flags, values):
 
     Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If the folder
     holds a checkpoint, checks that the run was begun by the same experiment and with the same flags. The
-    values of the flags in RESUMABLE may differ.
+    values of the flags in RESUMABLE may differ, and with --schedule=constant also the value of --epochs.
 
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
     defines its flags. values: the parsed `flags.FlagValues`.
@@ -75,6 +76,7 @@ def claim(folder, experiment, define_flags, values):
     - another process trains in the folder
     - the run in the folder was begun by another experiment or with other flags
     - the name of the experiment differs from the name of its script
+    - a file of the folder cannot be written, or flags.cfg is missing or damaged
     """
     _check_name(experiment, define_flags)
     for path in (folder / "checkpoints", folder / "predictions"):
@@ -98,8 +100,8 @@ def keep_text(path, text):
     """Write a text file into the folder of a run that has no checkpoint yet.
 
     path: the file. Its folder must be the run folder, which is created if it is missing. Does nothing if the
-    file already holds this text. If the text differs and another process trains in the folder, raises
-    InputError, because that process may have read the file.
+    file already holds this text. If the file is missing or holds another text, and another process trains in
+    the folder, raises InputError, because the file would not describe that process's run.
     """
     with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ def keep_text(path, text):
 
 @contextlib.contextmanager
 def _exclusive(folder):
-    """Context manager that holds the lock of a run folder. Raises InputError if another process holds it."""
+    """Context manager that locks a run folder. Raises InputError if another process has locked the folder."""
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(files.lock(folder / ".lock", wait=False))
@@ -129,7 +131,7 @@ def _check_name(experiment, define_flags):
 
     flags.cfg stores the name of the experiment. The commands evaluate, predict and export load the script
     with this name. If a user copied a script and did not change the name in the copy, these commands would
-    load the original script.
+    load the original script. Does nothing if no file defines the flags, for example in a notebook.
     """
     module = sys.modules.get(getattr(define_flags, "__module__", None))
     if module is None or getattr(module, "__file__", None) is None:
@@ -211,8 +213,8 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
     extra: command-line arguments, such as "--data_dir=DIR", that override the file.
 
     If the script defines --run_dir, this flag is set to `folder`. The file may name another folder, because
-    the run folder may have been moved. Raises InputError that names flags.cfg if the file is damaged, or if
-    the flags in it belong to another version of this project.
+    the run folder may have been moved. Raises InputError with the path of flags.cfg if the file is damaged,
+    or if its flags belong to another version of this project. Raises InputError if the file is missing.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:
@@ -252,8 +254,8 @@ def recorded_flag(folder, name):
 def record_flag(folder, name, value):
     """Replace the value of a flag in the flags.cfg of a run folder. name: the flag's name.
 
-    Used for flags whose values may change when a run is continued. Does nothing if flags.cfg does not contain
-    the flag.
+    The training calls this function for --epochs, because a run may be continued with a new value of
+    --epochs. Does nothing if flags.cfg does not contain the flag.
     """
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]

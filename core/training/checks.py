@@ -25,8 +25,8 @@ def check_experiment(experiment, weights):
 
     - there are fewer than 2 or more than 255 classes, or two classes have the same name
     - the palette does not have one colour for each class
-    - the network has neither one logit for each class, nor a single logit for two classes
-    - `experiment.best` is not the name of a metric
+    - the network has neither one logit per class nor, with two classes, a single logit
+    - `experiment.best` is neither "loss" nor the name of a metric
     """
     name, classes = experiment.name, len(experiment.classes)
     if not 2 <= classes <= IGNORE:
@@ -56,7 +56,8 @@ def check_experiment(experiment, weights):
 def _logits(experiment, weights):
     """Return the number of logits per pixel of an experiment's network.
 
-    The network is called on an image of zeros. The sides in SIDES are tried until the network accepts a side.
+    The network is called on a square image of zeros. The sides in SIDES are tried until the network accepts a
+    side. If the network accepts none of these sides, its exception for the last side is raised.
     """
     for side in SIDES:
         try:
@@ -71,7 +72,7 @@ def check_masks(experiment, train, val):
 
     train, val: the `core.data.cache.Examples` of the splits. Raises InputError if the masks hold ids that are
     not classes. The id IGNORE is allowed if `experiment.ignore` is true. The function also calls
-    `experiment.dataset.check`.
+    `experiment.dataset.check` with the data of the training split. This call may raise InputError too.
     """
     classes = len(experiment.classes)
     for examples in (train, val):
@@ -103,8 +104,8 @@ def warn_of_shared_photos(train, val):
 def class_pixels(examples):
     """Return the number of pixels of each class id in the masks of a split, int64 [256].
 
-    examples: the `core.data.cache.Examples` of the split. The attribute `examples.class_pixels` may also
-    count masks of the other split.
+    examples: the `core.data.cache.Examples` of the split. If `examples.masks` holds the masks of both splits,
+    the attribute `examples.class_pixels` counts both splits. Then this function counts the split's pixels.
     """
     if len(examples) == len(examples.masks):
         return examples.class_pixels
@@ -115,10 +116,10 @@ def class_pixels(examples):
 def best_metric(experiment, val):
     """Return the name of the metric that chooses the best epoch: `experiment.best`, or "loss".
 
-    The result is "loss", and a warning is printed, if the metric `experiment.best` is NaN for a perfect
-    prediction of the validation masks. An example is the IoU of a class without pixels. Such a metric would
-    be NaN in some epochs and a number in other epochs. val: the `core.data.cache.Examples` of the validation
-    split.
+    If the metric `experiment.best` is NaN or infinite for a perfect prediction of the validation masks, the
+    function prints a warning and returns "loss". An example is the IoU of a class without pixels. This IoU is
+    0 in epochs in which the network predicts the class for some pixels, and NaN in all other epochs. val: the
+    `core.data.cache.Examples` of the validation split.
     """
     classes = len(experiment.classes)
     perfect = np.diag(class_pixels(val)[:classes])  # confusion matrix of a perfect prediction
@@ -132,11 +133,12 @@ def best_metric(experiment, val):
 
 
 def image_files(dataset, flags):
-    """For each split, return the number of photos and a checksum of their file names.
+    """Return the number of photos of each split, and a checksum of the names of their files.
 
-    No file is decoded. The result is [[number, checksum], [number, checksum]]: first training, then
-    validation. A checksum is the CRC-32 of the paths of all files of the split, relative to the data set's
-    folder. flags: the parsed flags.
+    The result is [[number, checksum], [number, checksum]]: first training, then validation. The function
+    calls `dataset.find` and decodes no file. With --limit, only the first photos of the split are used. A
+    checksum is the CRC-32 of the paths of photos and masks, relative to the data set's folder. dataset: the
+    experiment's `Dataset`. flags: the parsed flags.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []

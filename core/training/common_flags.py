@@ -24,7 +24,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     new.integer("batch_size", batch_size, "Images per training step, over all devices.", 1)
     new.number("learning_rate", learning_rate, "Learning rate of Adam.")
     new.must("learning_rate", lambda rate: rate > 0, "must be above 0")
-    clip = "Largest global norm of the gradients: larger gradients are scaled down to it. 0: no clipping."
+    clip = "Largest global norm of the gradients. Larger gradients are scaled to this norm. 0: no clipping."
     new.number("clip_norm", clip_norm, clip)
     if size is not None:
         new.integer("size", size, "Height and width in pixels to which images are resized.", 1, 2**14)
@@ -62,7 +62,7 @@ class _Definer:
         flags.register_validator(flag, holds, message, **self.own)
 
     def needs(self, flag, other, allowed, message):
-        """Add a validator: if `flag` is set, the flag `other` must have one of the allowed values."""
+        """Add a validator: if `flag` is true, the flag `other` must have one of the allowed values."""
         flags.register_multi_flags_validator(
             [flag, other], lambda value: not value[flag] or value[other] in allowed, message, **self.own
         )
@@ -106,11 +106,11 @@ def _define_recipe(new):
     flags.DEFINE_list("augment", [], changes, **new.own)
     some = f"must be any of {known}, separated by commas"
     new.must("augment", lambda names: set(names) <= set(augment.BY_NAME), some)
-    origin = "Folder of another run with the same network; its weights are this run's initial weights."
+    origin = "Folder of another run with the same network. The weights of that run are the initial weights."
     new.folder("init_from", None, origin)
     which = "With --init_from: take the weights of the other run's best epoch, or of its last epoch."
     new.choice("init_checkpoint", "best", ["best", "last"], which)
-    seed = "Seed of the initial weights, the order of the images and all other random choices."
+    seed = "Seed of the training: initial weights, order of the images, augmentations, dropout."
     new.integer("seed", 0, seed, 0, 2**63 - 1)
 
 
@@ -135,8 +135,8 @@ def _define_data(new, name):
     new.folder("run_dir", f"runs/{name}", "Folder for the run's flags, metrics, pictures, checkpoints.")
     new.folder("cache_dir", "cache", "Folder for decoded images and for generated images.")
     minutes = (
-        "Minutes between checkpoints during an epoch; 0: after every step. The end of an epoch always saves a"
-        " checkpoint."
+        "Minutes between checkpoints during an epoch. 0: after every step, but not more often than every half"
+        " second. The end of an epoch always saves a checkpoint."
     )
     new.number("checkpoint_every", 5, minutes)
     new.switch("tensorboard", False, "Also write metrics and pictures for TensorBoard.")

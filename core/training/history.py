@@ -58,8 +58,9 @@ def line(row):
 def report(history, folder, experiment, *, best_metric, **facts):
     """Write metrics.csv, summary.json and curves.png to a run folder, and print the last and the best row.
 
-    experiment: the experiment's name. best_metric: the name of the metric that chooses the best epoch, see
-    `best`. facts: further JSON values for summary.json.
+    curves.png is not written if matplotlib is not installed. experiment: the experiment's name. best_metric:
+    the metric with which the function `best` chooses the best row. facts: further JSON values for
+    summary.json.
     """
     final, top = history[-1], best(history, best_metric)
     run_folder.write_metrics(folder, history)

@@ -28,11 +28,13 @@ from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
-# Seconds between two readings of losses from the device. Each reading waits until the steps are computed.
+# Shortest time, in seconds, between two readings of losses from the device within an epoch. Each reading
+# waits until the device has computed the steps.
 LOSS_SYNC_SECONDS = 0.5
-# A batch's loss below MIN_LOSS ends the run with an error. Rounding can make a loss of 0 slightly negative.
+# A batch's loss below MIN_LOSS ends the run with an error. MIN_LOSS is not 0, because rounding can make a
+# loss of 0 slightly negative.
 MIN_LOSS = -0.001
-# A batch's loss above MAX_LOSS ends the run with an error. For comparison, a network that predicts equal
+# A batch's loss of MAX_LOSS or more ends the run with an error. For comparison, a network that predicts equal
 # probabilities for 34 classes has a cross-entropy of 3.5.
 MAX_LOSS = 100.0
 PICTURES = 6  # number of validation images in the picture of each epoch
@@ -45,7 +47,8 @@ def run(experiment, define_flags, flags):
     flags. Raises InputError for mistakes that the user can correct.
 
     Returns the exit code of the process: 0 if the training is finished, 130 after SIGINT, 143 after SIGTERM.
-    After one of these signals, the training saves a checkpoint and ends.
+    After one of these signals, the training saves a checkpoint and ends. In a distributed training, a signal
+    to one worker ends all workers. The workers that did not receive the signal return 143.
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
@@ -73,7 +76,7 @@ class Training:
 
     weights:    the network's variables, name -> `tf.Variable`
     slots:      the optimizer's variables, see `optimizer.init_slots`
-    averages:   the moving averages of the weights, see `optimizer.init_averages`
+    averages:   the moving averages of the weights, see `optimizer.init_averages`; empty without --ema_decay
     variables:  weights, slots and averages in one dict
     state:      the `State`, the progress of the run
     train, val: the `core.data.cache.Examples` of the two splits
@@ -81,7 +84,8 @@ class Training:
     pending:    a list of (number of examples, loss), one for each step whose loss is not yet added to `state`
     lowered:    a dict: name of a rule of `core.lowering` -> number of times that the graph of the training
                 step uses the rule; None until this graph is traced
-    signals:    a list of the signals that this process received during the training
+    signals:    a list with the number of the first signal that this process received during the training;
+                empty if there was no signal
     writer:     the TensorBoard writer, or None
     """
 
@@ -174,7 +178,7 @@ class Training:
     def repeat_interrupted_writes(self):
         """Write the best checkpoint and the last epoch's picture if an earlier process did not write them.
 
-        The files are missing if the process was killed right after it had saved the checkpoint of an epoch.
+        This happens if the earlier process was killed right after it had saved the checkpoint of an epoch.
         """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
@@ -182,9 +186,9 @@ class Training:
                 self.draw(self.state.history[-1])
 
     def warn_of_other_lowering(self):
-        """Print a warning if the run began with another value of --lowering.
+        """Print a warning if the run began with a value of --lowering that differs from the present value.
 
-        The next steps then have other rounding errors than the steps of an uninterrupted run.
+        In this case, the next steps have other rounding errors than the same steps of an uninterrupted run.
         """
         begun = run_folder.recorded_flag(self.folder, "lowering") or self.flags.lowering
         if begun != self.flags.lowering:
@@ -238,7 +242,7 @@ class Training:
         """Run the remaining steps of the epoch, update the progress line and save checkpoints at intervals.
 
         bar: the progress line. Raises `signals.Stopped` before the next step if a worker has received SIGINT
-        or SIGTERM.
+        or SIGTERM. Raises InputError if `add_losses` or `save` does.
         """
         saved = synced = time.monotonic()
         for batch in signals.stop_when(self.must_stop, self.make_batches(self.state.epoch, self.state.step)):
@@ -297,7 +301,11 @@ class Training:
         bar.update(self.state.step, [("loss", self.state.loss_sum / seen), ("images/s", rate)])
 
     def finish_epoch(self):
-        """Validate the network, then save a checkpoint, metrics.csv and a picture of predictions."""
+        """Validate the network, then save a checkpoint, metrics.csv and a picture of predictions.
+
+        Raises `signals.Stopped` during the validation if a worker has received SIGINT or SIGTERM. Then the
+        epoch is not finished, and the continued run validates the network from the first batch on.
+        """
         val_batches = self.distributed(batches.evaluation, self.val)
         count = math.ceil(len(self.val) / self.flags.batch_size)
         val_batches = progress.track(val_batches, count, "validation step")
@@ -331,7 +339,7 @@ class Training:
         """Write a picture of validation predictions to the run folder.
 
         With --tensorboard, also write the picture and the row for TensorBoard. row: the epoch's row of the
-        history. An error prints a warning and does not end the run, because the checkpoint is already saved.
+        history. If the picture cannot be drawn or written, prints a warning instead of ending the run.
         """
         path = self.picture_path(row["epoch"])
         with warn_on_failure(f"the picture {path}"):
@@ -345,9 +353,10 @@ class Training:
         return self.folder / "predictions" / f"epoch_{epoch:03}.png"
 
     def save(self):
-        """Add the pending losses to the state, and save a checkpoint.
+        """Add the pending losses to the state, and save a checkpoint. Only the chief worker writes the file.
 
-        Raises InputError if `add_losses` does, or if a variable holds NaN or infinite values.
+        Raises InputError if `add_losses` does, if a variable holds NaN or infinite values, or if the file
+        cannot be written.
         """
         self.add_losses()
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}

@@ -1,9 +1,9 @@
 """The optimizer: Adam, learning-rate schedules, loss scaling for float16, and moving averages of weights.
 
 To change the optimizer, edit `adam`. `update`, `update_unscaled` and `update_averages` change variables in
-place. In distributed training, each replica has a copy of each variable, and applies the same update to it.
+place. In distributed training, each replica has a copy of each variable, and all copies get the same update.
 
-Three arguments of these functions are dicts of name -> `tf.Variable`:
+Three arguments of the functions below are dicts of name -> `tf.Variable`:
 
     weights   the network's variables
     slots     the optimizer's variables, with the names "adam/..." and "scaling/..."
@@ -38,7 +38,7 @@ def adam(weight, mean, square, gradient, *, step, learning_rate):
 
 
 def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_decay=0.0):
-    """Apply one step of `adam` to each variable in `gradients`, and add 1 to the step counter "adam/step".
+    """Apply one step of `adam` to each weight named in `gradients`, and add 1 to the counter "adam/step".
 
     gradients: name of a weight -> float32 tensor. clip_norm: the largest global norm of the gradients.
     Larger gradients are scaled down to this norm. 0 disables clipping. weight_decay: each step first
@@ -95,8 +95,8 @@ def learning_rate(step, *, peak, shape, warmup_steps, steps):
 def init_slots(weights, dtype):
     """Return the initial variables of the optimizer, a dict of name -> `tf.Variable`.
 
-    "adam/step" counts the steps. "adam/mean/NAME" and "adam/square/NAME" are the moving averages of the
-    gradient and of the squared gradient of the trainable weight NAME. These variables begin at 0.
+    "adam/step" counts the calls of `update`. "adam/mean/NAME" and "adam/square/NAME" are the moving averages
+    of the gradient and of the squared gradient of the trainable weight NAME. These variables begin at 0.
 
     dtype: the dtype of the activations. If it is float16, the dict also holds "scaling/factor", the loss
     scale, and "scaling/steps", the number of consecutive steps with finite gradients since the loss scale
@@ -124,8 +124,9 @@ def scale_loss(loss, slots):
 def update_unscaled(update, gradients, slots):
     """Divide the gradients by the loss scale, call update(gradients), and adapt the loss scale.
 
-    gradients: name -> float32 tensor, the gradients of the scaled loss, summed over all replicas. If a
-    gradient has a NaN or infinite value, update is not called, and the loss scale is halved. After
+    update: a function that changes the weights, given a dict name -> unscaled gradient. gradients: name ->
+    float32 tensor, the gradients of the scaled loss, summed over all replicas. If a gradient has a NaN or
+    infinite value, the argument `update` is not called, and the loss scale is halved. After
     STEPS_TO_DOUBLE consecutive steps with finite gradients, the loss scale is doubled (Micikevicius et al.,
     2018, section 3.2).
 

@@ -13,11 +13,11 @@ from core.training.state import State, state_from_json
 
 
 def choose_precision(folder):
-    """Return the precision for --precision=auto, "float32" or "bfloat16".
+    """Return the name of the dtype that replaces --precision=auto.
 
-    folder: the run folder. A continued run keeps the precision that this folder records. A new run gets the
-    precision with the faster test step, see `core.runtime.precision`. If there are several workers, all
-    workers use the choice of the first worker.
+    folder: the run folder. A continued run keeps the precision in flags.cfg in this folder. For a new run,
+    a test step in float32 and in bfloat16 is measured, see `core.runtime.precision`, and the faster dtype is
+    used. If there are several workers, all workers use the choice of the first worker.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
     if recorded:
@@ -40,8 +40,12 @@ def make_variables(experiment, flags, folder):
     The weights of a new run come from the run that --init_from names. Without this flag, the weights have
     initial values, and `Experiment.load_weights` may replace some of them.
 
-    Raises InputError if `checks.check_experiment` does, if the variables or the state in the checkpoint do
-    not fit this run, or if the checkpoint has more epochs than --epochs.
+    A run may be continued with a value of --epochs that differs from the value in flags.cfg. The chief worker
+    writes the new value to flags.cfg.
+
+    Raises InputError if `checks.check_experiment`, `checkpoint.load_latest` or `warm_start.load` does, if the
+    variables or the state in the checkpoint do not fit this run, or if the checkpoint has more epochs than
+    --epochs.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
@@ -69,10 +73,13 @@ def make_variables(experiment, flags, folder):
 def load_images(dataset, flags, folder, state):
     """Return (train, val): the `core.data.cache.Examples` of the training split and of the validation split.
 
-    The function records in `state` the folder of the images. For each split, it also records the number of
-    photos, a checksum of the file names, and a checksum of the images. Raises InputError if the run was
-    trained on other images. The function compares file names before it decodes images. flags: the parsed
-    flags. folder: the run folder. state: the `State` of the run.
+    The function records in `state` the folder of the images. For each split, the function also records the
+    number of photos, a checksum of the file names, and a checksum of the decoded photos and masks.
+
+    Raises InputError if the run was trained on other images, if the workers have different images or
+    checkpoints, or if images cannot be read. File names are compared before any image is decoded, so that a
+    wrong folder is noticed early. flags: the parsed flags. folder: the run folder. state: the `State` of the
+    run.
     """
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):

@@ -20,7 +20,8 @@ class State:
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
     data_dir: str = ""  # the folder that the images were read from
     image_files: list = dataclasses.field(default_factory=list)  # the result of `checks.image_files`
-    # with --init_from, the result of `warm_start.load`: the other run and checkpoint; otherwise empty
+    # with --init_from, the result of `warm_start.load`, which names the source of the initial weights;
+    # otherwise empty
     initial: dict = dataclasses.field(default_factory=dict)
 
 
@@ -28,8 +29,8 @@ def state_from_json(saved, folder):
     """Return the `State` from the JSON values in a checkpoint.
 
     saved: field name -> value. The fields in NEW may be missing. folder: the run folder. Raises InputError if
-    another field is missing, if a field is unknown, if a value has a wrong type, if step is negative, or if
-    epoch is not the length of history.
+    a field that is not in NEW is missing, if a field is unknown, if a value has a wrong type, if step is
+    negative, or if epoch is not the length of history.
     """
     kinds = {field.name: field.type for field in dataclasses.fields(State)}
     fits = saved.keys() <= kinds.keys() and kinds.keys() - saved.keys() <= NEW

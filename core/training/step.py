@@ -49,7 +49,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
         images  uint8 [B, H, W, 3]
         masks   uint8 [B, H, W], class ids
         share   float32 scalar: the number of examples in this replica's part of the batch, divided by the
-                number of examples in the whole batch; 1 on one device
+                number of examples in the whole batch; 1 on one device; 0 if the part is only a
+                copy of an example, see `core.data.batches`
         seed    int64 [2], for the random choices of the forward pass, such as dropout
         loss    float32 scalar, the mean loss of the whole batch before the update
 
@@ -57,8 +58,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
     the mean loss of the whole batch. Each replica draws its own dropout masks and computes its own batch
     statistics. The moving averages of batch normalisation become the mean over the replicas.
 
-    The last batch of an epoch may be smaller than the others. On one device, a smaller batch uses the same
-    graph. On several devices, the first smaller batch makes TensorFlow trace the step again.
+    The last batch of an epoch may be smaller than the other batches. On one device, the smaller batch uses
+    the same graph. On several devices, TensorFlow traces the step again at the first smaller batch.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 

@@ -14,12 +14,12 @@ def load(weights, run_dir, name, *, logits):
     averages of the weights, the averages are assigned. logits: number of logits per pixel of the new network.
 
     The number of classes may differ between the two runs. Variables whose shapes differ for this reason keep
-    their initial values. Raises InputError, with the names of the variables, if names differ, or if shapes
-    differ for another reason.
+    their initial values. Raises InputError if the checkpoint is missing or damaged. If names of variables
+    differ, or if shapes differ for another reason, raises InputError with the names of these variables.
 
-    The result has JSON values. `run` is run_dir, and `checkpoint` is name. `epoch` is the number of epochs
-    that the other run had finished at the checkpoint. `initialised_afresh` lists the names of the variables
-    that keep their initial values.
+    The result is a dict of JSON values. `run` is run_dir, and `checkpoint` is name. `epoch` is the number of
+    epochs that the other run had finished at the checkpoint. `initialised_afresh` lists the names
+    of the variables that keep their initial values.
     """
     path = Path(run_dir) / "checkpoints" / f"{name}.npz"
     arrays, state = checkpoint.load(path)
