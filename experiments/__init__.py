@@ -29,8 +29,8 @@ def load(run_dir, checkpoint="best"):
 
     run_dir: the folder to which the training wrote the run. checkpoint: "best": the weights after the epoch
     with the best validation metric; "last": the latest weights. Raises InputError if run_dir is not the
-    folder of a run, if the checkpoint is missing, and if the weights in the checkpoint do not fit the
-    network.
+    folder of a run, if the checkpoint is missing or damaged, or if the weights in the checkpoint do not fit
+    the network.
     """
     from core.inference import restore
     from core.runtime import cli
@@ -44,7 +44,7 @@ def train(script, *arguments):
 
     script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
     command line, such as "--epochs=5". The exit code is 0 after a complete training, 130 if SIGINT stopped
-    the training, and 143 if SIGTERM stopped it. A stopped training saves a checkpoint first.
+    the training, and 143 if SIGTERM stopped it. A stopped training saves a checkpoint before it ends.
     """
     from core.runtime import cli
     from core.training import loop

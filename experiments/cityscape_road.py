@@ -63,8 +63,8 @@ def define_flags(values):
         "clean_labels",
         False,
         "Remove JPEG noise from the masks, for training and validation: apply a 3x3 median filter at full"
-        " size, then give each resized pixel the majority class of its area. Off, as in the article: masks"
-        " are resized by nearest neighbour.",
+        " size, then give each resized pixel the majority class of its area. If off, masks are resized by"
+        " nearest neighbour, as in the article.",
         flag_values=values,
     )
     flags.register_validator(

@@ -5,7 +5,8 @@ Claim:    the article reports no metric that can be compared with the metrics co
 Network:  core/models/labels_unet.py. Batch normalisation after each ReLU, input 256x256.
 Settings: Adam with learning rate 1e-3, batches of 32, 60 epochs. The article's text names 60 epochs, but
           the `fit` call in the article's code runs 3 epochs.
-          Training images are resized to 280x280, then cropped at random to 256x256.
+          Training images are resized to 280x280, cropped at random to 256x256, and mirrored left to right
+          with probability 0.5.
           The flag --best reads other settings from experiments/best/cityscapes_labels.cfg.
 Data:     the folders leftImg8bit/ and gtFine/ from cityscapes-dataset.com, 2975 training and 500
           validation images. Without --data_dir, 96 training and 24 validation images are generated.

@@ -3,15 +3,17 @@
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
-For two runs, a line is printed for each validation metric. The line shows the difference between the runs,
-after the last epoch of each run, with a 95 % interval. The interval comes from a paired bootstrap over the
-validation images that both runs have. The interval accounts for the choice of the images, but not for the
-choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
-with several seeds after the edit, and use --group.
+For two runs without --group, a line is printed for the validation loss and for each metric that is computed
+from the confusion matrix, except for metrics of a single class. The line shows the value of the second run
+minus the value of the first run, each after the run's last epoch, with a 95 % interval. The interval comes
+from a paired bootstrap over the validation images that both runs have. The interval accounts for the choice
+of the images, but not for the choice of the seed. To learn whether an edit changed a metric, train with
+several seeds before the edit and with several seeds after the edit, and use --group.
 
-With --group, runs that have the same code and differ in no flag except --seed form a group. For each group,
-the mean and the standard deviation of each metric are printed. For two groups, the difference between the
-two means is printed too, with Welch's 95 % interval.
+With --group, runs form a group if they have the same code and the same values of all flags that affect the
+result, except --seed. For each group, the mean and the standard deviation of each metric are printed. For two
+groups of at least two runs each, the difference between the two means is printed too, with Welch's 95 %
+interval.
 
 If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
 --output_dir.
@@ -130,7 +132,10 @@ def print_table(title, rows, runs):
 
 
 def print_code(runs):
-    """Print, for each run after the first one, the files whose code differs from the first run's code."""
+    """Print, for each run after the first one, the files whose code differs from the first run's code.
+
+    If code.json is missing in one of the two run folders, a message says so. runs: list of `comparison.Run`.
+    """
     lines = []
     for each in runs[1:]:
         missing = [run.label for run in (runs[0], each) if not run.code]
@@ -144,7 +149,7 @@ def print_code(runs):
 
 
 def print_difference(a, b, *, resamples):
-    """Print, for each metric, the value of run b minus the value of run a, with its bootstrap interval.
+    """Print the value of run b minus the value of run a, with a bootstrap interval, for loss and metrics.
 
     a, b: `comparison.Run`. resamples: the number of bootstrap samples. If the runs cannot be compared, the
     reason is printed instead.
@@ -202,7 +207,7 @@ def summary(sample):
 def verdict(low, high):
     """Return "differs" if the interval from low to high excludes 0, otherwise "may be chance".
 
-    Returns "undefined" if an end of the interval is NaN, because the metric of a run is NaN.
+    Returns "undefined" if an end of the interval is NaN, which happens if the metric of a run is NaN.
     """
     if np.isnan(low) or np.isnan(high):
         return "undefined"

@@ -66,7 +66,8 @@ KAGGLE = """
    and save the file as ~/.kaggle/kaggle.json.
 2. python -m pip install kaggle"""
 
-# Name of a data set -> steps to get it by hand; {folder} is replaced by the value of --data_dir.
+# Name of a data set -> steps to get it by hand. {folder} is replaced by the value of --data_dir, or by DIR if
+# the flag is not given.
 BY_HAND = {
     "cityscapes_pairs_kaggle": f"""Downloading the Kaggle copy of the pairs needs an account:
 {KAGGLE}
@@ -101,10 +102,9 @@ def define_flags(values):
 def run(flags, arguments):
     """Download a data set, or print the steps to get it by hand; return 0.
 
-    arguments: a list with the name of the data set. Raises InputError in these cases: the name is unknown;
-    the data set can be downloaded, but --data_dir is missing; the download fails; the archive is damaged;
-    unpacking the archive would write a file outside of the data set's folder; another process downloads into
-    --data_dir.
+    arguments: a list with the name of the data set. Raises InputError in these cases: the list does not hold
+    exactly one known name; the data set can be downloaded, but --data_dir is missing; the download fails;
+    `_unpack` cannot unpack the archive; another process downloads into --data_dir.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
         names = ", ".join(ARCHIVES | BY_HAND)
@@ -186,7 +186,8 @@ def _unpack(archive, folder):
 
     If unpacking fails, `folder` is not created. The archive is unpacked in a temporary folder. tarfile's
     "data" filter (PEP 706) refuses device files, files that would be written outside of the temporary folder,
-    and links to places outside of this folder. Raises InputError for a refused or damaged archive.
+    and links to places outside of this folder. Raises InputError if the filter refuses a file, if the archive
+    is damaged or has no such top folder, or if the files cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(partial, ignore_errors=True)  # a killed process may have left this folder

@@ -23,7 +23,7 @@ from experiments import article
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
 # fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
-# meaning of a line -> colour of the line; the results of max-pooling and up-sampling have no boxes
+# meaning of a line -> colour of the line; a `Map` whose kind is one of these meanings has no box
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
 
 
@@ -40,8 +40,8 @@ class Map:
     bottom:    the position of the box's lower edge.
     middle:    the position of the box's vertical centre.
 
-    `svg` sets the last four fields. They are in pixels. Positions are measured from the left and the top of
-    the diagram.
+    `svg` sets the last four fields if the map has a box. These fields are in pixels. Positions are measured
+    from the left and the top of the diagram.
     """
 
     kind: str

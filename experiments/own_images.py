@@ -95,9 +95,10 @@ def experiment(flags):
     """Return the `Experiment` that the parsed flags define.
 
     If the run folder has a checkpoint, the classes and the class weights are read from the run folder.
-    Otherwise they are determined from the flags and the masks, and written to the run folder. Raises
-    InputError if the network cannot process images of the side --size or --patch_size, or if flags, class
-    files and masks contradict each other.
+    Otherwise the classes and weights are determined from the flags and the masks, and written to the run
+    folder. With --class_weights=none, class weights are neither read nor written. Raises InputError if the
+    network cannot process images of the side --size or --patch_size, or if flags, class files and masks
+    contradict each other.
     """
     network, multiple = NETWORKS[flags.network]
     size = None if flags.patch_size else flags.size or SIZE

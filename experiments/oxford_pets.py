@@ -6,6 +6,7 @@ Article:  "Semantic Image Segmentation Using UNet", Lohit Kapoor,
 Claim:    a validation loss of about 0.394 after the last epoch, read from the article's plot.
 Network:  core/models/pets_unet.py. Input 128x128, dropout, 34 million parameters.
 Settings: Adam with learning rate 1e-3, batches of 64, 10 epochs, as in the article's code.
+          Training images are mirrored left to right with probability 0.5.
           The flag --best reads other settings from experiments/best/oxford_pets.cfg.
 Data:     the folders images/ and annotations/ from the University of Oxford, 3680 training and 3669
           validation photos. `python -m experiments.download oxford_pets` downloads them. Without

@@ -6,6 +6,7 @@ Claim:    an accuracy of 0.877 after 20 epochs, on 704 of the 3669 validation ph
 Network:  core/models/mobilenet_unet.py. Input 128x128; the encoder has ImageNet weights and is not
           trained. The classes are pet, background and outline.
 Settings: Adam with learning rate 1e-3, batches of 64, 20 epochs.
+          Training images are mirrored left to right with probability 0.5.
           The flag --best reads other settings from experiments/best/oxford_pets_mobilenet.cfg.
 Data:     the folders images/ and annotations/ from the University of Oxford, 3680 training and 3669
           validation photos. `python -m experiments.download oxford_pets` downloads them. Without

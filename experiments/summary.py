@@ -5,7 +5,8 @@ TensorFlow ops that follow the call in the model. The ops before the first call 
 own. All numbers are computed from the graph that TensorFlow traces, so they change if you edit an op or a
 model.
 
-GFLOP:            10^9 floating-point operations to predict one image; a multiply-add counts as two.
+GFLOP:            10^9 floating-point operations to predict one image. Only the multiply-adds of
+                  convolutions and matrix products are counted, and each counts as two operations.
 receptive field:  the height or width, whichever is larger, of the area of the image that one pixel of the
                   operation's output depends on, in pixels. If the area differs between output pixels, the
                   largest one is shown. A dash stands for more than about 2,048 pixels, and for an output
@@ -13,10 +14,10 @@ receptive field:  the height or width, whichever is larger, of the area of the i
 
 With --time, a second table shows the cost of each operation in a training step on this machine's CPU. The
 cost is the number of milliseconds that the operation's TensorFlow ops take, and the number of MiB that these
-ops allocate. The forward and the backward pass have separate columns. The columns "off" show the costs
-without lowering, and the columns "auto" show the costs with lowering. Lowering replaces some convolutions by
-faster computations with the same result up to rounding. If lowering merges an operation into another
-operation, the cells of the merged operation are empty.
+ops allocate. The forward and the backward pass have separate columns. Lowering replaces some convolutions by
+faster computations with the same result up to rounding. The columns "off" show the costs without lowering,
+and the columns "auto" show the costs with lowering. If lowering merges an operation into another operation,
+the cells of the merged operation in the columns "auto" are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -40,7 +41,7 @@ from experiments.benchmark import op_times, operations, receptive_fields
 def define_flags(values):
     """Define the flags that choose the network, the image size and the measurement."""
     own = {"flag_values": values}
-    precision = "With --time: dtype of the activations; by default that of the experiment or run."
+    precision = "With --time: dtype of the activations; by default the dtype of the experiment or run."
     flags.DEFINE_string(
         "experiment", None, "Name of an experiment whose network to describe, such as cityscape_road.", **own
     )
@@ -50,7 +51,7 @@ def define_flags(values):
     flags.DEFINE_integer(
         "size",
         None,
-        "Height and width of the images in pixels; by default those of the training.",
+        "Height and width of the images in pixels; by default the size in the training.",
         1,
         2**14,
         **own,
@@ -62,7 +63,7 @@ def define_flags(values):
     flags.DEFINE_integer(
         "steps",
         5,
-        "With --time: number of profiled steps; for each operation, the smallest time is shown.",
+        "With --time: number of profiled steps; the table shows each operation's smallest cost.",
         1,
         **own,
     )
@@ -72,8 +73,9 @@ def define_flags(values):
 def run(flags):
     """Print the tables of a network; return 0.
 
-    Raises InputError if --experiment and --run_dir are both given or both missing, if the network cannot
-    process images of the given size, and if --time is given on a machine with a GPU.
+    Raises InputError if --experiment and --run_dir are both given or both missing, if --size is missing and
+    the experiment's flags do not define the size, if the network cannot process images of the size, and if
+    --time is given on a machine with a GPU.
     """
     experiment, own_flags = _experiment(flags)
     side = flags.size or _side(experiment, own_flags)

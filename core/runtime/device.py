@@ -16,7 +16,7 @@ def set_up(flags):
 
     flags: parsed flags. The function uses --deterministic, --xla and --strategy. --deterministic decides
     whether ops are deterministic. If this flag is not given, ops are deterministic under two conditions:
-    TensorFlow finds no GPU, and --xla is not used.
+    TensorFlow finds no GPU, and --xla is not used. --strategy decides how many GPUs the description counts.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
@@ -31,9 +31,11 @@ def set_up(flags):
 
 
 def _warn_of_unused_gpu():
-    """Print a warning if the machine has an NVIDIA driver, but TensorFlow finds no GPU.
+    """Print a warning if the machine has an NVIDIA driver. Called only if TensorFlow finds no GPU.
 
-    TensorFlow's own message about this is not visible, because `core/__init__.py` hides start-up messages.
+    Prints nothing if CUDA_VISIBLE_DEVICES is set, because the user may have hidden the GPUs with this
+    variable. TensorFlow's own message about a missing GPU is not visible, because `core/__init__.py` hides
+    start-up messages.
     """
     is_hidden_by_user = "CUDA_VISIBLE_DEVICES" in os.environ
     if not is_hidden_by_user and any(map(os.path.exists, DRIVERS)):

@@ -61,15 +61,16 @@ def strategy(name):
 def _mirrored():
     """Return the `MirroredStrategy` of this process.
 
-    All calls return the same object. If a process created two, TensorFlow would mix up their collective
-    operations, and training would fail with "Shape mismatch in the collective instance".
+    All calls return the same object. If a process created two `MirroredStrategy` objects, TensorFlow would
+    mix up their collective operations, and training would fail with "Shape mismatch in the collective
+    instance".
     """
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy(devices)
 
 
 def workers():
-    """Return the number of workers of the current strategy, which is 1 on a single machine."""
+    """Return the number of workers of the current strategy: 1, except with --strategy=multi_worker."""
     return getattr(tf.distribute.get_strategy().extended, "_num_workers", 1)
 
 
@@ -90,7 +91,8 @@ def first(results):
     """Return the values of the first replica of this process.
 
     results: the return value of `strategy.run`: a value per replica, or a dict or tuple of such values. The
-    values must be equal on all replicas. The result has the structure of `results`.
+    result has the structure of `results`. The caller must ensure that the values are equal on all replicas,
+    because the values of the other replicas are dropped.
     """
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)

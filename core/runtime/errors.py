@@ -1,11 +1,12 @@
-"""The exception for mistakes that the user can correct, and a context manager that prints warnings."""
+"""The exception for mistakes that the user can correct, and a function that prints exceptions as warnings."""
 
 import contextlib
 
 
 class InputError(Exception):
-    """A mistake that the user can correct. The message names the file or flag, the fact and the cure.
+    """A mistake that the user can correct.
 
+    The message names the file or flag, and says what is wrong and how the user can correct it.
     `core.runtime.cli` prints the message and exits with the code 1.
     """
 

@@ -76,8 +76,8 @@ def read_arrays(path, required):
     """Read an .npz file and return a dict: name -> array.
 
     required: the names of arrays that the file must contain. Raises InputError if one of these arrays is
-    missing, or if the file is damaged or does not exist. Raises OSError if the disk fails or the user may not
-    read the file.
+    missing, or if the file is damaged or does not exist. Raises OSError for the failures in PASSING, for
+    example if the disk fails or the user may not read the file.
     """
     try:
         zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
@@ -100,7 +100,8 @@ def lock(path, *, wait):
     The file is created if it is missing. If it exists, its content is deleted.
     wait: what happens if another process holds the lock. True: the function waits until that process releases
     the lock. False: it raises BlockingIOError.
-    The operating system releases the lock if this process ends or is killed.
+    The operating system releases the lock if this process ends or is killed. On a file system without locks,
+    a warning is printed, and the `with` block runs without a lock.
     """
     with open(path, "wb") as file:
         locks.acquire(file, wait=wait)

@@ -22,8 +22,8 @@ def acquire(file, *, wait):
 
     wait: what happens if another process holds the lock. True: the function waits until that process releases
     the lock. False: it raises BlockingIOError.
-    If the file system does not support locks, prints a warning and returns without a lock. On Windows, this
-    case is not recognised.
+    If the file system does not support locks, prints a warning and returns without a lock. On Windows, such a
+    file system is not recognised: every failure counts as a lock that another process holds.
     """
     if fcntl:
         try:

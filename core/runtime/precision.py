@@ -17,9 +17,10 @@ IMAGES = (4, 128, 128, 16)  # shape [B, H, W, C] of the input of the first convo
 def step_seconds(seconds=SECONDS):
     """Return the duration of a small training step for each dtype in CANDIDATES: a dict, name -> seconds.
 
-    A step computes four 3x3 convolutions with ReLU, similar to the first levels of the U-Nets, and their
-    gradients. Steps in float32 and in bfloat16 alternate until `seconds` have passed, so that other load on
-    the machine affects both dtypes. For each dtype, the duration of the fastest step is returned.
+    A step computes four 3x3 convolutions with ReLU and one max-pooling, similar to the first levels of the
+    U-Nets, and the gradients of the kernels. Steps in float32 and in bfloat16 alternate until `seconds` have
+    passed, so that other load on the machine affects both dtypes. For each dtype, the duration of the fastest
+    step is returned.
     """
     steps = {name: _make_step(tf.dtypes.as_dtype(name)) for name in CANDIDATES}
     for step in steps.values():
@@ -34,9 +35,9 @@ def step_seconds(seconds=SECONDS):
 
 
 def _make_step(dtype):
-    """Return a function without arguments that computes one step, see `step_seconds`, and waits for its end.
+    """Return a function without arguments that computes one step and waits until the step is computed.
 
-    dtype: the dtype of the convolutions.
+    `step_seconds` describes a step. dtype: the dtype of the convolutions.
     """
     channels = zip((IMAGES[-1], *WIDTHS), WIDTHS)
     kernels = [tf.fill([3, 3, inside, outside], 0.01) for inside, outside in channels]

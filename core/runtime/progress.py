@@ -1,8 +1,8 @@
 """Show the progress of a long loop: redraw one line on a terminal, or print a line every 30 s to a log file.
 
-There are two reasons not to use `tf.keras.utils.Progbar`. It prints nothing useful to a log file. In a
-resumed training, it shows a wrong rate and a wrong remaining time, because it counts the steps of earlier
-processes as if this process had done them.
+There are two reasons not to use `tf.keras.utils.Progbar`. It writes many lines with colour codes to a log
+file. In a resumed training, it shows a wrong rate and a wrong remaining time, because it counts the steps of
+earlier processes as if this process had done them.
 """
 
 import sys
@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, total, unit, *, done=0, keep=True):
         self.total, self.unit, self.done, self.keep = total, unit, done, keep
         self.first = None  # (time, number of units done) at the first update
-        self.shown = time.monotonic()  # time at which the line was last printed
+        self.shown = time.monotonic()  # time of the last print; before the first print, the time of creation
         self.on_terminal = sys.stdout.isatty()
 
     def add(self, units=1, facts=()):
@@ -36,9 +36,10 @@ class Progress:
     def update(self, done, facts=()):
         """Set the number of finished units, and print the line unless it was printed a short time ago.
 
-        The line is printed if the last line was printed at least REDRAW_SECONDS ago on a terminal, or
-        LINE_SECONDS ago elsewhere. On a terminal, the last update always prints the line or, if `keep` is
-        False, removes it.
+        On a terminal, the line is printed if at least REDRAW_SECONDS have passed since it was last printed.
+        Elsewhere, at least LINE_SECONDS must have passed. Before the first print, the time since the object
+        was created counts. On a terminal, the update with done == total always prints the line or, if `keep`
+        is False, removes it.
         facts: (name, number) pairs to show in the line.
         """
         self.done, now = done, time.monotonic()

@@ -6,8 +6,8 @@ remark may follow. After the header come the column names of the run's metrics.c
 for each recorded epoch. Some result files do not record all epochs.
 
 Runs that differ only in the seed form a group. The tables show the mean and the sample standard deviation
-over the seeds of a group. The tables do not show the files in early/, which are small runs that later runs
-replaced.
+over the seeds of a group. The tables do not show the files in early/, which describe small runs that later
+runs replaced.
 """
 
 import csv
@@ -234,7 +234,7 @@ def _ours(results, column, data):
 
     The cell leaves out the data if `data` equals the text after "# data:" in the group's result files. It
     leaves out the settings if they are "the article's" or "better", because the title of the cell's column
-    names these settings.
+    names these settings. The cell is '' if results is empty.
     """
     if not results:
         return ""
@@ -248,7 +248,8 @@ def _ours(results, column, data):
 def _settings(header):
     """Return the settings in a result file's header as a text for a table.
 
-    "the article's" becomes "article's settings", and ", clipped" becomes ", gradient clipped".
+    At the beginning of the text, "the article's" becomes "article's settings", and "better" becomes "better
+    settings". Anywhere in the text, ", clipped" becomes ", gradient clipped".
     """
     text = re.sub(r"^(?:the )?(article's|better)\b", r"\1 settings", header["settings"])
     return text.replace(", clipped", ", gradient clipped")
