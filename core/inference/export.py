@@ -37,7 +37,9 @@ def save(run, output_dir, *, scale="train", tflite=False):
     scales images, and `scaling.resize_images` does not support the filter with which the training photos were
     resized.
     """
-    if output_dir.exists() and any(output_dir.iterdir()):
+    with files.writing(output_dir):
+        occupied = output_dir.exists() and any(output_dir.iterdir())
+    if occupied:
         raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
     side = run.experiment.dataset.size if scale == "train" else None
     multiple = tiling.multiple(run.experiment.forward, run.weights)

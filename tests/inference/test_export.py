@@ -71,6 +71,8 @@ def test_an_export_loads_without_this_project_and_equals_predict(
 
     with pytest.raises(InputError, match="not empty"):
         export.save(run, exported)
+    with pytest.raises(InputError, match="model.json"):
+        export.save(run, exported / "model.json")  # a file, not a folder
 
 
 def test_an_export_without_scaling_equals_predict_at_the_own_size(run, small_articles, tmp_path):
