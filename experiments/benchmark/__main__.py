@@ -14,25 +14,25 @@ images/s      batch size divided by "step s"
 step s        median duration of a step; a step processes one batch
 mean step s   mean duration of a step
 GFLOP/s       10^9 floating-point operations per second; shown for this project's code only
-of limit      "GFLOP/s" divided by the GFLOP/s that this machine reaches in single 3x3 convolutions
-cores busy    mean number of busy processor cores. If one implementation has fewer busy cores than the
-              others, other programs may have slowed down its measurement
-peak MiB      peak memory of the process
-first step s  time from the start of the process to the end of the first step, which includes tracing and
-              compilation. "step s" and "mean step s" do not include the first step
+of limit      "GFLOP/s" divided by the highest GFLOP/s of three 3x3 convolutions, measured on this machine
+cores busy    mean number of processor cores that the process keeps busy. If an implementation has a smaller
+              number than the rest, unrelated programs may have slowed down the measurement
+peak MiB      peak main memory of the process; GPU memory is not included
+first step s  time from the start of the process to the end of its first step, which includes tracing and
+              compilation. "step s" and "mean step s" do not include this step
 
 The implementations are:
 
 this code             The input pipeline reads generated images from the cache. A step of prediction ends with
-                      the class ids. Work at the beginning of an epoch delays the first step of the epoch. The
-                      delay appears in "mean step s", but not in "step s".
+                      the class ids. Work at the beginning of an epoch delays the first step of the epoch.
+                      This delay appears in "mean step s", but not in "step s".
 keras                 `fit` or `predict` runs on arrays in memory. The start-up work of each call appears in
                       "mean step s", but not in "step s".
 torch, torch_compile  PyTorch, eager or compiled by `torch.compile`, repeats its steps on one batch in memory.
-                      A step of prediction ends with the logits. The first step of torch_compile takes
-                      minutes, unless PyTorch's compilation cache on disk contains the network.
-openvino              OpenVINO predicts one batch in memory repeatedly, up to the logits. OpenVINO cannot
-                      train.
+                      A step of prediction ends with the sum of the logits. The first step of torch_compile
+                      takes minutes, unless PyTorch's compilation cache on disk contains the network.
+openvino              OpenVINO repeats the prediction of one batch in memory. A step ends with the logits.
+                      OpenVINO cannot train.
 """
 
 from core.runtime import cli

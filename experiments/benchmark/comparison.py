@@ -22,7 +22,7 @@ from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
 # Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
-# One more argument holds the settings of the measurement as JSON. "ours" is the name of this project's code.
+# `measure_in_process` appends the settings of the measurement as JSON. "ours" names this project's code.
 PROGRAMS = {
     "machine": ["-m", "experiments.benchmark.machine"],
     "ours": ["-m", "experiments.benchmark.this_code"],
@@ -76,8 +76,9 @@ def define_flags(values):
 def run(flags):
     """Measure all implementations, print the comparison, and return 0.
 
-    Raises InputError if --experiment is missing, if flags contradict each other, if a measurement fails, and
-    if the network of a baseline has a different number of parameters than the experiment's network.
+    Raises InputError if --experiment is missing or names no experiment, if flags contradict each other, if a
+    measurement fails, and if the network of a baseline has a different number of parameters than the
+    experiment's network. Raises OSError if the Python interpreter of a baseline cannot be started.
     """
     if not flags.experiment:
         raise InputError("--experiment: name an experiment, such as cityscape_road.")
@@ -104,9 +105,9 @@ def run(flags):
 def _peer_pythons(flags):
     """Return the baselines to measure, a dict: name of a baseline -> path of its Python interpreter.
 
-    The baselines are those in --peers. If the interpreter of a baseline cannot import the packages in PEERS,
-    the baseline is left out, and a warning is printed on stderr. Raises InputError if a baseline does not
-    support --mode.
+    --peers names the baselines. If the interpreter of a baseline cannot import the packages that PEERS lists
+    for this baseline, the function leaves the baseline out and prints a warning on stderr. Raises InputError
+    if a baseline does not support --mode.
     """
     if flags.peers and flags.mode == "input":
         raise InputError("--peers: baselines have no input pipeline; leave --peers out with --mode=input.")
@@ -134,7 +135,8 @@ def _peer_pythons(flags):
 def can_import(python, packages):
     """Return whether a Python interpreter can import all packages.
 
-    python: the path of the interpreter. packages: list of names of packages.
+    python: the path of the interpreter. packages: list of names of packages. Raises OSError if there are
+    packages to import and the interpreter cannot be started.
     """
     command = [python, "-c", "; ".join(f"import {package}" for package in packages)]
     return not packages or not subprocess.run(command, capture_output=True).returncode
@@ -145,8 +147,9 @@ def _settings(flags):
 
     mode, batch_size, precision, seconds: the values of the flags with these names.
     module: the name of the experiment's module. flags: command-line arguments for this module.
-    network: the key of the network in the baselines' dicts NETWORKS, such as "road_unet".
-    filters: the number of channels of each level, or None if the network's module does not define FILTERS.
+    network: the key of the network in `keras_baselines.NETWORKS` and `torch_networks.NETWORKS`, such as
+    "road_unet".
+    filters: FILTERS of the network's module, or None if the module does not define FILTERS.
     channels: the number of logits per pixel.
     size: [height, width] of the images.
 
@@ -172,12 +175,12 @@ def _settings(flags):
 
 
 def measure_in_process(name, settings, python):
-    """Measure an implementation once, in a new process; return its metrics: name -> JSON value.
+    """Measure an implementation or the machine once, in a new process; return a dict: metric -> JSON value.
 
     name: a key of PROGRAMS. settings: as returned by `_settings`. python: path of the Python interpreter.
     The process of an implementation reports first_step_at, the `time.time()` at the end of the first step.
     The returned metrics have first_step_seconds instead: the seconds from the start of the process to the end
-    of the first step. Raises InputError if the process fails.
+    of the first step. Raises InputError if the exit code of the process is not 0.
     """
     started = time.time()
     command = [python, *PROGRAMS[name], json.dumps(settings | {"implementation": name})]

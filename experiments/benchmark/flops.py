@@ -1,7 +1,7 @@
 """Count the floating-point operations of a network in its traced graph.
 
-The operations of convolutions, of the gradients of convolutions and of matrix products are counted. The
-operations of all other TensorFlow ops are not counted.
+The operations of convolutions, of the gradients of convolutions, of matrix products and of `tf.einsum` with
+two inputs are counted. The operations of all other TensorFlow ops are not counted.
 """
 
 import math
@@ -25,7 +25,7 @@ def gflop(function, *specs):
     """Return the number of floating-point operations of one call of a `tf.function`, divided by 10^9.
 
     A multiply-add counts as two operations. specs: a `tf.TensorSpec` with a fully known shape for each
-    argument. The function is traced again.
+    argument. The function is traced anew for these specs, without AutoGraph.
     """
     traced = tf.function(function.python_function, autograph=False).get_concrete_function(*specs)
     return 2e-9 * multiply_adds(needed_ops(traced.graph))
@@ -35,8 +35,8 @@ def multiply_adds(ops):
     """Return the number of multiply-adds of graph ops, including the ops in functions that these ops call.
 
     A convolution has one multiply-add for each pair of an output element and a kernel element that
-    contributes to this output element. Products with padding are counted. The gradient of the input has as
-    many multiply-adds as the convolution itself, and so has the gradient of the kernel.
+    contributes to this output element. Products with padding are counted. The gradient with respect to the
+    input has as many multiply-adds as the convolution, and so has the gradient with respect to the kernel.
     """
     total = 0
     for op in ops:
@@ -72,7 +72,10 @@ def _einsum_sizes(op):
 
 
 def needed_ops(graph):
-    """Return the set of ops that the results of a function graph depend on. TensorFlow runs no other ops."""
+    """Return the set of ops that the outputs and control outputs of a function graph depend on.
+
+    TensorFlow runs only these ops of the graph.
+    """
     return ancestors([*(output.op for output in graph.outputs), *graph.control_outputs])
 
 

@@ -1,8 +1,8 @@
 """This project's five networks in Keras, written as in the articles, and the measurement of their speed.
 
 The function of a network returns a `keras.Model` that maps images [B, H, W, 3] with values 0..255 to logits
-[B, H, W, channels]. filters: the number of channels of each level, from the finest to the coarsest. channels:
-the number of logits per pixel.
+[B, H, W, channels]. filters: the number of channels of each level, from the finest to the coarsest; for
+mobilenet_unet, of each decoder level. channels: the number of logits per pixel.
 
 The tests check that the networks in `core.models` agree with these models: the outputs and gradients are
 equal up to rounding, and the numbers of parameters are equal.
@@ -32,11 +32,12 @@ def measure(spec):
     """Measure the steps of `fit` or `predict` on arrays in memory; return the metrics: name -> JSON value.
 
     spec: settings, see `comparison._settings`. A call of `fit` or `predict` runs STEPS_PER_CALL steps. One
-    call, which is not measured, runs before the measured calls. The start-up work of a call delays its first
-    step. The first step of each call counts in mean_step_seconds, but not in step_seconds, which is the
-    median of the other steps.
+    call, which is not measured, runs before the measured calls. The start-up work of a call delays the call's
+    first step. mean_step_seconds is the mean over all steps of the measured calls. step_seconds is the median
+    over the same steps without the first step of each call.
     """
-    keras.utils.set_random_seed(0)  # TensorFlow's deterministic ops raise an error without a seed
+    # if TensorFlow's deterministic ops are enabled, random ops raise an error without a seed
+    keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy("mixed_bfloat16" if spec.precision == "bfloat16" else "float32")
     model = NETWORKS[spec.network](spec.filters, spec.channels)
     kind = keras.losses.SparseCategoricalCrossentropy

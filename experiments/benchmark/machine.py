@@ -18,8 +18,8 @@ def measure(spec):
     The dict also has the item "versions", an empty dict, because `table.summarise` reads this item from every
     measurement.
 
-    spec: settings, see `comparison._settings`. spec.seconds: the duration of the whole measurement.
-    spec.precision: the dtype of the convolutions.
+    spec: settings, see `comparison._settings`. spec.seconds: the approximate duration of the whole
+    measurement. spec.precision: the dtype of the convolutions.
     """
     seconds, dtype = spec.seconds / (len(SIZES) + 1), tf.dtypes.as_dtype(spec.precision)
     return {
@@ -30,10 +30,10 @@ def measure(spec):
 
 
 def convolution(size, dtype, seconds):
-    """Return the GFLOP/s of a 3x3 convolution from C to C channels; a multiply-add counts as two.
+    """Return the GFLOP/s of a 3x3 convolution from C to C channels; a multiply-add counts as two operations.
 
-    size: the shape [B, H, W, C] of the input. dtype: of the input and the kernel. seconds: duration of the
-    measurement.
+    size: the shape [B, H, W, C] of the input. dtype: the dtype of the input and the kernel. seconds: the
+    approximate duration of the measurement.
     """
     channels = size[-1]
     images = tf.cast(tf.random.normal(size), dtype)
@@ -56,7 +56,7 @@ def convolution(size, dtype, seconds):
 def memory(seconds):
     """Return the memory bandwidth in GB/s, measured with the in-place addition of two large arrays.
 
-    An addition reads two arrays and writes one. seconds: duration of the measurement.
+    An addition reads two arrays and writes one. seconds: the approximate duration of the measurement.
     """
     total, term = tf.Variable(tf.zeros(NUMBERS)), tf.ones(NUMBERS)
 
@@ -68,7 +68,7 @@ def memory(seconds):
 
 
 def _fastest(call, seconds):
-    """Call call() for about `seconds` seconds, at least 3 times; return the shortest duration in seconds."""
+    """Call call() for about `seconds` seconds, at least 3 times; return the seconds of the shortest call."""
     # at least 3 calls, because the first call may include the tracing of a `tf.function`
     durations, _ = measurement.time_calls(call, seconds, least=3)
     return min(durations)

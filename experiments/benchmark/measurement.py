@@ -28,7 +28,7 @@ def measure_steps(step, batch_size, seconds):
 
     step: a function that runs one step of batch_size images and waits for the result of the step. The first
     step may trace and compile. The first step and WARM_UP_STEPS more steps run before the timed steps. The
-    metrics are the dict that the function `metrics` returns.
+    returned metrics are the dict that the function `metrics` of this module returns.
     """
     step()
     first_step_at = time.time()

@@ -1,7 +1,7 @@
-"""Measure the time and memory of each operation of a training step with TensorFlow's profiler.
+"""Measure, with TensorFlow's profiler, the time and memory of each operation of a training step.
 
-`experiments.benchmark.operations` defines what an operation is. The costs are stored in dicts. A key of these
-dicts is a pair: one of PASSES, and the number of the operation's call, `Operation.index`. For TensorFlow ops
+`experiments.benchmark.operations` defines what an operation is. The costs are stored in dicts. Each key of
+these dicts is a pair: one of PASSES, and the number of the operation, `Operation.index`. For TensorFlow ops
 that belong to no operation, the second item of the key is REST.
 """
 
@@ -36,9 +36,9 @@ class Cost:
 def measure(experiment, weights, images, *, steps):
     """Measure the costs of all operations in training steps without the optimizer; return (costs, rules).
 
-    costs: a dict with one item for each mode of `core.lowering`, "off" and "auto". The item is a dict: key ->
-    `Cost`. A `Cost` holds the smallest milliseconds and the smallest number of bytes that any profiled step
-    needed for this key.
+    costs: a dict: mode of `core.lowering`, "off" or "auto" -> dict of key -> `Cost`. The module's docstring
+    describes the keys. A `Cost` holds the smallest milliseconds and the smallest number of bytes that any
+    profiled step needed for the key.
     rules: name of a rule of `core.lowering` -> how often the rule was applied in the mode "auto".
 
     experiment: the `Experiment` with the forward pass and the loss. weights: name -> `tf.Variable`. images:
@@ -60,7 +60,7 @@ def measure(experiment, weights, images, *, steps):
 
 
 def _profile(step, keys):
-    """Run step() with the profiler; return a dict of key -> `Cost`. keys: name of a TensorFlow op -> key."""
+    """Profile one call of step(); return a dict of key -> `Cost`. keys: name of a TensorFlow op -> key."""
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             step()
@@ -92,10 +92,10 @@ def _least(profiles):
 
 
 def _training_step(experiment, weights, images):
-    """Trace a training step, and run the step WARM_UP_STEPS times; return (run, keys).
+    """Trace a training step without the optimizer, and run it WARM_UP_STEPS times; return (run, keys).
 
-    `measure` describes the other arguments. run: a function () -> None that runs the step. keys: name of a
-    TensorFlow op of the step -> key.
+    run: a function () -> None that runs the step. keys: name of a TensorFlow op of the step -> key.
+    experiment, weights, images: as described in `measure`.
     """
     trained = [variable for variable in weights.values() if variable.trainable]
     masks = tf.zeros(images.shape[:3], tf.uint8)
@@ -129,10 +129,10 @@ def _training_step(experiment, weights, images):
 def _keys(direction, graph_ops):
     """Return a dict for the TensorFlow ops of one pass: name of the op -> key.
 
-    direction: one of PASSES. graph_ops: the ops of this pass, in the order of the network's operations,
-    also for the backward pass, which runs in the opposite order. An op of the loss belongs to no operation.
-    Each other op outside of all calls belongs to the operation of the nearest op before it in graph_ops that
-    is inside of a call. If there is no such op, it belongs to operation -1.
+    direction: one of PASSES. graph_ops: the ops of this pass, sorted from the network's first operation to
+    its last one, also for the backward pass. An op of the loss belongs to no operation. An op inside of a
+    call belongs to the operation of this call. Any other op belongs to the operation of the last call that
+    an earlier op in graph_ops is inside of, or to operation -1 if there is no such call.
     """
     keys, current = {}, -1
     for op in graph_ops:
@@ -145,7 +145,8 @@ def _keys(direction, graph_ops):
 def _key(name, keys):
     """Return the key of an executed TensorFlow op. name: the name of the op. keys: name of an op -> key.
 
-    `keys` lacks ops that graph optimisation created. The key of such an op is derived from its name.
+    `keys` lacks ops that TensorFlow's graph optimisation created. The key of such an op is derived from the
+    name of the op.
     """
     if name in keys:
         return keys[name]

@@ -1,9 +1,9 @@
 """List the operations of a network from its traced graph.
 
 An operation is a call of a public function of `core.ops` by the model, together with the TensorFlow ops that
-the model itself makes between this call and the next one, such as an activation or a concatenation. The ops
-before the first call, such as the scaling of the images, form an operation of their own. Calls are numbered
-from 0, in the order of the forward pass.
+the model itself makes between this call and the next call, such as an activation or a concatenation. Calls
+are numbered from 0, in the order of the forward pass. The TensorFlow ops before the first call, such as the
+scaling of the images, form an additional operation with the number -1.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ class Operation:
     """An operation of a network.
 
     index:          the number of the call; -1 for the ops before the first call.
-    name:           the called function, and the types of the TensorFlow ops that follow it.
+    name:           the name of the called function, and the types of the ops between this and the next call.
     weights:        names of the variables that the operation reads.
     parameters:     the number of elements of these variables.
     multiply_adds:  the number of multiply-adds of the operation.
-    output:         the symbolic tensor that the operation computes last, usually [B, H, W, C].
+    output:         the symbolic output of the operation's last TensorFlow op, usually [B, H, W, C].
     """
 
     index: int

@@ -1,7 +1,7 @@
-"""Find the receptive field of each operation of a network from black images with one bright line.
+"""Measure the receptive field of each operation of a network with black images that have one bright line.
 
-The line is one pixel wide. If the line changes a pixel of an operation's output, the line is in the receptive
-field of this output pixel.
+The line is one pixel wide. If the line changes a pixel of an operation's output, the line crosses the
+receptive field of this output pixel.
 
 `experiments.benchmark.operations` defines what an operation is.
 """
@@ -13,19 +13,20 @@ from core import lowering
 from core.inference import tiling
 from experiments.benchmark import operations
 
-LARGEST_PROBE = 2048  # largest length, in pixels, of the images with a bright line
+LARGEST_PROBE = 2048  # `sides` does not double the length of its images above this number of pixels
 
 
 def sides(forward, weights):
     """Return a dict: `Operation.index` -> side of the receptive field of the operation's output, in pixels.
 
-    The side is the height or the width of the receptive field, whichever is larger. If it differs between
-    output pixels, the largest side is returned. The side is None if the receptive field is larger than about
-    LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
+    The side is the height or the width of the receptive field, whichever is larger. If the sides differ
+    between output pixels, the largest side is returned. The side is None if the receptive field is larger
+    than about LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
 
-    The network runs on black images with one bright row or column. Its weights are replaced by those of
-    `tiling.probe_weights`, with which a bright pixel changes every output pixel that depends on it. An output
-    pixel depends on the bright line if its value differs from its value for an all-black image.
+    The network runs on black images with one bright row or column, with the weights of
+    `tiling.probe_weights` instead of its own weights. With the weights of `tiling.probe_weights`, a bright
+    pixel changes every output pixel that depends on this bright pixel. So an output pixel depends on the
+    bright line if its value differs from its value for an all-black image.
 
     Let m be the result of `tiling.multiple`: the smallest power of two that must divide the height and width
     of the images. Output pixels at a distance of m image pixels have receptive fields of the same size.
@@ -47,10 +48,11 @@ def _larger(first, second):
 
 
 def _sides(forward, probe, multiple, length, axis):
-    """Return a dict: `Operation.index` -> size of the receptive field along one axis in pixels, or None.
+    """Return a dict: `Operation.index` -> size of the receptive field along one axis, in pixels.
 
-    probe: the weights of `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. axis: 1 for
-    height, 2 for width. length: the size of the images along this axis, in pixels.
+    The size is None if the output is not a feature map, and if `_side` returns None. probe: the weights of
+    `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. axis: 1 for height, 2 for width.
+    length: the size of the images along this axis, in pixels.
     """
     bright = length // 2 + np.arange(multiple)  # image i has a line at bright[i]; the last image is black
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
@@ -77,13 +79,14 @@ def _sides(forward, probe, multiple, length, axis):
 def _side(changed, bright, length):
     """Return the largest size of a receptive field along an axis, in pixels; None if it cannot be determined.
 
-    changed: bool [multiple, places]. changed[i, j] is True if the bright line of image i changes the output
-    at place j along the axis. bright: int [multiple], the position of the line in each image. length: the
-    size of the images along the axis, in pixels.
+    changed: bool [multiple, places]; multiple: as returned by `tiling.multiple`. changed[i, j] is True if the
+    bright line of image i changes the output at place j along the axis. bright: int [multiple], the position
+    of the line in each image. length: the size of the images along the axis, in pixels.
 
-    Output pixels at a distance of `multiple` image pixels have receptive fields of the same size. These
-    output pixels form a group. Consider the offsets between a bright line and the output pixels of a group
-    that the line changes. The size for the group is the largest offset minus the smallest offset, plus 1.
+    Output pixels whose distance is a multiple of `multiple` image pixels have receptive fields of the same
+    size; they form a group. For each line, and each output pixel of the group that the line changes, consider
+    the offset between line and output pixel in image pixels. The size of the group's receptive fields is the
+    largest offset minus the smallest offset, plus 1.
 
     The result is None if a line changes the first or the last place, because the receptive field may then
     exceed the image. The result is also None if no line changes the output.

@@ -23,7 +23,7 @@ def summarise(measurements):
     The result holds the metrics of this project's code. The item "peers" is a dict: name of a baseline ->
     metrics of the baseline. A baseline's metric "ratio" is the throughput of this project's code divided by
     the throughput of the baseline. The item "gflop_per_image" is counted in this project's graph. If a rule
-    of `core.lowering` reduces the work of a network, the graphs of the baselines have more GFLOP per image.
+    of `core.lowering` reduces the GFLOP of this graph, the baselines compute more GFLOP per image.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)

@@ -21,7 +21,7 @@ MODES = ("train", "infer", "input")
 
 
 def measure(spec):
-    """Measure steps of training, of prediction, or of the training's input pipeline; return the metrics.
+    """Measure steps of training, of prediction, or of the input pipeline of training; return the metrics.
 
     spec: settings, see `comparison._settings`. spec.module: name of the experiment's module. spec.flags:
     command-line arguments for this module. spec.mode: one of MODES.
@@ -55,10 +55,10 @@ def measure(spec):
 
 
 def _step(mode, experiment, weights, flags, examples):
-    """Return two functions (run_step, count_gflop).
+    """Return two functions, run_step and count_gflop.
 
-    run_step: () -> result: runs one step, and waits for its result. count_gflop: (images, masks, share) ->
-    GFLOP of one step, where the arguments are the `tf.TensorSpec`s of a batch.
+    run_step: a function () -> result that runs one step and waits for its result. count_gflop: a function
+    (images, masks, share) -> GFLOP of one step. Its arguments are the `tf.TensorSpec`s of a batch.
     mode: one of MODES. examples: an iterator over batches, as returned by `feed`.
     """
     if mode == "input":
@@ -85,8 +85,7 @@ def feed(experiment, flags, mode):
     """Yield full batches without end: tuples (images, masks, share), as described in `core.data.batches`.
 
     If the mode is "infer", the batches hold validation images, otherwise training images. An epoch has at
-    least `EPOCH` batches. Generated data sets are smaller than real data sets, so their images are repeated
-    within an epoch.
+    least `EPOCH` batches. If the data set has too few images, its images are repeated within an epoch.
     """
     split = "val" if mode == "infer" else "train"
     examples = cache.load_split(experiment.dataset, flags, split)

@@ -1,7 +1,9 @@
 """This project's five networks in PyTorch. They map images [B, 3, H, W] to logits [B, channels, H, W].
 
-NETWORKS holds a function (filters, channels) -> `nn.Module` for each network. filters: the number of channels
-of each level, from the finest to the coarsest. channels: the number of logits per pixel.
+Unlike the networks in `core.models`, these networks do not scale the values of the images. NETWORKS holds a
+function (filters, channels) -> `nn.Module` for each network. filters: the number of channels of each level,
+from the finest to the coarsest; for mobilenet_unet, of each decoder level. channels: the number of logits per
+pixel.
 
 This module imports nothing of this project, because it runs with a Python interpreter that has PyTorch but
 may lack TensorFlow.
@@ -41,7 +43,7 @@ class Level(nn.Module):
         options = {"conv": conv, "up": up, "skip_drop": skip_drop, "pair_drop": pair_drop}
         (width, *below), (down_drop, drop) = filters, pair_drop
 
-        def pair(in_channels, rate):  # rate: of the dropout between the two convolutions
+        def pair(in_channels, rate):  # rate: the rate of the dropout between the two convolutions
             return nn.Sequential(*conv(in_channels, width), nn.Dropout(rate), *conv(width, width))
 
         self.down = pair(in_channels, down_drop if below else drop)
@@ -101,9 +103,9 @@ class Block(nn.Module):
     """An inverted residual block of MobileNetV2.
 
     Maps [B, in_channels, H, W] to two feature maps: the expanded map [B, 6 * in_channels, H, W], and the
-    output [B, width, H / stride, W / stride]. The U-Net takes its skip connections from expanded maps.
-    expand: if False, the block has no expansion, and the expanded map is the block's input. last: if True,
-    the block ends with a convolution, without batch normalisation after it.
+    output [B, width, H / stride, W / stride]. The skip connections of the U-Net are the expanded maps of the
+    blocks with stride 2. expand: if False, the block has no expansion, and the expanded map is the
+    block's input. last: if True, the block ends with a convolution, without batch normalisation after it.
     """
 
     def __init__(self, in_channels, width, stride, *, expand, last):
@@ -155,8 +157,8 @@ def conv(side=3, **options):
 def transposed(side, **options):
     """Return a function (in_channels, out_channels) -> transposed convolution of stride 2.
 
-    The convolution doubles the height and width. The kernel has side x side pixels. options: further
-    arguments of `nn.ConvTranspose2d`.
+    The convolution doubles the height and width. side: 2 or 3; the kernel has side x side pixels. options:
+    further arguments of `nn.ConvTranspose2d`.
     """
     options |= {"stride": 2, "padding": side % 2, "output_padding": side % 2}
     return lambda in_channels, width: nn.ConvTranspose2d(in_channels, width, side, **options)
@@ -179,7 +181,7 @@ def leaky(width):
 
 
 def batch_norm(width):
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)  # Keras' values: its momentum 0.99 is 0.01 here
+    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)  # Keras' defaults; momentum is 1 - Keras' 0.99
 
 
 NETWORKS = {
