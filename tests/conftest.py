@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads of several workers hinder each other
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else NumPy threads of pytest workers compete for cores
 
 import numpy as np
 import pytest
@@ -31,14 +31,17 @@ ROOT = Path(__file__).parent.parent
 
 
 def python(*arguments, **options):
-    """Run `python -m ARGUMENTS` in the repository and return the process with stdout and stderr as text."""
+    """Run `python -m ARGUMENTS` in the repository; return a `CompletedProcess` with its output as text.
+
+    options: further arguments of `subprocess.run`. Raises TimeoutExpired after 300 seconds.
+    """
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 
 
 @contextlib.contextmanager
 def refused(named):
-    """Context manager that expects an InputError: one sentence that names a file or flag."""
+    """Context manager whose body must raise an InputError: one sentence that contains str(named)."""
     with pytest.raises(InputError) as caught:
         yield
     assert_one_sentence(str(caught.value), named)
@@ -50,7 +53,7 @@ def assert_one_sentence(message, named):
 
 @pytest.fixture
 def exit_message(monkeypatch):
-    """Return a function that calls run(flags) through `cli.main` and returns the exit message."""
+    """Return a function (run) -> exit message. The function passes `run` to `cli.main`, which must exit."""
 
     def call(run):
         with pytest.raises(SystemExit) as ended:
@@ -59,12 +62,12 @@ def exit_message(monkeypatch):
 
     monkeypatch.setattr("sys.argv", ["test"])
     yield call
-    flags.FLAGS.remove_flag_values(["version"])  # otherwise the next `main` would define this flag twice
+    flags.FLAGS.remove_flag_values(["version"])  # so that `cli.main` can define --version again
 
 
 @pytest.fixture
 def limits(tmp_path):
-    """Fail a test that runs for more than 30 seconds or adds more than 2 GiB to the peak memory."""
+    """Fail a test that runs for more than 30 seconds or adds 2 GiB or more to the process's peak memory."""
 
     def expired(*_):
         for pipe in filter(Path.is_fifo, tmp_path.rglob("*")):
@@ -89,7 +92,7 @@ def peak_memory():
 def file_size_limit(size):
     """Context manager in which a write fails if it makes a file larger than `size` bytes.
 
-    Printed text is discarded, because pytest captures it in a file.
+    Text printed to stdout is discarded, because pytest writes it to a file, which the limit would affect too.
     """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -101,13 +104,13 @@ def file_size_limit(size):
 
 
 def road_flags(run_dir, *arguments):
-    """Return the flags of cityscape_road for a run at 32x32."""
+    """Return the flags of cityscape_road, by default for 32x32 pixels. arguments: further flags."""
     return cli.parse(cityscape_road.define_flags, [f"--run_dir={run_dir}", "--size=32", *arguments])
 
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory):
-    """Return the cache folder shared by all workers, so that each generated data set is written once."""
+    """Return the cache folder shared by all pytest workers. Each generated data set is written there once."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -117,14 +120,14 @@ def shared_cache(tmp_path_factory):
 
 @pytest.fixture
 def pairs(tmp_path):
-    """Return a folder of six training and three validation pairs, 64x32, with road in the lower half."""
+    """Return a folder with six training and three validation pairs, as `write_pair` writes them."""
     return write_pairs(tmp_path / "pairs", train=6, val=3)
 
 
 def write_pairs(folder, **counts):
-    """Write pairs with different photos, SPLIT/1.jpg, SPLIT/2.jpg and so on; return the folder.
+    """Write pairs with different photos to folder/SPLIT/1.jpg, 2.jpg and so on; return the folder.
 
-    counts: split -> number of files.
+    counts: name of a split -> number of pairs. `write_pair` describes a pair.
     """
     for position, (split, count) in enumerate(counts.items()):
         (folder / split).mkdir(parents=True)
@@ -136,7 +139,8 @@ def write_pairs(folder, **counts):
 def decoded(folder, images, masks, rows=None):
     """Write images and masks to files in a folder; return `Examples` that map these files into memory.
 
-    images: uint8 [M, H, W, 3]. masks: uint8 [M, H, W]. rows: the examples of the split, by default all.
+    images: uint8 [M, H, W, 3]. masks: uint8 [M, H, W]. rows: the indices, from 0 to M - 1, of the examples
+    in the split; by default all.
     """
 
     def mapped(name, array):
@@ -157,10 +161,10 @@ def decoded(folder, images, masks, rows=None):
 
 
 def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
-    """Write an image file with a noisy photo on the left and its class colours on the right.
+    """Write a pair: an image file with a photo of noise on the left and its class colours on the right.
 
-    Each half has side x side pixels. The lower half of the photo is darker, and its class colour is `road`.
-    options: arguments for Pillow's save.
+    Photo and class colours have side x side pixels each. In the upper half, the class colour is black. In the
+    lower half, the class colour is `road`, and the photo is darker. options: arguments of Pillow's save.
     """
     photo = np.random.RandomState(seed).randint(0, 256, (side, side, 3)).astype(np.uint8)
     colours = np.zeros((side, side, 3), np.uint8)
@@ -172,9 +176,9 @@ def write_pair(path, *, seed=0, side=32, road=(128, 64, 128), **options):
 
 @pytest.fixture(scope="session")
 def road_run(tmp_path_factory):
-    """Return the folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32.
+    """Return the folder of a finished run of cityscape_road: two epochs on eight pairs at 32x32 pixels.
 
-    Tests that restore the run need the fixture `small_articles`.
+    The run has a small network, so tests that restore the run need the fixture `small_articles`.
     """
     folder = tmp_path_factory.mktemp("road")
     pairs = write_pairs(folder / "pairs", train=8, val=5)
@@ -187,15 +191,16 @@ def road_run(tmp_path_factory):
 
 @pytest.fixture(name="small_articles")
 def use_small_articles():
-    """Give every experiment and every restored run a small network during a test."""
+    """Make every experiment and every restored run use a small network during a test."""
     with small_articles():
         yield
 
 
 def train_road(pairs, run_dir, *arguments, **changes):
-    """Train a small road network on `pairs` for three epochs of two steps; return the exit code.
+    """Train a small road network for three epochs of two steps; return the exit code.
 
-    arguments: further flags. changes: replaced fields of the experiment.
+    pairs: the folder of the fixture `pairs`. arguments: further command-line arguments. changes: field of the
+    experiment -> replacement.
     """
     folders = [f"--data_dir={pairs}", f"--cache_dir={pairs.parent / 'cache'}"]
     sizes = ["--size=16", "--batch_size=4", "--epochs=3"]
@@ -206,9 +211,10 @@ def train_road(pairs, run_dir, *arguments, **changes):
 
 @pytest.fixture
 def start(pairs, tmp_path, monkeypatch):
-    """Return a function (name, *arguments, **changes) that calls `train_road` in tmp_path / name.
+    """Return a function (name, *arguments, **changes) that calls `train_road`.
 
-    The trainings draw no curves, which would take a fifth of their time; `monkeypatch.undo()` allows them.
+    The run folder is tmp_path / name. To save time, the trainings draw no curves. After `monkeypatch.undo()`,
+    trainings draw curves.
     """
     monkeypatch.setattr(render, "curves", lambda history: None)
     return lambda name, *arguments, **changes: train_road(pairs, tmp_path / name, *arguments, **changes)

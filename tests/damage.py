@@ -1,6 +1,6 @@
-"""Functions that damage files, for the tests of bad input.
+"""Damages and damaged image files, for the tests of bad input.
 
-Each function here returns a function of a path, which overwrites or replaces the file at the path.
+A damage is a function (path) that overwrites or replaces the file at the path.
 """
 
 import io
@@ -14,12 +14,12 @@ from PIL import Image
 
 
 def overwrite(data):
-    """Return a function that overwrites a file with these bytes."""
+    """Return a function (path) that overwrites the file with the bytes `data`."""
     return lambda path: path.write_bytes(data)
 
 
 def cut(start, end):
-    """Return a function that keeps only the bytes between two fractions of a file's length."""
+    """Return a function (path) that keeps only the bytes between two fractions of the file's length."""
 
     def damage(path):
         data = path.read_bytes()
@@ -29,7 +29,7 @@ def cut(start, end):
 
 
 def replace_by(make):
-    """Return a function of a path that deletes the file or folder there and then calls make(path)."""
+    """Return a function (path) that deletes the file or folder at the path and then calls make(path)."""
 
     def damage(path):
         delete(path)
@@ -52,7 +52,10 @@ NOT_FILES = {
 
 
 def encoded(image, kind, **options):
-    """Return a PIL image encoded as a file of a Pillow format; options are passed to Pillow's save."""
+    """Return the bytes of a file that holds a PIL image.
+
+    kind: Pillow's name of the file format, such as "PNG". options: arguments of Pillow's save.
+    """
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -63,10 +66,10 @@ def png_chunk(kind, data):
 
 
 def png(width, height, rows=b"", *, depth=8, extra=b""):
-    """Return a greyscale PNG file whose header claims this size.
+    """Return the bytes of a greyscale PNG file whose header claims a size of width x height pixels.
 
-    rows: uncompressed pixel data, a filter byte 0 before each row. depth: bits per pixel.
-    extra: chunks between the header and the pixel data.
+    rows: the pixel data before compression: for each row of pixels, a filter byte 0 and then the pixels.
+    depth: bits per pixel. extra: the bytes of chunks between the header and the pixel data.
     """
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0))
     pixels = png_chunk(b"IDAT", zlib.compress(rows))
@@ -74,7 +77,7 @@ def png(width, height, rows=b"", *, depth=8, extra=b""):
 
 
 def tiff(width, height):
-    """Return a TIFF file whose header claims this size, with only 68 bytes of pixels."""
+    """Return the bytes of a TIFF file that claims width x height pixels but ends with 68 zero bytes."""
     fields = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 64}
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items())
     return b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(68)

@@ -4,8 +4,8 @@
 
 The flags are the experiment's, without --schedule, --ema_decay and other settings that Keras' `fit`
 lacks. The network is the Keras model of the same architecture, with Keras' initial weights,
-dropout, loss and Adam. Images, their order, augmentation and the metrics of each epoch come from
-this project. Not part of the test suite.
+dropout, loss and Adam. Images, their order, augmentation and the validation metrics come from
+this project. This script is not part of the test suite.
 """
 
 import dataclasses
@@ -62,7 +62,8 @@ def main(name, *arguments):
 def keras_model(experiment, flags):
     """Return the Keras model of an experiment's network.
 
-    flags: the experiment's flags. --encoder_weights: "none", "imagenet" or the path of a Keras file.
+    flags: the experiment's flags. If --encoder_weights exists, its value is "none", "imagenet" or the path of
+    a Keras file. --train_encoder makes all layers trainable.
     """
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]

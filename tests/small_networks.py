@@ -13,9 +13,10 @@ MOBILENET = {"BLOCKS": BLOCKS, "TAPS": (1, 3, 4, 5), "TAP_CHANNELS": (48, 48, 48
 
 
 def small(module, *, filters=(4, 8), **options):
-    """Return the `Experiment` fields init_weights and forward for a model module with other filters.
+    """Return a dict with the `Experiment` fields init_weights and forward of a small network.
 
-    options: keyword arguments of the module's `init_weights`, such as classes.
+    module: a module of `core.models`, which defines the architecture. filters: the number of channels of each
+    level. options: keyword arguments of the module's `init_weights`, such as classes.
     """
     return {
         "init_weights": functools.partial(module.init_weights, filters=filters, **options),
@@ -25,9 +26,10 @@ def small(module, *, filters=(4, 8), **options):
 
 @contextlib.contextmanager
 def small_articles():
-    """Context manager: every experiment and every restored run has a small network.
+    """Context manager in which every experiment and every restored run has a small network.
 
-    It changes the default arguments of the functions in `core.models`, and the tables of MobileNetV2.
+    The context manager changes the default arguments of the functions in `core.models`, the tables of
+    MobileNetV2, and FILTERS of `mobilenet_unet`.
     """
     with pytest.MonkeyPatch.context() as patch:
         for module in (road_unet, pets_unet, labels_unet, dubai_unet):

@@ -34,7 +34,11 @@ SMALL = {  # name -> (flags, and the fields of the experiment that a smaller net
 
 
 def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
-    """Train a small network with a checkpoint after every step; return the exit code."""
+    """Train a small network with a checkpoint after every step; return the exit code.
+
+    name: a key of SMALL. death: None, or the pair (victim, call) that the module's docstring describes.
+    arguments: further flags.
+    """
     script = article(name)
     arguments_of_small, network = SMALL[name]
     flags = cli.parse(
@@ -58,7 +62,7 @@ def run(name, run_dir, cache_dir, data_dir, death=None, arguments=()):
 
 
 def contents(folder):
-    """Return a dict of everything in a run folder that must not depend on interruptions of the training."""
+    """Return a dict of the contents of a run folder that interruptions of the training must not change."""
     arrays, state = checkpoint.load(folder / "checkpoints" / "last.npz")
     best, _ = checkpoint.load(folder / "checkpoints" / "best.npz")
     with open(folder / "metrics.csv") as file:
@@ -78,9 +82,11 @@ def contents(folder):
 
 
 def _let_die(victim, call):
-    """Replace a function so that the process kills itself in the given call, counted from 1.
+    """Replace a function so that the process kills itself in call number `call`, counted from 1.
 
-    victim: "preparation" of the cache, "step", "checkpoint" (while it is written) or "rename" of a file.
+    victim: the task of the replaced function. "preparation": computes a checksum for the cache. "step": runs
+    a training step. "checkpoint": writes a checkpoint; the process dies when half of it is written. "rename":
+    renames a file.
     """
     calls = []
 

@@ -60,7 +60,11 @@ def main(_):
 
 
 def killed_till_done(command, run):
-    """Repeat a command, killing it at random times, until it ends by itself; return the number of kills."""
+    """Repeat a training command, killed at random times, until it ends by itself; return the number of kills.
+
+    run: the run folder. Exits if the command fails, or if the checkpoint after a kill is older than the
+    checkpoint after the previous kill.
+    """
     kills, reached = 0, (0, 0)
     while True:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -114,7 +114,11 @@ def test_dice_loss_equals_hand_computed_values(classes):
 
 
 def ignored_example(classes):
-    """Return logits, masks with a third of the pixels ignored (the whole last example), and class weights."""
+    """Return logits, masks and class weights of four examples.
+
+    In the masks, about 30 % of the pixels of the first three examples, and all pixels of the last example,
+    have the value 255 and are ignored.
+    """
     rng = np.random.RandomState(0)
     logits = rng.normal(0, 3, (4, 6, 5, classes)).astype(np.float32)
     masks = rng.randint(0, max(classes, 2), (4, 6, 5)).astype(np.uint8)

@@ -13,7 +13,7 @@ from core.data import augment, batches
 
 @pytest.fixture
 def examples(tmp_path):
-    """Return eleven images; all pixels of an image are its number. The split leaves out image 4."""
+    """Return eleven `Examples`. All pixel values of image i are i. The split leaves out image 4."""
     numbers = np.arange(11, dtype=np.uint8)
     return decoded(
         tmp_path,
@@ -79,7 +79,10 @@ def test_a_cache_file_that_has_become_shorter_ends_the_pass_with_an_error(exampl
 
 
 def flips(examples, **options):
-    """Return a dict: example -> True if it was flipped."""
+    """Draw one epoch with augmentation by flips; return a dict: number of an image -> whether it was flipped.
+
+    options: arguments of `batches.training` that replace the arguments seed, epoch and changes set here.
+    """
     options = {"seed": 1, "epoch": 0, "changes": [augment.flip], **options}
     found = {}
     for images, masks, _ in batches.training(examples, 4, **options):

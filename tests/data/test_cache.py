@@ -21,7 +21,10 @@ def road():
 
 
 def counting(dataset):
-    """Return (the data set, a list to which its reader appends each file that it reads)."""
+    """Return (a copy of the data set, read_files).
+
+    For each example that the reader of the copy reads, it appends the name of the first file to read_files.
+    """
     read_files = []
 
     def read(files, split):
@@ -97,7 +100,11 @@ def test_a_file_may_hold_several_examples_and_the_data_set_selects_the_split(pai
 
 
 def locked(dataset, *names):
-    """Return (a data set, the set of file names that its reader refuses, the list of files read)."""
+    """Return (a copy of the data set, refused, read_files).
+
+    refused: a set of file names, at first `names`. The reader of the copy raises InputError for an example
+    whose first file has one of these names. read_files: as described in `counting`.
+    """
     dataset, read_files = counting(dataset)
     refused = set(names)
 

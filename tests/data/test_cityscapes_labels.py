@@ -12,7 +12,10 @@ DATASET = cityscapes_labels.dataset(train_size=20, val_size=16)
 
 @pytest.fixture
 def streets(tmp_path):
-    """Write photos of two cities; each photo's number is its red channel and its label id."""
+    """Write three photos of two cities, and their masks; return the folder.
+
+    The photos are numbered from 0. The number of a photo is its red value and the label id of its mask.
+    """
     for number, (city, name) in enumerate([("ulm", "b"), ("ulm", "a"), ("aachen", "c")]):
         for part, suffix, value in (
             ("leftImg8bit", "leftImg8bit", (number, 0, 0)),

@@ -45,7 +45,10 @@ def test_an_image_with_too_many_pixels_is_not_decoded(tmp_path, monkeypatch, dam
 
 
 def read_or_refuse(read, path):
-    """Return the pixels of an image file, or None if it is refused with one sentence."""
+    """Return read(path) as an array, or None if read(path) raises an InputError.
+
+    The message of the InputError must be one sentence that contains the path.
+    """
     try:
         return np.asarray(read(path))
     except InputError as error:
@@ -103,7 +106,10 @@ def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options)
 
 
 def packed_rows(ids, depth):
-    """Return the rows, for `png`, of class ids uint8 [H, W] with 2 or 4 bits per pixel."""
+    """Return class ids uint8 [H, W] as bytes, in the format of the argument `rows` of `png`.
+
+    depth: the number of bits per pixel, 2 or 4.
+    """
     bits = np.unpackbits(ids[..., None], axis=-1)[..., -depth:].reshape(len(ids), -1)
     return b"".join(b"\0" + row.tobytes() for row in np.packbits(bits, axis=-1))
 

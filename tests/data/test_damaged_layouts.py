@@ -50,9 +50,9 @@ def write(path, pixels):
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """Return data set -> (folder of the undamaged data set, checksum of its training examples).
+    """Write undamaged data sets with two examples per split.
 
-    Each data set has two examples per split.
+    Return a dict: key of DATASETS -> (folder of the data set, checksum of its training examples).
     """
     folder = tmp_path_factory.mktemp("originals")
     colours = np.array(dubai_aerial.PALETTE, np.uint8)[CLASS_IDS]
@@ -75,7 +75,7 @@ def originals(tmp_path_factory):
 
 @pytest.fixture
 def copied(originals, tmp_path):
-    """Return a function that copies a data set, given by its name, and returns the new folder."""
+    """Return a function (name) that copies the undamaged data set of this name and returns the new folder."""
     return lambda name: Path(shutil.copytree(originals[name][0], tmp_path / name))
 
 
@@ -135,7 +135,7 @@ def dead_link(path):
 
 
 def inside(path, damage):
-    """Return a function that applies a damage to the file or folder at a path inside a folder."""
+    """Return a function (folder) that applies `damage` to the file or folder at folder / path."""
     return lambda folder: damage(folder / path)
 
 

@@ -17,7 +17,7 @@ BUILDING, LAND, ROAD, VEGETATION, WATER, UNLABELED = dubai_aerial.PALETTE
 
 
 def write_tile(folder, *, count=1, size=(4, 6), colour=ROAD):
-    """Write the folder of a tile: noisy photos of size (height, width), and masks of one colour."""
+    """Write the folder of a tile: `count` photos of noise, and masks of one colour. size: (height, width)."""
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True)
     for index in range(count):

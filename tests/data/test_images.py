@@ -64,7 +64,10 @@ def test_only_uncompressed_rgb_files_are_memory_mapped(tmp_path):
 
 
 def tiled_tiff(tile, width, height):
-    """Return a TIFF file of the upper left part of one tile, uint8 [H, W, 3]."""
+    """Return the bytes of a TIFF file with one tile. The image is the upper left part of this tile.
+
+    tile: uint8 [H, W, 3]. width, height: the size of the image.
+    """
     # the tags: width, height, bits per sample, no compression, RGB, samples per pixel
     entries = {256: width, 257: height, 258: 8, 259: 1, 262: 2, 277: 3}
     entries |= {322: tile.shape[1], 323: tile.shape[0], 324: 8 + 2 + 10 * 12 + 4, 325: tile.nbytes}
@@ -130,7 +133,11 @@ def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):
 
 
 def write_tiff(path, samples, *, photometric=1, order="<", sample_format=1, orientation=1):
-    """Write an uncompressed TIFF of samples [H, W] or [H, W, bands]. sample_format: 2 signed, 3 float."""
+    """Write an uncompressed TIFF file of samples [H, W] or [H, W, bands].
+
+    order: "<" for little-endian, ">" for big-endian. sample_format: 1: unsigned, 2: signed, 3: float.
+    photometric, orientation: the values of the TIFF tags with these names.
+    """
     height, width = samples.shape[:2]
     bands = 1 if samples.ndim == 2 else samples.shape[2]
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()

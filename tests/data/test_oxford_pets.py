@@ -12,7 +12,10 @@ DATASET = oxford_pets.dataset(size=16)
 
 @pytest.fixture
 def pets(tmp_path):
-    """Write four pets, all named .jpg: a JPEG, a PNG with alpha, a GIF and a greyscale file."""
+    """Write four photos with trimaps and lists; return the folder.
+
+    The photos are a JPEG, a PNG with alpha, a GIF and a greyscale PNG, but all names end in .jpg.
+    """
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations" / "trimaps").mkdir(parents=True)
     noise = np.random.RandomState(0).randint(0, 256, (40, 24, 4)).astype(np.uint8)

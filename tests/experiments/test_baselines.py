@@ -21,7 +21,11 @@ ARTICLES = ("cityscape_road", "oxford_pets", "oxford_pets_mobilenet", "cityscape
 
 
 def numpy_products(x, kernel, stride):
-    """Return every product of a SAME convolution before summation: [B, H / s, W / s, I, h, w, O]."""
+    """Return the products that a SAME convolution sums over I, h and w: [B, H / s, W / s, I, h, w, O].
+
+    x: [B, H, W, I]. kernel: [h, w, I, O]. s is the stride; H / s and W / s are rounded up. Products with
+    padding are included.
+    """
     pads = []
     for length, window in zip(x.shape[1:3], kernel.shape):
         missing = max((math.ceil(length / stride) - 1) * stride + window - length, 0)
@@ -73,7 +77,10 @@ def test_flops_include_gradients_and_called_functions():
 
 
 def network_of(name):
-    """Return an article's experiment, its weights, and the settings that choose its baselines."""
+    """Return an experiment, the weights of its network, and a dict of settings that select its baselines.
+
+    name: name of the experiment. The settings are network, filters and channels of `comparison._settings`.
+    """
     module = article(name)
     experiment = module.experiment(cli.parse(module.define_flags))
     network = inspect.getmodule(experiment.forward)
@@ -89,7 +96,11 @@ def network_of(name):
 
 
 def counted_by_hand(weights, pixels):
-    """Return the multiply-adds of a U-Net's forward pass, if each pixel is multiplied by the whole kernel."""
+    """Return the number of multiply-adds of a U-Net's forward pass, computed from the shapes of the kernels.
+
+    Each kernel counts its number of elements, times the number of pixels at its level. pixels: the number of
+    pixels of the batch of images.
+    """
     total = 0
     for name, kernel in weights.items():
         if len(kernel.shape) == 4:

@@ -131,7 +131,7 @@ def test_the_command_prints_json_and_a_message_for_a_missing_baseline(shared_cac
 
 
 def program(metrics):
-    """Return the arguments with which Python prints these metrics, like a measurement."""
+    """Return the arguments with which Python prints a line and then `metrics` as JSON, like a measurement."""
     return ["-c", f"print('noise'); print({json.dumps(metrics)!r})"]
 
 

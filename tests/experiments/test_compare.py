@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("small_articles")
 
 @pytest.fixture(scope="module")
 def other_run(road_run):
-    """Return a run like `road_run` with another learning rate and seed."""
+    """Return the folder of a run that differs from `road_run` in the learning rate and the seed."""
     flags = cli.parse(
         cityscape_road.define_flags,
         [
@@ -64,9 +64,9 @@ def test_the_saved_results_of_images_sum_to_the_validation_metrics(road_run):
 
 @pytest.fixture
 def edited_run(road_run, tmp_path):
-    """Return a copy of `road_run` whose record says that it was trained with another core/ops.py.
+    """Return the folder of a copy of `road_run`, without the results per validation image.
 
-    Its results per validation image are missing.
+    The recorded hash of core/ops.py differs from the hash of the current file.
     """
     shutil.copytree(road_run, tmp_path / "edited")
     (item,) = json.loads((tmp_path / "edited/code.json").read_text())

@@ -18,7 +18,7 @@ NAMES = ("train/1.jpg", "train/2.jpg", "val/1.jpg")
 
 
 def packed(*members):
-    """Return a gzipped tar archive, as bytes, of (TarInfo fields, content) members."""
+    """Return a gzipped tar archive as bytes. members: pairs (dict of `TarInfo` fields, content as bytes)."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         for fields, content in members:
@@ -35,7 +35,12 @@ GOOD = packed(*(({"name": f"cityscapes/{name}"}, name.encode()) for name in NAME
 
 @pytest.fixture
 def server(monkeypatch):
-    """Return a server on 127.0.0.1 that sends .content, claims .length bytes, and counts .requests."""
+    """Start a server on 127.0.0.1; return a namespace with its state.
+
+    content: the bytes that the server sends; if None, the server sends error 404. length: the Content-Length
+    that the server sends; if None, the true length. requests: the number of requests so far. url: the address
+    of the content.
+    """
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -64,7 +69,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def fetch(server, tmp_path, monkeypatch):
-    """Return a function (sha256=None) that downloads the server's archive into tmp_path/data."""
+    """Return a function (sha256=None) -> exit code. It downloads the server's archive into tmp_path/data."""
 
     def run(sha256=None):
         archives = {"cityscapes_pairs": ((server.url, "cityscapes", sha256),)}

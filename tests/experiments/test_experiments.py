@@ -52,7 +52,7 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
 
 
 def predictions_equal_the_export(run, tmp_path):
-    """Predict an image with a run, export the run, and compare the class ids of both."""
+    """Check that `predict` and the exported model of a run give the same class ids for an image of noise."""
     arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
     pixels = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")

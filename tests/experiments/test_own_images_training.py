@@ -20,7 +20,11 @@ pytestmark = pytest.mark.usefixtures("small_articles")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Write the same photos and masks twice: tiles/ like the aerial set, own/ with images/ and masks/."""
+    """Write the same photos and masks to two folders, tiles/ and own/; return the folder that contains these.
+
+    tiles/ has the layout of the data set of `dubai_aerial`; own/ has the layout of `own_images`. The file
+    classes.txt beside these folders holds the class colours.
+    """
     folder = tmp_path_factory.mktemp("photos")
     palette = np.array(dubai_aerial.PALETTE, np.uint8)
     for tile in (1, 2):
@@ -39,7 +43,7 @@ def photos(tmp_path_factory):
 
 
 def train(script, tmp_path, *arguments):
-    """Train in tmp_path/run; return the parsed flags."""
+    """Train the experiment of the module `script` for one epoch in tmp_path/run; return the parsed flags."""
     common = ["--epochs=1", "--batch_size=4", "--patch_size=16", "--seed=3"]
     folders = [f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"]
     flags = cli.parse(script.define_flags, [*common, *folders, *arguments])

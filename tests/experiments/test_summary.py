@@ -17,7 +17,7 @@ from experiments.benchmark import flops, op_times, operations, receptive_fields
 
 
 def network(module, **options):
-    """Return forward pass and weights of a small network."""
+    """Return the forward pass and the weights of a small network. module, options: as in `small`."""
     parts = small(module, **options)
     return parts["forward"], parts["init_weights"](seed=0)
 
@@ -52,7 +52,11 @@ def test_the_dubai_summary_names_layers_and_training_dropout():
 
 
 def brute_force_side(forward, weights, index, length):
-    """Return the largest receptive field along the width, by changing each input column alone."""
+    """Return the largest width of the receptive fields of an operation's output pixels, in pixels.
+
+    The test images differ from a black image in one column each. index: `Operation.index`. length: the width
+    of the images. Receptive fields that contain the first or the last column are left out.
+    """
     images = np.zeros([length + 1, 4, length, 3], np.float32)
     images[np.arange(length), :, np.arange(length)] = 1000
 

@@ -66,9 +66,10 @@ def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
 
 @pytest.fixture
 def moved(tmp_path, monkeypatch):
-    """Return a run and ten moved photos: the run trained on photos 0 to 3 and validated on 4 and 5.
+    """Return a run, and the `Examples` of the ten photos of its data set, which was moved after the training.
 
-    `cache.load_split` would select photos 0, 4 and 9 for every split.
+    The run was trained on photos 0 to 3 and validated on photos 4 and 5. The replaced `cache.load_split`
+    selects photos 0, 4 and 9 for every split.
     """
     photos = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 3)).astype(np.uint8)
     examples = decoded(tmp_path, photos, np.zeros([10, 4, 4], np.uint8), rows=[0, 4, 9])

@@ -35,7 +35,7 @@ PALETTE = np.array([(0, 0, 0), (128, 64, 128)])
 
 @pytest.fixture(scope="module")
 def run(road_run):
-    """Return the trained run with a random last layer, so that noise images get both classes."""
+    """Return the restored `road_run`. Its last layer is random, so that noise images get both classes."""
     with small_articles():
         run = restored(road_run)
     kernel = np.random.RandomState(3).normal(size=run.weights["logit"].shape)
@@ -50,7 +50,7 @@ def restored(folder, name="best", **options):
 
 
 def segment(run, paths, output_dir, **options):
-    """Run `predict`; return its exit code and a dict: name -> class ids written."""
+    """Run `predict`; return its exit code and a dict: name of a result -> the class ids that it wrote."""
     sources, options = photos.find(paths), predict.Options(**options)
     code = predict.run(run.experiment, run.weights, run.dtype, sources, output_dir, options)
     labels = {
@@ -68,12 +68,18 @@ def photo(path, width, height, **options):
 
 
 def expected(run, path):
-    """Return the class ids, by the network's forward pass, of an image whose sides are multiples of 16."""
+    """Return the class ids that the network's forward pass gives for an image file of unchanged size.
+
+    The forward pass requires that height and width are divisible by 4.
+    """
     return (logits(run, path)[..., 0] > 0).astype(np.uint8)
 
 
 def logits(run, path, size=None):
-    """Return logits [H, W, 1] of an image, scaled for the network to size (height, width) if given."""
+    """Return the logits [H, W, 1] of an image file. If size is given, the image is first scaled to this size.
+
+    size: (height, width) in pixels.
+    """
     image = Image.open(path).convert("RGB")
     image = image.resize(size[::-1], Image.Resampling.BILINEAR) if size else image
     return road_unet.forward(run.weights, np.asarray(image, np.float32)[None]).numpy()[0]
@@ -129,7 +135,10 @@ def test_memory_mapped_and_decoded_files_give_the_same_result(run, tmp_path, mon
 
 
 class Network:
-    """A stand-in for the network; it counts its calls and the calls that ran at the same time."""
+    """A replacement for the network, which returns zeros as class ids and calls `call` in each of its calls.
+
+    calls: the number of calls so far. now: the number of calls that run now. most: the largest value of now.
+    """
 
     def __init__(self, monkeypatch, call=lambda: time.sleep(0.01)):
         monkeypatch.setattr(predict, "make_network", lambda *_: self)

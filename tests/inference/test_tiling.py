@@ -104,7 +104,11 @@ def test_multiple_and_radius_of_layers_that_can_be_computed_by_hand():
         return ops.maxpool_up(ops.maxpool_down(x)) + x
 
     def strided(weights, x):
-        """Position j depends on the inputs 2j .. 2j + 2 and contributes to the outputs 2j - 1 .. 2j + 3."""
+        """A convolution and a transposed convolution, both of stride 2.
+
+        Position j between them depends on the inputs 2j .. 2j + 2 and contributes to the outputs
+        2j - 1 .. 2j + 3.
+        """
         x = tf.nn.conv2d(x, weights["one"], strides=2, padding="SAME")
         return ops.conv2d_transpose(x, weights["two"], stride=2)
 

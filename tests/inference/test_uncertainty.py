@@ -8,7 +8,7 @@ from core.inference import uncertainty
 
 
 def road_iou(truths, predictions):
-    """Return the IoU of class 1 by counting the pixels of label maps."""
+    """Return the IoU of class 1 over all label maps, computed by counting pixels."""
     hit, either = 0, 0
     for truth, prediction in zip(truths, predictions):
         hit += np.sum((truth == 1) & (prediction == 1))

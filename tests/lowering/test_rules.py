@@ -18,11 +18,13 @@ def random(*shape, seed=0):
 
 
 def traced(function, activations, kernels, dtype=tf.float32, context=contextlib.nullcontext):
-    """Return outputs and gradients of a graph, float32, and the rules applied in it.
+    """Run a graph of `function` and its gradients; return ([output, *gradients], applied rules).
 
-    function: (*activations, *kernels) -> [B, H, W, C]. dtype: the dtype of the activations. The graph knows
-    the number of channels of each activation, but not its batch size, height and width. Kernels and biases
-    are float32. context: a function that returns the context manager in which the function is called.
+    The output and the gradients are float32 arrays. applied rules: a dict: name of a rule -> how often the
+    rule was applied in the graph. function: (*activations, *kernels) -> [B, H, W, C]. dtype: the dtype of the
+    activations. The graph knows the number of channels of each activation, but not its batch size, height and
+    width. Kernels and biases are float32. context: a function that returns the context manager in which
+    `function` is called.
     """
     signature = [tf.TensorSpec([None, None, None, each.shape[-1]], dtype) for each in activations]
 

@@ -32,9 +32,10 @@ EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in nam
 
 
 def outputs(weights, forward, call):
-    """Return the logits in training, in evaluation and of an export.
+    """Return a list of three logits: of a training pass, of an evaluation pass, and of an exported model.
 
-    call: computes function(IMAGES), eagerly or traced.
+    The exported model's logits are those of an evaluation pass without lowering. call: takes a function and
+    returns function(IMAGES), computed eagerly or in a graph.
     """
     for name, value in weights.items():
         if name.endswith("/mean"):  # because a training pass changes the moving averages
@@ -53,7 +54,7 @@ def traced(function):
 
 @functools.cache
 def unedited(network):
-    """Return the weights of a network and its traced outputs, without an edit."""
+    """Return (weights, `outputs` in graphs) of a network without an edit. network: a key of NETWORKS."""
     fields, _ = NETWORKS[network]
     weights = fields["init_weights"](seed=0)
     return weights, outputs(weights, fields["forward"], traced)

@@ -23,7 +23,7 @@ from experiments.benchmark import keras_baselines
 
 
 def keras_encoder(height, width, weights):
-    """Return Keras' MobileNetV2 with our weights, and a Keras model of its five outputs for the decoder."""
+    """Return Keras' MobileNetV2 with our weights, and a Keras model with its five outputs for the decoder."""
     whole, taps = keras_baselines.encoder(height, width)
     assign(whole, weights)
     return whole, taps
@@ -57,7 +57,11 @@ def encoder_weights():
 
 @pytest.fixture(scope="module")
 def keras_files(tmp_path_factory, encoder_weights):
-    """Write encoder_weights in each file format that Keras writes or has published; return the folder."""
+    """Write encoder_weights to Keras files of four kinds; return the folder.
+
+    new.weights.h5: written by `save_weights`. model.h5: a whole model. published.h5: as in `write_published`.
+    topped.weights.h5: written by `save_weights` for a model that includes the classification layer.
+    """
     folder = tmp_path_factory.mktemp("keras")
     whole, _ = keras_encoder(64, 64, encoder_weights)
     whole.save_weights(folder / "new.weights.h5")
@@ -71,7 +75,10 @@ def keras_files(tmp_path_factory, encoder_weights):
 
 
 def write_published(model_file, path):
-    """Write only the weights, with other layer names, like the published files of older Keras versions."""
+    """Copy the weights in a Keras model file to the file `path`, with changed layer names.
+
+    The new file has the structure of the weights files that older Keras versions wrote and Keras published.
+    """
     with h5py.File(model_file) as model, h5py.File(path, "w") as file:
         group = model["model_weights"]
         names = np.asarray(group.attrs["layer_names"]).astype(str)  # h5py returns text or bytes
@@ -240,7 +247,7 @@ def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files)
 
 
 def narrow_first_kernel(path):
-    """Replace the first convolution's kernel of a Keras file, which has 32 channels, by one with 16."""
+    """Replace the first convolution's kernel in a Keras file by a kernel with 16 instead of 32 outputs."""
     with h5py.File(path, "a") as file:
         names = []
         file.visit(names.append)

@@ -20,10 +20,11 @@ ROAD, PETS, LABELS = (
 
 
 def both(ours, theirs):
-    """Return (variables, forward function, Keras model) of one network with the same random weights.
+    """Return (variables, forward function, Keras model) of one network; the Keras model has the same weights.
 
-    The Keras model computes in float64: its float32 variance, a difference of two means, is less exact
-    than ours, and batch normalisation amplifies the error.
+    ours: ROAD, PETS or LABELS. theirs: the function of the network in `keras_baselines`. The Keras model
+    computes in float64. In float32, Keras computes the variance as a difference of two means, which is less
+    exact than our variance, and batch normalisation amplifies the error.
     """
     module, options, channels = ours
     network = small(module, filters=SMALL, **options)

@@ -41,7 +41,10 @@ def test_only_the_network_in_use_has_a_digest():
 
 @pytest.fixture
 def project(tmp_path):
-    """Copy the project's source files; return a function path -> the file's text after an edit."""
+    """Copy the project's source files; return a function (path, old, new) -> hashes of the copied code.
+
+    The function first replaces the first occurrence of the text `old` in the copied file by `new`.
+    """
     for package in ("core", "experiments"):
         others = shutil.ignore_patterns("*.png", "*.cfg", "*.csv", "__pycache__")
         shutil.copytree(code_digest.ROOT / package, tmp_path / package, ignore=others)
@@ -82,7 +85,10 @@ def test_a_function_that_was_replaced_at_run_time_has_a_digest_of_its_own(monkey
 
 @pytest.fixture
 def run_with_other_code(road_run, tmp_path):
-    """Return a copy of the road run after its first epoch, recorded as trained with another core/ops.py."""
+    """Return the folder of a copy of `road_run` in its state after the first epoch.
+
+    The recorded hash of core/ops.py differs from the hash of the current file.
+    """
     shutil.copytree(road_run, tmp_path / "run")
     shutil.move(tmp_path / "run/checkpoints/previous.npz", tmp_path / "run/checkpoints/last.npz")
     (item,) = json.loads((tmp_path / "run/code.json").read_text())

@@ -20,9 +20,9 @@ STATE = json.dumps({"arrays": NAMES, "state": {"epoch": 2}})
 
 
 def archive(state=STATE, **arrays):
-    """Return a function that writes a checkpoint with this state and with ARRAYS, updated by arrays.
+    """Return a function (path) that writes a checkpoint with this state and with ARRAYS.
 
-    A state or array of None is left out.
+    arrays: name -> array; they replace or extend ARRAYS. A state or array of None is left out.
     """
     members = {checkpoint.STATE: None if state is None else np.array(state), **ARRAYS, **arrays}
     file = io.BytesIO()
@@ -35,7 +35,7 @@ def archive_with_loop_state(state):
 
 
 def archive_of_terabytes():
-    """Return a function that writes an archive whose one array claims 10**12 numbers."""
+    """Return a function (path) that writes an archive with one array. Its header claims 10**12 numbers."""
     file, header = io.BytesIO(), "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"
     with zipfile.ZipFile(file, "w") as members:
         header = header.ljust(117).encode() + b"\n"

@@ -18,14 +18,14 @@ pytestmark = pytest.mark.usefixtures("limits")
 
 
 def claim(run_dir, *arguments):
-    """Begin or continue the run as training does."""
+    """Begin or continue the run in run_dir, as a training does, without training."""
     values = road_flags(run_dir, *arguments)
     with run_folder.claim(run_dir, "cityscape_road", cityscape_road.define_flags, values):
         pass
 
 
 def load(run_dir):
-    """Restore the run as evaluate, predict and export do."""
+    """Restore the run in run_dir, as `evaluate`, `predict` and `export` do."""
     restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last", lowering="auto"), article)
 
 
@@ -34,14 +34,14 @@ both_uses = pytest.mark.parametrize("use", [claim, load])
 
 @pytest.fixture
 def run(tmp_path):
-    """Return a run folder with a checkpoint of another network."""
+    """Return a run folder of cityscape_road whose checkpoint has no weights of the road network."""
     claim(tmp_path / "run")
     checkpoint.save(tmp_path / "run/checkpoints", {"conv1": np.zeros([2, 3], np.float32)}, {"epoch": 1})
     return tmp_path / "run"
 
 
 def edit(old, new):
-    """Return a function that replaces the first occurrence of a text in a file."""
+    """Return a function (path) that replaces the first occurrence of the text `old` in the file by `new`."""
     return lambda path: path.write_text(path.read_text().replace(old, new, 1), newline="")
 
 

@@ -28,7 +28,7 @@ PRECISIONS = {
 
 
 def has_gpu_kernel(node):
-    """True if TensorFlow has a GPU kernel for the op and dtypes of a graph node."""
+    """Return whether TensorFlow has a GPU kernel for the op and dtypes of a graph node."""
     return any(
         kernel.device_type in ("GPU", "DEFAULT")
         and all(node.attr[each.name].type in each.allowed_values.list.type for each in kernel.constraint)
@@ -42,7 +42,12 @@ def kernels_of(op):
 
 
 def ops_on_host(function):
-    """Return the set of the ops without a GPU kernel in a concrete function, each as (name, *dtypes)."""
+    """Return the set of the ops of a concrete function that have no GPU kernel.
+
+    An item of the set is a tuple: the type of the op, then one number per attribute, which is the attribute's
+    dtype, or 0 if the attribute is no dtype. String constants are left out. Skips the test if this TensorFlow
+    has no GPU kernels.
+    """
     graph = function.graph.as_graph_def()
     nodes = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
     if not any(has_gpu_kernel(node) for node in nodes):

@@ -11,7 +11,10 @@ from core.runtime import files, locks
 
 @pytest.fixture(params=["this system", "Windows"])
 def system(request, monkeypatch):
-    """Run each test with this system's locks, and with a `msvcrt` that records locked files in a set."""
+    """Run each test twice: with this system's locks, and with the Windows locks of a simulated `msvcrt`.
+
+    The simulated `msvcrt` holds the names of the locked files in a set.
+    """
     if request.param == "this system":
         return
     held, opened = set(), {}

@@ -10,7 +10,7 @@ from core.runtime import progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return a list whose last number is the current time in seconds."""
+    """Return a list of times in seconds. The replaced `time.monotonic` returns the last time of this list."""
     times = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: times[-1])
     return times

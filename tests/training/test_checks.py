@@ -14,7 +14,7 @@ from experiments import cityscape_road
 
 
 def road(**changes):
-    """Return the road experiment with a small network and the given changes."""
+    """Return the road experiment with a small network. changes: field of the experiment -> replacement."""
     experiment = cityscape_road.experiment(road_flags("unused"))
     return dataclasses.replace(experiment, **small(road_unet) | changes)
 

@@ -21,7 +21,7 @@ def the_default_mode_afterwards():
 
 
 def train(pairs, folder, *arguments):
-    """Train a small road network for some epochs of two steps; return the rows of metrics.csv."""
+    """Train a small road network, by default for two epochs of two steps; return the rows of metrics.csv."""
     common = [f"--data_dir={pairs}", f"--run_dir={folder}", f"--cache_dir={pairs.parent / 'cache'}"]
     flags = cli.parse(
         cityscape_road.define_flags, [*common, "--size=16", "--batch_size=4", "--epochs=2", *arguments]

@@ -59,7 +59,7 @@ def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
 
 
 def stepped():
-    """Return name -> bytes of each variable after one traced step of the optimizer."""
+    """Run one step of the optimizer in a graph; return a dict: name of each weight and slot -> its bytes."""
     weights = {"kernel": tf.Variable([[1.0, 2.0]]), "bias": tf.Variable([3.0])}
     gradients = {"kernel": tf.constant([[0.5, -2.0]]), "bias": tf.constant([0.1])}
     slots = optimizer.init_slots(weights, tf.float32)

@@ -29,7 +29,7 @@ def unbroken(tmp_path_factory):
 
 @pytest.fixture
 def finished(unbroken, tmp_path):
-    """Copy the finished run `unbroken` to tmp_path / "run"; return its contents."""
+    """Copy the finished run `unbroken` to tmp_path / "run"; return its `contents`."""
     shutil.copytree(unbroken, tmp_path / "run")
     return contents(unbroken)
 
@@ -153,7 +153,7 @@ class Killed(BaseException):
 
 
 def die_at_call(monkeypatch, number, module, name):
-    """Make the given call, counted from 1, of a module's function raise Killed."""
+    """Make the function `name` of a module raise Killed in call `number`, counted from 1."""
     calls, function = [], getattr(module, name)
 
     def dying(*args, **options):

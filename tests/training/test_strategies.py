@@ -93,7 +93,10 @@ def test_workers_with_different_flags_are_refused(pairs, tmp_path):
 
 
 def worker(data, folder, cluster, index, run, arguments, death=None):
-    """Start a worker of a cluster (a list of addresses); its stderr goes to the file `RUN.INDEX`."""
+    """Start worker number `index` of a cluster, which trains in folder / run; return its process.
+
+    cluster: the list of all workers' addresses. The worker's stderr goes to the file folder / RUN.INDEX.
+    """
     config = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": index}}
     arguments = ["--strategy=multi_worker", *arguments]
     training = data, folder / run, folder / "cache", death, arguments
@@ -112,7 +115,11 @@ def addresses(workers):
 
 
 def start_all(start, workers, run, *arguments, death=(None, None)):
-    """Start the workers of a cluster. death: (index of a worker, (victim, call) of `small_training.run`)."""
+    """Start the workers of a cluster; return their processes.
+
+    start: a function that starts a worker. death: (index of the worker that dies, (victim, call)), where
+    (victim, call) is the argument `death` of `small_training.run`.
+    """
     cluster = addresses(workers)
     return [
         start(cluster, index, run, arguments, death[1] if index == death[0] else None)
@@ -121,7 +128,7 @@ def start_all(start, workers, run, *arguments, death=(None, None)):
 
 
 def ended(children):
-    """Wait for processes and return their exit codes."""
+    """Wait up to 2 * NOTICED seconds for each process, then kill the process; return all exit codes."""
     for child in children:
         child.join(2 * NOTICED)
         child.kill()
@@ -158,7 +165,7 @@ def _check_that_a_mirrored_run_equals_a_plain_one(pairs, folder):
 
 
 def _check_that_steps_and_evaluation_equal_one_device(folder):
-    """Use gradient descent, because Adam turns rounding errors of tiny gradients into full steps."""
+    """The check uses gradient descent: Adam turns rounding errors of tiny gradients into full steps."""
     optimizer.adam = _descend
     examples = numbered(folder, 13, size=16)
     one, two = (_trained(examples, distribution.strategy(name)) for name in ("single", "mirrored"))
@@ -171,7 +178,7 @@ def _check_that_steps_and_evaluation_equal_one_device(folder):
 
 
 def _trained(examples, strategy):
-    """Return losses, weights and confusion matrix of three epochs of 13 examples in batches of 4."""
+    """Train for three epochs in batches of 4, and evaluate; return losses, confusion matrix and weights."""
     experiment = dataclasses.replace(_experiment("cityscape_road"), **small(road_unet))
     with strategy.scope():
         weights = experiment.init_weights(seed=0)
@@ -264,14 +271,14 @@ def _experiment(name):
 
 
 def numbered(folder, count, size=2):
-    """Return examples of noise; the first value of each photo is the example's number."""
+    """Return `count` examples with photos of noise. The first value of photo i is i."""
     images = np.random.RandomState(0).randint(0, 256, (count, size, size, 3)).astype(np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
     return decoded(folder, images, images[..., 0] // 128)
 
 
 def _work(config, index, training):
-    """Train as a worker. Workers other than the first must not write to the run folder."""
+    """Train as a worker. Fails if a worker other than the first writes a file to the run folder."""
     os.environ["TF_CONFIG"] = config
     data, run_dir, cache_dir, death, arguments = training
     atomic = files.atomic

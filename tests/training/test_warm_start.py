@@ -16,7 +16,10 @@ SMALL = functools.partial(pets_unet.init_weights, filters=(4, 8))
 
 
 def saved_run(folder, weights, **averages):
-    """Return a run folder whose best checkpoint holds the weights, Adam's slots, and averages if given."""
+    """Write a run folder whose best checkpoint holds the weights, slots of Adam, and averages if given.
+
+    Return the weights as arrays, a dict: name -> array.
+    """
     arrays = {name: variable.numpy() for name, variable in weights.items()}
     slots = {"adam/step": np.int64(3), **{f"adam/mean/{name}": array for name, array in arrays.items()}}
     (folder / "checkpoints").mkdir(parents=True)
