@@ -1,1 +1,1 @@
-"""Read data sets, cache the decoded images, and make augmented batches of them."""
+"""Read data sets, cache the decoded photos and masks, and make batches for training and evaluation."""

@@ -2,7 +2,7 @@
 
 Each function returns the changed image and mask. The functions have these arguments:
 
-    image    uint8 [H, W, 3]
+    image    uint8 [H, W, 3], with a static shape
     mask     uint8 [H, W], class ids
     seed     int [2], which determines the random choices of the function
 
@@ -35,7 +35,8 @@ def random_crop(image, mask, seed, *, size):
 def dihedral(image, mask, seed):
     """Apply one of the eight symmetries of a square (rotations and reflections), each with probability 1/8.
 
-    The image must be square. The augmentation is meant for aerial photos, in which no direction is special.
+    The image must be square, because some of the symmetries exchange height and width. This augmentation is
+    meant for aerial photos, which show the ground from above and so have no preferred direction.
     """
     across, down, transposed = tf.unstack(tf.random.stateless_uniform([3], seed) < 0.5)
     if across:
@@ -66,9 +67,9 @@ def zoom(image, mask, seed):
 
 
 def colour(image, mask, seed):
-    """Multiply the image's brightness, contrast and saturation by three random factors from 0.7 to 1.3.
+    """Multiply the image's brightness, contrast and saturation, each by its own random factor.
 
-    The mask is returned unchanged.
+    Each factor is from 0.7 to 1.3. The mask is returned unchanged.
     """
     brightness, contrast, saturation = tf.unstack(tf.random.stateless_uniform([3], seed, 0.7, 1.3))
     image = tf.cast(image, tf.float32)

@@ -1,7 +1,8 @@
 """Make batches of decoded examples for training and for evaluation.
 
-The order of training examples is a function of the run's seed and of the epoch. Evaluation examples have the
-order of `core.data.cache.Examples.rows`.
+A row is the index of an example in the arrays of a `core.data.cache.Examples`, whose attribute `rows` holds
+the rows of one split. The order of training examples is a function of the run's seed and of the epoch.
+Evaluation examples have the order of the attribute `rows`.
 
 `training` and `evaluation` return a `tf.data.Dataset` whose elements are tuples (images, masks, share):
 images uint8 [B, H, W, 3], masks uint8 [B, H, W], share float32 []. With one replica, each element is a
@@ -11,8 +12,6 @@ With several replicas, each batch is divided into one part per replica. The elem
 the parts for the replicas of this process. share is the number of examples in the part divided by the
 number of examples in the batch. If the last batch has fewer examples than there are replicas, some parts
 would be empty. Each of these parts gets a copy of the batch's first example, and the share 0.
-
-A row is the index of an example in the arrays of a `core.data.cache.Examples`.
 """
 
 import math
@@ -24,7 +23,7 @@ ALONE = tf.distribute.InputContext()  # a single replica
 
 
 def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), context=ALONE):
-    """Return the shuffled and augmented batches of one epoch as a `tf.data.Dataset`.
+    """Return the shuffled batches of one epoch, augmented by `changes`, as a `tf.data.Dataset`.
 
     examples:    `core.data.cache.Examples`. All examples of the split are shuffled together, without a
                  shuffle buffer.
@@ -33,7 +32,8 @@ def training(examples, batch_size, *, seed, epoch, first_step=0, changes=(), con
     seed, epoch: the run's seed, and the number of the epoch, counted from 0.
     first_step:  number of batches to skip at the start of the epoch.
     changes:     augmentation functions, applied in this order. They have the signature of the functions in
-                 `core.data.augment`. Their random choices are a function of (seed, epoch, row).
+                 `core.data.augment`. The random choices of a function depend on seed, epoch, the example's
+                 row and the function's position in changes.
     context:     `tf.distribute.InputContext`: the number of replicas, and which replicas belong to this
                  process.
     """
@@ -77,9 +77,10 @@ def evaluation(examples, batch_size, context=ALONE):
 
 
 def _batched(examples, rows, batch_size, context, changed=None):
-    """Return a `tf.data.Dataset` that cuts the rows into batches and yields the parts for this process.
+    """Return a `tf.data.Dataset` of batches or, with several replicas, of the parts for this process.
 
-    rows: int64 [N], rows of the examples in the order of the batches. changed: a function (image, mask, row)
+    rows: int64 [N], the rows of the examples in the order in which the batches contain them. examples,
+    batch_size, context: see `training`. changed: a function (image, mask, row)
     -> (image, mask, row) that augments an example; None: examples are not augmented.
     """
     replicas = context.num_replicas_in_sync
@@ -88,9 +89,9 @@ def _batched(examples, rows, batch_size, context, changed=None):
     mine = slice(context.input_pipeline_id * here, (context.input_pipeline_id + 1) * here)
 
     def parts(rows, size, share):
-        """Return a `tf.data.Dataset` of parts with `size` examples each. All parts have the same share.
+        """Return a `tf.data.Dataset` of parts. Each part has `size` examples and the same share.
 
-        rows: int64, the rows of the examples of all parts, one part after the other.
+        rows: int64, the rows of the first part's examples, then of the second part's examples, and so on.
         """
         data = tf.data.Dataset.from_tensor_slices(rows).batch(size).map(_reader(examples))
         if changed:
@@ -116,7 +117,7 @@ def _reader(examples):
     """Return a function rows -> (images, masks, rows) that reads examples in a `tf.data` pipeline."""
 
     def read(rows):
-        """Return (images, masks, rows): uint8 [B, H, W, 3], uint8 [B, H, W] and the argument, int64 [B]."""
+        """Return (images, masks, rows): uint8 [B, H, W, 3], uint8 [B, H, W] and the argument rows."""
         images, masks = tf.numpy_function(
             lambda rows: (_copied(examples.images, rows), _copied(examples.masks, rows)),
             [rows],

@@ -12,11 +12,13 @@ system.
 
 The functions `find` and `read` of a data set (`core.experiment.Dataset`) determine the examples. `find`
 returns a list of items. An item is a tuple of files, usually a photo and its mask. `read` makes one or more
-examples from an item, for example the patches of a large photo.
+examples from an item, for example the patches of a large photo. An item is called unreadable if `read`
+raises InputError for it.
 
 While a data set is decoded, the folder is called NAME.partial, where NAME is the name of the complete
-cache. The index.json in NAME.partial says how many items are decoded. After an interruption, the next call
-continues with the first item that is not decoded. At the end the folder is renamed to NAME.
+cache. After each block of items, the index.json in NAME.partial is updated. After an interruption, the next
+call of `prepare` continues with the first item that index.json does not count. At the end the folder is
+renamed to NAME.
 """
 
 import contextlib
@@ -45,8 +47,8 @@ BLOCK = 256  # number of items decoded between two updates of index.json
 class Examples:
     """The decoded examples of one split of a data set.
 
-    The cache holds M examples, and N of them belong to the split. N is less than M if the cache holds the
-    examples of both splits.
+    The cache holds M examples, and N of them belong to the split. N is less than M if the cache also holds
+    examples of the other split.
 
     data_dir:      folder of the data set
     checksum:      CRC-32 of all pixels and class ids of the M examples
@@ -55,10 +57,10 @@ class Examples:
     rows:          int64 [N]: indices of the split's examples in images and masks
     owner:         int64 [M], ascending: for each example, the index in `files` of the item that it was
                    made from
-    files:         list of the items (tuples of files) that could be read
+    files:         list of the readable items (tuples of files)
     class_pixels:  int64 [256]: number of pixels of each class id in masks
     photo_hashes:  int64 [M]: 64-bit hash of the photo of each example, see `photo_hash`
-    warnings:      sentences about files that were left out or read in an unexpected way
+    warnings:      sentences about files that were not used or were read in an unexpected way
     """
 
     data_dir: Path
@@ -88,8 +90,8 @@ class _Index:
     examples: list = dataclasses.field(default_factory=list)  # number of examples of each item; 0: unreadable
     bad: list = dataclasses.field(default_factory=list)  # one sentence about each unreadable item
     remarks: list = dataclasses.field(default_factory=list)  # [kind, sentence] lists, see core.data.remarks
-    size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width of all examples
-    class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)  # pixels of each class id
+    size: list = dataclasses.field(default_factory=lambda: [0, 0])  # height and width of each example
+    class_pixels: list = dataclasses.field(default_factory=lambda: [0] * 256)  # number of pixels per class id
     photo_hashes: list = dataclasses.field(default_factory=list)  # hash of the photo of each example
     checksum: int = 0  # CRC-32 of all pixels and class ids
 
@@ -142,22 +144,23 @@ def load_split(dataset, flags, split, *, said=()):
 
 
 def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said=()):
-    """Return the `Examples` of a split. Decodes the files if there is no cache of these files yet.
+    """Return the `Examples` of a split. Decodes the split's files if no cache of the files exists yet.
 
-    Prints warnings about files that are left out or read in an unexpected way.
+    Prints warnings about files that are not used or are read in an unexpected way.
 
     dataset:    `core.experiment.Dataset`
     data_dir:   a folder in which `dataset.find` finds files; None for generated files
-    split:      "train", "val", or "all" for the examples of both splits. With "all", every file is read as a
-                validation file
+    split:      "train", "val", or "all" for the examples of both splits. With "all", `dataset.read` gets
+                "val" as the split of every item
     cache_dir:  folder of all caches, a `Path`
     limit:      if above 0, only the first `limit` items are used
     bad_share:  the largest share of the items that may be unreadable, at least 0 and below 1. Unreadable
                 items are left out, and a warning names each of them
-    said:       warnings that were already printed, for example for the other split. They are not printed
-                again
+    said:       warnings that the caller has already printed, for example about the other split. This function
+                does not print them a second time
 
     Raises InputError that names the first unreadable file if the share of unreadable items exceeds bad_share.
+    Also raises InputError if `dataset.find` does, or if the cache is damaged or cannot be written.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -210,8 +213,8 @@ def _map(path, shape):
     """Return the content of a file as a memory-mapped uint8 array.
 
     path: the file. shape: the shape of the array. The mode "r" of `np.memmap` makes a shared mapping. Some
-    network file systems refuse shared mappings with the error ENODEV. On these file systems the mode "c" is
-    used, which makes a private mapping with the same content.
+    network file systems refuse shared mappings with the error ENODEV. On such a file system, this function
+    uses the mode "c", which makes a private mapping with the same content.
     """
     try:
         return np.memmap(path, np.uint8, "r", shape=shape)
@@ -223,7 +226,7 @@ def _map(path, shape):
 
 @contextlib.contextmanager
 def _damage_named(folder):
-    """Context manager: convert the exceptions of a damaged cache to an InputError that names the folder."""
+    """Context manager: convert exceptions from a damaged cache to an InputError that names the folder."""
     try:
         yield
     except (FileNotFoundError, AttributeError, ValueError, KeyError, TypeError) as error:
@@ -232,7 +235,10 @@ def _damage_named(folder):
 
 @contextlib.contextmanager
 def _building(folder):
-    """Context manager: hold a lock, so that only one process at a time makes the folder."""
+    """Context manager: hold a lock, so that only one process at a time makes the folder.
+
+    Creates the parent folder. Converts an OSError, for example of a full disk, to an InputError.
+    """
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with filesystem.lock(folder.with_suffix(".lock"), wait=True):
@@ -250,12 +256,13 @@ def _refuse(bad, total, bad_share):
 
 
 def _decode(dataset, files, split, folder, bad_share):
-    """Decode all items into a partial folder, then rename the partial folder to `folder`.
+    """Decode all items into the folder NAME.partial, then rename NAME.partial to `folder`.
 
-    Items that an interrupted call already decoded into the partial folder are not decoded again.
+    If an interrupted call left NAME.partial, the items that its index.json counts are not decoded again.
 
     files: list of the items. folder: the path of the complete cache. dataset, split, bad_share: see
-    `prepare`. Raises InputError if the share of unreadable items exceeds bad_share.
+    `prepare`. Raises InputError if the share of unreadable items exceeds bad_share, if NAME.partial is
+    damaged, or if `dataset.read` returns arrays of a wrong dtype or shape.
     """
     _mention_other_caches(dataset, folder)
     partial = folder.with_suffix(".partial")
@@ -288,12 +295,12 @@ def _pixel_count(paths):
 
 
 def _load_partial(partial):
-    """Return (index, sizes) of a partial folder. sizes: dict, name of an array file -> size in bytes.
+    """Return (index, sizes) of a folder NAME.partial. sizes: dict, name of an array file -> size in bytes.
 
     index is the folder's `_Index`, which is empty for a new folder. A size is the number of bytes that the
-    items in the index take in the array file. If decoding was interrupted before index.json was updated, the
-    array file is longer than this size. If the array file is shorter, it is damaged, and the function raises
-    InputError.
+    items in the index take in the array file. An array file can be longer than its size in `sizes`, if
+    decoding was interrupted before index.json was updated. Raises InputError if an array file is shorter, or
+    if index.json is damaged.
     """
     index = _Index()
     with _damage_named(partial):
@@ -326,6 +333,7 @@ def _append(index, result, path, images, masks):
 
     index: the `_Index`. result: what `_read` returned for the item. path: the item's first file, for error
     messages. images, masks: the open array files. For an unreadable item, only the index is changed.
+    Raises the InputError of `_check_arrays`.
     """
     if isinstance(result, str):
         index.examples.append(0)
@@ -352,7 +360,8 @@ def photo_hash(photo):
 def _check_arrays(photos, masks, size, path):
     """Raise InputError unless an item's arrays have the dtypes and shapes that `Dataset.read` must return.
 
-    size: [height, width] of the items read before, or [0, 0] for the first item.
+    size: [height, width] of the examples of earlier items, or [0, 0] if there are none. path: the item's
+    first file, which the message names.
     """
     shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
     if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:

@@ -13,8 +13,8 @@ from core.runtime.errors import InputError
 from core.runtime.files import is_utf8
 
 LAYOUT = 2  # increase this number when the meaning of a cache's index.json changes
-# Modules whose functions decode files for `core.experiment.Dataset.read`. The digest also depends on the
-# source code of these modules.
+# Modules whose functions decode files for `core.experiment.Dataset.read`. The digest depends on the source
+# code of these modules.
 READING = (colours, images, patches, samples)
 
 
@@ -26,8 +26,10 @@ def digest(dataset, files):
     The digest depends on:
     - the source files of `dataset.read` and of the modules in READING
     - `dataset.settings`, and the arguments of `dataset.read` if it is a `functools.partial`
-    - the path, size, modification time and read permission of each file. The permission matters because an
-      unreadable file is left out of the cache; after it becomes readable, the files are decoded again.
+    - LAYOUT
+    - the absolute path, size, modification time and read permission of each file. The permission matters
+      because an unreadable file is left out of the cache; after it becomes readable, the files are decoded
+      again.
 
     The digest does not depend on:
     - the name of the split, so that two splits that consist of the same files share a cache
@@ -64,7 +66,7 @@ def source_file(function):
 
 
 def _arguments(function):
-    """Return the bound arguments of a `functools.partial` as JSON text; "" for other functions.
+    """Return the bound arguments of a `functools.partial` as JSON text; "" for any other callable.
 
     An argument that JSON cannot represent is written as the name of its type.
     """

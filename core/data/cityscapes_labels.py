@@ -3,7 +3,8 @@
     leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png     photos, 2048x1024 pixels
     gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png      label ids 0..33, 2048x1024 pixels
 
-The official benchmark scores 19 of the 34 label ids. It ignores pixels whose true label is another id.
+The official benchmark scores 19 of the 34 label ids. It ignores pixels whose true label is one of the other
+15 ids.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +60,9 @@ LABELS = (
 CLASSES = tuple(name for name, _, _ in LABELS)
 PALETTE = tuple(colour for _, colour, _ in LABELS)
 OFFICIAL = np.array([scored for _, _, scored in LABELS])  # bool [34]: True for the benchmark's 19 ids
-LICENCE_PLATE = 255  # licence plates have id -1, stored as 255 in 8-bit files; `_read` makes them unlabeled
+# The Cityscapes label list gives licence plates the id -1, which an 8-bit file can only hold as 255. `_read`
+# gives such pixels the id 0, unlabeled.
+LICENCE_PLATE = 255
 # filter for resizing photos and label ids, as in the article of the experiment `cityscapes_labels`
 RESAMPLE = Image.Resampling.NEAREST
 GENERATED = {"train": 96, "val": 24}  # number of generated scenes in each split
@@ -85,14 +88,14 @@ def dataset(*, train_size, val_size, white_level=0):
 
 
 def find(data_dir, split):
-    """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city.
+    """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city and name.
 
     A photo and its file of label ids have the same CITY and NAME. Photos may have any format that
-    `core.data.images` can read. Image files outside of the city folders are not used. A warning gives their
-    number (`core.data.remarks`).
+    `core.data.images` can read. Image files that are directly in leftImg8bit/SPLIT/ are not used. A warning
+    gives their number (`core.data.remarks`).
 
-    Raises InputError in these cases: there is no photo; the name of a photo before the suffix is not
-    NAME_leftImg8bit; a photo has no file of label ids.
+    Raises InputError in these cases: there is no photo; a photo is not called NAME_leftImg8bit.SUFFIX; a
+    photo has no file of label ids.
     """
     photos = subfolder(subfolder(data_dir, "leftImg8bit"), split)
     labels = subfolder(subfolder(data_dir, "gtFine"), split)
@@ -115,15 +118,15 @@ def find(data_dir, split):
 
 
 def scores(confusion):
-    """Return a dict with the metrics of the official benchmark and the metrics of `metrics.multiclass`.
+    """Return a dict with metrics of the official benchmark and the metrics from `metrics.multiclass`.
 
-    confusion: int64 [34, 34], true ids x predicted ids. The metrics of the benchmark are:
+    confusion: int64 [34, 34], true ids x predicted ids. The metrics from the benchmark are:
 
     mean_iou_19:          mean IoU of the benchmark's 19 classes. Classes that occur neither in truth nor in
                           prediction are excluded from the mean
     classes_averaged_19:  number of classes in this mean
 
-    Both metrics ignore pixels whose true id is not scored by the benchmark.
+    mean_iou_19 and classes_averaged_19 ignore pixels whose true id the benchmark does not score.
     """
     official = metrics.iou(np.where(OFFICIAL[:, None], confusion, 0))[OFFICIAL]
     return {
@@ -156,7 +159,11 @@ def generate(folder):
 
 
 def _read(photo_file, labels_file, size, white_level):
-    """Return a photo, uint8 [1, size, size, 3], and its label ids, uint8 [1, size, size]."""
+    """Return a photo, uint8 [1, size, size, 3], and its label ids, uint8 [1, size, size].
+
+    Raises InputError if photo and labels differ in size, or if a resized label id is neither 0..33 nor
+    LICENCE_PLATE.
+    """
     photo, labels = read_rgb(photo_file, white_level=white_level), read_class_ids(labels_file)
     require_same_size(photo, labels, labels_file)
     photo = np.asarray(photo.resize((size, size), RESAMPLE))

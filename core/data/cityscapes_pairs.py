@@ -1,6 +1,6 @@
 """Read Cityscapes image pairs. The left half of each JPEG file is a photo, the right half its class colours.
 
-The data set is published by pix2pix and on Kaggle ("cityscapes-image-pairs"):
+The authors of pix2pix published the data set, and it is on Kaggle too ("cityscapes-image-pairs"):
 `train/1.jpg` .. `train/2975.jpg` and `val/1.jpg` .. `val/500.jpg`, each 512x256 pixels.
 JPEG compression changed the class colours, so colours are compared with a tolerance.
 A user's own pairs may have any format that `core.data.images` can read.
@@ -32,7 +32,7 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
     clean_labels: how masks are resized. False: the class colours are resized by nearest neighbour, then
     compared with road_rgb. True: the class colours are compared with road_rgb at full size, and a 3x3 median
     filter removes specks from the mask. Then the mask is resized: each pixel gets the class that is most
-    frequent in the area that the pixel covers. This removes most of the JPEG noise.
+    frequent in the area that the pixel covers. Filter and resizing remove most of the JPEG noise.
     """
     road_rgb = tuple(road_rgb)
     settings = {
@@ -77,7 +77,8 @@ def find(data_dir, split):
 def split_pair(path, white_level=0):
     """Read a pair and return its two square halves (photo, colours) as PIL images of mode RGB.
 
-    Raises InputError if the file is damaged, or if the image is not twice as wide as high.
+    white_level: see `core.data.images.read_rgb`. Raises InputError if the file is damaged, or if the image is
+    not twice as wide as high.
     """
     pair = read_rgb(path, white_level=white_level)
     if pair.width != 2 * pair.height:
@@ -90,7 +91,10 @@ def split_pair(path, white_level=0):
 
 
 def generate(folder):
-    """Write generated street scenes as JPEG pairs into folder/train and folder/val: about 20 MB in all."""
+    """Write generated street scenes as JPEG pairs into folder/train and folder/val.
+
+    The files take about 20 MB.
+    """
     palette = np.zeros((256, 3), np.uint8)
     for label, colour in street_scenes.COLOURS.items():
         palette[label] = colour
@@ -129,7 +133,7 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
 
 
 def _check(pixels, files, road_rgb, road_tolerance):
-    """Raise InputError if all pixels of the training masks are road, or if none is.
+    """Raise InputError if all pixels of the training masks are road, or if no pixel is road.
 
     The message lists the most frequent class colours in the first 50 pairs. pixels: int64 [256], number of
     pixels of each class id. files: the training pairs, a list of (file,).

@@ -20,7 +20,8 @@ from core.runtime.errors import InputError
 
 MAX_CLASSES = 255  # class ids are uint8, and 255 marks ignored pixels
 MAX_ID = 2**16 - 1  # PNG files store ids with at most 16 bits
-# regular expressions: VALUE matches a mask value (#6b8e23, 70,70,70 or 7), LINE matches a line of the file
+# regular expressions: VALUE matches a mask value (#6b8e23, 70,70,70 or 7), LINE matches a line of the file.
+# White space, a comma or an equals sign can replace the colon of a line.
 VALUE = r"#[0-9a-fA-F]{6}|\d{1,3}\s*[,\s]\s*\d{1,3}\s*[,\s]\s*\d{1,3}|\d+"
 LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
 
@@ -42,8 +43,8 @@ class ClassList:
     def palette(self):
         """Return the RGB of each class in output images, as a tuple of (red, green, blue).
 
-        If mask values are colours, this is the first colour of the class. If mask values are ids, it is
-        the `voc_colour` of the first id of the class.
+        If mask values are colours, the RGB of a class is the first colour of the class. If mask values are
+        ids, it is the `voc_colour` of the first id of the class.
         """
         return tuple(
             colours.unpack(values[0]) if self.coloured else voc_colour(values[0]) for values in self.values
@@ -55,7 +56,7 @@ def parse_value(text):
 
     The text "7" is an id: value is the int 7, and coloured is False. The texts "70,70,70" and "#464646" are
     colours: value is the packed colour (`colours.pack`), and coloured is True. Raises ValueError for texts of
-    other forms, and for numbers out of range.
+    other forms, and for decimal numbers out of range. The number of digits after # is not checked.
     """
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     if text.startswith("#"):
@@ -77,7 +78,8 @@ def read(path):
 
     Raises InputError that names the file in these cases:
     - the file is missing or not UTF-8 text
-    - a line has another form than NAME: VALUE, or repeats a mask value; the message gives the line number
+    - a line is not a name followed by a mask value, or it repeats a mask value of an earlier line; the
+      message gives the line number
     - the file contains both ids and colours
     - the number of classes is below 2 or above MAX_CLASSES
     """
@@ -104,7 +106,7 @@ def read(path):
 
 
 def to_text(class_list, comments=()):
-    """Return the text of a file from which `read` reads this `ClassList`.
+    """Return the text of a file that `read` converts back to the given `ClassList`.
 
     comments: a list of texts. Each text becomes a comment line at the top of the file.
     """
@@ -115,13 +117,13 @@ def to_text(class_list, comments=()):
 
 
 def read_weights(path, names):
-    """Read the weight of each class in the loss from a text file; return a tuple of floats.
+    """Read the loss weight of each class from a text file; return a tuple of floats.
 
     names: the class names. The tuple has the order of `names`. A line of the file has the form NAME: WEIGHT,
     where WEIGHT is at least 0 and below 1e6.
 
-    Raises InputError if a line has another form, if a line has a name that is not in `names`, if two lines
-    have the same name, or if a name in `names` has no line.
+    Raises InputError if the file cannot be read, if a line has another form, if a line has a name that is not
+    in `names`, if two lines have the same name, or if a name in `names` has no line.
     """
     weights = {}
     for number, line in listing.lines(path):
@@ -146,7 +148,7 @@ def read_weights(path, names):
 
 
 def weights_to_text(names, weights):
-    """Return the text of a file from which `read_weights` reads these class weights."""
+    """Return the text of a file that `read_weights` converts back to the given class weights."""
     return "".join(f"{name}: {weight!r}\n" for name, weight in zip(names, weights))
 
 

@@ -1,5 +1,7 @@
 """Read the MBRSC data set: aerial photos of Dubai, with masks in which each class has a colour.
 
+MBRSC is the Mohammed Bin Rashid Space Centre. The data set has this layout:
+
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
@@ -7,8 +9,8 @@ The folders Tile 1 to Tile 8 are called tiles. A photo and its mask have the sam
 photos of a tile have the same size, from 509x544 pixels in the smallest tile to 2149x1479 pixels in the
 largest. Photos are cut into square patches.
 
-The data set contains a file classes.json, whose colours do not occur in the masks. `COLOURS` lists the
-colours that occur in the masks.
+The data set contains a file classes.json, but most colours in this file differ from the colours in the masks.
+`COLOURS` lists the colours in the masks.
 
 A user's own photos in the same layout may have any format that `core.data.images` can read. The letter
 case of folder names is ignored.
@@ -41,19 +43,20 @@ CLASSES, PALETTE = tuple(COLOURS), tuple(COLOURS.values())
 UNLABELED = CLASSES.index("unlabeled")
 HELD_OUT = 0.1  # share of the patches (or, with split_by="image", of the photos) used for validation
 # Masks are refused if more than this share of all mask pixels has a colour that belongs to no class but
-# differs by at most colours.NEAR from a class colour.
+# differs by at most colours.NEAR in each channel from a class colour.
 NEAR_SHARE = 0.01
 GENERATED = {"Tile 1": 3, "Tile 2": 3, "Tile 3": 3, "Tile 4": 3}  # number of generated photos in each tile
-PALETTE_TILES = ("Tile 2", "Tile 4")  # tiles whose generated masks are palette PNG files, which MBRSC has too
+# tiles whose generated masks are palette PNG files, because some masks of MBRSC are palette PNG files
+PALETTE_TILES = ("Tile 2", "Tile 4")
 
 
 def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level=0):
     """Return the `Dataset` with six classes. Its examples are patches of patch_size x patch_size pixels.
 
-    split_by:          "patch" draws the validation patches from all patches. So most validation patches come
-                       from photos that also have training patches. "image" draws photos, and uses all
-                       patches of the drawn photos for validation
-    split_seed:        int from 0 to 2**32 - 1, see `patches.held_out`
+    split_by:          "patch": the validation patches are drawn at random from all patches. So most of them
+                       come from photos that also have training patches. "image": photos are drawn at random,
+                       and all patches of the drawn photos are used for validation
+    split_seed:        seed of this random choice, an int from 0 to 2**32 - 1
     colour_tolerance:  the largest allowed difference, 0..255, between a mask pixel and its class colour in
                        any channel
     white_level:       see `images.read_rgb`
@@ -74,13 +77,14 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
 def find(data_dir, split):
     """Return a list of (photo, mask) files for all tiles, sorted by the tiles' numbers.
 
-    The result is the same for both splits, because photos are cut into patches before the patches or the
-    photos are split. The tiles are searched in data_dir, then in its direct subfolders.
+    The list is the same for both splits, because all photos are decoded before the function `select` of the
+    `Dataset` divides the patches into the two splits. The tiles are searched in data_dir, then in its direct
+    subfolders. The first of these folders that holds a tile with photos is used.
 
     Masks without a photo are not used. Folders that hold images/ but are not named like a tile are not used
     either. Warnings give the number of such masks and the number of such folders (`core.data.remarks`).
 
-    Raises InputError if there is no tile, or if a photo has no mask.
+    Raises InputError if there is no tile with photos, or if a photo has no mask.
     """
     for root in here_and_below(data_dir):
         tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
@@ -162,7 +166,7 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 
 
 def _check(pixels, files, patch_size, colour_tolerance):
-    """Print the most frequent mask colours that belong to no class, and the number of pixels of such colours.
+    """If some mask colours belong to no class, print the most frequent of them and their numbers of pixels.
 
     pixels: int64 [256], number of pixels of each class id. files: list of all (photo, mask) files.
     patch_size, colour_tolerance: see `dataset`. Raises InputError if all pixels are unlabeled. Also raises
@@ -193,7 +197,7 @@ def _check(pixels, files, patch_size, colour_tolerance):
 def _other_colours(mask_file, patch_size, colour_tolerance):
     """Return a dict of the colours in a mask that belong to no class: RGB -> number of pixels.
 
-    Pixels outside of the patches are not counted.
+    Pixels outside of the patches are not counted. patch_size, colour_tolerance: see `dataset`.
     """
     packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
     is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
@@ -207,8 +211,8 @@ def _refuse_near_colours(others, total, files):
     A colour counts if it belongs to no class and differs by at most colours.NEAR in each channel from a class
     colour. The largest allowed share of pixels with such colours is NEAR_SHARE.
 
-    others: Counter, RGB -> number of pixels, of the colours that belong to no class. total: number of all
-    mask pixels. files: list of (photo, mask) files.
+    others: Counter of the colours that belong to no class, RGB -> number of pixels. total: number of mask
+    pixels in all patches. files: list of (photo, mask) files.
     """
     if not others:
         return

@@ -43,24 +43,26 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     page:         index of the page in a file with several pages, see `pages`.
 
     Calls `core.data.remarks.add`, so that a warning is printed later, in each of these cases:
-    - the image was rotated
-    - the file has pages or bands that are not read
+    - the image was rotated or mirrored
+    - page is 0, and the file has further full-size pages or frames
+    - a TIFF file has bands other than colour and alpha
     - the file has 8 bits per sample and an alpha band in which some pixels are transparent
     - a white level below 65535 was detected
 
-    Raises InputError that names the file if the file is damaged, is not an image, is not readable or has
-    more than max_pixels pixels. If memory runs out or the disk fails, raises MemoryError or OSError instead.
+    Raises InputError that names the file if the file is damaged, is not an image, is not readable, has more
+    than max_pixels pixels, or needs a white_level that cannot be detected. If memory runs out or the disk
+    fails, raises MemoryError or OSError instead.
     """
     convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
     return _read(path, max_pixels, convert, page)
 
 
 def map_rgb(path):
-    """Return the pixels of an uncompressed file as a memory-mapped array, uint8 [H, W, 3].
+    """Return the first page of an uncompressed file as a memory-mapped array, uint8 [H, W, 3].
 
     Returns None for a file that cannot be mapped. Uncompressed TIFF files and binary PPM files can be mapped
     if they hold 8-bit RGB, need no rotation and store all rows from top to bottom without gaps. Never raises:
-    for a damaged file, returns None. `read_rgb` reports the fault of the file.
+    for a damaged file, returns None. A later call of `read_rgb` reports the damage.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -88,7 +90,8 @@ def read_class_ids(path):
     The ids are the file's greyscale values of 2 to 16 bits, without scaling, or its palette indices.
 
     Raises InputError that names the file in these cases: the file is damaged, not readable or not a PNG
-    file; it holds colours; it has 1 bit per pixel; an id is above 255.
+    file; it holds colours or an alpha band; its greyscale values have 1 bit; an id is above 255; it has more
+    than MAX_PIXELS pixels.
     """
     return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
 
@@ -96,8 +99,8 @@ def read_class_ids(path):
 def read_wide_class_ids(path):
     """Return the class ids in a PNG file, int32 [H, W], rotated upright by its EXIF orientation.
 
-    Unlike `read_class_ids`, this function accepts ids up to 65535 and files with 1 bit per pixel.
-    The ids of a file with 1 bit per pixel are 0 and 255.
+    Unlike `read_class_ids`, this function accepts ids up to 65535 and greyscale values of 1 bit, whose two
+    values are read as the ids 0 and 255. In all other cases it raises as `read_class_ids` does.
     """
     return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1), page=0))
 
@@ -154,8 +157,9 @@ def _rgb(image, deep, *, path, white_level, page):
 def _class_ids(image, deep, *, largest):
     """Convert an opened PIL image to a PIL image of ids and rotate it upright; return the image of ids.
 
-    The image of ids has mode L if `largest` is 255, otherwise mode I (int32). deep: not used here, but
-    `_read` passes it. Raises ValueError if the file does not hold ids, or if an id is above `largest`.
+    largest: the largest allowed id, 255 or 65535. The image of ids has mode L if `largest` is 255, otherwise
+    mode I (int32). deep: not used here, but `_read` passes it. Raises ValueError if the file does not hold
+    ids, or if an id is above `largest`.
     """
     ImageOps.exif_transpose(image, in_place=True)
     modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
@@ -254,8 +258,9 @@ def _remark_alpha(path, image):
 def _reason(path, error):
     """Return a text that describes the fault of a file.
 
-    The text is the decoder's error message, from which the file's path is removed. If no decoder recognises
-    the file, the text describes the file's format.
+    The text is the decoder's error message, cut off where the file's path begins, or the name of the error's
+    class if nothing is left. If no decoder recognises the file, the text describes the samples of a TIFF
+    file, or lists the accepted formats.
     """
     if isinstance(error, Image.UnidentifiedImageError):
         return _unusual_tiff(path) or f"its format is none of {', '.join(FORMATS)}"
@@ -263,9 +268,9 @@ def _reason(path, error):
 
 
 def _unusual_tiff(path):
-    """Describe the sample layout of a TIFF file that Pillow cannot read; return the text.
+    """Return a text that describes the samples of a TIFF file that Pillow cannot read.
 
-    Returns None for a file of another format.
+    Returns None if the file is not a TIFF file or if its header is damaged.
     """
     try:
         with open(path, "rb") as file:

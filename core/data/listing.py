@@ -27,8 +27,9 @@ def here_and_below(folder):
 def subfolder(folder, name):
     """Return the path of the subfolder with this name. The letter case of the name may differ.
 
-    A subfolder with exactly this name is preferred. If there is none, and several subfolders have this name
-    in other letter cases, raises InputError. If no subfolder matches, returns the path `folder / name`.
+    A subfolder with exactly this name is preferred. If it does not exist, and several subfolders have the
+    name in different letter cases, raises InputError. If no subfolder matches, returns the path
+    `folder / name`.
     """
     if (folder / name).is_dir() or not folder.is_dir():
         return folder / name
@@ -92,9 +93,9 @@ def composed(name):
 def find_by_stem(folder, stem, suffix):
     """Return the path of the image file with this stem in a folder.
 
-    A file with exactly this suffix is preferred. If there is none, a file with another suffix in SUFFIXES is
-    returned. If there are several such files, raises InputError. If there is no such file, returns the path
-    of the missing file, `folder / (stem + suffix)`.
+    A file with exactly this suffix is preferred. If it does not exist, the file with another suffix in
+    SUFFIXES, in lower case or upper case, is returned. If there are several files with such suffixes, raises
+    InputError. If there is none, returns the path of the missing file, `folder / (stem + suffix)`.
     """
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):

@@ -2,8 +2,9 @@
 
 The file is `data_split.npz` in the run folder. It holds a hash of the decoded photo of each training and
 validation example (`core.data.cache.Examples.checksums`). If photos are cut into patches, the photo of an
-example is a patch. The hashes identify the photos even after the data set has been moved or has grown.
-Paths, the value of --limit or the split seed would not identify them.
+example is a patch. The hashes identify the photos even after the data set has been moved or has grown. Paths
+would not identify the photos after a move, and --limit and the split seed select other photos in a grown data
+set.
 """
 
 import numpy as np

@@ -3,7 +3,8 @@
     images/...            photos of any format that `core.data.images` can read; subfolders are searched
     masks/...             for each photo, a mask with the same relative path, except for the suffix
 
-The user can define the two splits, "train" and "val", in three ways. The first of these that exists is used:
+The user can define the two splits, "train" and "val", in three ways. If several of them exist, the first one
+in this list is used:
 
     train.txt, val.txt                                      lists, one photo's path or stem in each line
     train/images/, train/masks/, val/images/, val/masks/
@@ -25,10 +26,11 @@ def find(data_dir, split):
     """Return a list of (photo, mask) files for a split, "train" or "val".
 
     If a text file lists the split, the pairs have the order of the list, otherwise natural order (`listing`).
-    If data_dir defines no splits, the result for each split is all pairs.
+    If data_dir defines no splits, the function returns all pairs for each split.
 
-    Raises InputError in these cases: images/ or masks/ is missing; a photo has no mask; a line of a list
-    names no photo; one of the two lists, or a folder of this split, is missing.
+    Raises InputError in these cases: images/ or masks/ is missing; there is no photo; a photo has no mask; a
+    line of a list does not name exactly one photo; a list is empty; both lists name the same photo; one of
+    the two lists, or a folder of this split, is missing.
     """
     root = _root(data_dir)
     if any((root / f"{each}.txt").is_file() for each in SPLITS):
@@ -44,8 +46,8 @@ def find(data_dir, split):
 def _root(data_dir):
     """Return the folder of the data set: data_dir itself, or else one of its direct subfolders.
 
-    It is the first of these folders that holds both images/ and masks/, or that holds train/images/ or
-    val/images/. Raises InputError if there is no such folder.
+    The first folder that holds both images/ and masks/, or that holds train/images/ or val/images/, is
+    returned. Raises InputError if there is no such folder.
     """
     for folder in listing.here_and_below(data_dir):
         has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
@@ -133,7 +135,8 @@ def _listed_split(root, split):
     """Return a list of the (photo, mask) pairs whose photos are named in the list of a split.
 
     The lists are root/train.txt and root/val.txt. Photos that are in neither list are not used. A warning
-    gives their number (`core.data.remarks`). Raises InputError if both lists name the same photo.
+    gives their number (`core.data.remarks`). Raises InputError if both lists name the same photo, and in the
+    cases that `_listed` describes.
     """
     pairs = _pairs(_folder(root, "images"), _folder(root, "masks"))
     listed = {each: _listed(pairs, root / f"{each}.txt", root) for each in SPLITS}
@@ -152,9 +155,9 @@ def _listed_split(root, split):
 def _listed(pairs, path, root):
     """Return the (photo, mask) pairs whose photos are named in a list, in the order of the list.
 
-    pairs: all pairs. path: the text file with the list. root: the folder of the data set. A pair that is
-    named twice is returned once. Raises InputError if the list is empty, or if a line does not name exactly
-    one photo.
+    pairs: all pairs. path: the text file with the list. root: the folder of the data set. A line names
+    a photo by its file name, its stem or a path from `_names_below`. A pair that is named twice is returned
+    once. Raises InputError if the list is empty, or if a line does not name exactly one photo.
     """
     known = {}
     for photo, mask in pairs:
@@ -173,9 +176,9 @@ def _listed(pairs, path, root):
 
 
 def _names_below(photo, root):
-    """Return a set of four texts by which a list can name a photo.
+    """Return a set of four relative paths by which a list can name a photo.
 
-    For root/images/a/b.jpg they are images/a/b.jpg, images/a/b, a/b.jpg and a/b.
+    For root/images/a/b.jpg, the four paths are images/a/b.jpg, images/a/b, a/b.jpg and a/b.
     """
     from_root = photo.relative_to(root)
     below = Path(*from_root.parts[1:])

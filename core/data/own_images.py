@@ -1,8 +1,8 @@
 """Read the user's own photos and masks. If no file lists the classes, find the classes in the masks.
 
 `core.data.own_folders` finds the pairs of photo and mask. A mask is either a PNG file of ids, or an image
-file in which each class has a colour. A PNG file stores ids as greyscale values of 2 to 16 bits, as palette
-indices, or in 1 bit per pixel. The two values of 1 bit are read as the ids 0 and 255.
+file in which each class has a colour. A PNG file stores ids as palette indices or as greyscale values of 1 to
+16 bits. The two greyscale values of 1 bit are read as the ids 0 and 255.
 
 A mask value is an id or a packed colour (`core.data.colours.pack`).
 """
@@ -23,7 +23,8 @@ from core.runtime.errors import InputError
 
 GENERATED = 120  # number of generated photos
 # A mask value is rare if less than the fraction RARE of all pixels have this value. `_refuse_noise` refuses
-# masks if more than MAX_RARE different values are rare, and if most of the different values are rare.
+# masks if both conditions hold: more than MAX_RARE different values are rare, and more than half of the
+# different values are rare.
 RARE, MAX_RARE = 1e-4, 8
 # `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count
 # as greys.
@@ -37,8 +38,10 @@ class Preparation:
 
     classes:           `class_list.ClassList`
     ignore:            tuple of mask values. Pixels with these values are left out of loss and metrics
-    size:              side of the squares, in pixels, to which photos are resized. None if patch_size is set
-    patch_size:        side of the patches, in pixels, into which photos are cut. None if size is set
+    size:              side, in pixels, of the squares to which photos and masks are resized. None if
+                       patch_size is set
+    patch_size:        side, in pixels, of the patches into which photos and masks are cut. None if size is
+                       set
     colour_tolerance:  largest allowed difference, 0..255, between a mask pixel and its class colour in
                        any channel
     white_level:       see `images.read_rgb`
@@ -59,7 +62,8 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     the photos is used for validation. val_share: this share, 0 to 1. split_seed: seed of the random choice,
     see `patches.held_out`.
 
-    Raises InputError if preparation.classes and preparation.ignore have more than 255 mask values together.
+    Raises InputError if preparation.classes and preparation.ignore have more than 255 mask values together,
+    or if data_dir does not hold the folders that `own_folders` describes.
     """
     values = sum(preparation.classes.values, preparation.ignore)
     if len(values) > class_list.MAX_CLASSES:
@@ -97,7 +101,8 @@ def find_classes(data_dir):
     Raises InputError in these cases:
     - the masks have fewer than 2 or more than 255 different values
     - most mask values are so rare that lossy compression probably produced them (`_refuse_noise`)
-    - the masks are black and white with grey edges (`_refuse_greys`)
+    - the masks look like black-and-white masks that were scaled or smoothed (`_refuse_greys`)
+    - a mask cannot be read, or `own_folders.find` raises InputError
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -122,7 +127,7 @@ def find_classes(data_dir):
 
 
 def _refuse_noise(counts, folder):
-    """Raise InputError if the masks have more than 255 mask values, or too many rare mask values.
+    """Raise InputError if the masks have more than 255 different mask values, or too many rare mask values.
 
     JPEG compression of masks produces many rare mask values. RARE and MAX_RARE define "too many rare".
     counts: Counter, mask value -> number of pixels. folder: the folder of the masks, which the message names.
@@ -139,11 +144,11 @@ def _refuse_noise(counts, folder):
 def _refuse_greys(counts, coloured, folder):
     """Raise InputError if the masks look like black-and-white masks that were scaled or smoothed.
 
-    This is so if all of these conditions hold:
-    - All mask values are greys, and there are at least FEWEST_GREYS of them.
+    The function raises InputError if all of these conditions hold:
+    - All mask values are greys, and there are at least FEWEST_GREYS of them. Ids count as greys.
     - Black (0) and white (255) are the two most frequent mask values.
-    - A grey from 200 to 254 occurs. This condition spares masks of ids: ids of classes are usually below 200,
-      and 255 often marks pixels without a class.
+    - The second-largest grey is at least 200. So most masks of ids are not refused: ids of classes are
+      usually below 200, and 255 often marks pixels without a class.
 
     counts: Counter, mask value -> number of pixels. coloured: True if mask values are packed colours. folder:
     the folder of the masks, which the message names.
@@ -159,7 +164,10 @@ def _refuse_greys(counts, coloured, folder):
 
 
 def generated(cache_dir):
-    """Return the folder with generated photos and masks. If the folder is missing, generate the files."""
+    """Return the folder with generated photos and masks. If the folder is missing, generate the files.
+
+    cache_dir: folder of all caches, a `Path`.
+    """
     no_classes = Preparation(class_list.ClassList((), (), False))
     return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
 
@@ -252,6 +260,7 @@ def _refuse_others(mask_file, others, total, preparation):
     """Raise InputError if a mask has pixels that belong to no class.
 
     The message names the most frequent mask value of these pixels.
+
     others: int32 [N], the mask values of the N pixels that belong to no class and are not ignored. total:
     number of all pixels of the mask.
     """
@@ -270,10 +279,11 @@ def _refuse_others(mask_file, others, total, preparation):
 
 
 def _check(pixels, files, names):
-    """Print the share of each class in the training masks. Raises InputError if all pixels are ignored.
+    """Print the share of each class in the masks. Raises InputError if all pixels are ignored.
 
     Prints a warning for each class without pixels. pixels: int64 [256], number of pixels of each class id.
-    files: list of (photo, mask) files for training. names: the class names.
+    files: list of the (photo, mask) files of these masks. If the splits are random, the masks of both splits
+    are counted, otherwise only the training masks. names: the class names.
     """
     counted, ignored = pixels[: len(names)], pixels[IGNORE]
     if not counted.sum():

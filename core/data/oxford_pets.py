@@ -90,7 +90,10 @@ def generate(folder):
 
 
 def _example(data_dir, path, name):
-    """Return the (photo, trimap) files of a name. path: the text file that contains the name."""
+    """Return the (photo, trimap) files of a name. path: the text file that contains the name.
+
+    Raises InputError if the name is a path with folders, or if one of the two files is missing.
+    """
     if "/" in name or "\\" in name:
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
     images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")

@@ -40,7 +40,7 @@ def held_out(count, share, seed):
     guarantees the numbers of RandomState.
 
     scikit-learn's train_test_split(test_size=share, random_state=seed) puts the same indices into its test
-    part. Exception: a floating-point error in share * count can make scikit-learn draw one index more.
+    part. Exception: a floating-point error in share * count can make scikit-learn draw K + 1 indices.
     """
     order = np.random.RandomState(seed).permutation(count)
     return order[: math.ceil(round(share * count, 9))]
@@ -51,8 +51,8 @@ def select(owner, split, split_by, share, seed):
 
     owner:     int64 [N], ascending: for each example, the index of the photo that it was cut from
     split:     "train" or "val"
-    split_by:  "patch" draws the validation examples from all examples. "image" draws photos, and all
-               examples of the drawn photos are used for validation
+    split_by:  "patch": the validation examples are drawn at random from all examples. "image": photos are
+               drawn at random, and all examples of the drawn photos are used for validation
     share:     share of the examples ("patch") or of the photos ("image") drawn for validation, 0 to 1
     seed:      see `held_out`
 

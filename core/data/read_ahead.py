@@ -16,8 +16,8 @@ def ahead(pool, function, items, pixels):
     pool: the `ThreadPoolExecutor` with these threads. pixels: a function: item -> number of pixels.
 
     An item is pending from its submission to the pool until its result is yielded. At most ITEMS_AHEAD items
-    are pending, and together they have at most PIXELS_AHEAD pixels. A single item with more than
-    PIXELS_AHEAD pixels is processed while no other item is pending.
+    are pending, and together they have at most PIXELS_AHEAD pixels. Exception: an item that alone has more
+    than PIXELS_AHEAD pixels is processed while no other item is pending.
     """
     waiting, pending = collections.deque(), 0
     for item in items:

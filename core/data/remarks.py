@@ -15,9 +15,9 @@ _collected = contextvars.ContextVar("collected", default=None)
 
 
 def add(kind, sentence):
-    """Append a remark about a file to the list of the `collect` that is active in this thread.
+    """Append a remark about a file to the list that `collect` has yielded in this thread.
 
-    If no `collect` is active, the remark is dropped.
+    Outside of the `with` blocks of `collect`, the remark is dropped.
 
     kind: text; `summary` makes one line of all remarks of the same kind. sentence: text that names the file.
     """

@@ -15,8 +15,8 @@ def make_training(examples, batch_size, *, seed, changes=()):
     """Copy all images and masks to the device; return a function (epoch, first_step) -> iterator.
 
     The iterator yields the same batches as `batches.training` for one replica: tuples (images, masks, share)
-    of images uint8 [B, H, W, 3], masks uint8 [B, H, W], and share float32 [], which is 1. The first
-    first_step batches of the epoch are skipped.
+    of images uint8 [B, H, W, 3], masks uint8 [B, H, W], and share float32 [], which is 1. first_step is
+    the number of batches that the iterator skips at the start of the epoch.
 
     examples, batch_size, seed, changes: see `batches.training`. Raises InputError if the images and masks do
     not fit into the device's memory.
@@ -35,7 +35,7 @@ def make_training(examples, batch_size, *, seed, changes=()):
     fetch = make_fetch(images, masks, seed=seed, changes=changes)
 
     def training(epoch, first_step):
-        """Yield the batches of an epoch. The first first_step batches are skipped."""
+        """Yield the batches of an epoch. first_step: number of batches to skip at the start of the epoch."""
         order = batches.order(examples, seed, epoch)
         for start in range(first_step * batch_size, len(order), batch_size):
             yield *fetch(order[start : start + batch_size], epoch), tf.constant(1.0)

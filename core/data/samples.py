@@ -16,7 +16,10 @@ MIN_IS_WHITE, SEPARATE_PLANES = 0, 2  # a value of PHOTOMETRIC, and a value of P
 
 
 def is_deep(image):
-    """True if a PIL image has more than 8 bits per sample. The image must be open and not yet decoded."""
+    """True if a PIL image has more than 8 bits per sample.
+
+    The image must not be decoded yet, because decoding removes the layout of the samples from the image.
+    """
     bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
     return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
 
@@ -24,8 +27,9 @@ def is_deep(image):
 def to_8_bits(path, open_image, white_level):
     """Decode an image file and scale its samples so that white is 255; return a PIL image, mode L or RGB.
 
-    The image is rotated upright by its EXIF orientation. The scaled samples are rounded to integers. They
-    are inverted if the file is a TIFF file whose tags say that sample value 0 is white.
+    The image is rotated upright by its EXIF orientation. The scaled samples are rounded to integers. If the
+    tags of a TIFF file say that sample value 0 is white, the scaled samples are inverted, and white_level is
+    the sample value of black.
 
     path: the path of the file, for the warning about the white level.
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
@@ -43,7 +47,7 @@ def to_8_bits(path, open_image, white_level):
         white_level = known or _detect_white_level(path, samples)
 
     def scale(values):
-        """Convert sample values to 0..255, uint8. Values above the white level count as white."""
+        """Convert sample values to 0..255, uint8. Values above white_level are treated as white_level."""
         scaled = np.clip(values, 0, white_level) * (255 / white_level)
         return np.rint(255 - scaled if inverted else scaled).astype(np.uint8)
 
@@ -81,8 +85,8 @@ def _samples(open_image):
     """Decode an image file; return (samples, inverted, white level, EXIF orientation).
 
     open_image: see `to_8_bits`. samples: uint16, int32 or float32, [H, W] or [H, W, 3]. inverted: True if
-    sample value 0 is white. white level: the sample value of white if the file format defines this value,
-    otherwise 0.
+    sample value 0 is white. white level: the sample value of white for a PPM file; 0 for other files, in
+    which this value is unknown.
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})

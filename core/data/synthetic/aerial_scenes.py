@@ -38,10 +38,10 @@ def scene(seed, *, size):
 
 
 class _Canvas:
-    """Draws shapes into a photo and their class ids into its labels.
+    """Draws shapes into the image `photo`, and the class ids of the shapes into the image `labels`.
 
     The coordinates x and y are in pixels, relative to the centre of the photo. The x axis and the y axis have
-    the directions of the streets. So both axes are rotated by a random angle from the edges of the photo.
+    the directions of the streets. So both axes are rotated by a random angle against the edges of the photo.
     """
 
     def __init__(self, rng, size):
@@ -117,7 +117,7 @@ def _ground(canvas, rng):
 
 
 def _streets(canvas, rng):
-    """Draw the streets, which run along the x axis and the y axis, and the blocks between the streets."""
+    """Draw streets along the x axis and the y axis, and houses and gardens in most blocks between them."""
     asphalt = _grey(rng, 95, 165)
     half = rng.uniform(5, 11)  # half the width of a street
     lines = [_lines(rng, canvas.reach) for _ in range(2)]

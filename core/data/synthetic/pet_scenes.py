@@ -1,8 +1,8 @@
 """Generate photos of pets with trimaps, for running the pet experiments without real data.
 
-Each photo shows an animal with head, ears, legs, tail and a patterned coat. The background is a wall, a floor
-and coloured shapes. Some shapes have coat colours, so the colour of a single pixel is not enough to decide
-whether the pixel is pet.
+Each photo shows an animal with head, ears, legs, tail and a coat that often has patches. The
+background is a wall, a floor and coloured shapes. Some shapes have coat colours, so the colour of a single
+pixel is not enough to decide whether the pixel is pet.
 
 The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
 `RandomState`, and shapes have integer coordinates.
@@ -11,7 +11,7 @@ The same seed gives the same pixels on every machine, because NumPy guarantees t
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-PET, BACKGROUND, OUTLINE = 1, 2, 3  # values as in the trimaps of the official data set
+PET, BACKGROUND, OUTLINE = 1, 2, 3  # values as in the trimaps of the Oxford-IIIT Pet data set
 # RGB of the coat colours of the pets
 COATS = np.array(
     [(60, 45, 35), (150, 100, 60), (205, 165, 110), (235, 230, 220), (95, 95, 100), (30, 30, 32)]

@@ -49,7 +49,10 @@ def scene(seed):
 
 
 class _Canvas:
-    """Draws shapes into a photo and their label ids into its labels. Coordinates are in pixels."""
+    """Draws shapes into the image `photo`, and their label ids into the image `labels`.
+
+    Coordinates are in pixels.
+    """
 
     def __init__(self):
         self.photo = Image.new("RGB", (SIZE, SIZE))
@@ -116,7 +119,7 @@ class _Ground:
 
 
 def _grey(rng, low, high, tint=10):
-    """Return a random RGB near grey: a random level, low to high, changed by up to tint in each channel."""
+    """Return a random RGB near grey: a level from low to high, changed by up to tint in each channel."""
     return rng.uniform(low, high) + rng.uniform(-tint, tint, 3)
 
 
@@ -167,7 +170,7 @@ def _street(canvas, rng, ground):
     slabs = _grey(rng, 85, 175) if rng.rand() < 0.6 else ground.asphalt + rng.uniform(-6, 18)
     outer = 1 + ground.pavement
     canvas.polygon(ground.strip(-outer, outer), slabs, PAVEMENT)
-    if rng.rand() < 0.3:  # a verge of grass behind one pavement
+    if rng.rand() < 0.3:  # a strip of grass along the outer edge of one pavement
         side = rng.choice([-1, 1])
         canvas.polygon(ground.strip(side * outer * 0.8, side * outer), _grass(rng), TERRAIN)
     canvas.polygon(ground.strip(-1.05, 1.05), slabs + rng.uniform(15, 45), PAVEMENT)  # kerb
