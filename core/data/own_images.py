@@ -297,4 +297,4 @@ def _check(pixels, files, names):
     for name, count in zip(names, counted):
         print(f"  {name:<30}{count / counted.sum():8.2%}")
         if not count:
-            print(f"warning: no pixel of the training masks is {name}; the network cannot learn this class")
+            print(f"warning: no pixel of these masks is {name}; the network cannot learn this class")

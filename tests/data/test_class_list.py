@@ -53,6 +53,12 @@ def test_invalid_class_lists_are_refused(tmp_path, text, reason):
         class_list.read(written(tmp_path, text))
 
 
+@pytest.mark.parametrize("text", ["#123", "#1234567", "#12345g", "1,2", "1,2,256", "65536", "-1", ""])
+def test_invalid_mask_values_are_refused(text):
+    with pytest.raises(ValueError, match="neither an id from 0 to 65535 nor a colour"):
+        class_list.parse_value(text)
+
+
 def test_missing_and_binary_files_are_named(tmp_path):
     with refused("gone.txt"):
         class_list.read(tmp_path / "gone.txt")

@@ -240,7 +240,7 @@ def test_absent_classes_give_a_warning_and_masks_without_any_class_are_refused(t
     dataset(tmp_path).check(pixels, files)
     printed = capsys.readouterr().out
     assert (
-        "no pixel of the training masks is c" in printed
+        "no pixel of these masks is c" in printed
         and "40 mask pixels; in addition, 5 pixels are ignored" in printed
     )
     with pytest.raises(InputError, match="all pixels of the masks are ignored"):
