@@ -106,8 +106,9 @@ def _loss(experiment, recipe, logits, masks):
 def _replica_seed(seed, replica):
     """Return a seed, int64 [2], that is different for each step and replica.
 
-    seed: int64 [2]: the seed of the run, and the number of the step. Steps are below 2**40, so the sum of
-    step and replica_id * 2**40 is different for each step and replica.
+    seed: int64 [2]: the seed of the run, and the number of the step. replica: the replica's
+    `tf.distribute.ReplicaContext`. The function adds the replica's index times 2**40 to the number of the
+    step. Steps are below 2**40, so this sum is different for each step and replica.
     """
     return seed + [0, tf.cast(replica.replica_id_in_sync_group, tf.int64) * 2**40]
 

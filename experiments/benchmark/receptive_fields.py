@@ -50,7 +50,9 @@ def _larger(first, second):
 def _sides(forward, probe, multiple, length, axis):
     """Return a dict: `Operation.index` -> size of the receptive field along one axis, in pixels.
 
-    The size is None if the output is not a feature map, and if `_side` returns None. probe: the weights of
+    The size is None if the operation's output is not a feature map [B, H, W, C], or if `_side` returns
+    None for it.
+    probe: the weights of
     `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. axis: 1 for height, 2 for width.
     length: the size of the images along this axis, in pixels.
     """

@@ -229,7 +229,7 @@ def _person(canvas, rng, ground, t):
 
 
 def _beside(rng, ground, t):
-    """Return the horizontal pixel coordinate of a random point on a pavement, at the coordinate t."""
+    """Return the x, in pixels, of a random point on a pavement. t: the point's t, see `_Ground`."""
     return ground.x(t, rng.choice([-1, 1]) * rng.uniform(1.1, 1.1 + ground.pavement))
 
 
