@@ -51,10 +51,8 @@ def _sides(forward, probe, multiple, length, axis):
     """Return a dict: `Operation.index` -> size of the receptive field along one axis, in pixels.
 
     The size is None if the operation's output is not a feature map [B, H, W, C], or if `_side` returns
-    None for it.
-    probe: the weights of
-    `tiling.probe_weights`. multiple: as returned by `tiling.multiple`. axis: 1 for height, 2 for width.
-    length: the size of the images along this axis, in pixels.
+    None for it. probe: the weights of `tiling.probe_weights`. multiple: as returned by `tiling.multiple`.
+    axis: 1 for height, 2 for width. length: the size of the images along this axis, in pixels.
     """
     bright = length // 2 + np.arange(multiple)  # image i has a line at bright[i]; the last image is black
     images = np.zeros([multiple + 1, multiple, length, 3], np.float32)
