@@ -52,8 +52,8 @@ ARTICLES = (
         "road IoU",
         "val_iou",
         "none given",
-        ("road_article", "road_250_article"),
-        ("road_best", "road_250_best"),
+        ("road_article",),
+        ("road_best",),
     ),
     Article(
         "oxford_pets",
