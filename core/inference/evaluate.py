@@ -10,8 +10,7 @@ from core.runtime import distribution
 def make_evaluate(experiment, weights, dtype):
     """Return a function that evaluates the network: batches -> (means, confusion matrix).
 
-    batches: an iterable of (images, masks, share), as described in `core.data.batches`. If share is 0, images
-    and masks hold a copy of an example, and this copy is not counted.
+    batches: an iterable of (images, masks, share), as described in `core.data.batches`.
     means: a dict, name -> float: the mean loss ("loss"), and the mean of each of the experiment's `measures`.
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
 
@@ -19,9 +18,8 @@ def make_evaluate(experiment, weights, dtype):
     A measure may give all examples of a batch the same value, as `soft_jaccard` of the experiment
     dubai_aerial does. The mean of such a measure depends on the batch size.
 
-    If there are several replicas, means and confusion matrix include the examples of all replicas. All calls
-    of the returned function share one `tf.function`. Each call uses the values that the variables in
-    `weights` have at the time of the call.
+    If there are several replicas, means and confusion matrix include the examples of all replicas. Each
+    call uses the values that the variables in `weights` have at the time of the call.
 
     experiment: `core.experiment.Experiment`. weights: name -> tf.Variable. dtype: the dtype of the
     activations.
