@@ -34,9 +34,10 @@ class Dataset:
     settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
                files again if a setting changes.
     generate:  (folder) -> None: writes generated photos and masks in the layout that `find` expects.
-    check:     (pixels, files) -> None: prints what is unusual about the training masks. Raises InputError if
-               these masks are unsuitable for training. files: the readable files among the files that `find`
-               returns for "train". pixels: int64 [256], the number of mask pixels of each class id in files.
+    check:     (pixels, files) -> None: prints remarks about the training masks, for example a warning about a
+               class without pixels. Raises InputError if no network can be trained with these masks. files:
+               the readable files among the files that `find` returns for "train". pixels: int64 [256], the
+               number of mask pixels of each class id in files.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
     select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
                By default, these are all decoded examples. owner: int64 [number of decoded examples], for each

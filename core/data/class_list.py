@@ -58,14 +58,14 @@ def parse_value(text):
     colours: value is the packed colour (`colours.pack`), and coloured is True. Raises ValueError for texts of
     other forms, and for decimal numbers out of range.
     """
-    is_hex, numbers = text.startswith("#"), [int(number) for number in re.findall(r"\d+", text)]
-    limit = 255 if len(numbers) == 3 else MAX_ID
-    if re.fullmatch(VALUE, text) is None or not is_hex and max(numbers) > limit:
+    fits = re.fullmatch(VALUE, text)
+    if fits and text.startswith("#"):
+        return int(text[1:], 16), True
+    numbers = [int(number) for number in re.findall(r"\d+", text)]
+    if not fits or max(numbers) > (255 if len(numbers) == 3 else MAX_ID):
         raise ValueError(
             "the value is neither an id from 0 to 65535 nor a colour such as 128,64,128 or #804080"
         )
-    if is_hex:
-        return int(text[1:], 16), True
     return (int(colours.pack(numbers)), True) if len(numbers) == 3 else (numbers[0], False)
 
 

@@ -38,9 +38,8 @@ def save(run, output_dir, *, scale="train", tflite=False):
     resized.
     """
     with files.writing(output_dir):
-        occupied = output_dir.exists() and any(output_dir.iterdir())
-    if occupied:
-        raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
+        if output_dir.exists() and any(output_dir.iterdir()):
+            raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
     side = run.experiment.dataset.size if scale == "train" else None
     multiple = tiling.multiple(run.experiment.forward, run.weights)
     module = tf.Module()

@@ -6,7 +6,7 @@ import contextlib
 class InputError(Exception):
     """A mistake that the user can correct.
 
-    The message names the file or flag, and says what is wrong and how the user can correct it.
+    The message names the file or flag, describes the mistake, and tells the user how to correct it.
     `core.runtime.cli` prints the message and exits with the code 1.
     """
 

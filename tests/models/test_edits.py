@@ -34,8 +34,9 @@ EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in nam
 def outputs(weights, forward, call):
     """Return a list of three logits: of a training pass, of an evaluation pass, and of an exported model.
 
-    The exported model's logits are those of an evaluation pass without lowering. call: takes a function and
-    returns function(IMAGES), computed eagerly or in a graph.
+    Exports contain no lowering. The logits of the exported model are therefore computed by an evaluation pass
+    inside of `lowering.disabled`. call: takes a function and returns function(IMAGES), computed eagerly or in
+    a graph.
     """
     for name, value in weights.items():
         if name.endswith("/mean"):  # because a training pass changes the moving averages
