@@ -76,13 +76,7 @@ def define_flags(values):
     flags.DEFINE_float("val_share", 0.2, share, 0.001, 0.999, **own)
     seed = "Seed of the random choice of the validation photos if --data_dir does not define the splits."
     flags.DEFINE_integer("split_seed", 42, seed, 0, 2**32 - 1, **own)
-    encoder = (
-        "The encoder's initial weights with --network=mobilenet_unet. imagenet: downloaded once. A path: read"
-        " from this Keras weights file. none: random."
-    )
-    flags.DEFINE_string("encoder_weights", "imagenet", encoder, **own)
-    trained = "With --network=mobilenet_unet: train the encoder too. By default it is frozen."
-    flags.DEFINE_bool("train_encoder", False, trained, **own)
+    pretrained.define_flags(values)
     flags.register_multi_flags_validator(
         ["size", "patch_size"],
         lambda value: value["size"] is None or value["patch_size"] is None,
@@ -129,7 +123,7 @@ def experiment(flags):
         classes=classes.names,
         palette=classes.palette,
         dataset=dataset,
-        init_weights=_init_weights(network, logits, flags.train_encoder),
+        init_weights=_init_weights(network, logits, flags),
         load_weights=lambda weights: _load_encoder(weights, network, flags.encoder_weights, side),
         forward=network.forward,
         loss=functools.partial(loss, class_weights=class_weights) if class_weights else loss,
@@ -139,29 +133,31 @@ def experiment(flags):
     )
 
 
-def _init_weights(network, logits, train_encoder):
+def _init_weights(network, logits, flags):
     """Return a function (seed) -> initial weights of a network: dict of name -> `tf.Variable`.
 
-    network: a module of `core.models`. logits: the number of logits per pixel. train_encoder: the value of
-    --train_encoder, which has an effect only for mobilenet_unet.
+    network: a module of `core.models`. logits: the number of logits per pixel. flags: for mobilenet_unet,
+    --train_encoder and --freeze_encoder_norm determine which variables of the encoder are trainable.
     """
     if network is road_unet:
         return functools.partial(network.init_weights, logits=logits)
     if network is mobilenet_unet:
-        return functools.partial(network.init_weights, classes=logits, train_encoder=train_encoder)
+        return functools.partial(
+            network.init_weights,
+            classes=logits,
+            train_encoder=flags.train_encoder,
+            freeze_encoder_norm=flags.freeze_encoder_norm,
+        )
     return functools.partial(network.init_weights, classes=logits)
 
 
 def _load_encoder(weights, network, source, side):
     """Assign pretrained values to the encoder's variables if the network is mobilenet_unet.
 
-    weights: name -> `tf.Variable` of the whole network. source: the value of --encoder_weights. If source
-    is "none", nothing is assigned. side: the side of the images in pixels. Keras has different ImageNet
-    weights for different sides.
+    weights: name -> `tf.Variable` of the whole network. source, side: see `pretrained.initialise`.
     """
-    if network is mobilenet_unet and source != "none":
-        path = pretrained.download(side) if source == "imagenet" else source
-        pretrained.load(mobilenet_unet.encoder(weights), path)
+    if network is mobilenet_unet:
+        pretrained.initialise(mobilenet_unet.encoder(weights), source, side)
 
 
 def _run_classes(flags, is_begun):

@@ -22,8 +22,6 @@ Run: python -m experiments.oxford_pets_mobilenet --data_dir=DIR
 
 import functools
 
-from absl import flags
-
 from core import losses, metrics
 from core.data import augment, oxford_pets
 from core.experiment import Experiment
@@ -47,30 +45,11 @@ def define_flags(values):
         learning_rate=1e-3,
         clip_norm=0.0,
     )
-    flags.DEFINE_string(
-        "encoder_weights",
-        "imagenet",
-        "The encoder's initial weights. imagenet: downloaded once. A path: read from this Keras .h5 or"
-        " .weights.h5 file. none: random; useful only with --train_encoder.",
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "train_encoder",
-        False,
-        "Train the encoder too, including its batch normalisation. By default it is frozen.",
-        flag_values=values,
-    )
+    pretrained.define_flags(values)
 
 
 def experiment(flags):
     """Return the `Experiment` that the parsed flags define."""
-
-    def load_weights(weights):
-        source = flags.encoder_weights
-        if source != "none":
-            path = pretrained.download(flags.size) if source == "imagenet" else source
-            pretrained.load(mobilenet_unet.encoder(weights), path)
-
     return Experiment(
         name="oxford_pets_mobilenet",
         classes=oxford_pets.CLASSES,
@@ -80,8 +59,11 @@ def experiment(flags):
             mobilenet_unet.init_weights,
             classes=len(oxford_pets.CLASSES),
             train_encoder=flags.train_encoder,
+            freeze_encoder_norm=flags.freeze_encoder_norm,
         ),
-        load_weights=load_weights,
+        load_weights=lambda weights: pretrained.initialise(
+            mobilenet_unet.encoder(weights), flags.encoder_weights, flags.size
+        ),
         forward=mobilenet_unet.forward,
         loss=losses.categorical_cross_entropy,
         metrics=metrics.multiclass(oxford_pets.CLASSES),

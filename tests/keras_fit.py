@@ -62,21 +62,24 @@ def main(name, *arguments):
 def keras_model(experiment, flags):
     """Return the Keras model of an experiment's network.
 
-    flags: the experiment's flags. If --encoder_weights exists, its value is "none", "imagenet" or the path of
-    a Keras file. --train_encoder makes all layers trainable.
+    flags: the experiment's flags. `core.training.pretrained.define_flags` describes the flags for the encoder
+    of MobileNetV2's U-Net.
     """
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
     channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)
     model = make(getattr(network, "FILTERS", None), channels)
-    if "encoder_weights" in flags and flags.encoder_weights != "none":
+    encoder = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
+    if encoder is None:
+        return model
+    if flags.encoder_weights != "none":
         pretrained = keras.applications.MobileNetV2(include_top=False, weights=flags.encoder_weights)
-        encoder = next(layer for layer in model.layers if isinstance(layer, keras.Model))
         for layer in encoder.layers[1:]:  # the first layer is the input, which has no weights
             layer.set_weights(pretrained.get_layer(layer.name).get_weights())
-    if "train_encoder" in flags and flags.train_encoder:
-        for layer in model.layers:
-            layer.trainable = True
+    encoder.trainable = flags.train_encoder
+    for layer in encoder.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = flags.train_encoder and not flags.freeze_encoder_norm
     return model
 
 

@@ -19,11 +19,12 @@ TAPS = (1, 3, 6, 13)  # blocks of stride 2; the outputs of their expansion layer
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
-def init_weights(*, seed, trainable):
+def init_weights(*, seed, trainable, freeze_norm=False):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
-    Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. The encoder
-    ends with the projection convolution of the last block. No batch normalisation follows this convolution.
+    Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. freeze_norm:
+    True makes the variables of batch normalisation non-trainable. The encoder ends with the projection
+    convolution of the last block. No batch normalisation follows this convolution.
     """
     weights = {}
 
@@ -41,16 +42,20 @@ def init_weights(*, seed, trainable):
         is_last = block == len(BLOCKS) - 1
         conv(f"{name}_project", (1, 1, expanded, width), None if is_last else f"{name}_project_BN", width)
         channels = width
-    if trainable:
-        return weights
-    return {name: tf.Variable(value, trainable=False, name=name) for name, value in weights.items()}
+    frozen = {
+        name: tf.Variable(value, trainable=False, name=name)
+        for name, value in weights.items()
+        if not trainable or (freeze_norm and not name.endswith("/kernel"))
+    }
+    return weights | frozen
 
 
 def forward(weights, x, *, training=False):
     """Return five feature maps of images x [B, H, W, 3] in -1..1: four skip connections and the output.
 
     Map number k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes
-    batch normalisation use the batch's statistics and update the moving averages, unless the layer is frozen.
+    batch normalisation use the batch's statistics and update the moving averages, unless its variables are
+    frozen.
     """
 
     def norm(name, x):

@@ -1,4 +1,4 @@
-"""Download and load the ImageNet weights that Keras publishes for MobileNetV2."""
+"""Download and load the ImageNet weights that Keras publishes for MobileNetV2; define the encoder's flags."""
 
 import contextlib
 import socket
@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import tensorflow as tf
+from absl import flags
 
 from core.runs import checkpoint
 from core.runtime.errors import InputError
@@ -17,6 +18,41 @@ URL = (
 )
 SIZES = (96, 128, 160, 192, 224)  # image sides, in pixels, for which Keras publishes weights
 SOCKET_TIMEOUT = 5  # seconds without data after which the download fails
+
+
+def define_flags(values):
+    """Define the flags for the encoder of `core.models.mobilenet_unet` in a `flags.FlagValues`."""
+    flags.DEFINE_string(
+        "encoder_weights",
+        "imagenet",
+        "Initial weights of the MobileNetV2 encoder. imagenet: downloaded once. A path: read from this Keras"
+        " .h5 or .weights.h5 file. none: random; useful only with --train_encoder.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "train_encoder",
+        False,
+        "Train the MobileNetV2 encoder too. By default it is frozen.",
+        flag_values=values,
+    )
+    flags.DEFINE_bool(
+        "freeze_encoder_norm",
+        False,
+        "With --train_encoder: train only the encoder's kernels. Its batch normalisation then always uses the"
+        " moving averages of the pretrained weights.",
+        flag_values=values,
+    )
+
+
+def initialise(weights, source, size):
+    """Assign pretrained weights to the variables of a MobileNetV2 encoder.
+
+    weights: see `load`. source: the value of --encoder_weights. If source is "none", nothing is assigned.
+    size: the height and width of the training images, in pixels. Keras publishes different ImageNet weights
+    for different sizes. Raises InputError if `download` or `load` does.
+    """
+    if source != "none":
+        load(weights, download(size) if source == "imagenet" else source)
 
 
 def download(size):

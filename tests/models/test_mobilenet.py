@@ -192,9 +192,13 @@ def test_image_sides_are_multiples_of_32_in_both_precisions(dtype):
         assert logits.shape == (1, height, width, 3) and logits.dtype == dtype
 
 
-@pytest.mark.parametrize("train_encoder", [False, True])
-def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encoder):
-    weights = randomise(mobilenet_unet.init_weights(seed=0, classes=3, train_encoder=train_encoder))
+@pytest.mark.parametrize("changed", ["nothing", "kernels", "all"])
+def test_a_training_step_changes_the_variables_of_the_encoder_that_the_flags_say(changed):
+    train_encoder, freeze = changed != "nothing", changed == "kernels"
+    weights = mobilenet_unet.init_weights(
+        seed=0, classes=3, train_encoder=train_encoder, freeze_encoder_norm=freeze
+    )
+    randomise(weights)
     before = {name: variable.numpy() for name, variable in weights.items()}
     network = types.SimpleNamespace(forward=mobilenet_unet.forward, loss=losses.categorical_cross_entropy)
     slots = optimizer.init_slots(weights, tf.float32)
@@ -204,8 +208,8 @@ def test_a_training_step_changes_the_encoder_only_with_train_encoder(train_encod
     compiled = train_step.python_function if train_encoder else train_step
     compiled(images, images[..., 0] % 3, 1.0, tf.constant([0, 0], tf.int64))
     for name, variable in weights.items():
-        same = np.array_equal(variable, before[name])
-        assert same == (name.startswith("encoder/") and not train_encoder), name
+        frozen = not train_encoder or (freeze and not name.endswith("/kernel"))
+        assert np.array_equal(variable, before[name]) == (name.startswith("encoder/") and frozen), name
 
 
 @pytest.mark.parametrize("file", ["new.weights.h5", "model.h5", "published.h5", "topped.weights.h5"])
