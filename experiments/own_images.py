@@ -28,7 +28,7 @@ from absl import flags
 from core import losses, metrics
 from core.data import cache, class_list, own_images
 from core.experiment import Experiment
-from core.models import dubai_unet, labels_unet, mobilenet_unet, mobilenet_v2, pets_unet, road_unet
+from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road_unet
 from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
@@ -39,7 +39,7 @@ NETWORKS = {  # name -> (module, number that must divide the images' height and 
     "pets_unet": (pets_unet, 2**pets_unet.DEPTH),
     "dubai_unet": (dubai_unet, 2**dubai_unet.DEPTH),
     "labels_unet": (labels_unet, 2**labels_unet.DEPTH),
-    "mobilenet_unet": (mobilenet_unet, 2 ** len(mobilenet_v2.TAP_CHANNELS)),
+    "mobilenet_unet": (mobilenet_unet, 2 ** (mobilenet_unet.DEPTH + 1)),
 }
 SIZE = 256  # side of the resized photos, in pixels, if neither --size nor --patch_size is given
 
@@ -52,7 +52,7 @@ def define_flags(values):
     size = f"Height and width in pixels to which photos are resized; by default {SIZE}."
     flags.DEFINE_integer("size", None, size, 1, 2**14, **own)
     patch_size = (
-        "Height and width in pixels of the patches that photos are cut into, instead of being resized."
+        "Height and width in pixels of the patches that photos are cut into. Photos are then not resized."
     )
     flags.DEFINE_integer("patch_size", None, patch_size, 1, 2**14, **own)
     classes = (
@@ -134,21 +134,15 @@ def experiment(flags):
 
 
 def _init_weights(network, logits, flags):
-    """Return a function (seed) -> initial weights of a network: dict of name -> `tf.Variable`.
+    """Return a function (*, seed) -> dict of name -> `tf.Variable`, the initial weights of a network.
 
     network: a module of `core.models`. logits: the number of logits per pixel. flags: for mobilenet_unet,
     --train_encoder and --freeze_encoder_norm determine which variables of the encoder are trainable.
     """
-    if network is road_unet:
-        return functools.partial(network.init_weights, logits=logits)
+    options = {"logits" if network is road_unet else "classes": logits}
     if network is mobilenet_unet:
-        return functools.partial(
-            network.init_weights,
-            classes=logits,
-            train_encoder=flags.train_encoder,
-            freeze_encoder_norm=flags.freeze_encoder_norm,
-        )
-    return functools.partial(network.init_weights, classes=logits)
+        options |= {"train_encoder": flags.train_encoder, "freeze_encoder_norm": flags.freeze_encoder_norm}
+    return functools.partial(network.init_weights, **options)
 
 
 def _load_encoder(weights, network, source, side):

@@ -2,10 +2,10 @@
 
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
-The flags are the experiment's, without --schedule, --ema_decay and other settings that Keras' `fit`
-lacks. The network is the Keras model of the same architecture, with Keras' initial weights,
-dropout, loss and Adam. Images, their order, augmentation and the validation metrics come from
-this project. This script is not part of the test suite.
+The flags are the experiment's, but --schedule, --ema_decay and some other flags are not supported. The
+network has the same architecture, with Keras' layers, initial weights, dropout, loss and Adam. A MobileNetV2
+encoder has the weights of --encoder_weights. Images, their order, augmentation and the validation metrics
+come from this project. This script is not part of the test suite.
 """
 
 import dataclasses
@@ -16,7 +16,9 @@ import keras
 
 from core.data import augment, batches, cache
 from core.inference.evaluate import make_evaluate
+from core.models import mobilenet_v2
 from core.runtime import cli, device
+from core.training import pretrained
 from experiments import article
 from experiments.benchmark import keras_baselines
 
@@ -25,11 +27,11 @@ def main(name, *arguments):
     script = article(name)
     flags = cli.parse(script.define_flags, arguments)
     unsupported = "schedule warmup_steps ema_decay dice weight_decay strategy data_on_device init_from"
-    given = [f"--{name}" for name in unsupported.split() if flags[name].value != flags[name].default]
+    given = [f"--{flag}" for flag in unsupported.split() if flags[flag].value != flags[flag].default]
     if flags.precision not in ("float32", "bfloat16"):
         given.append(f"--precision={flags.precision}")
     if given:
-        raise SystemExit(f"{', '.join(given)}: Keras' fit does not do this here; leave it out.")
+        raise SystemExit(f"{', '.join(given)}: not supported by tests/keras_fit.py; use the default.")
     experiment = script.experiment(flags)
     device.set_up(flags)
     keras.utils.set_random_seed(flags.seed)
@@ -62,8 +64,8 @@ def main(name, *arguments):
 def keras_model(experiment, flags):
     """Return the Keras model of an experiment's network.
 
-    flags: the experiment's flags. `core.training.pretrained.define_flags` describes the flags for the encoder
-    of MobileNetV2's U-Net.
+    flags: the experiment's flags. For mobilenet_unet, --encoder_weights gives the initial weights of the
+    encoder, and --train_encoder and --freeze_encoder_norm determine which of its layers are trainable.
     """
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
@@ -73,13 +75,14 @@ def keras_model(experiment, flags):
     if encoder is None:
         return model
     if flags.encoder_weights != "none":
-        pretrained = keras.applications.MobileNetV2(include_top=False, weights=flags.encoder_weights)
-        for layer in encoder.layers[1:]:  # the first layer is the input, which has no weights
-            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
+        weights = mobilenet_v2.init_weights(seed=0, trainable=False)
+        pretrained.initialise(weights, flags.encoder_weights, flags.size)
+        for variable in encoder.variables:
+            variable.assign(weights[variable.path.replace("moving_", "")])
     encoder.trainable = flags.train_encoder
-    for layer in encoder.layers:
+    for layer in encoder.layers if flags.freeze_encoder_norm else ():
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = flags.train_encoder and not flags.freeze_encoder_norm
+            layer.trainable = False
     return model
 
 

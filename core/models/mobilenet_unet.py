@@ -20,13 +20,12 @@ ENCODER = "encoder/"  # prefix of the names of the encoder's variables
 def init_weights(*, seed, classes, train_encoder=False, freeze_encoder_norm=False):
     """Return the initial variables, name -> float32 `tf.Variable`: 6,504,227 parameters for three classes.
 
-    1,841,984 of these parameters belong to the encoder. The encoder is trainable if train_encoder is true,
-    and frozen otherwise. If freeze_encoder_norm is true, the encoder's batch normalisation is always frozen.
-    The kernels of the decoder levels are normal with standard deviation DEVIATION. The kernel of the last
-    layer is Glorot uniform, the default of Keras.
+    1,841,984 of these parameters belong to the encoder. train_encoder, freeze_encoder_norm: `trainable` and
+    `freeze_norm` of `mobilenet_v2.init_weights`. The kernels of the decoder levels are normal with standard
+    deviation DEVIATION. The kernel of the last layer is Glorot uniform, the default of Keras.
     """
-    encoder = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder, freeze_norm=freeze_encoder_norm)
-    weights = {f"{ENCODER}{name}": variable for name, variable in encoder.items()}
+    down = mobilenet_v2.init_weights(seed=seed, trainable=train_encoder, freeze_norm=freeze_encoder_norm)
+    weights = {f"{ENCODER}{name}": variable for name, variable in down.items()}
     *skips, channels = mobilenet_v2.TAP_CHANNELS
     for level, width in reversed(list(enumerate(FILTERS))):
         name, shape = f"up{level}/transpose/kernel", (3, 3, width, channels)
@@ -50,9 +49,8 @@ def forward(weights, images, *, training=False, seed=None):
 
     The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
     H and W must be multiples of 32. training: True makes batch normalisation use the batch's statistics and
-    update the moving averages. Frozen batch normalisation always uses the moving averages and does not
-    change them.
-    seed: has no effect. F(level) in the comments is FILTERS[level].
+    update the moving averages. A batch normalisation with non-trainable gamma always uses the moving
+    averages and does not change them. seed: has no effect. F(level) in the comments is FILTERS[level].
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1

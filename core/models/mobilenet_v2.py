@@ -1,4 +1,4 @@
-"""MobileNetV2 at width 1.0, without its last convolution and its classifier, as the encoder of a U-Net.
+"""MobileNetV2 at width 1.0, up to the projection convolution of its last block, as the encoder of a U-Net.
 
 From Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers have the same names
 as in `tf.keras.applications.MobileNetV2`.
@@ -15,7 +15,7 @@ BLOCKS = (
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
 EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
-TAPS = (1, 3, 6, 13)  # blocks of stride 2; the outputs of their expansion layers are the skip connections
+TAPS = (1, 3, 6, 13)  # blocks of stride 2; the skip connections are their expanded maps, after ReLU6
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 
@@ -23,8 +23,9 @@ def init_weights(*, seed, trainable, freeze_norm=False):
     """Return the initial variables, name -> float32 `tf.Variable`: 1,841,984 parameters in total.
 
     Kernels are Glorot uniform, as in Keras. trainable: False makes all variables non-trainable. freeze_norm:
-    True makes the variables of batch normalisation non-trainable. The encoder ends with the projection
-    convolution of the last block. No batch normalisation follows this convolution.
+    True makes gamma and beta of all batch normalisations non-trainable. `forward` does not update the moving
+    averages of a batch normalisation with non-trainable gamma. No batch normalisation follows the last
+    convolution.
     """
     weights = {}
 
@@ -54,8 +55,8 @@ def forward(weights, x, *, training=False):
     """Return five feature maps of images x [B, H, W, 3] in -1..1: four skip connections and the output.
 
     Map number k = 1..5 is [B, H/2^k, W/2^k, TAP_CHANNELS[k - 1]], sizes rounded up. training: True makes
-    batch normalisation use the batch's statistics and update the moving averages, unless its variables are
-    frozen.
+    batch normalisation use the batch's statistics and update the moving averages. A batch normalisation with
+    non-trainable gamma always uses the moving averages and does not change them.
     """
 
     def norm(name, x):

@@ -1,4 +1,4 @@
-"""Download and load the ImageNet weights that Keras publishes for MobileNetV2; define the encoder's flags."""
+"""Define the flags for the encoder of mobilenet_unet; download and load Keras' ImageNet weights for it."""
 
 import contextlib
 import socket
@@ -9,7 +9,6 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
-from core.runs import checkpoint
 from core.runtime.errors import InputError
 
 URL = (
@@ -21,25 +20,36 @@ SOCKET_TIMEOUT = 5  # seconds without data after which the download fails
 
 
 def define_flags(values):
-    """Define the flags for the encoder of `core.models.mobilenet_unet` in a `flags.FlagValues`."""
+    """Define the flags for the encoder of `core.models.mobilenet_unet`.
+
+    values: the `flags.FlagValues` in which the flags are defined.
+    """
     flags.DEFINE_string(
         "encoder_weights",
         "imagenet",
-        "Initial weights of the MobileNetV2 encoder. imagenet: downloaded once. A path: read from this Keras"
-        " .h5 or .weights.h5 file. none: random; useful only with --train_encoder.",
+        "Initial weights of the encoder of mobilenet_unet. imagenet: Keras' ImageNet weights, downloaded"
+        " once. A path: the weights in this Keras .h5 or .weights.h5 file. none: random weights; useful only"
+        " with --train_encoder and without --freeze_encoder_norm.",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "train_encoder",
         False,
-        "Train the MobileNetV2 encoder too. By default it is frozen.",
+        "Train the encoder of mobilenet_unet, including its batch normalisation. By default, only the decoder"
+        " is trained.",
         flag_values=values,
     )
     flags.DEFINE_bool(
         "freeze_encoder_norm",
         False,
-        "With --train_encoder: train only the encoder's kernels. Its batch normalisation then always uses the"
-        " moving averages of the pretrained weights.",
+        "With --train_encoder: train the encoder's convolutions, but not its batch normalisation, which keeps"
+        " its initial scales, offsets and moving averages.",
+        flag_values=values,
+    )
+    flags.register_multi_flags_validator(
+        ["freeze_encoder_norm", "train_encoder"],
+        lambda value: value["train_encoder"] or not value["freeze_encoder_norm"],
+        "--freeze_encoder_norm needs --train_encoder",
         flag_values=values,
     )
 
@@ -66,25 +76,27 @@ def download(size):
     try:
         with _socket_timeout(SOCKET_TIMEOUT):
             return tf.keras.utils.get_file(origin=url, cache_subdir="models")
-    except Exception as error:  # get_file raises a plain Exception
-        reason = str(error).rpartition(" -- ")[2]  # Keras writes: ADDRESS -- REASON
+    except Exception as error:  # get_file raises several classes, among them Exception itself
+        reason = str(error).rpartition(" -- ")[2]  # Keras' message often ends with: -- REASON
         raise InputError(
-            f"--encoder_weights=imagenet cannot be downloaded ({reason}); download {url} on another machine"
-            " and pass the path of the file as --encoder_weights, or pass --encoder_weights=none for random"
-            " weights."
+            f"--encoder_weights=imagenet: the weights cannot be downloaded ({reason}); download {url} on"
+            " another machine and pass the path of the file as --encoder_weights, or train the encoder from"
+            " random weights with --encoder_weights=none --train_encoder."
         ) from None
 
 
 def load(weights, path):
-    """Assign the weights in a Keras file of MobileNetV2, `.h5` or `.weights.h5`, to variables.
+    """Assign the weights in an `.h5` or `.weights.h5` file of Keras' MobileNetV2 to variables.
 
-    weights: name -> `tf.Variable`, the variables of `core.models.mobilenet_v2`. The file may also hold the
-    weights of a classifier, which are not used. Keras matches the layers of an `.h5` file by their order, so
-    the names of the layers in the file have no effect. Raises InputError if the file is missing, is damaged,
-    or holds the weights of another network.
+    weights: name -> `tf.Variable`, the variables of `core.models.mobilenet_v2`. Other weights in the file,
+    such as the weights of a classifier, are not used. Keras matches the layers of an `.h5` file by their
+    order, so the names of the layers in the file have no effect. Raises InputError if the file is missing, is
+    damaged, or holds the weights of another network.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; see --encoder_weights.")
+        raise InputError(
+            f"--encoder_weights={path}: no such file; give imagenet, none or the path of a file."
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras prints dozens of warnings for a file of another network
@@ -96,14 +108,16 @@ def load(weights, path):
             " again, otherwise pass another file as --encoder_weights."
         ) from None
     values = {variable.path.replace("moving_", ""): variable.numpy() for variable in model.variables}
-    checkpoint.restore(weights, {name: values[name] for name in values if name in weights}, path)
+    for name, variable in weights.items():
+        variable.assign(values[name])
 
 
 def _read(path):
     """Return a Keras MobileNetV2 with the weights in a file.
 
-    The model has a classifier if the file has the weights of a classifier. Raises ValueError if the file
-    holds the weights of another network.
+    Sets Keras' defaults to float32 and channels_last. The model has a classifier if the file has the weights
+    of a classifier. Raises ValueError if the file holds the weights of another network. Keras raises other
+    exceptions if the file is damaged.
     """
     tf.keras.backend.set_floatx("float32")  # the user's keras.json may set other defaults
     tf.keras.backend.set_image_data_format("channels_last")
