@@ -20,14 +20,18 @@ def test_dihedral_makes_the_eight_symmetries_of_the_square():
 
 
 def test_zoom_enlarges_the_same_window_of_photo_and_mask():
-    """The photo's first channel and the mask hold row numbers; after a zoom, they differ by at most 1."""
+    """The photo's first channel holds row numbers, and the mask holds three times the row numbers.
+
+    After a zoom, the row numbers of photo and mask differ by at most 1.
+    """
     rows, columns = np.mgrid[:64, :48].astype(np.uint8)
     image = np.stack([rows, columns, 0 * rows], axis=-1)
     sides, corners = set(), set()
     for number in range(60):
-        zoomed, mask = augment.zoom(image, rows, tf.constant([number, 1], tf.int64))
+        zoomed, mask = augment.zoom(image, 3 * rows, tf.constant([number, 1], tf.int64))
         assert zoomed.shape == (64, 48, 3) and mask.shape == (64, 48) and zoomed.dtype == tf.uint8
-        assert np.abs(zoomed[..., 0].numpy().astype(int) - mask.numpy()).max() <= 1
+        assert not (mask.numpy() % 3).any()  # a zoomed mask contains no class ids between the original ones
+        assert np.abs(zoomed[..., 0].numpy().astype(int) - mask.numpy() // 3).max() <= 1
         down, across = np.ptp(zoomed[..., 0]) + 1, np.ptp(zoomed[..., 1]) + 1
         assert 43 <= down <= 64 and abs(down / 64 - across / 48) < 0.05
         sides.add(int(down))

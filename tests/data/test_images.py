@@ -1,4 +1,4 @@
-"""Image files of every kind are read correctly or refused in one sentence."""
+"""Photos of many formats become 8-bit RGB, masks become class ids, and unusual files give a remark."""
 
 import errno
 import functools

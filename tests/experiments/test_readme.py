@@ -51,8 +51,25 @@ def test_named_files_and_commands_exist(text):
     links = re.findall(r"\]\(((?!http|#)[^)]+)\)", text)
     for path in links + re.findall(r"`((?:core|tests|experiments)/[\w/]+\.\w+)`", text):
         assert "NAME" in path or "GROUP" in path or (ROOT / path).exists(), path
-    for module in re.findall(r"python -m (experiments\.\w+)", text):
+    for module in re.findall(r"python -m\s+(experiments\.\w+)", text):
         assert importlib.util.find_spec(module.replace("NAME", "cityscape_road")), module
+
+
+def test_no_module_imports_from_a_higher_layer():
+    layers = re.search(r"Code layers, top first: (.*?)\.", README)[1].split("; ")
+    level = {name: number for number, layer in enumerate(layers) for name in layer.split(", ")}
+    assert len(level) == 9
+
+    def level_of(path):  # None for the modules that README assigns to no layer, such as core/weights.py
+        return level.get(path[0] if path[0] == "experiments" else path[1])
+
+    for file in [*ROOT.glob("core/**/*.py"), *ROOT.glob("experiments/**/*.py")]:
+        own = level_of([part.removesuffix(".py") for part in file.relative_to(ROOT).parts])
+        found = re.findall(r"^ *from (core|experiments)([\w.]*) import \(?([^)\n]+)", file.read_text(), re.M)
+        for package, rest, names in found:
+            for name in names.split(","):
+                imported = level_of([package, *rest.split(".")[1:], name.strip()])
+                assert own is None or imported is None or imported >= own, (file, package, rest, name)
 
 
 def test_documents_stay_within_their_line_limits():

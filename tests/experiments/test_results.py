@@ -38,6 +38,17 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
     assert "road IoU 0.800 ± 0.141" in line  # best epochs: 0.9 in run s0, 0.7 in run s1
 
 
+def test_a_table_replaces_only_the_text_between_its_marks(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("above\n<!-- results -->\nold\n<!-- end of results -->\nbelow\n")
+    results.put(path, "| new |\n")
+    assert path.read_text() == "above\n<!-- results -->\n| new |\n<!-- end of results -->\nbelow\n"
+    path.write_text("<!-- results -->\nold\n")
+    with pytest.raises(InputError, match="README.md: has no lines"):
+        results.put(path, "| new |\n")
+    assert path.read_text() == "<!-- results -->\nold\n"
+
+
 def test_a_name_that_fits_no_group_is_refused(road_run):
     with pytest.raises(InputError, match="begin with one of road"):
         add([f"--add={road_run}", "--name=other"])

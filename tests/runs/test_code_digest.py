@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("small_articles")
 ROAD = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
 
 
-def test_exactly_the_files_that_affect_results_have_a_digest():
+def test_files_that_affect_results_have_a_digest_and_others_have_none():
     digests = code_digest.current(ROAD)
     decisive = """experiments/cityscape_road.py core/ops.py core/weights.py core/losses.py core/metrics.py
         core/models/road_unet.py core/data/cityscapes_pairs.py core/data/augment.py core/training/step.py

@@ -3,6 +3,7 @@
 import errno
 import os
 import types
+from concurrent import futures
 
 import pytest
 
@@ -43,12 +44,18 @@ def test_a_lock_that_another_process_holds_is_refused_at_once(system, tmp_path):
             pass
 
 
-def test_waiting_for_a_lock_ends_when_the_other_process_ends(system, tmp_path):
-    if locks.fcntl:
+def test_waiting_for_a_lock_ends_when_the_lock_is_released(system, tmp_path):
+    def wait_for_lock():
         with files.lock(tmp_path / ".lock", wait=True):
             pass
-        with files.lock(tmp_path / ".lock", wait=True):
-            return
+
+    if locks.fcntl:
+        with futures.ThreadPoolExecutor() as pool:
+            with files.lock(tmp_path / ".lock", wait=True):
+                waiting = pool.submit(wait_for_lock)
+                assert not futures.wait([waiting], timeout=0.2).done
+            waiting.result(timeout=30)
+        return
     with files.lock(tmp_path / ".lock", wait=False), files.lock(tmp_path / ".lock", wait=True):
         pass
 

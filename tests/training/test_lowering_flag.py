@@ -1,17 +1,13 @@
 """A run prints and records the lowering rules that it applied; without them, losses differ by rounding."""
 
-import dataclasses
 import json
 
 import pytest
-from small_networks import small
+from conftest import train_road
 
 from core import lowering
-from core.models import road_unet
 from core.runs import run_folder
-from core.runtime import cli
 from core.training import loop
-from experiments import cityscape_road
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +18,7 @@ def the_default_mode_afterwards():
 
 def train(pairs, folder, *arguments):
     """Train a small road network, by default for two epochs of two steps; return the rows of metrics.csv."""
-    common = [f"--data_dir={pairs}", f"--run_dir={folder}", f"--cache_dir={pairs.parent / 'cache'}"]
-    flags = cli.parse(
-        cityscape_road.define_flags, [*common, "--size=16", "--batch_size=4", "--epochs=2", *arguments]
-    )
-    experiment = dataclasses.replace(cityscape_road.experiment(flags), **small(road_unet))
-    assert loop.run(experiment, cityscape_road.define_flags, flags) == 0
+    assert train_road(pairs, folder, "--epochs=2", *arguments) == 0
     return run_folder.read_metrics(folder)
 
 

@@ -48,7 +48,7 @@ def test_validation_and_restored_runs_use_the_averaged_weights(small_articles, p
 SIZES = {
     "cityscape_road": ["--size=32"],
     "oxford_pets": ["--size=32", "--precision=bfloat16"],
-    "oxford_pets_mobilenet": ["--size=32", "--encoder_weights=none", "--train_encoder"],
+    "oxford_pets_mobilenet": ["--size=32", "--encoder_weights=none"],
     "cityscapes_labels": ["--size=32", "--resize=40"],
     "dubai_aerial": ["--patch_size=64", "--split_by=image", "--precision=bfloat16", "--batch_size=64"],
 }
@@ -65,6 +65,8 @@ def test_each_experiment_trains_with_its_best_settings(path, small_articles, sha
     article_flags, better = cli.parse(script.define_flags), cli.parse(script.define_flags, [flagfile])
     changed = {name for name in better if better[name].value != article_flags[name].value}
     assert changed and not changed & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
+    if path.stem == "oxford_pets_mobilenet":  # as README says
+        assert better.train_encoder
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])

@@ -21,12 +21,12 @@ def train(flags):
 @pytest.mark.parametrize(
     "changes", [None, {"x": 1}, {"epoch": "1"}, {"epoch": -1}, {"history": [{}]}], ids=str
 )
-def test_a_checkpoint_whose_loop_state_is_damaged_is_refused(road_run, tmp_path, changes):
+def test_a_checkpoint_whose_loop_state_is_damaged_is_refused(road_run, small_articles, tmp_path, changes):
     run = shutil.copytree(road_run, tmp_path / "run")
     arrays, state = checkpoint.load(run / "checkpoints/last.npz")
     checkpoint.save(run / "checkpoints", arrays, {} if changes is None else state | changes)
     arguments = [f"--flagfile={run / 'flags.cfg'}", f"--run_dir={run}"]
-    with refused(run):
+    with refused("another version of this project wrote the checkpoint"):
         train(cli.parse(cityscape_road.define_flags, arguments))
 
 
@@ -34,7 +34,7 @@ def test_continuing_from_the_checkpoint_of_another_network_is_refused(tmp_path):
     flags = road_flags(tmp_path / "run", f"--cache_dir={tmp_path / 'cache'}")
     with run_folder.claim(tmp_path / "run", "cityscape_road", cityscape_road.define_flags, flags):
         checkpoint.save(tmp_path / "run/checkpoints", {"conv1": np.zeros([2, 3], np.float32)}, {"epoch": 1})
-    with refused(tmp_path / "run"):
+    with refused("belongs to another network"):
         train(flags)
 
 
