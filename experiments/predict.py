@@ -12,8 +12,9 @@ NAME_overlay.png   the mean of the photo and NAME_colours.png
 
 For each photo, a line in shares.jsonl holds the share of the photo's pixels in each class. If a TIFF file has
 several pages, each page is segmented, and NAME ends with the number of the page: _page_001, _page_002, ...
-The results of earlier calls stay in the folder. If a photo is segmented again, the new results replace the
-photo's earlier results.
+The results of earlier calls stay in the folder. If a photo is segmented again, each new file replaces the
+photo's earlier file of the same name. Files with class probabilities that an earlier call wrote stay
+unchanged if the new call does not write this format.
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ from absl import flags
 
 from core.inference import photos, predict, probability_files, restore
 from core.runtime import cli
+from core.runtime.errors import InputError
 from experiments import article
 
 
@@ -68,7 +70,13 @@ def run(flags, arguments):
     """Segment photos, and return 0, or 1 if some photos could not be read.
 
     arguments: a list of paths. A path is an image file, or a folder whose images are segmented.
+    Raises InputError if --output_dir or one of the arguments is empty. `predict.run` lists further cases.
     """
+    if not flags.output_dir or "" in arguments:
+        raise InputError(
+            f"{'a photo' if flags.output_dir else '--output_dir'}: the path is empty, for example because a"
+            " shell variable is not set; name a file or a folder, or a dot for the current folder."
+        )
     sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)
     white_level = trained.experiment.dataset.white_level if flags.white_level is None else flags.white_level

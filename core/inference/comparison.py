@@ -106,8 +106,9 @@ def bootstrap(a, b, resamples):
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
     value of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
-    Raises InputError if the runs have different classes, if there is no common image, if the runs have
-    different masks for a common image, or if `validation_results` raises InputError for a run.
+    Raises InputError if the runs have different classes, if there is no common image, if all common images
+    come from a single file, if the runs have different masks for a common image, or if `validation_results`
+    raises InputError for a run.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes; compare runs of one experiment.")
@@ -117,6 +118,12 @@ def bootstrap(a, b, resamples):
         raise InputError(
             "the runs have no validation image with the same pixels and size in common; compare runs that"
             " were trained with the same data and image size."
+        )
+    files = results[0].files[rows_a]
+    if len(np.unique(files)) == 1:
+        raise InputError(
+            "the common validation images come from a single file; compare runs that were validated on"
+            " several common files."
         )
     confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
     # The sum of a row of the confusion matrix is the number of pixels of a true class. This number depends
@@ -145,7 +152,6 @@ def bootstrap(a, b, resamples):
             name: value for name, value in metrics.items() if is_metric(f"val_{name}")
         }
 
-    files = results[0].files[rows_a]
     differences = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
     return differences, count, len(np.unique(files))
 

@@ -47,14 +47,19 @@ def is_result(path):
 
 
 def refuse_overwriting(images, written):
-    """Raise InputError if a result file would replace an input image.
+    """Raise InputError if a result file would replace an input image, or a PNG file of other origin.
 
-    images: paths of the input images. written: absolute paths of the result files to be written.
+    images: paths of the input images. written: absolute paths of the result files to be written. A PNG file
+    among them may exist only if an earlier call of `predict` wrote it.
     """
-    written = set(written)
-    for image in images:
-        if Path(os.path.abspath(image)) in written:
-            raise InputError(f"{image}: a result would overwrite this image; use another --output_dir.")
+    images = {Path(os.path.abspath(image)) for image in images}
+    for path in written:
+        foreign = path.suffix == ".png" and os.path.lexists(path) and not png.is_ours(path)
+        if foreign or path in images:
+            raise InputError(
+                f"{path}: a result would overwrite this file, which predict did not write; use another"
+                " --output_dir."
+            )
 
 
 def write(photo, strips, experiment, output_dir, probabilities=None):

@@ -59,11 +59,13 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     activations. sources: a list of `photos.Source`s. options: `Options`.
     `core.inference.outputs` describes the files that are written for each image, and
     `core.inference.records` describes the file shares.jsonl. The results of earlier calls stay in the
-    folder. If an image is segmented again, its new results replace its earlier results.
+    folder. If an image is segmented again, each new file replaces the image's earlier file of the same name.
+    Files with class probabilities that an earlier call wrote stay unchanged if options.probabilities does not
+    name their format.
     Raises InputError in these cases:
     - options.threshold is given, and the number of classes is not two
     - `records.opened` raises InputError for output_dir, or a result file cannot be written
-    - a result would replace an input image
+    - a result would replace an input image, or a PNG file that `predict` did not write
     - an image is processed in tiles, and options.tile is too small for the network
     """
     if options.threshold is not None and len(experiment.classes) != 2:
@@ -73,15 +75,16 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     started = time.monotonic()
     with records.opened(output_dir) as log:
         names = photos.output_names(sources, log.names())
-        job = Job(experiment, weights, dtype, names, output_dir, options)
+        job = Job(experiment, weights, dtype, names, output_dir, options, log)
         outputs.refuse_overwriting([source.path for source in sources], job.written())
         with pipeline.threads(job.stopped) as pool:
             decoded = read_ahead.ahead(
                 pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path)
             )
             segmented = job.segment(photo for photo in decoded if photo)
-            for record in read_ahead.ahead(pool, job.write, segmented, lambda each: each.size):
-                log.add(record)
+            for _ in read_ahead.ahead(pool, job.write, segmented, lambda each: each.size):
+                pass
+        log.move_to_end(names.values())  # `Job.write` adds the records in any order
     job.bar.close()
     job.report(time.monotonic() - started)
     return 1 if job.unreadable else 0
@@ -109,8 +112,9 @@ class Job:
     large photo are computed in the thread that runs `write` for this photo.
     """
 
-    def __init__(self, experiment, weights, dtype, names, output_dir, options):
+    def __init__(self, experiment, weights, dtype, names, output_dir, options, log):
         self.experiment, self.weights, self.options = experiment, weights, options
+        self.log = log  # the `records.Records` of the output folder
         self.names, self.output_dir = names, output_dir  # names: `Source` -> name of the result files
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.decide = decider(options)
@@ -122,6 +126,7 @@ class Job:
         self.remarks = []  # remarks about the files, each a list [kind, sentence]; see `core.data.remarks`
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
+        self.done, self.counting = 0, threading.Lock()  # the number of processed images, and its lock
 
     def written(self):
         """Yield the paths of all files that this job will write."""
@@ -147,10 +152,21 @@ class Job:
                 )
             except InputError as error:
                 self.unreadable.append(error)
+                self.advance(1)
             finally:
                 # A remark of the kind "pages" says that only the first page of the file is used. If each page
                 # has its own `Source`, the remark is false and is dropped.
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
+
+    def advance(self, images):
+        """Add a number of processed images, or a fraction for a row of tiles, to the progress line.
+
+        Threads may call this function at the same time. The number of processed images is rounded to 6
+        decimals, so that the fractions of a photo sum to exactly 1 and the last line is printed.
+        """
+        with self.counting:
+            self.done += images
+            self.bar.update(round(self.done, 6))
 
     def network(self, pixels):
         """Run the network on images; return the results as a list of arrays, see `make_network`.
@@ -179,7 +195,7 @@ class Job:
             for photo, *arrays in zip(batch, *results):
                 size = max(photo.area, sum(array.nbytes for array in arrays) // 4)
                 yield Segmented(photo, self.strips(photo, arrays), size)
-            self.bar.add(len(batch))
+            self.advance(len(batch))
 
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
@@ -226,18 +242,23 @@ class Job:
         tiles = tiling.tiled(network, photo.crop, photo.height, photo.width, **size)
         for rows, row in itertools.groupby(tiles, key=lambda part: part[0]):
             yield [np.concatenate(parts, axis=1) for parts in zip(*(arrays for _, _, arrays in row))]
-            self.bar.add((rows.stop - rows.start) / photo.height)
+            self.advance((rows.stop - rows.start) / photo.height)
 
     def write(self, segmented):
-        """Write the result files of a `Segmented` photo; return the photo's line for shares.jsonl, a dict."""
+        """Write the result files of a `Segmented` photo, and then add the photo's record to shares.jsonl.
+
+        The record is added here, and not in the main thread, because after an error or Ctrl-C the main thread
+        does not fetch the results of photos that are already written.
+        """
         with self.stopwatch.add("write"):
-            return outputs.write(
+            record = outputs.write(
                 segmented.photo,
                 segmented.strips,
                 self.experiment,
                 self.output_dir,
                 self.options.probabilities,
             )
+            self.log.add(record)
 
     def report(self, seconds):
         """Print the throughput, the names of the result files, the remarks, and the unreadable images.

@@ -8,12 +8,13 @@ NAME is the name of the image's result files. "shares" holds, for each class, th
 that were predicted as this class. If an image file has several pages, each page has its own record. The
 additional field "page" then holds the page number, from 1.
 A later call of `predict` keeps the records of earlier calls. If an image is segmented again, its new record
-replaces its earlier record.
+replaces its earlier record. A record is added as soon as the result files of its image are complete.
 """
 
 import contextlib
 import json
 import os
+import threading
 
 from core.runtime import files
 from core.runtime.errors import InputError
@@ -23,12 +24,13 @@ class Records:
     """The records in a file shares.jsonl.
 
     path: the file. It may be missing; then there are no records at first. by_name: the records as a dict,
-    NAME -> record.
+    NAME -> record. lock: held while a record is added, because several threads may add records.
     """
 
     def __init__(self, path):
         self.path = path
         self.by_name = _read(path) if path.is_file() else {}
+        self.lock = threading.Lock()
 
     def names(self):
         """Return a dict: (absolute path of the image, page number or None) -> NAME."""
@@ -40,11 +42,21 @@ class Records:
     def add(self, record):
         """Append a record, a dict, to the file and to `by_name`.
 
-        In `by_name`, the record replaces an earlier record with the same NAME.
+        In `by_name`, the record replaces an earlier record with the same NAME. Threads may call this function
+        at the same time. Raises InputError if the file cannot be written.
         """
-        self.by_name[record["name"]] = record
-        with files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+        with self.lock, files.writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+            self.by_name[record["name"]] = record
             file.write(json.dumps(record) + "\n")
+
+    def move_to_end(self, names):
+        """Move the records with these NAMEs to the end of `by_name`, in the given order.
+
+        names: an iterable of NAMEs. A NAME without a record is ignored.
+        """
+        for name in names:
+            if name in self.by_name:
+                self.by_name[name] = self.by_name.pop(name)
 
     def rewrite(self):
         """Rewrite the file with one line for each record in `by_name`."""
@@ -87,8 +99,9 @@ def _read(path):
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
+            if not isinstance(record["image"], str) or not isinstance(record["name"], str):
+                raise TypeError
             by_name[record["name"]] = record
-            record["image"]
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
                 raise InputError(

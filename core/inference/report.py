@@ -6,6 +6,7 @@ confusion.png   a drawing of the confusion matrix
 worst.png       photo, truth, prediction and errors of the images with the most wrong pixels
 """
 
+import contextlib
 import csv
 import dataclasses
 import datetime
@@ -53,21 +54,23 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
         "evaluation": _facts(run, split, examples, trained_on),
         **summary(experiment, means, confusion),
     }
-    run_folder.write_json(output_dir / "figures.json", results)
     files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
     picture = render.confusion(confusion, experiment.classes)
     run_folder.write_picture(output_dir / "confusion.png", picture)
     panel = render.examples_panel(examples, worst, predict, experiment.palette)
     run_folder.write_picture(output_dir / "worst.png", panel)
+    # figures.json marks a complete evaluation, see `_new_folder`, so it is written last.
+    run_folder.write_json(output_dir / "figures.json", results)
     return results, output_dir
 
 
 def _new_folder(run, split, output_dir):
     """Create the folder for the result files of an evaluation, and return the path of this folder.
 
-    The folder is output_dir. If output_dir is None, the folder is a new or empty folder in the run folder,
-    such as evaluation/val_best or evaluation/val_best_2. Raises InputError if output_dir contains a
-    figures.json from an earlier evaluation, or cannot be written.
+    The folder is output_dir. If output_dir is None, the folder is a new folder in the run folder, such as
+    evaluation/val_best or evaluation/val_best_2. Evaluations that run at the same time get different folders.
+    An evaluation that fails leaves its folder, so the next evaluation gets the next number.
+    Raises InputError if output_dir contains a figures.json from an earlier evaluation, or cannot be written.
     """
     if output_dir:
         if (output_dir / "figures.json").exists():
@@ -75,13 +78,14 @@ def _new_folder(run, split, output_dir):
         with files.writing(output_dir):
             output_dir.mkdir(parents=True, exist_ok=True)
         return output_dir
-    name = f"{split}_{run.checkpoint.stem}"
-    for number in itertools.count(1):
-        folder = run.folder / "evaluation" / (name if number == 1 else f"{name}_{number}")
-        with files.writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        if not any(folder.iterdir()):
-            return folder
+    parent, name = run.folder / "evaluation", f"{split}_{run.checkpoint.stem}"
+    with files.writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = parent / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                return folder
 
 
 def _facts(run, split, examples, trained_on):

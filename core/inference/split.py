@@ -2,7 +2,8 @@
 
 The run folder lists the hashes of the photos that the run used for training and for validation, see
 `core.data.membership`. A photo is recognised by its hash, so the run's splits are found again even if the
-data set was moved, or if files were added or removed.
+data set was moved, or if files were added or removed. If the run was trained with --limit=N, and
+`evaluate` is called without --data_dir, only the first N files are searched for the run's splits.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ def load(run, split):
         )
         return examples, None
     if split != "all" and not np.array_equal(np.sort(examples.checksums), np.sort(record[split])):
-        examples = _own(examples, split, record)
+        examples = _own(examples, split, record, run.flags.limit)
     trained_on = int(np.isin(examples.checksums, record["train"]).sum())
     print(
         f"{len(examples)} {split} examples from {examples.data_dir}; the run was trained on {trained_on}"
@@ -43,7 +44,7 @@ def load(run, split):
     return examples, trained_on
 
 
-def _own(examples, split, record):
+def _own(examples, split, record, limit):
     """Return a `cache.Examples` with the examples that the run used for a split.
 
     `load` calls this function if the data set's split differs from the run's split. The function searches the
@@ -53,14 +54,21 @@ def _own(examples, split, record):
     holds examples that the run used for neither split, prints the number of these examples. If the cache has
     none of the examples of the run's split, prints only a warning and returns `examples`.
     examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: a dict, split -> the
-    hashes of the photos that the run used for the split, int64 [N].
+    hashes of the photos that the run used for the split, int64 [N]. limit: if above 0, `examples` was read
+    with this --limit, which the warnings then mention.
     """
+    limited = (
+        f" Only the first {limit} files were searched, because the run was trained with --limit={limit};"
+        f" --data_dir={examples.data_dir} searches all files."
+        if limit
+        else ""
+    )
     hashes = examples.photo_hashes
     rows = np.flatnonzero(np.isin(hashes, record[split]))
     if not len(rows):
         print(
             f"warning: {examples.data_dir} holds none of the run's {split} examples, so the data set's own"
-            f" {split} split is evaluated; use --split=all to evaluate all its examples."
+            f" {split} split is evaluated; use --split=all to evaluate all its examples.{limited}"
         )
         return examples
     others = np.isin(hashes, [*record["train"], *record["val"]], invert=True).sum()
@@ -68,7 +76,7 @@ def _own(examples, split, record):
     if missing:
         print(
             f"warning: {missing} of the run's {len(record[split])} {split} examples are not in"
-            f" {examples.data_dir}."
+            f" {examples.data_dir}.{limited}"
         )
     if others:
         print(

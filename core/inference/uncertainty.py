@@ -29,12 +29,13 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """
     _, cluster = np.unique(clusters, return_inverse=True)
     count = cluster.max() + 1
-    members = np.eye(count)[:, cluster]  # [clusters, N]: 1 if the image belongs to the cluster, else 0
+    cluster_sums = np.zeros([2, count, a.shape[1]])  # the results of each network, summed over each cluster
+    for sums, rows in zip(cluster_sums, (a, b)):
+        np.add.at(sums, cluster, rows)
     # [resamples, clusters]: how often each cluster is drawn in each resampled set
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
     differences = [
-        _subtract(statistic(sums_b), statistic(sums_a))
-        for sums_a, sums_b in zip(draws @ (members @ a), draws @ (members @ b))
+        _subtract(statistic(sums_b), statistic(sums_a)) for sums_a, sums_b in zip(*(draws @ cluster_sums))
     ]
     found = _subtract(statistic(b.sum(0)), statistic(a.sum(0)))
     intervals = {

@@ -13,6 +13,7 @@ from PIL import Image
 
 from core import metrics
 from core.data import cache, membership
+from core.experiment import IGNORE
 from core.inference import render, report, restore, split
 from core.runs import checkpoint
 from core.runtime import cli
@@ -64,6 +65,23 @@ def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
         report.evaluate(restored, "train", folders[0])
 
 
+def test_a_folder_that_another_evaluation_has_just_made_is_not_used(tmp_path):
+    run = SimpleNamespace(folder=tmp_path, checkpoint=tmp_path / "checkpoints/best.npz")
+    folders = [report._new_folder(run, "val", None) for _ in range(2)]  # both evaluations are still running
+    assert folders == [tmp_path / "evaluation/val_best", tmp_path / "evaluation/val_best_2"]
+
+
+def test_an_evaluation_that_failed_to_write_can_be_repeated(road_run, tmp_path):
+    flags = SimpleNamespace(run_dir=str(road_run), checkpoint="best", lowering="auto")
+    restored = restore.restore(flags, article, data=True)
+    (tmp_path / "worst.png").mkdir()
+    with refused("worst.png"):
+        report.evaluate(restored, "val", tmp_path)
+    (tmp_path / "worst.png").rmdir()
+    report.evaluate(restored, "val", tmp_path)
+    assert (tmp_path / "figures.json").is_file()
+
+
 @pytest.fixture
 def moved(tmp_path, monkeypatch):
     """Return a run, and the `Examples` of the ten photos of its data set, which was moved after the training.
@@ -76,7 +94,9 @@ def moved(tmp_path, monkeypatch):
     rows = [dataclasses.replace(examples, rows=np.arange(10)[part]) for part in (slice(4), slice(4, 6))]
     membership.write(tmp_path, *rows)
     monkeypatch.setattr(cache, "load_split", lambda *_: examples)
-    run = SimpleNamespace(folder=tmp_path, flags=None, experiment=SimpleNamespace(dataset=None))
+    run = SimpleNamespace(
+        folder=tmp_path, flags=SimpleNamespace(limit=0), experiment=SimpleNamespace(dataset=None)
+    )
     return run, examples
 
 
@@ -106,6 +126,17 @@ def test_missing_examples_and_other_data_give_a_warning(moved, monkeypatch, caps
     assert "has no data_split.npz, which lists the run's images" in capsys.readouterr().out
 
 
+def test_a_warning_about_missing_examples_names_the_limit_of_the_run(moved, monkeypatch, capsys):
+    run, examples = moved
+    run.flags.limit = 3
+    for hashes in (np.where(np.arange(10) == 5, 1, examples.photo_hashes), np.arange(10)):
+        other = dataclasses.replace(examples, photo_hashes=hashes)
+        monkeypatch.setattr(cache, "load_split", lambda *_, other=other: other)
+        split.load(run, "val")
+        printed = capsys.readouterr().out
+        assert "Only the first 3 files were searched" in printed and "--data_dir=" in printed
+
+
 def test_metrics_of_each_class_equal_hand_computed_values():
     confusion = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
     experiment = SimpleNamespace(classes=("a", "b", "c"), metrics=lambda confusion: {"own": 0.5})
@@ -118,10 +149,13 @@ def test_metrics_of_each_class_equal_hand_computed_values():
     np.testing.assert_allclose(metrics.dice(confusion), [6 / 9, 8 / 11, np.nan])
 
 
-def test_cells_of_the_confusion_picture_are_darker_for_larger_shares():
-    picture = render.confusion(np.array([[90, 10], [50, 50]]), ("one", "another"))
-    cells = np.asarray(picture, int)[-72:, -72:, 0].reshape(2, 36, 2, 36)[:, 2, :, 2]
-    np.testing.assert_allclose(cells, [[26, 230], [128, 128]], atol=1)
+def test_the_ten_images_with_the_most_wrong_pixels_are_chosen(tmp_path):
+    wrong = np.array([3, 9, 1, 7, 12, 0, 5, 2, 11, 4, 6, 8])  # wrong pixels of each image
+    masks = (np.arange(16) < wrong[:, None]).reshape(12, 4, 4).astype(np.uint8)
+    masks[5] = IGNORE
+    examples = decoded(tmp_path, np.zeros([12, 4, 4, 3], np.uint8), masks)
+    chosen = report._worst(examples, lambda images: np.zeros(images.shape[:3], np.uint8), 5)
+    assert chosen.tolist() == np.argsort(-wrong)[:10].tolist()
 
 
 def test_the_command_line_prints_every_class_and_finds_moved_data(road_run, tmp_path, capsys):

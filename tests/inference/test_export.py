@@ -76,6 +76,9 @@ def test_an_export_loads_without_this_project_and_equals_predict(
 
 
 def test_an_export_without_scaling_equals_predict_at_the_own_size(run, small_articles, tmp_path):
+    kernel = np.random.RandomState(3).normal(size=run.weights["logit"].shape)  # predicts both classes
+    weights = {**run.weights, "logit": tf.Variable(kernel, dtype=tf.float32)}
+    run = dataclasses.replace(run, weights=weights)
     export.save(run, tmp_path / "exported", scale="none")
     card = json.loads((tmp_path / "exported/model.json").read_text())
     assert card["scaling"] == "none" and "multiples of 4" in card["input"]["size"]
@@ -87,6 +90,7 @@ def test_an_export_without_scaling_equals_predict_at_the_own_size(run, small_art
         outputs = segment(images=tf.constant(images))
         for pixels, class_ids, shares in zip(images, *(outputs[key].numpy() for key in OUTPUTS)):
             labels, predicted = predicted_for(run, pixels, tmp_path, tile=64)
+            assert 0.01 < class_ids.mean() < 0.99
             np.testing.assert_array_equal(class_ids, labels)
             np.testing.assert_allclose(shares, predicted, rtol=0, atol=1e-3)
     empty = segment(images=tf.zeros([0, 37, 61, 3], tf.uint8))

@@ -8,19 +8,19 @@ import shutil
 import signal
 import threading
 import time
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import refused
 from PIL import Image
 from small_networks import small_articles
 
 import experiments
 from core.data import images
-from core.inference import decision, photos, predict, records, restore, scaling, tiling
+from core.inference import decision, outputs, photos, png, predict, records, restore, scaling, tiling
 from core.models import road_unet
 from core.runs import checkpoint
 from core.runtime import cli
@@ -191,25 +191,6 @@ def test_with_tta_flip_a_mirrored_image_gets_the_mirrored_mask(run, tmp_path):
     assert (labels["one"] != plain["one"]).any()
 
 
-def test_unreadable_images_are_named_and_the_others_segmented(run, tmp_path, capsys):
-    good = [photo(tmp_path / f"{index}.png", 32, 32) for index in range(40)]  # more than one batch
-    (tmp_path / "text.jpg").write_text("not an image")
-    (tmp_path / "cut.png").write_bytes(good[0].read_bytes()[:700])
-    head = b"IHDR" + (30000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
-    bomb = good[0].read_bytes()
-    (tmp_path / "bomb.png").write_bytes(bomb[:12] + head + zlib.crc32(head).to_bytes(4, "big") + bomb[33:])
-    bad = [tmp_path / name for name in ("text.jpg", "cut.png", "bomb.png", "missing.jpg")]
-    code, labels = segment(run, [*good[:20], *bad, *good[20:]], tmp_path / "out")
-    assert code == 1
-    assert labels.keys() == {path.stem for path in good}
-    for path in good:
-        np.testing.assert_array_equal(labels[path.stem], expected(run, path))
-    errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 4
-    for path in bad:
-        assert sum(line.startswith(f"skipped: {path}: ") for line in errors) == 1
-
-
 def test_an_output_folder_that_cannot_be_made_is_refused(run, tmp_path):
     path = photo(tmp_path / "a.png", 16, 16)
     with pytest.raises(InputError, match="a.png.*cannot be written"):
@@ -221,7 +202,7 @@ def test_output_names_never_collide(tmp_path):
         tmp_path / name
         for name in (
             *("a/1.jpg", "b/1.jpg", "b/1.png", "c/a/1.jpg"),
-            *("2.jpg", "B.png", "x/A.png", "x/a.jpg", "x/a.png"),
+            *("2.jpg", "B.png", "y/A.png", "x/a.jpg", "x/a.png"),
         )
     ]
     for path in paths:
@@ -262,6 +243,52 @@ def test_a_second_call_keeps_earlier_results_and_does_not_segment_them(run, tmp_
     assert images == {"1": str(first), "1.png": str(second)} and len(lines) == 2
     np.testing.assert_array_equal(labels["1"], expected(run, first))
     np.testing.assert_array_equal(labels["1.png"], expected(run, second))
+
+
+@pytest.mark.parametrize("name", ["x_labels", "x_colours", "x_overlay", "x_probability_1"])
+def test_a_png_file_of_other_origin_is_never_overwritten(run, tmp_path, name):
+    path, mask = photo(tmp_path / "photos/x.jpg", 16, 16), photo(tmp_path / f"photos/{name}.png", 16, 16)
+    content = mask.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    for output_dir in (tmp_path / "photos", tmp_path / "link"):
+        with refused(f"{output_dir}/{name}.png"):
+            segment(run, [path], output_dir, probabilities="png")
+    assert mask.read_bytes() == content
+
+
+def test_results_with_probabilities_are_replaced_by_a_second_call(run, tmp_path):
+    path = photo(tmp_path / "x.jpg", 16, 16)
+    for _ in range(2):
+        assert segment(run, [path], tmp_path, probabilities="png")[0] == 0
+    assert len(list(tmp_path.glob("x_*.png"))) == 5 and all(map(png.is_ours, tmp_path.glob("x_*.png")))
+
+
+def test_a_photo_gets_its_record_even_if_writing_an_earlier_photo_fails(run, tmp_path, monkeypatch):
+    paths, written = [photo(tmp_path / f"{name}.png", 16, 16) for name in "ab"], threading.Event()
+    write = outputs.write
+
+    def write_b_before_a(each, *arguments):
+        if each.name == "a":
+            written.wait(30)
+            raise InputError("no space left.")
+        record = write(each, *arguments)
+        written.set()
+        return record
+
+    monkeypatch.setattr(outputs, "write", write_b_before_a)
+    with pytest.raises(InputError, match="no space left"):
+        segment(run, paths, tmp_path / "out")
+    assert [json.loads(line)["name"] for line in (tmp_path / "out/shares.jsonl").open()] == ["b"]
+
+
+def test_the_progress_line_reaches_its_total_with_tiles_and_unreadable_images(run, tmp_path, monkeypatch):
+    Network(monkeypatch, lambda: None)
+    monkeypatch.setattr(tiling, "receptive_field_radius", lambda *_: 8)
+    jobs = []
+    monkeypatch.setattr(predict.Job, "report", lambda job, seconds: jobs.append(job))
+    paths = [photo(tmp_path / f"{size}.png", size, size) for size in (16, 300, 330, 410)]
+    segment(run, [*paths, tmp_path / "missing.png"], tmp_path / "out", tile=64)
+    assert jobs[0].bar.done == jobs[0].bar.total == 5
 
 
 def test_two_processes_cannot_write_into_one_output_folder(run, tmp_path):
@@ -363,6 +390,14 @@ def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
         (changed / "flags.cfg").write_text(flags.replace("cityscape_road", name, 1))
         with pytest.raises(InputError, match="no experiment"):
             restored(changed)
+
+
+@pytest.mark.parametrize(
+    "output_dir, argument, named", [("", "a.png", "--output_dir"), ("out", "", "a photo")]
+)
+def test_an_empty_path_is_refused(output_dir, argument, named):
+    with refused(f"{named}: the path is empty"):
+        verb.run(cli.parse(verb.define_flags, [f"--output_dir={output_dir}"]), ["photo.jpg", argument])
 
 
 def test_command_line_flags_reach_the_prediction(road_run, tmp_path, monkeypatch):

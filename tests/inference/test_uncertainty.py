@@ -1,5 +1,7 @@
 """Confidence intervals, against plain NumPy computations on pixels and against simulated differences."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -50,6 +52,15 @@ def test_the_bootstrap_of_a_mean_has_the_width_of_the_normal_interval():
     margin = 1.96 * (b - a).std() / 400**0.5
     assert low == pytest.approx((b - a).mean() - margin, abs=0.1 * margin)
     assert high == pytest.approx((b - a).mean() + margin, abs=0.1 * margin)
+
+
+def test_the_memory_of_the_bootstrap_grows_linearly_with_the_number_of_clusters():
+    a, b = np.random.default_rng(0).random((2, 4000, 3))
+    tracemalloc.start()
+    uncertainty.paired_bootstrap(lambda sums: {"sum": sums[0]}, a, b, np.arange(4000), resamples=10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8e6  # a matrix [clusters, images] has 128e6 bytes
 
 
 def test_welch_intervals_contain_the_true_difference_in_95_of_100_cases():

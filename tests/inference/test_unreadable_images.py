@@ -26,17 +26,22 @@ def test_each_unreadable_image_is_named_and_the_others_are_segmented(tmp_path, c
         bad.append(tmp_path / f"bad{number}.png")
         Image.fromarray(PIXELS).save(bad[-1])
         damage(bad[-1])
-    Image.fromarray(PIXELS).save(tmp_path / "good.png")
-    paths = [*bad, tmp_path / "good.png"]
-    options = predict.Options(tile=64)
+    pixels = [np.roll(PIXELS, number, axis=0) for number in range(10)]
+    good = [tmp_path / f"good{number}.png" for number in range(10)]
+    for path, each in zip(good, pixels):
+        Image.fromarray(each).save(path)
+    paths = [*good[:5], *bad, *good[5:]]
+    options = predict.Options(tile=64)  # four images per batch
     code = predict.run(experiment, {}, tf.float32, photos.find(paths), tmp_path / "out", options)
     assert code == 1
     reasons = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().err.splitlines())
     assert reasons.keys() == {str(path) for path in bad}
     for path, reason in reasons.items():
         assert_one_sentence(f"{path}: {reason}", path)
-    (labels,) = (tmp_path / "out").glob("*_labels.png")
-    np.testing.assert_array_equal(Image.open(labels), PIXELS[..., 0] > 127)
+    assert len(list((tmp_path / "out").glob("*_labels.png"))) == 10
+    for path, each in zip(good, pixels):
+        labels = Image.open(tmp_path / "out" / f"{path.stem}_labels.png")
+        np.testing.assert_array_equal(labels, each[..., 0] > 127)
 
 
 @pytest.mark.parametrize("damage", NOT_FILES.values(), ids=NOT_FILES)
