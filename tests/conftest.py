@@ -18,7 +18,6 @@ from absl import flags
 from PIL import Image
 from small_networks import small, small_articles
 
-import core  # noqa: F401  must precede TensorFlow, whose start-up messages it suppresses
 from core.data.cache import Examples, photo_hash
 from core.inference import render
 from core.models import road_unet
@@ -43,7 +42,7 @@ def python(*arguments, **options):
 def refused(named):
     """Context manager whose body must raise an InputError: one sentence that contains str(named)."""
     with pytest.raises(InputError) as caught:
-        yield
+        yield caught
     assert_one_sentence(str(caught.value), named)
 
 

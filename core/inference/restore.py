@@ -9,7 +9,7 @@ from absl import flags
 from core import lowering
 from core.experiment import Experiment
 from core.runs import checkpoint, code_digest, run_folder
-from core.runtime import device
+from core.runtime import cli, device
 from core.runtime.errors import InputError
 
 
@@ -84,9 +84,9 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
         raise InputError(f"{folder / 'flags.cfg'}: the first line must name an experiment: {error}") from None
     other_data = bool(data_dir) or not data
     without = ("data_dir", "limit") if other_data else () if limit else ("limit",)
-    extra = [f"--data_dir={data_dir}"] if data_dir else []
-    run_flags = run_folder.read_flags(folder, module.define_flags, without=without, extra=extra)
-    run_flags.run_dir = str(folder)  # the folder may have moved
+    run_flags = run_folder.read_flags(folder, module.define_flags, without=without)
+    if data_dir:
+        cli.read(run_flags, ["", f"--data_dir={data_dir}"])
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"
     arrays, state = checkpoint.load(path)
     device.set_up(run_flags)

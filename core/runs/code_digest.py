@@ -46,7 +46,6 @@ DECIDE_NOTHING = (
     "core/inference/per_image.py",
     "core/inference/render.py",
     "core/training/common_flags.py",
-    "core/training/history.py",
     "core/training/signals.py",
     "core/training/tensorboard.py",
 )
@@ -72,7 +71,8 @@ def current(experiment, root=ROOT):
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
         tree = _parsed(source)
         imported = _imported_files(tree, path, root)
-        if path == script:  # a script may import several networks, of which the experiment uses one
+        # A script may import several networks, of which the experiment uses one.
+        if path == script and networks <= set(imported):
             imported = [each for each in imported if each.parent.name != "models" or each in networks]
         pending += imported
         digests |= _replaced_functions(tree, name) if root == ROOT else {}

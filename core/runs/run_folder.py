@@ -46,7 +46,7 @@ RESUMABLE = {
 }
 
 # Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
-# if a file or folder with this path exists. The values of --init_from and of flags whose names end in _dir
+# if a file with this path exists. The values of --init_from and of flags whose names end in _dir
 # are always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
@@ -170,8 +170,7 @@ def _check_settings(folder, experiment, define_flags, values):
         for name, value in result_flags(define_flags, values).items()
         if _absolute(name, begun[name].value) != value
     }
-    constant = "schedule" not in begun or begun["schedule"].value == "constant"
-    if constant:
+    if begun.schedule == "constant":
         differing.pop("epochs", None)
     elif differing.keys() == {"epochs"}:
         raise InputError(
@@ -188,7 +187,7 @@ def _check_settings(folder, experiment, define_flags, values):
 
 def _absolute(name, value):
     """Return the value of a flag. If the value is a path, return the absolute path. name: the flag's name."""
-    is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.exists(value))
+    is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.isfile(value))
     return os.path.abspath(value) if value and is_path else value
 
 
@@ -205,15 +204,14 @@ def experiment_name(folder):
     return first.removeprefix(NAMED)
 
 
-def read_flags(folder, define_flags, *, without=(), extra=()):
+def read_flags(folder, define_flags, *, without=()):
     """Return the flags in the flags.cfg of a run folder, as `flags.FlagValues`.
 
     define_flags: the function of the experiment's script that defines its flags.
     without: names of flags whose values in the file are ignored. These flags keep their defaults.
-    extra: command-line arguments, such as "--data_dir=DIR", that override the file.
 
-    If the script defines --run_dir, this flag is set to `folder`. The file may name another folder, because
-    the run folder may have been moved. Raises InputError with the path of flags.cfg if the file is damaged,
+    --run_dir is set to `folder`. The file may name another folder, because the run folder may have been
+    moved. Raises InputError with the path of flags.cfg if the file is damaged,
     or if its flags belong to another version of this project. Raises InputError if the file is missing.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
@@ -225,9 +223,8 @@ def read_flags(folder, define_flags, *, without=(), extra=()):
     others = "#", *(f"--{name}=" for name in without)
     lines = [line for line in lines if line.strip() and not line.startswith(others)]
     try:
-        values = cli.parse(define_flags, [*lines, *extra])
-        if "run_dir" in values:
-            values.run_dir = str(folder)
+        values = cli.parse(define_flags, lines)
+        values.run_dir = str(folder)
         return values
     except InputError as error:
         reason = str(error)

@@ -17,7 +17,6 @@ import numpy as np
 
 from core.inference import render
 from core.runs import run_folder
-from core.runtime import device
 from core.runtime.errors import warn_on_failure
 
 
@@ -65,7 +64,7 @@ def report(history, folder, experiment, *, best_metric, **facts):
     final, top = history[-1], best(history, best_metric)
     run_folder.write_metrics(folder, history)
     summary = {"experiment": experiment, "final": final, "best": top, "best_metric": best_metric}
-    run_folder.write_json(folder / "summary.json", {**summary, **facts, "versions": device.versions()})
+    run_folder.write_json(folder / "summary.json", {**summary, **facts})
     with warn_on_failure(f"the picture {folder / 'curves.png'}"):
         figure = render.curves(history)
         if figure:

@@ -168,10 +168,6 @@ class Training:
                 print(f"stopped and saved; the same command continues {self.folder}")
                 # self.signals is empty if another worker received the signal
                 return 128 + (self.signals or [signal.SIGTERM])[0]
-        # Save the results of each single validation image, which `experiments.compare` reads. Only runs with
-        # a single replica can compute these results.
-        if tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.report()
         return 0
 
@@ -285,9 +281,8 @@ class Training:
             value = float(loss)
             if value < MIN_LOSS:
                 raise InputError(
-                    f"the loss is {value:.3g} at or shortly before step {self.state.step} of epoch"
-                    f" {self.state.epoch + 1}, but a loss must not be negative: correct the loss function or"
-                    " the masks. The checkpoints were saved before this step."
+                    f"the loss is {value:.3g} {self.place()}, but a loss must not be negative: correct the"
+                    " loss function or the masks. The checkpoints were saved before this step."
                 )
             if not value < MAX_LOSS:  # also true if the value is NaN
                 raise self.diverged(f"the loss ({value:.3g})")
@@ -314,6 +309,10 @@ class Training:
         self.state.history.append(row)
         self.state.epoch, self.state.step = row["epoch"], 0
         self.state.loss_sum = self.state.step_seconds = 0.0
+        # After the last epoch, save the results of each single validation image, which `experiments.compare`
+        # reads. Only runs with a single replica can compute these results.
+        if self.is_finished() and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
         self.save()
         if self.is_chief:
             self.keep_best()
@@ -339,10 +338,12 @@ class Training:
         """Write a picture of validation predictions to the run folder.
 
         With --tensorboard, also write the picture and the row for TensorBoard. row: the epoch's row of the
-        history. If the picture cannot be drawn or written, prints a warning instead of ending the run.
+        history. If the picture or the TensorBoard data cannot be written, prints a warning instead of ending
+        the run.
         """
         path = self.picture_path(row["epoch"])
-        with warn_on_failure(f"the picture {path}"):
+        data = " or the TensorBoard data of this epoch" if self.writer else ""
+        with warn_on_failure(f"the picture {path}{data}"):
             shown = self.val.rows[np.unique(np.linspace(0, len(self.val) - 1, PICTURES).astype(int))]
             panel = render.examples_panel(self.val, shown, self.predict, self.experiment.palette)
             run_folder.write_picture(path, panel)
@@ -378,21 +379,36 @@ class Training:
         such as "a variable".
         """
         return InputError(
-            f"{what} is not finite or far too large at or shortly before step {self.state.step} of epoch"
-            f" {self.state.epoch + 1}: the training diverged; begin a new --run_dir with a smaller"
-            " --learning_rate, or with --clip_norm=1. The checkpoints were saved before this step."
+            f"{what} is not finite or far too large {self.place()}: the training diverged; begin a new"
+            " --run_dir with a smaller --learning_rate, with --clip_norm=1, or with smaller class weights."
+            " The checkpoints were saved before this step."
         )
 
+    def place(self):
+        """Return words for an error message that say at which step of the run the error was found."""
+        step = self.state.epoch * self.steps + self.state.step
+        return f"at or shortly before step {step} of the run (epoch {math.ceil(step / self.steps)})"
+
     def report(self):
-        """Write metrics.csv, summary.json and curves.png to the run folder, and print the result."""
+        """Write metrics.csv, summary.json and curves.png to the run folder, and print the result.
+
+        If this process has trained no step, summary.json keeps its device, versions and lowering rules.
+        """
         if self.is_chief:
+            trained = {
+                "device": self.device_name,
+                "versions": device.versions(),
+                "lowering": self.lowered or {},
+            }
             facts = {
                 "seconds": self.state.seconds,
                 "parameters": count(self.weights),
-                "device": self.device_name,
-                "lowering": self.lowered or run_folder.read_summary(self.folder).get("lowering", {}),
+                **trained,
                 **({"initial_weights": self.state.initial} if self.state.initial else {}),
             }
+            if self.lowered is None:
+                old = run_folder.read_summary(self.folder)
+                facts |= {name: old[name] for name in trained if name in old}
             history.report(
                 self.state.history,
                 self.folder,

@@ -44,12 +44,17 @@ def make_variables(experiment, flags, folder):
     writes the new value to flags.cfg.
 
     Raises InputError if `checks.check_experiment`, `checkpoint.load_latest` or `warm_start.load` does, if the
-    variables or the state in the checkpoint do not fit this run, or if the checkpoint has more epochs than
-    --epochs.
+    folder has only the checkpoint `best.npz`, if the variables or the state in the checkpoint do not fit this
+    run, or if the checkpoint has more epochs than --epochs.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
     saved = checkpoint.load_latest(folder / "checkpoints", mend=distribution.is_chief())
+    if not saved and run_folder.is_begun(folder):
+        raise InputError(
+            f"{folder / 'checkpoints'}: last.npz and previous.npz are missing, so the run cannot continue;"
+            f" restore one of them from a copy, or begin a new --run_dir with --init_from={folder}."
+        )
     state = State()
     if not saved and flags.init_from:
         state.initial = warm_start.load(weights, flags.init_from, flags.init_checkpoint, logits=logits)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from core import losses
 from core.runtime import distribution
+from core.runtime.errors import InputError
 from core.training import optimizer
 
 
@@ -71,7 +72,7 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
             )
             loss = share * tf.reduce_mean(_loss(experiment, recipe, tf.cast(logits, tf.float32), masks))
             scaled_loss = optimizer.scale_loss(loss, slots)
-        gradients = tape.gradient(scaled_loss, trainable)
+        gradients = check_used(tape.gradient(scaled_loss, trainable))
         loss, gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, (loss, gradients))
         optimizer.update_unscaled(update, gradients, slots)
         return loss
@@ -95,6 +96,20 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
         optimizer.update_averages(averages, weights, slots["adam/step"], decay=recipe.ema_decay)
 
     return _compiled(train_step, size, xla=recipe.xla)
+
+
+def check_used(gradients):
+    """Return the gradients, a dict: name of a trainable variable -> tensor.
+
+    Raises InputError if a gradient is None, which means that the loss does not depend on the variable.
+    """
+    unused = [name for name, gradient in gradients.items() if gradient is None]
+    if unused:
+        raise InputError(
+            f"{', '.join(unused)}: the loss does not depend on these weights; use them in the network, or"
+            " remove them from its initial weights."
+        )
+    return gradients
 
 
 def _loss(experiment, recipe, logits, masks):

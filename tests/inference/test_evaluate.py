@@ -55,6 +55,13 @@ def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path, name):
     assert Image.open(folder / "worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
 
 
+def test_a_wrong_data_dir_is_not_blamed_on_flags_cfg(road_run, tmp_path):
+    arguments = [f"--run_dir={road_run}", f"--data_dir={tmp_path / 'missing'}"]
+    with refused("--data_dir") as caught:
+        verb.run(cli.parse(verb.define_flags, arguments))
+    assert "flags.cfg" not in str(caught.value)
+
+
 def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
     shutil.copytree(road_run, tmp_path / "run")
     flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best", lowering="auto")

@@ -23,11 +23,16 @@ def test_files_that_affect_results_have_a_digest_and_others_have_none():
     digests = code_digest.current(ROAD)
     decisive = """experiments/cityscape_road.py core/ops.py core/weights.py core/losses.py core/metrics.py
         core/models/road_unet.py core/data/cityscapes_pairs.py core/data/augment.py core/training/step.py
-        core/training/loop.py core/inference/evaluate.py""".split()
+        core/training/loop.py core/training/history.py core/inference/evaluate.py""".split()
     assert set(decisive) <= digests.keys()
     assert any(name.startswith("core/lowering/") for name in digests)
     other = "core/runtime/", "core/runs/", "core/models/pets_unet", "core/data/synthetic/", "experiments/ox"
     assert not [name for name in digests if name.startswith(other)]
+
+
+def test_the_network_has_a_digest_if_the_script_wraps_it_in_a_function():
+    wrapped = dataclasses.replace(ROAD, forward=lambda *args, **options: ROAD.forward(*args, **options))
+    assert "core/models/road_unet.py" in code_digest.current(wrapped)
 
 
 def test_only_the_network_in_use_has_a_digest():

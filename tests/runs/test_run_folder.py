@@ -50,6 +50,7 @@ def test_a_run_is_usable_from_another_working_directory(tmp_path, monkeypatch):
 
 def test_a_weights_path_is_the_same_flag_value_in_another_working_directory(tmp_path, monkeypatch):
     (tmp_path / "weights.h5").touch()
+    (tmp_path / "none").mkdir()  # a folder with the name of a value that is not a path
     monkeypatch.chdir(tmp_path)
     run_dir, name = f"--run_dir={tmp_path / 'run'}", "oxford_pets_mobilenet"
     path = claim(oxford_pets_mobilenet, run_dir, "--encoder_weights=weights.h5", name=name)

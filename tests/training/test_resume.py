@@ -1,6 +1,7 @@
 """A training that is stopped, killed or extended is bit-identical to an uninterrupted one."""
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -11,7 +12,7 @@ from small_networks import small
 from small_training import contents
 
 from core.data import augment
-from core.inference import evaluate
+from core.inference import evaluate, per_image
 from core.models import labels_unet, pets_unet
 from core.runs import checkpoint, run_folder
 from core.runtime.errors import InputError
@@ -134,6 +135,25 @@ def test_a_run_killed_after_its_last_save_gets_its_best_checkpoint_and_picture(s
     assert [row["epoch"] for row in found["table"]] == ["1"]
 
 
+def test_a_run_killed_at_its_end_still_gets_the_results_of_each_image(start, unbroken, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 1, per_image, "save")
+        with pytest.raises(Killed):
+            start("run")
+    assert start("run") == 0
+    assert (tmp_path / "run/val_images.npz").exists()
+    assert contents(tmp_path / "run") == contents(unbroken)
+
+
+def test_a_run_without_its_latest_checkpoints_is_not_begun_again(start, finished, tmp_path):
+    for name in ("last", "previous"):
+        (tmp_path / f"run/checkpoints/{name}.npz").unlink()
+    kept = (tmp_path / "run/checkpoints/best.npz").read_bytes()
+    with pytest.raises(InputError, match="last.npz and previous.npz are missing.* --init_from="):
+        start("run")
+    assert (tmp_path / "run/checkpoints/best.npz").read_bytes() == kept
+
+
 def test_a_full_disk_damages_no_checkpoint(start, unbroken, tmp_path, monkeypatch):
     """A limit on the file size makes a write fail before its end, as a full disk does."""
     with monkeypatch.context() as patch:
@@ -166,7 +186,11 @@ def die_at_call(monkeypatch, number, module, name):
 
 
 def test_a_finished_run_is_reported_and_not_changed(start, finished, tmp_path, capsys):
+    path = tmp_path / "run/summary.json"
+    trained = {"device": "another machine", "versions": {"tensorflow": "2.18"}, "lowering": {"a rule": 1}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | trained))
     assert start("run") == 0
+    assert trained.items() <= json.loads(path.read_text()).items()
     shown = capsys.readouterr().out
     assert "finished" in shown and "val_iou" in shown
     assert contents(tmp_path / "run") == finished

@@ -92,8 +92,16 @@ def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
 
 
 def test_a_loss_that_is_too_large_ends_the_run(start):
-    with pytest.raises(InputError, match="the loss .* step . of epoch 1: the training diverged"):
+    with pytest.raises(InputError, match=r"the loss .* step . of the run .epoch 1.: the training div"):
         start("run", "--learning_rate=1e6", "--clip_norm=0", "--epochs=50")
+
+
+def test_weights_that_the_network_does_not_use_are_refused(start):
+    def init_weights(*, seed):
+        return SMALL(seed=seed) | {"unused": tf.Variable(1.0)}
+
+    with pytest.raises(InputError, match="^unused: the loss does not depend on these weights"):
+        start("run", init_weights=init_weights)
 
 
 def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatch):
@@ -111,7 +119,7 @@ def test_weights_that_are_not_finite_are_never_saved(start, tmp_path, monkeypatc
         return poisoned
 
     monkeypatch.setattr(loop, "make_train_step", make_poisoned_step)
-    with pytest.raises(InputError, match="a variable is not finite"):
+    with pytest.raises(InputError, match=r"a variable is not finite .* step 4 of the run .epoch 2."):
         start("run")
     arrays, state = checkpoint.load_latest(tmp_path / "run/checkpoints")
     assert state["epoch"] == 1 and all(np.isfinite(array).all() for array in arrays.values())
