@@ -20,7 +20,7 @@ def article(name):
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     module = importlib.import_module(f"experiments.{name}") if name in names else None
     if not hasattr(module, "experiment"):
-        raise InputError(f"there is no experiment {name!r}.")
+        raise InputError(f"there is no experiment {name!r}; python -m experiments lists them.")
     return module
 
 
@@ -50,4 +50,6 @@ def train(script, *arguments):
     from core.training import loop
 
     flags = cli.parse(script.define_flags, arguments)
+    if hasattr(script, "train"):  # own_images also writes the classes of a new run to the run folder
+        return script.train(flags)
     return loop.run(script.experiment(flags), script.define_flags, flags)

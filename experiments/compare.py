@@ -5,15 +5,15 @@ Run: python -m experiments.compare runs/a runs/b
 
 For two runs without --group, a line is printed for the validation loss and for each metric that is computed
 from the confusion matrix, except for metrics of a single class. The line shows the value of the second run
-minus the value of the first run, each after the run's last epoch, with a 95 % interval. The interval comes
-from a paired bootstrap over the validation images that both runs have. The interval accounts for the choice
-of the images, but not for the choice of the seed. To learn whether an edit changed a metric, train with
-several seeds before the edit and with several seeds after the edit, and use --group.
+minus the value of the first run, with a 95 % interval. Both values belong to the last epoch of their run. The
+interval comes from a paired bootstrap over the validation images that both runs have. The interval accounts
+for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a metric,
+train with several seeds before the edit and with several seeds after the edit, and use --group.
 
 With --group, runs form a group if they have the same code and the same values of all flags that affect the
-result, except --seed. For each group, the mean and the standard deviation of each metric are printed. For two
-groups of at least two runs each, the difference between the two means is printed too, with Welch's 95 %
-interval.
+result, except --seed. The runs of a group must have different seeds. For each group, the mean and the
+standard deviation of each metric are printed. For two groups of at least two runs each, the difference
+between the two means is printed too, with Welch's 95 % interval.
 
 If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
 --output_dir.
@@ -55,22 +55,44 @@ def run(flags, arguments):
     """Print the comparison of two or more runs, and draw their curves; return 0.
 
     arguments: the run folders. Raises InputError for fewer than two folders, for a folder that is not a run
-    folder, and for a run that has not finished an epoch.
+    folder, and for a run that has not finished an epoch. With --group, also raises InputError for two runs of
+    a group with the same seed.
     """
     if len(arguments) < 2:
         raise InputError("name the folders of two or more runs to compare.")
     runs = [comparison.load(Path(folder), str(n), article) for n, folder in enumerate(arguments, 1)]
+    groups = comparison.grouped(runs) if flags.group else []
+    for group in groups:
+        refuse_repeated_seeds(group)
     for each in runs:
         print(f"run {each.label}: {each.folder}, {each.experiment.name}, {len(each.history)} epochs")
+    if len({len(each.history) for each in runs}) > 1:
+        print("warning: the numbers of epochs differ, so the runs' last epochs are not the same epoch.")
     print_table("flags that differ", comparison.differing_flags(runs), runs)
     print_code(runs)
     print_table("metrics after the last epoch (in the best epoch)", metric_rows(runs), runs)
-    if flags.group:
-        print_groups(comparison.grouped(runs))
+    if groups:
+        print_groups(groups)
     elif len(runs) == 2:
         print_difference(*runs, resamples=flags.resamples)
     draw(runs, Path(flags.output_dir))
     return 0
+
+
+def refuse_repeated_seeds(group):
+    """Raise InputError if two runs of a group have the same seed, because such runs are not independent.
+
+    group: list of `comparison.Run` that differ only in --seed.
+    """
+    by_seed = {}
+    for run in group:
+        seed = run.settings["seed"]
+        first = by_seed.setdefault(seed, run)
+        if first is not run:
+            raise InputError(
+                f"{first.folder} and {run.folder} have the same flags, code and --seed={seed}, so they are"
+                " not independent runs; leave one of them out."
+            )
 
 
 def draw(runs, output_dir):
@@ -95,13 +117,17 @@ def metric_rows(runs):
     epoch of the run's best checkpoint. The text is "-" if the run lacks the metric. runs: list of
     `comparison.Run`.
     """
-    names = dict.fromkeys(name for run in runs for name in run.final if is_metric(name))
     return {
         name: [
             f"{run.final[name]:.4f} ({run.best[name]:.4f})" if name in run.final else "-" for run in runs
         ]
-        for name in names
+        for name in metric_names(runs)
     }  # fmt: skip
+
+
+def metric_names(runs):
+    """Return a list of the metrics' names that at least one run has. runs: list of `comparison.Run`."""
+    return list(dict.fromkeys(name for run in runs for name in run.final if is_metric(name)))
 
 
 def shown_metric(runs):
@@ -183,7 +209,7 @@ def print_groups(groups):
         seeds = ", ".join(str(run.settings["seed"]) for run in group)
         labels = ", ".join(run.label for run in group)
         print(f"  group {number}: runs {labels}; n = {len(group)}, seeds {seeds}")
-    for name in [name for name in groups[0][0].final if is_metric(name)]:
+    for name in metric_names([run for group in groups for run in group]):
         samples = [[run.final[name] for run in group if name in run.final] for group in groups]
         cells = [summary(sample) for sample in samples]
         if len(samples) == 2 and min(map(len, samples)) > 1:

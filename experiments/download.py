@@ -196,14 +196,14 @@ def _unpack(archive, folder):
             tar.extractall(partial, filter="data")
         (partial / folder.name).rename(folder)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = (
-            f"it holds no folder {folder.name}/" if missing else str(error).partition("\n")[0].rstrip(":")
-        )
-        raise InputError(
-            f"{archive}: cannot be unpacked to {folder} ({reason}); delete the archive and run the"
-            " command again to download a new copy."
-        ) from None
+        reason = str(error).partition("\n")[0].rstrip(":")
+        cure = "delete the archive and run the command again to download a new copy"
+        if isinstance(error, FileNotFoundError):
+            reason = f"it holds no folder {folder.name}/"
+        elif getattr(error, "errno", None) not in {None, *files.UNFIT}:  # the archive may be undamaged
+            reason = error.strerror
+            cure = f"free some space in {folder.parent} or make it writable, then run the command again"
+        raise InputError(f"{archive}: cannot be unpacked to {folder} ({reason}); {cure}.") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from absl import flags
 
 from core import lowering
 from core.runtime import cli, files
-from experiments import article
+from experiments import summary
 
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
 # fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on
@@ -176,11 +176,9 @@ def define_flags(values):
 
 def run(flags):
     """Draw the network of an experiment to a file; return 0. Raises InputError for an unknown experiment."""
-    script = article(flags.experiment)
-    settings = cli.parse(script.define_flags)
-    experiment = script.experiment(settings)
-    size = settings.size if "size" in settings else settings.patch_size
-    maps = feature_maps(experiment.forward, experiment.init_weights(seed=0), size)
+    experiment, own_flags = summary.default_experiment(flags.experiment)
+    side = summary.training_side(experiment, own_flags)
+    maps = feature_maps(experiment.forward, experiment.init_weights(seed=0), side)
     files.write_text(Path(flags.output), svg(maps))
     print(flags.output)
     return 0

@@ -13,10 +13,9 @@ Splits:  DIR may define the training and the validation photos in one of these f
            the folders images/train/, images/val/, masks/train/ and masks/val/
          Otherwise a random share of the photos, --val_share, is used for validation.
 Classes: A line of the file --classes is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128".
-         Without --classes, every value in the masks is a class, except the values of --ignore. A new run
-         writes its classes to classes.txt in its run folder. The commands evaluate, predict and export
-         read this file. To rename or merge classes, edit a copy of the file and pass the copy to a new run
-         as --classes.
+         Without --classes, every value in the masks is a class, except the values of --ignore. A new
+         training writes its classes to classes.txt in its run folder. The other commands read this file. To
+         rename or merge classes, edit a copy of the file and pass the copy to a new run as --classes.
 """
 
 import functools
@@ -85,39 +84,49 @@ def define_flags(values):
     )
 
 
-def experiment(flags):
-    """Return the `Experiment` that the parsed flags define.
+def train(flags):
+    """Train in the folder --run_dir; return the exit code of `loop.run`.
 
-    If the run folder has a checkpoint, the classes and the class weights are read from the run folder.
-    Otherwise the classes and weights are determined from the flags and the masks, and written to the run
-    folder. With --class_weights=none, class weights are neither read nor written. Raises InputError if the
-    network cannot process images of the side --size or --patch_size, or if flags, class files and masks
-    contradict each other.
+    If the run folder has no checkpoint, this function first writes the files that `experiment` reads:
+    classes.txt and, unless --class_weights=none, class_weights.txt. Raises InputError if `experiment` or
+    `loop.run` does, or if a file cannot be written.
     """
-    network, multiple = NETWORKS[flags.network]
-    size = None if flags.patch_size else flags.size or SIZE
-    side = flags.patch_size or size
-    if side % multiple:
-        raise InputError(
-            f"--{'size' if size else 'patch_size'}={side}: must be a multiple of {multiple} for"
-            f" {flags.network}."
-        )
-    is_begun = run_folder.is_begun(Path(flags.run_dir))
-    classes = _run_classes(flags, is_begun)
-    preparation = own_images.Preparation(
-        classes=classes,
-        ignore=tuple(_ignored_values(flags, classes.coloured)),
-        size=size,
-        patch_size=flags.patch_size,
-        colour_tolerance=flags.colour_tolerance,
-        white_level=flags.white_level,
-    )
-    dataset = own_images.dataset(
-        preparation, val_share=flags.val_share, split_seed=flags.split_seed, data_dir=flags.data_dir
-    )
+    _check_side(flags)
+    folder = Path(flags.run_dir)
+    if not run_folder.is_begun(folder):
+        classes, comments = _new_classes(flags)
+        dataset = _dataset(flags, classes)
+        weights = _new_class_weights(flags, dataset, classes.names)
+        run_folder.keep_text(folder / "classes.txt", class_list.to_text(classes, comments))
+        if weights:
+            text = class_list.weights_to_text(classes.names, weights)
+            run_folder.keep_text(folder / "class_weights.txt", text)
+    return loop.run(experiment(flags), define_flags, flags)
+
+
+def experiment(flags):
+    """Return the `Experiment` that the parsed flags define. This function writes no file of the run folder.
+
+    If the run folder has flags.cfg or classes.txt, the classes and the class weights are read from the run
+    folder. Otherwise they are determined from the flags and the masks. Raises InputError if the network
+    cannot process images of the side --size or --patch_size, or if flags, class files and masks contradict
+    each other.
+    """
+    _check_side(flags)
+    folder = Path(flags.run_dir)
+    is_run = any((folder / name).exists() for name in ("flags.cfg", "classes.txt"))
+    classes = class_list.read(folder / "classes.txt") if is_run else _new_classes(flags)[0]
+    dataset = _dataset(flags, classes)
+    if not is_run:
+        class_weights = _new_class_weights(flags, dataset, classes.names)
+    elif flags.class_weights == "none":
+        class_weights = None
+    else:
+        class_weights = class_list.read_weights(folder / "class_weights.txt", classes.names)
+    network, _ = NETWORKS[flags.network]
     logits = 1 if flags.network == "road_unet" and len(classes.names) == 2 else len(classes.names)
     loss = losses.binary_cross_entropy if logits == 1 else losses.categorical_cross_entropy
-    class_weights = _run_class_weights(flags, dataset, classes.names, is_begun)
+    side = flags.patch_size or dataset.size
     return Experiment(
         name="own_images",
         classes=classes.names,
@@ -154,21 +163,46 @@ def _load_encoder(weights, network, source, side):
         pretrained.initialise(mobilenet_unet.encoder(weights), source, side)
 
 
-def _run_classes(flags, is_begun):
-    """Return the run's `ClassList`; for a new run, also write the list to classes.txt in the run folder.
+def _check_side(flags):
+    """Raise InputError if the network cannot process images of the side --size or --patch_size."""
+    _, multiple = NETWORKS[flags.network]
+    name, side = ("patch_size", flags.patch_size) if flags.patch_size else ("size", flags.size or SIZE)
+    if side % multiple:
+        raise InputError(f"--{name}={side}: must be a multiple of {multiple} for {flags.network}.")
 
-    A `ClassList` holds the names and the mask values of the classes. is_begun: True if the run folder has a
-    checkpoint. Then the list is read from classes.txt in the run folder.
+
+def _dataset(flags, classes):
+    """Return the `Dataset` of the run. classes: the run's `ClassList`."""
+    preparation = own_images.Preparation(
+        classes=classes,
+        ignore=tuple(_ignored_values(flags, classes.coloured)),
+        size=None if flags.patch_size else flags.size or SIZE,
+        patch_size=flags.patch_size,
+        colour_tolerance=flags.colour_tolerance,
+        white_level=flags.white_level,
+    )
+    return own_images.dataset(
+        preparation, val_share=flags.val_share, split_seed=flags.split_seed, data_dir=flags.data_dir
+    )
+
+
+def _new_classes(flags):
+    """Return (`ClassList`, lines) of a new run: the classes in the file --classes, or found in the masks.
+
+    lines: a list of texts for comments in classes.txt. The list is empty if --classes is given. Raises
+    InputError if a value of --ignore is also the value of a class in the file --classes.
     """
-    path = Path(flags.run_dir) / "classes.txt"
-    if is_begun:
-        return class_list.read(path)
-    if flags.classes:
-        classes, comments = class_list.read(Path(flags.classes)), []
-    else:
-        classes, comments = _found_classes(flags)
-    run_folder.keep_text(path, class_list.to_text(classes, comments))
-    return classes
+    if not flags.classes:
+        return _found_classes(flags)
+    classes = class_list.read(Path(flags.classes))
+    for text, value in zip(flags.ignore, _ignored_values(flags, classes.coloured)):
+        for name, values in zip(classes.names, classes.values):
+            if value in values:
+                raise InputError(
+                    f"--ignore={text}: {flags.classes} gives this value to the class {name}; remove the value"
+                    " from --ignore or from that file."
+                )
+    return classes, []
 
 
 def _found_classes(flags):
@@ -215,27 +249,19 @@ def _ignored_values(flags, coloured):
         yield value
 
 
-def _run_class_weights(flags, dataset, names, is_begun):
-    """Return the weight of each class in the loss, a tuple of floats, or None for --class_weights=none.
+def _new_class_weights(flags, dataset, names):
+    """Return the class weights of a new run, a tuple of floats, or None for --class_weights=none.
 
-    is_begun: True if the run folder has a checkpoint. Then the weights are read from class_weights.txt in the
-    run folder. For a new run, this function writes the file. dataset: the run's `Dataset`. names: the names
-    of the classes.
+    dataset: the run's `Dataset`. names: the names of the classes.
     """
     if flags.class_weights == "none":
         return None
-    path = Path(flags.run_dir) / "class_weights.txt"
-    if is_begun:
-        return class_list.read_weights(path, names)
-    if flags.class_weights == "balanced":
-        train = cache.load_split(dataset, flags, "train")
-        pixels = sum(np.bincount(train.masks[row].ravel(), minlength=256) for row in train.rows)
-        weights = tuple(float(weight) for weight in losses.balanced_class_weights(pixels[: len(names)]))
-    else:
-        weights = class_list.read_weights(Path(flags.class_weights), names)
-    run_folder.keep_text(path, class_list.weights_to_text(names, weights))
-    return weights
+    if flags.class_weights != "balanced":
+        return class_list.read_weights(Path(flags.class_weights), names)
+    train = cache.load_split(dataset, flags, "train")
+    pixels = sum(np.bincount(train.masks[row].ravel(), minlength=256) for row in train.rows)
+    return tuple(float(weight) for weight in losses.balanced_class_weights(pixels[: len(names)]))
 
 
 if __name__ == "__main__":
-    cli.main(define_flags, lambda flags: loop.run(experiment(flags), define_flags, flags))
+    cli.main(define_flags, train)

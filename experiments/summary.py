@@ -23,6 +23,7 @@ Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
 """
 
+import tempfile
 from pathlib import Path
 
 import tensorflow as tf
@@ -78,7 +79,7 @@ def run(flags):
     --time is given on a machine with a GPU.
     """
     experiment, own_flags = _experiment(flags)
-    side = flags.size or _side(experiment, own_flags)
+    side = flags.size or training_side(experiment, own_flags)
     weights = experiment.init_weights(seed=own_flags.seed)
     multiple = tiling.multiple(experiment.forward, weights)
     if side % multiple:
@@ -112,15 +113,26 @@ def _experiment(flags):
     if flags.time and tf.config.list_physical_devices("GPU"):
         raise InputError("--time: measures CPUs only; hide the GPUs with CUDA_VISIBLE_DEVICES=-1.")
     if flags.experiment:
-        module = article(flags.experiment)
-        own_flags = cli.parse(module.define_flags)
-    else:
-        module = article(run_folder.experiment_name(Path(flags.run_dir)))
-        own_flags = run_folder.read_flags(Path(flags.run_dir), module.define_flags, without=("data_dir",))
+        return default_experiment(flags.experiment)
+    module = article(run_folder.experiment_name(Path(flags.run_dir)))
+    own_flags = run_folder.read_flags(Path(flags.run_dir), module.define_flags, without=("data_dir",))
     return module.experiment(own_flags), own_flags
 
 
-def _side(experiment, own_flags):
+def default_experiment(name):
+    """Return (experiment, own_flags): an `Experiment` whose flags have their default values, and these flags.
+
+    name: the name of the experiment. Only --run_dir has another value: an empty folder, which is then
+    deleted. `own_images` would read the classes of an existing run in its default run folder.
+    Raises InputError for an unknown experiment.
+    """
+    module = article(name)
+    with tempfile.TemporaryDirectory() as folder:
+        own_flags = cli.parse(module.define_flags, [f"--run_dir={folder}"])
+        return module.experiment(own_flags), own_flags
+
+
+def training_side(experiment, own_flags):
     """Return the side, in pixels, of the resized photos or of the patches that an experiment trains on.
 
     own_flags: the flags that define the experiment. Raises InputError if they do not define the side.

@@ -31,7 +31,9 @@ def main(define_flags, run, *, arguments=False):
     141: stdout is a closed pipe, as with `| head`.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file gets each line when it is printed
+        # A log file gets each line when it is printed. Characters that the encoding of stdout cannot
+        # represent are printed as escapes, such as \udcff. Python always prints them so to stderr.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     define_flags(flags.FLAGS)
     best = Path(sys.argv[0]).with_name("best") / Path(sys.argv[0]).with_suffix(".cfg").name
     names = [*parse(define_flags), *_define_options(flags.FLAGS, best)]
@@ -45,7 +47,7 @@ def main(define_flags, run, *, arguments=False):
     def parser(argv):
         """Parse the command line `argv`; return the list of arguments for `called`."""
         try:
-            return read(flags.FLAGS, _expanded(argv, best), arguments=arguments)
+            return read_command_line(flags.FLAGS, argv, best, arguments=arguments)
         except SystemExit:  # --help, --version: exit with 0; absl would exit with 1 after --help
             sys.exit(0)
 
@@ -79,7 +81,7 @@ def _define_options(values, best):
     """Define the flags --version and --best, so that --help lists them; return the names of these flags.
 
     --best is defined only if the file `best` exists. values: the `flags.FlagValues` to define the flags in.
-    Before the command line is parsed, `_expanded` replaces --best and carries out --version.
+    `read_command_line` carries out both flags.
     """
     options = {"version": "Print the version and exit."}
     if best.is_file():
@@ -89,18 +91,24 @@ def _define_options(values, best):
     return list(options)
 
 
-def _expanded(argv, best):
-    """Return the command line with -h replaced by --help, and --best by --flagfile=FILE.
+def read_command_line(values, argv, best, *, arguments=False):
+    """Parse the command line as `read` does, with the meaning of -h, --version and --best.
 
-    argv: the command line. best: the path FILE. --best is replaced only if this file exists.
-    If the command line contains --version, prints the version and exits instead.
+    -h stands for --help. --version prints the version and exits. If the file `best` exists, --best stands for
+    --flagfile=FILE with this file, at the beginning of the command line. Raises InputError if `read` does, or
+    if --best is given in another form, such as -best, --best=true or a line of a flagfile.
     """
-    if "--version" in argv[1:]:
+    is_best = "best" in values and "--best" in argv[1:]
+    rest = [each for each in argv[1:] if each != "--best"] if is_best else argv[1:]
+    first = [f"--flagfile={best}"] if is_best else []
+    expanded = [argv[0], *first, *("--help" if each == "-h" else each for each in rest)]
+    found = read(values, expanded, arguments=arguments)
+    if values["version"].value:
         print(f"raw-unet {core.__version__}, tensorflow {tf.__version__}")
         sys.exit(0)
-    if best.is_file() and "--best" in argv[1:]:
-        argv = [argv[0], f"--flagfile={best}", *(each for each in argv[1:] if each != "--best")]
-    return ["--help" if each == "-h" else each for each in argv]
+    if "best" in values and values["best"].value:
+        raise InputError("--best: give this flag on the command line, and exactly as --best.")
+    return found
 
 
 def parse(define_flags, arguments=()):

@@ -15,8 +15,8 @@ def set_up(flags):
     """Enable deterministic ops if required, and return a description of the device, such as "2 CPU cores".
 
     flags: parsed flags. The function uses --deterministic, --xla and --strategy. --deterministic decides
-    whether ops are deterministic. If this flag is not given, ops are deterministic under two conditions:
-    TensorFlow finds no GPU, and --xla is not used. --strategy decides how many GPUs the description counts.
+    whether ops are deterministic. If this flag is not given, ops are deterministic if TensorFlow finds no GPU
+    and --xla is not used. --strategy decides how many GPUs the description counts.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic

@@ -39,12 +39,15 @@ def strategy(name):
         ports = [[int(address.rpartition(":")[2]) for address in job] for job in cluster.values()]
         if task["index"] < 0 or not all(0 < port < 2**16 for job in ports for port in job):
             raise ValueError
+        if set(cluster) - {"chief", "worker"} or len(cluster.get("chief", ())) > 1:
+            raise ValueError
         cluster[task["type"]][task["index"]].encode()
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):
         raise InputError(
             "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON like"
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
-            " with the same cluster on each machine; index is the position of the machine's own address."
+            " with the same cluster on each machine; index is the position of the machine's own address, and"
+            " the only other possible job is chief, with one address."
         ) from None
     print(f"{task['type']} {task['index']}: waiting until all workers in TF_CONFIG have started", flush=True)
     try:

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import math
 import os
 import re
 import zipfile
 
 import numpy as np
+from numpy.lib import format as npy
 
 from core.runtime import locks
 from core.runtime.errors import InputError
@@ -39,7 +41,9 @@ def writing(path):
         yield
     except OSError as error:
         cure = "free some space there or make it writable, then give the same command again"
-        if error.errno in UNFIT:
+        if error.errno == errno.ENOENT:
+            cure = "create its folder or name another place"
+        elif error.errno in UNFIT:
             cure = "name another place"
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); {cure}.") from None
 
@@ -51,6 +55,8 @@ def atomic(path):
     If the `with` block raises or the process is killed, the file at path stays as it was. Raises InputError
     if the file cannot be written, for example because the disk is full or the folder is read-only.
     """
+    if not path.name:  # "." or "/"
+        raise InputError(f"{path}: cannot be written, because it is a folder; name a file.")
     # The name of the new file depends only on path, so killed processes leave at most one such file per path.
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -77,10 +83,10 @@ def read_arrays(path, required):
 
     required: the names of arrays that the file must contain. Raises InputError if one of these arrays is
     missing, or if the file is damaged or does not exist. Raises OSError for the failures in PASSING, for
-    example if the disk fails or the user may not read the file.
+    example if the disk fails or the user may not read the file. Raises MemoryError if the memory is full.
     """
     try:
-        zipfile.ZipFile(path).close()  # np.load treats a file that is not a zip archive as a pickle
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         missing = set(required) - set(arrays)
@@ -88,9 +94,25 @@ def read_arrays(path, required):
             raise ValueError(f"without {', '.join(sorted(missing))}")
         return arrays
     except Exception as error:  # zipfile, zlib and NumPy raise different exceptions for damaged files
-        if getattr(error, "errno", None) in PASSING:  # the file itself may be undamaged
-            raise
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in PASSING:
+            raise  # the file itself may be undamaged
         raise InputError(f"{path}: damaged ({error}); restore it from a copy or delete it.") from None
+
+
+def _check_sizes(path):
+    """Raise an exception if a file is no zip archive, or if an array in it has another size than its header.
+
+    np.load treats a file that is not a zip archive as a pickle. If a damaged header gave a huge shape,
+    np.load would raise MemoryError, which `read_arrays` does not treat as damage.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                first = npy.read_magic(file) == (1, 0)
+                read_header = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
+                shape, _, dtype = read_header(file)
+                if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+                    raise ValueError(f"{member.filename} has another size than its header")
 
 
 @contextlib.contextmanager

@@ -37,9 +37,9 @@ class Progress:
         """Set the number of finished units, and print the line unless it was printed a short time ago.
 
         On a terminal, the line is printed if at least REDRAW_SECONDS have passed since it was last printed.
-        Elsewhere, at least LINE_SECONDS must have passed. Before the first print, the time since the object
-        was created counts. On a terminal, the update with done == total always prints the line or, if `keep`
-        is False, removes it.
+        Elsewhere, at least LINE_SECONDS must have passed. Before the first print, the interval is measured
+        from the creation of the object. On a terminal, the update with done == total always prints the line
+        or, if `keep` is False, removes it.
         facts: (name, number) pairs to show in the line.
         """
         self.done, now = done, time.monotonic()

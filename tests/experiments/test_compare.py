@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import refused
 from small_networks import small_articles
 
 from core.inference import comparison, per_image, uncertainty
@@ -99,16 +100,24 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
         ("b0", other_run, 0, 1.0),
         ("b1", other_run, 1, 1.3),
         ("b2", other_run, 2, 1.0),
+        ("a1_again", road_run, 1, 0.1),
     ]:
         shutil.copytree(source, tmp_path / name)
         flags = (tmp_path / name / "flags.cfg").read_text()
         old = "--seed=0" if source is road_run else "--seed=1"
         (tmp_path / name / "flags.cfg").write_text(flags.replace(old, f"--seed={seed}"))
         rows = run_folder.read_metrics(tmp_path / name)
+        if source is other_run:
+            rows = [{**row, "val_new": 1.0} for row in rows[:1]]
         run_folder.write_metrics(tmp_path / name, [{**row, "val_loss": change} for row in rows])
         folders.append(tmp_path / name)
-    compared(tmp_path, "--group", folders)
+    with refused("--seed=1"):
+        compared(tmp_path, "--group", folders)
+    compared(tmp_path, "--group", folders[:-1])
     out = capsys.readouterr().out
+    assert "warning: the numbers of epochs differ" in out
+    (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_new"] and "n =" in line]
+    assert line.split()[1:] == ["-", "1.0000", "+-", "0.0000", "(n", "=", "3)"]
     assert "group 1: runs 1, 2; n = 2, seeds 0, 1" in out
     assert "group 2: runs 3, 4, 5; n = 3, seeds 0, 1, 2" in out
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_loss"] and "n =" in line]

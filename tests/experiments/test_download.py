@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from conftest import file_size_limit
 
 from core.data import cityscapes_pairs
 from core.runtime import files
@@ -157,6 +158,14 @@ def test_an_archive_that_cannot_be_unpacked_safely_is_refused_and_leaves_nothing
     assert "\n" not in str(error.value)
     assert contents(tmp_path) == ["data", "precious"]
     assert contents(tmp_path / "data") == [".download.lock", "set.tar.gz"]
+
+
+def test_a_full_disk_while_unpacking_does_not_count_as_a_damaged_archive(server, fetch, tmp_path):
+    server.content = packed(({"name": "cityscapes/train/1.jpg"}, bytes(100_000)))
+    with file_size_limit(50_000), pytest.raises(InputError, match="free some space in .*data or make it"):
+        fetch()
+    assert contents(tmp_path / "data") == [".download.lock", "set.tar.gz"]
+    assert fetch() == 0 and server.requests == 1
 
 
 def test_two_downloads_into_one_folder_are_refused(fetch, tmp_path):

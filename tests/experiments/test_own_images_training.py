@@ -5,14 +5,14 @@ import pytest
 from conftest import refused
 from PIL import Image
 
+import experiments
 from core.data import class_list, dubai_aerial
 from core.data.synthetic import aerial_scenes
 from core.inference import restore
 from core.runs import checkpoint
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import loop
-from experiments import article, own_images
+from experiments import article, compare, draw_network, own_images, summary
 from experiments import dubai_aerial as aerial
 
 pytestmark = pytest.mark.usefixtures("small_articles")
@@ -46,9 +46,9 @@ def train(script, tmp_path, *arguments):
     """Train the experiment of the module `script` for one epoch in tmp_path/run; return the parsed flags."""
     common = ["--epochs=1", "--batch_size=4", "--patch_size=16", "--seed=3"]
     folders = [f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"]
-    flags = cli.parse(script.define_flags, [*common, *folders, *arguments])
-    assert loop.run(script.experiment(flags), script.define_flags, flags) == 0
-    return flags
+    arguments = [*common, *folders, *arguments]
+    assert experiments.train(script, *arguments) == 0
+    return cli.parse(script.define_flags, arguments)
 
 
 def test_rearranged_aerial_photos_give_bit_identical_weights(photos, tmp_path):
@@ -72,7 +72,7 @@ def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(ph
     run = restore.restore(values, article)
     assert run.experiment.classes == dubai_aerial.CLASSES[:5] and run.experiment.ignore
     weights = class_list.read_weights(tmp_path / "moved/class_weights.txt", run.experiment.classes)
-    assert len(set(weights)) > 2
+    assert len(set(weights)) > 2 and run.experiment.loss.keywords == {"class_weights": weights}
 
 
 def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tmp_path, capsys):
@@ -85,6 +85,32 @@ def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tm
     assert "road" in own_images.experiment(flags).classes  # a run that has a checkpoint reads the file
 
 
+def test_commands_that_read_a_run_without_checkpoints_leave_its_classes_unchanged(photos, tmp_path):
+    train(own_images, tmp_path, f"--data_dir={photos}/own", "--class_weights=balanced")
+    run = tmp_path / "run"
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert summary.run(cli.parse(summary.define_flags, [f"--run_dir={run}"])) == 0
+    flags = cli.parse(compare.define_flags, [f"--output_dir={tmp_path}/out"])
+    assert compare.run(flags, [str(run), str(run)]) == 0
+    assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command, size", [(summary, "256x256"), (draw_network, "64x64")])
+def test_the_default_network_is_described_without_a_run_folder(
+    shared_cache, tmp_path, monkeypatch, capsys, command, size
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/own_images").mkdir(parents=True)
+    (tmp_path / "runs/own_images/classes.txt").write_text("not a list of classes")
+    (tmp_path / "cache").symlink_to(shared_cache)
+    assert command.run(cli.parse(command.define_flags, ["--experiment=own_images"])) == 0
+    printed = capsys.readouterr().out
+    assert size in (printed if command is summary else (tmp_path / "network.svg").read_text())
+    assert (tmp_path / "runs/own_images/classes.txt").read_text() == "not a list of classes"
+
+
 @pytest.mark.parametrize(
     "arguments, named",
     [
@@ -94,13 +120,18 @@ def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tm
         (["--ignore=red"], "--ignore=red: "),
         (["--class_weights=gone.txt"], "gone.txt: not a readable text file"),
         (["--classes=gone.txt"], "gone.txt: not a readable text file"),
+        (["--classes=classes.txt", "--ignore=155,155,155"], "--ignore=155,155,155: classes.txt gives this"),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(photos, tmp_path, arguments, named):
+def test_flags_that_do_not_fit_are_refused(photos, tmp_path, monkeypatch, arguments, named):
+    monkeypatch.chdir(photos)
     common = [f"--data_dir={photos}/own", f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"]
     flags = cli.parse(own_images.define_flags, [*common, *arguments])
     with refused(named):
         own_images.experiment(flags)
+    with refused(named):
+        own_images.train(flags)
+    assert not (tmp_path / "run").exists()
 
 
 def test_size_and_patch_size_together_are_refused():

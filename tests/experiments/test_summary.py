@@ -129,13 +129,16 @@ def test_command_prints_both_tables(capsys, road_run, small_articles):
     printed = capsys.readouterr().out
     assert "cityscape_road, images of 32x32 pixels" in printed and "receptive field" in printed
     assert "per step of 1 images, bfloat16 on" in printed and "nearest_then_skip" in printed
+    arguments = ["--experiment=cityscape_road", "--size=32"]
+    assert summary.run(cli.parse(summary.define_flags, arguments)) == 0
+    assert "cityscape_road, images of 32x32 pixels" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "arguments, expected",
     [
         ([], "--experiment, --run_dir: give one"),
-        (["--experiment=road"], "no experiment 'road'"),
+        (["--experiment=road"], "no experiment 'road'; python -m experiments lists them"),
         (["--run_dir=/no/such/run"], "/no/such/run: no flags.cfg"),
         (["--experiment=cityscape_road", "--size=40"], "--size=40: must be a multiple of 16"),
     ],

@@ -68,6 +68,10 @@ def task(kind="worker", index=0, workers=("a:1", "b:1")):
     return {"cluster": {"worker": workers}, "task": {"type": kind, "index": index}}
 
 
+def job(kind, addresses):
+    return {"cluster": {kind: addresses, "worker": ["c:1"]}, "task": {"type": kind, "index": 0}}
+
+
 CLUSTERS = {
     "absent": None,
     "not JSON": "worker 0 of 2",
@@ -81,6 +85,8 @@ CLUSTERS = {
     "one address for all": task(workers="a:1"),
     "no port": task(workers=["a", "b:1"]),
     "a port too large": task(workers=["a:99999", "b:1"]),
+    **{f"a job {kind}": job(kind, ["a:1"]) for kind in ("master", "ps", "evaluator")},
+    "two chiefs": job("chief", ["a:1", "b:1"]),
 }
 
 

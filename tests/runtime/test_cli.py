@@ -1,14 +1,15 @@
 """The command line end to end, in separate processes, on generated data."""
 
 import configparser
-import fnmatch
+import io
 import json
 import os
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, python
+from absl import flags
+from conftest import ROOT, python, refused
 from PIL import Image
 
 from core.runtime import cli
@@ -60,16 +61,44 @@ def test_a_closed_pipe_ends_a_command_without_a_message():
         assert process.stderr.read() == b"" and process.wait() == 141
 
 
-def test_version_and_best_are_handled_before_the_flags_are_parsed(tmp_path, capsys):
+def command_line(best, *arguments):
+    """Parse a command line of cityscape_road; return the flags. best: the file that --best reads."""
+    values = flags.FlagValues()
+    cityscape_road.define_flags(values)
+    cli._define_options(values, best)
+    cli.read_command_line(values, ["road.py", *arguments], best)
+    return values
+
+
+def test_version_and_best_are_carried_out_in_all_accepted_forms(tmp_path, capsys):
     best = tmp_path / "road.cfg"
-    arguments = ["road.py", "--epochs=3", "--best", "--dice=2"]
-    assert cli._expanded(arguments, best) == arguments  # there is no such flagfile
+    arguments = ["--epochs=3", "--best", "--dice=2"]
+    with refused("best"):  # there is no such flagfile
+        command_line(best, *arguments)
     best.write_text("--dice=1\n--ema_decay=0.9\n--epochs=7\n")
-    flags = cli.parse(cityscape_road.define_flags, cli._expanded(arguments, best)[1:])
-    assert (flags.epochs, flags.dice, flags.ema_decay) == (3, 2, 0.9)  # the command line takes precedence
-    with pytest.raises(SystemExit):
-        cli._expanded(["road.py", "--version"], best)
-    assert capsys.readouterr().out.startswith("raw-unet 0.")
+    values = command_line(best, *arguments)
+    assert (values.epochs, values.dice, values.ema_decay) == (3, 2, 0.9)  # the command line takes precedence
+    (tmp_path / "some.cfg").write_text("--best\n--version\n")
+    for argument in ("--version", "-version", "--version=true", f"--flagfile={tmp_path / 'some.cfg'}"):
+        with pytest.raises(SystemExit):
+            command_line(best, argument)
+        assert capsys.readouterr().out.startswith("raw-unet 0.")
+
+
+@pytest.mark.parametrize("argument", ["-best", "--best=true", "--flagfile=some.cfg"])
+def test_other_forms_of_best_are_refused(tmp_path, monkeypatch, argument):
+    monkeypatch.chdir(tmp_path)
+    for name in ("road.cfg", "some.cfg"):
+        (tmp_path / name).write_text("--best\n" if name == "some.cfg" else "--epochs=7\n")
+    with refused("--best"):
+        command_line(tmp_path / "road.cfg", argument)
+
+
+def test_characters_that_stdout_cannot_represent_are_printed_as_escapes(monkeypatch, exit_message):
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert exit_message(lambda values: print("stra\xdfe\udcff")) is None
+    assert printed.getvalue().strip() == rb"stra\xdfe\udcff"
 
 
 def test_an_installation_contains_every_module_and_the_best_settings():
@@ -77,8 +106,6 @@ def test_an_installation_contains_every_module_and_the_best_settings():
     config.read(ROOT / "setup.cfg")
     assert config["options"]["packages"] == "find_namespace:"  # also finds folders without __init__.py
     patterns = config["options.packages.find"]["include"].split()
-    for path in (*ROOT.glob("core/**/*.py"), *ROOT.glob("experiments/**/*.py")):
-        package = ".".join(path.relative_to(ROOT).parent.parts)
-        assert any(fnmatch.fnmatch(package, pattern) for pattern in patterns)
+    assert patterns == ["core*", "experiments*"]
     assert config["options.package_data"]["experiments"] == "best/*.cfg"
     assert len(list(ROOT.glob("experiments/best/*.cfg"))) == 5

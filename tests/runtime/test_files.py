@@ -1,6 +1,10 @@
-"""NumPy archives are read completely or refused."""
+"""NumPy archives are read completely or refused, and paths that cannot be written are refused."""
+
+from pathlib import Path
 
 import numpy as np
+import pytest
+from conftest import refused
 
 from core.runtime import files
 from core.runtime.errors import InputError
@@ -21,3 +25,32 @@ def test_an_archive_with_any_byte_inverted_is_refused_or_read_correctly(tmp_path
         else:
             np.testing.assert_equal(found, arrays)
     assert refusals > len(whole) / 2
+
+
+def test_an_archive_that_does_not_fit_into_memory_does_not_count_as_damaged(tmp_path, monkeypatch):
+    def memory_is_full(*arguments, **options):
+        raise MemoryError
+
+    np.savez(tmp_path / "arrays.npz", a=np.arange(9))
+    monkeypatch.setattr(np, "load", memory_is_full)
+    with pytest.raises(MemoryError):
+        files.read_arrays(tmp_path / "arrays.npz", ())
+
+
+@pytest.mark.parametrize(
+    "path, cure",
+    [
+        ("missing/a.txt", "create its folder or name another place"),
+        ("file/a.txt", "name another place"),
+        (".", "it is a folder; name a file"),
+        ("", "it is a folder; name a file"),
+        ("folder", "name another place"),
+    ],
+)
+def test_a_path_that_cannot_be_written_is_refused_with_its_cure(tmp_path, monkeypatch, path, cure):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    with refused(cure):
+        files.write_text(Path(path), "text")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]

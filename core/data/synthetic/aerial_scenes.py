@@ -5,8 +5,8 @@ plot. A grid of streets at a random angle divides the district into blocks with 
 Roofs, streets and sand have similar greys and browns. So the colour of a single pixel is not enough to
 decide the class of the pixel.
 
-The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
-`RandomState`, and shapes have integer coordinates.
+The same seed gives the same pixels with the same versions of NumPy and Pillow. On other machines, single
+pixels may differ by rounding.
 """
 
 import numpy as np

@@ -5,8 +5,8 @@ cars, trees, lamps, people, house fronts and sky. Shadows, haze and noise are ad
 walls, cars and clouded sky have similar greys. So the colour of a single pixel is not enough to decide
 whether the pixel is road. A network has to learn the shape and position of the road.
 
-The same seed gives the same pixels on every machine, because NumPy guarantees the numbers of
-`RandomState`, and shapes have integer coordinates.
+The same seed gives the same pixels with the same versions of NumPy and Pillow. On other machines, single
+pixels may differ by rounding.
 """
 
 import numpy as np
@@ -229,7 +229,10 @@ def _person(canvas, rng, ground, t):
 
 
 def _beside(rng, ground, t):
-    """Return the x, in pixels, of a random point on a pavement. t: the point's t, see `_Ground`."""
+    """Return the x, in pixels, of a random point on a pavement or just outside of it.
+
+    t: the point's t, see `_Ground`.
+    """
     return ground.x(t, rng.choice([-1, 1]) * rng.uniform(1.1, 1.1 + ground.pavement))
 
 
