@@ -25,6 +25,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
 from experiments import cityscape_road
+from experiments.benchmark.measurement import peak_mib
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,18 +74,12 @@ def limits(tmp_path):
             os.close(os.open(pipe, os.O_RDWR))  # unblocks a thread that waits to open the pipe
         pytest.fail("not done after 30 seconds")
 
-    handler, memory_before = signal.signal(signal.SIGALRM, expired), peak_memory()
+    handler, memory_before = signal.signal(signal.SIGALRM, expired), peak_mib()
     signal.alarm(30)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, handler)
-    assert peak_memory() - memory_before < 2**31
-
-
-def peak_memory():
-    """Return the peak resident memory of this process in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert peak_mib() - memory_before < 2048
 
 
 @contextlib.contextmanager

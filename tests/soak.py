@@ -2,10 +2,11 @@
 
     python tests/soak.py --minutes=60
 
-The five experiments take turns, on small generated images. Each is trained once without
-interruption, and once with a SIGKILL after random times of 5 to 60 seconds. After each kill the
-checkpoint must be undamaged and not older than before; at the end weights, metrics.csv and
-pictures of both runs must be bit-identical. Not part of the test suite.
+The five experiments take turns, on small generated images. A turn trains an experiment twice. One run is not
+interrupted. The other run is killed by SIGKILL and continued, again and again, after random times of 5 to 60
+seconds, until it is finished. After each kill, the last checkpoint must be undamaged and not older than after
+the previous kill. At the end, the weights, the pictures and metrics.csv (except for times) of both runs must
+be bit-identical. This script is not part of the test suite.
 """
 
 import random

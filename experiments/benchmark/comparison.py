@@ -17,6 +17,7 @@ from absl import flags
 from core import lowering
 from core.runtime import cli
 from core.runtime.errors import InputError
+from core.training import checks
 from experiments import article
 from experiments.benchmark import table, this_code
 
@@ -158,6 +159,8 @@ def _settings(flags):
     module = article(flags.experiment)
     passed = ("batch_size", "precision", "lowering", "cache_dir")
     arguments = [f"--{name}={flags[name].value}" for name in passed]
+    # own_images would read the classes of a run in its default run folder
+    arguments.append(f"--run_dir={Path(flags.cache_dir) / 'benchmark'}")
     article_flags = cli.parse(module.define_flags, arguments)
     experiment = module.experiment(article_flags)
     with contextlib.redirect_stdout(sys.stderr):
@@ -169,7 +172,7 @@ def _settings(flags):
         "flags": arguments,
         "network": network.__name__.rpartition(".")[2],
         "filters": getattr(network, "FILTERS", None),
-        "channels": 1 if len(experiment.classes) == 2 else len(experiment.classes),
+        "channels": checks.check_experiment(experiment, experiment.init_weights(seed=0)),
         "size": images.shape[1:3].as_list(),
     }
 

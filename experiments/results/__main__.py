@@ -78,7 +78,8 @@ def add(flags):
     """Write the result file of the run in the folder --add.
 
     Raises InputError if --name does not have the form GROUP_sSEED, if GROUP does not begin with one of the
-    names in `tables.BEST_METRIC`, and if the run is unfinished.
+    names in `tables.BEST_METRIC`, if SEED is not the run's seed, if the file exists, and if the run is
+    unfinished.
     """
     if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
         raise InputError(
@@ -86,17 +87,20 @@ def add(flags):
             " with _s and the seed, as in road_best_s0."
         )
     path = tables.FOLDER / f"{flags.name}.csv"
-    path.write_text(
-        record.text(
-            Path(flags.add),
-            settings=flags.settings,
-            data=flags.data,
-            machine=flags.machine,
-            commit=flags.commit,
-            remark=flags.remark,
-        ),
-        encoding="utf-8",
+    if path.exists():
+        raise InputError(f"{path}: already exists; give another --name, or delete this file first.")
+    text = record.text(
+        Path(flags.add),
+        settings=flags.settings,
+        data=flags.data,
+        machine=flags.machine,
+        commit=flags.commit,
+        remark=flags.remark,
     )
+    seed = re.search(r"^# seed: (\d+)$", text, re.M)[1]
+    if not flags.name.endswith(f"_s{seed}"):
+        raise InputError(f"--name={flags.name}: must end with _s{seed}, because the run's seed is {seed}.")
+    path.write_text(text, encoding="utf-8")
     print(path)
 
 

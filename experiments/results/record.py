@@ -57,6 +57,8 @@ def text(folder, *, settings, data, machine, commit, remark):
     }
     with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
         columns, *rows = csv.reader(file)
+    if float(rows[-1][0]) != summary["final"]["epoch"]:
+        raise InputError(f"{folder}: the training of more epochs has begun; wait until it has ended.")
     lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(columns)]
     lines += [",".join(f"{float(value):.6g}" if value else "" for value in row) for row in rows]
     return "".join(f"{line}\n" for line in lines)

@@ -5,9 +5,9 @@ of the keys command, settings, data, seed, machine, versions, commit, date and m
 remark may follow. After the header come the column names of the run's metrics.csv, and one line of metrics
 for each recorded epoch. Some result files do not record all epochs.
 
-Runs that differ only in the seed form a group. The tables show the mean and the sample standard deviation
-over the seeds of a group. The tables do not show the files in early/, which describe small runs that later
-runs replaced.
+The files of a GROUP describe runs with the same data and settings and with different seeds. In two groups of
+dubai, the runs also differ in precision. The tables show the mean and the sample standard deviation over the
+seeds of a group. The tables do not show the files in early/, which describe older runs.
 """
 
 import csv

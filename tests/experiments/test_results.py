@@ -1,6 +1,7 @@
 """The published results: result files are made from run folders, and tables from result files."""
 
 import csv
+import shutil
 
 import pytest
 
@@ -36,6 +37,25 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
     (line,) = (line for line in tables.groups_table(tables.groups(tmp_path)).splitlines() if "best`" in line)
     assert "0.600 ± 0.141" in line  # 0.5 and 0.7
     assert "road IoU 0.800 ± 0.141" in line  # best epochs: 0.9 in run s0, 0.7 in run s1
+
+
+def test_published_results_are_not_replaced_and_a_seed_must_be_the_runs(road_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    (tmp_path / "road_tiny_s0.csv").write_text("published")
+    with pytest.raises(InputError, match="road_tiny_s0.csv: already exists"):
+        add([f"--add={road_run}", "--name=road_tiny_s0"])
+    assert (tmp_path / "road_tiny_s0.csv").read_text() == "published"
+    with pytest.raises(InputError, match="must end with _s0, because the run's seed is 0"):
+        add([f"--add={road_run}", "--name=road_tiny_s7"])
+
+
+def test_a_run_that_trains_more_epochs_is_refused(road_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    run = shutil.copytree(road_run, tmp_path / "run")
+    rows = (run / "metrics.csv").read_text().splitlines()
+    (run / "metrics.csv").write_text("\n".join([*rows, rows[-1].replace("2,", "3,", 1)]) + "\n")
+    with pytest.raises(InputError, match="the training of more epochs has begun"):
+        add([f"--add={run}", "--name=road_tiny_s0"])
 
 
 def test_a_table_replaces_only_the_text_between_its_marks(tmp_path):
