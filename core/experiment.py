@@ -34,10 +34,10 @@ class Dataset:
     settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
                files again if a setting changes.
     generate:  (folder) -> None: writes generated photos and masks in the layout that `find` expects.
-    check:     (pixels, files) -> None: prints remarks about the training masks, for example a warning about a
-               class without pixels. Raises InputError if no network can be trained with these masks. files:
-               the readable files among the files that `find` returns for "train". pixels: int64 [256], the
-               number of mask pixels of each class id in files.
+    check:     (pixels, files) -> None: prints remarks about the training masks, for example the share of each
+               class. Raises InputError if no network can be trained with these masks. files: the readable
+               files among the files that `find` returns for "train". pixels: int64 [256], the number of mask
+               pixels of each class id in files.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
     select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
                By default, these are all decoded examples. owner: int64 [number of decoded examples], for each
@@ -77,7 +77,8 @@ class Experiment:
     loss:          (logits, masks) -> float32 [B], the loss of each example. A training step with a negative
                    mean loss (beyond rounding) ends the run with an error. logits are float32, masks are class
                    ids [B, H, W]; see `core.losses`.
-    metrics:       (confusion matrix int64 [classes, classes]) -> dict of name -> value.
+    metrics:       (confusion matrix [classes, classes]) -> dict of name -> value. The matrix is int64, or
+                   float64 with whole numbers in `experiments.compare`.
     best:          the name of a metric from `metrics` or `measures`. The best checkpoint is the checkpoint
                    with the largest value of this metric on the validation split. If best is "loss", the best
                    checkpoint has the smallest validation loss.
@@ -95,7 +96,7 @@ class Experiment:
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     dataset: Dataset
-    init_weights: Callable[[int], dict]
+    init_weights: Callable[..., dict]
     forward: Callable
     loss: Callable
     metrics: Callable[[np.ndarray], Mapping[str, float]]

@@ -21,7 +21,6 @@ Classes: A line of the file --classes is NAME: ID or NAME: COLOUR, such as "road
 import functools
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from core import losses, metrics
@@ -31,7 +30,7 @@ from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road
 from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import common_flags, loop, pretrained
+from core.training import checks, common_flags, loop, pretrained
 
 NETWORKS = {  # name -> (module, number that must divide the images' height and width)
     "road_unet": (road_unet, 2**road_unet.DEPTH),
@@ -258,8 +257,7 @@ def _new_class_weights(flags, dataset, names):
         return None
     if flags.class_weights != "balanced":
         return class_list.read_weights(Path(flags.class_weights), names)
-    train = cache.load_split(dataset, flags, "train")
-    pixels = sum(np.bincount(train.masks[row].ravel(), minlength=256) for row in train.rows)
+    pixels = checks.class_pixels(cache.load_split(dataset, flags, "train"))
     return tuple(float(weight) for weight in losses.balanced_class_weights(pixels[: len(names)]))
 
 

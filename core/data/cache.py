@@ -160,7 +160,8 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
                 does not print them a second time
 
     Raises InputError that names the first unreadable file if the share of unreadable items exceeds bad_share.
-    Also raises InputError if `dataset.find` does, or if the cache is damaged or cannot be written.
+    Also raises InputError if `dataset.find` does, if the disk fails while a file is read, or if the cache is
+    damaged or cannot be written.
     """
     data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
     with remarks.collect() as found_remarks:
@@ -173,7 +174,9 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
     left_out = [f"left out: {sentence}" for sentence in index.bad]
-    warnings = [*left_out, *remarks.summary([*found_remarks, *index.remarks])]
+    # with the split "all", `_find` calls `dataset.find` twice, which may add the same remark twice
+    different = dict.fromkeys(map(tuple, found_remarks))
+    warnings = [*left_out, *remarks.summary([*different, *index.remarks])]
     for line in warnings:
         if line not in said:
             print(f"warning: {line}")
@@ -269,9 +272,9 @@ def _decode(dataset, files, split, folder, bad_share):
     partial.mkdir(exist_ok=True)
     index, sizes = _load_partial(partial)
     print(f"decoding {len(files)} files into {folder}")
-    bar = progress.Progress(len(files), "file", done=len(index.examples))
     read = functools.partial(_read, dataset, split)
     with (
+        contextlib.closing(progress.Progress(len(files), "file", done=len(index.examples))) as bar,
         ThreadPoolExecutor() as pool,
         _appendable(partial / "images.u8", sizes["images.u8"]) as images,
         _appendable(partial / "masks.u8", sizes["masks.u8"]) as masks,
@@ -320,12 +323,20 @@ def _read(dataset, split, files):
     files: the files of the item. photos: uint8 [K, H, W, 3], the photos of the item's K examples.
     masks: uint8 [K, H, W], the class ids of these photos. remarks: list of [kind, sentence], see
     `core.data.remarks`. The error message is a text.
+
+    Raises InputError if the disk or the operating system fails while the item is read. Such an item is not
+    called unreadable, because a later call may be able to read it.
     """
     with remarks.collect() as collected:
         try:
             return dataset.read(files, "val" if split == "all" else split), collected
         except InputError as error:
             return str(error)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or files[0]}: cannot be read now ({error.strerror or error}); check the"
+                " disk and give the same command again."
+            ) from None
 
 
 def _append(index, result, path, images, masks):
@@ -363,7 +374,8 @@ def _check_arrays(photos, masks, size, path):
     size: [height, width] of the examples of earlier items, or [0, 0] if there are none. path: the item's
     first file, which the message names.
     """
-    shapes = photos.shape == (*masks.shape, 3) and tuple(size) in ((0, 0), masks.shape[1:])
+    shapes = masks.ndim == 3 and photos.shape == (*masks.shape, 3)
+    shapes = shapes and tuple(size) in ((0, 0), masks.shape[1:])
     if not shapes or photos.dtype != np.uint8 or masks.dtype != np.uint8:
         raise InputError(
             f"{path}: the reader returned {photos.dtype} {list(photos.shape)} and {masks.dtype}"
@@ -390,7 +402,9 @@ def _mention_other_caches(dataset, folder):
     """
     others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
     others = [path for path in others if path.stem != folder.name]
-    if len(others) > 1:  # one other cache is usual, because it may hold the other split of the same data
+    if len(others) < 2:  # one other cache is usual, because it may hold the other split of the same data
+        return
+    with contextlib.suppress(OSError):  # another process may rename or delete these files at the same time
         size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
         print(
             f"{folder.parent} holds {len(others)} more caches of {dataset.name}, {size:,.0f} MiB, made from"

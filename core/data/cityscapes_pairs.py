@@ -48,7 +48,7 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
         read=lambda files, split: _read(files, **settings),
         settings=settings,
         generate=generate,
-        check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance),
+        check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance, white_level),
         size=size,
         white_level=white_level,
     )
@@ -132,19 +132,19 @@ def _read(files, size, road_rgb, road_tolerance, clean_labels, white_level):
     return np.asarray(photo)[None], mask[None]
 
 
-def _check(pixels, files, road_rgb, road_tolerance):
+def _check(pixels, files, road_rgb, road_tolerance, white_level):
     """Raise InputError if all pixels of the training masks are road, or if no pixel is road.
 
     The message lists the most frequent class colours in the first 50 pairs. pixels: int64 [256], number of
-    pixels of each class id. files: the training pairs, a list of (file,).
+    pixels of each class id. files: the training pairs, a list of (file,). `road_dataset` describes the other
+    arguments.
     """
     if pixels[0] and pixels[1]:
         return
     seen = Counter()
     for (path,) in files[:50]:
-        colours, counts = np.unique(
-            np.asarray(split_pair(path)[1]).reshape(-1, 3), axis=0, return_counts=True
-        )
+        _, half = split_pair(path, white_level)
+        colours, counts = np.unique(np.asarray(half).reshape(-1, 3), axis=0, return_counts=True)
         seen.update({tuple(map(int, colour)): int(count) for colour, count in zip(colours, counts)})
     frequent = ", ".join(f"{colour} {count / seen.total():.1%}" for colour, count in seen.most_common(5))
     raise InputError(

@@ -21,9 +21,10 @@ from core.runtime.errors import InputError
 MAX_CLASSES = 255  # class ids are uint8, and 255 marks ignored pixels
 MAX_ID = 2**16 - 1  # PNG files store ids with at most 16 bits
 # regular expressions: VALUE matches a mask value (#6b8e23, 70,70,70 or 7), LINE matches a line of the file.
-# White space, a comma or an equals sign can replace the colon of a line.
+# White space, a comma or an equals sign can replace the colon of a line. A name has neither a colon nor an
+# equals sign, so everything after the first of these signs must be the value.
 VALUE = r"#[0-9a-fA-F]{6}|\d{1,3}\s*[,\s]\s*\d{1,3}\s*[,\s]\s*\d{1,3}|\d+"
-LINE = re.compile(rf"(?P<name>\S.*?)[\s,:=]+(?P<value>{VALUE})")
+LINE = re.compile(rf"(?P<name>[^\s:=][^:=]*?)[\s,:=]+(?P<value>{VALUE})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,10 @@ def read(path):
         found = LINE.fullmatch(line)
         try:
             if not found:
-                raise ValueError("it must have the form NAME: VALUE, with an id or a colour as the value")
+                raise ValueError(
+                    "it must have the form NAME: VALUE, with one id or one colour as the value and with"
+                    " neither a colon nor an equals sign in the name"
+                )
             value, coloured = parse_value(found["value"])
             if any(value in others for others in values.values()):
                 raise ValueError(f"another line has the value {found['value']} too")

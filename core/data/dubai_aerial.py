@@ -144,7 +144,7 @@ def _remark_others(root, tiles):
 
     root: the folder that holds the tiles. tiles: list of the folders in root that are named like a tile.
     """
-    folders = [path for path in sorted(root.glob("*")) if subfolder(path, "images").is_dir()]
+    folders = [path for path in here_and_below(root)[1:] if subfolder(path, "images").is_dir()]
     names = [path.name for path in folders if path not in tiles]
     if names:
         count = f"{len(names)} folders not called 'Tile N' are not used"

@@ -31,7 +31,7 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is off, because `_read` enfo
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
 
 
-def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
+def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=None):
     """Decode an image file into a PIL image of mode RGB, rotated upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit files are converted to RGB. An alpha band is dropped. Decoding needs
@@ -39,12 +39,13 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
 
     max_pixels:   the largest accepted width times height.
     white_level:  the sample value of white in a file with more than 8 bits per sample. If white_level is 0,
-                  the value is detected from the samples (`core.data.samples.to_8_bits`).
-    page:         index of the page in a file with several pages, see `pages`.
+                  the value is detected from the samples (`core.data.samples.to_8_bits`). A PPM file in colour
+                  is an exception: Pillow reads it with 8 bits, and white is the maximum in the file's header.
+    page:         index of the page in a file with several pages, see `pages`. None: the first of these pages.
 
     Calls `core.data.remarks.add`, so that a warning is printed later, in each of these cases:
     - the image was rotated or mirrored
-    - page is 0, and the file has further full-size pages or frames
+    - the first full-size page or frame was read, and the file has further ones
     - a TIFF file has bands other than colour and alpha
     - the file has 8 bits per sample and an alpha band in which some pixels are transparent
     - a white level below 65535 was detected
@@ -53,7 +54,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=0):
     than max_pixels pixels, or needs a white_level that cannot be detected. If memory runs out or the disk
     fails, raises MemoryError or OSError instead.
     """
-    convert = functools.partial(_rgb, path=path, white_level=white_level, page=page)
+    convert = functools.partial(_rgb, path=path, white_level=white_level)
     return _read(path, max_pixels, convert, page)
 
 
@@ -93,7 +94,7 @@ def read_class_ids(path):
     file; it holds colours or an alpha band; its greyscale values have 1 bit; an id is above 255; it has more
     than MAX_PIXELS pixels.
     """
-    return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255), page=0)
+    return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255))
 
 
 def read_wide_class_ids(path):
@@ -102,7 +103,7 @@ def read_wide_class_ids(path):
     Unlike `read_class_ids`, this function accepts ids up to 65535 and greyscale values of 1 bit, whose two
     values are read as the ids 0 and 255. In all other cases it raises as `read_class_ids` does.
     """
-    return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1), page=0))
+    return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1)))
 
 
 def pages(path):
@@ -141,12 +142,13 @@ def require_same_size(photo, mask, mask_file):
     )
 
 
-def _rgb(image, deep, *, path, white_level, page):
+def _rgb(image, deep, *, path, white_level):
     """Convert an opened PIL image to mode RGB and rotate it upright; return a PIL image.
 
-    deep: True if the image has more than 8 bits per sample. path, white_level, page: see `read_rgb`.
+    deep: True if the image has more than 8 bits per sample. path, white_level: see `read_rgb`.
     """
     if deep:
+        page = image.tell()
         image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
     else:
         ImageOps.exif_transpose(image, in_place=True)
@@ -180,14 +182,16 @@ def _class_ids(image, deep, *, largest):
 
 
 def _open(path, page):
-    """Open a page of an image file; return a PIL image, not yet decoded. page: the index of the page."""
+    """Open a page of an image file; return a PIL image, not yet decoded. page: see `read_rgb`."""
     image = Image.open(path, formats=FORMATS)
+    if page is None and image.format == "TIFF":
+        page = pages(path)[0]
     if page:
         image.seek(page)
     return image
 
 
-def _read(path, max_pixels, convert, page):
+def _read(path, max_pixels, convert, page=None):
     """Check an image file, open one of its pages, and return what `convert` makes of the page.
 
     path, max_pixels, page: see `read_rgb`. convert: a function (PIL image, deep) -> PIL image, such as `_rgb`
@@ -203,7 +207,7 @@ def _read(path, max_pixels, convert, page):
         with _open(path, page) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
-            _remark_pages(path, image, page)
+            _remark_pages(path, image)
             _remark_bands(path, image)
             # is_deep needs an undecoded image, so it is called before getexif, which decodes a PNG file
             deep = samples.is_deep(image)
@@ -229,12 +233,12 @@ def _read(path, max_pixels, convert, page):
         ) from None
 
 
-def _remark_pages(path, image, page):
-    """Call `remarks.add` if page 0 is read and the file has several full-size pages or frames."""
-    if page == 0 and image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
-        count = len(pages(path)) if image.format == "TIFF" else image.n_frames
-        if count > 1:
-            remarks.add("pages", f"{path}: only the first of its {count} pages or frames is used")
+def _remark_pages(path, image):
+    """Call `remarks.add` if the image is the first of several full-size pages or frames."""
+    if image.format in ("TIFF", "GIF", "PNG", "WEBP") and getattr(image, "is_animated", False):
+        found = pages(path) if image.format == "TIFF" else range(image.n_frames)
+        if len(found) > 1 and image.tell() == found[0]:
+            remarks.add("pages", f"{path}: only the first of its {len(found)} pages or frames is used")
 
 
 def _remark_bands(path, image):

@@ -156,16 +156,17 @@ def _listed(pairs, path, root):
     """Return the (photo, mask) pairs whose photos are named in a list, in the order of the list.
 
     pairs: all pairs. path: the text file with the list. root: the folder of the data set. A line names
-    a photo by its file name, its stem or a path from `_names_below`. A pair that is named twice is returned
-    once. Raises InputError if the list is empty, or if a line does not name exactly one photo.
+    a photo by its file name, its stem or a path from `_names_below`, in any Unicode normal form. A pair that
+    is named twice is returned once. Raises InputError if the list is empty, or if a line does not name
+    exactly one photo.
     """
     known = {}
     for photo, mask in pairs:
-        for name in {photo.stem, photo.name, *_names_below(photo, root)}:
+        for name in set(map(listing.composed, (photo.stem, photo.name, *_names_below(photo, root)))):
             known.setdefault(name, []).append((photo, mask))
     chosen = []
     for number, line in listing.lines(path):
-        matches = known.get(line.removeprefix("./"), [])
+        matches = known.get(listing.composed(line.removeprefix("./")), [])
         if len(matches) != 1:
             found = f"{len(matches)} photos have this name" if matches else "there is no such photo"
             raise InputError(f"{path}: line {number}, {line!r}: {found}; correct the line.")

@@ -37,7 +37,8 @@ class Preparation:
     """Settings for making examples from photos and masks.
 
     classes:           `class_list.ClassList`
-    ignore:            tuple of mask values. Pixels with these values are left out of loss and metrics
+    ignore:            tuple of mask values. Pixels with these values are left out of loss and metrics, even
+                       if the value belongs to a class
     size:              side, in pixels, of the squares to which photos and masks are resized. None if
                        patch_size is set
     patch_size:        side, in pixels, of the patches into which photos and masks are cut. None if size is
@@ -238,22 +239,22 @@ def _read(photo_file, mask_file, preparation):
 def _class_ids(mask_file, preparation):
     """Return the class id of each pixel of a mask file: uint8 [H, W].
 
-    The pixels whose mask value is in preparation.ignore get IGNORE. Raises InputError if a mask value belongs
-    to no class and is not in preparation.ignore.
+    The pixels whose mask value is in preparation.ignore get IGNORE, even if the value belongs to a class.
+    Raises InputError if a mask value belongs to no class and is not in preparation.ignore.
     """
     classes = preparation.classes
     values = _mask_values(mask_file, classes.coloured)
-    known = [(value, index) for index, values in enumerate(classes.values) for value in values]
-    known += [(value, IGNORE) for value in preparation.ignore]
+    known = {value: index for index, values in enumerate(classes.values) for value in values}
+    known |= dict.fromkeys(preparation.ignore, IGNORE)
     if classes.coloured:
-        palette = [colours.unpack(value) for value, _ in known]
+        palette = [colours.unpack(value) for value in known]
         nearest = colours.class_ids(values, palette, preparation.colour_tolerance)
     else:
         table = np.full(class_list.MAX_ID + 1, colours.OTHER, np.uint8)
-        table[[value for value, _ in known]] = np.arange(len(known))
+        table[list(known)] = np.arange(len(known))
         nearest = table[values]
     _refuse_others(mask_file, values[nearest == colours.OTHER], values.size, preparation)
-    return np.array([index for _, index in known], np.uint8)[nearest]
+    return np.array(list(known.values()), np.uint8)[nearest]
 
 
 def _refuse_others(mask_file, others, total, preparation):
@@ -281,9 +282,9 @@ def _refuse_others(mask_file, others, total, preparation):
 def _check(pixels, files, names):
     """Print the share of each class in the masks. Raises InputError if all pixels are ignored.
 
-    Prints a warning for each class without pixels. pixels: int64 [256], number of pixels of each class id.
-    files: list of the (photo, mask) files of these masks. If the splits are random, the masks of both splits
-    are counted, otherwise only the training masks. names: the class names.
+    pixels: int64 [256], number of pixels of each class id. files: list of the (photo, mask) files of these
+    masks. If the splits are random, the masks of both splits are counted, otherwise only the training masks.
+    names: the class names.
     """
     counted, ignored = pixels[: len(names)], pixels[IGNORE]
     if not counted.sum():
@@ -296,5 +297,3 @@ def _check(pixels, files, names):
     )
     for name, count in zip(names, counted):
         print(f"  {name:<30}{count / counted.sum():8.2%}")
-        if not count:
-            print(f"warning: no pixel of these masks is {name}; the network cannot learn this class")

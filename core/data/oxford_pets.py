@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from core.data.images import read_class_ids, read_rgb, require_same_size
-from core.data.listing import find_by_stem, subfolder
+from core.data.listing import find_by_stem, lines, subfolder
 from core.data.synthetic import pet_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -50,19 +50,13 @@ def find(data_dir, split):
     """Return a list of (photo, trimap) files for a split, "train" or "val".
 
     The files have the order of the split's text file in annotations/. Raises InputError if this file is
-    missing or contains no names. Also raises InputError if one of the names is a path with folders, or if
-    the photo or the trimap of a name is missing.
+    missing, is not UTF-8 text or contains no names. Also raises InputError if one of the names is a path with
+    folders, or if the photo or the trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
-    try:
-        if not os.path.isfile(path):
-            raise OSError  # reading a pipe would block
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            f"{path}: not a readable list; --data_dir must hold images/ and annotations/."
-        ) from None
-    names = [line.split()[0] for line in lines if line.strip() and line[0] != "#"]
+    if not os.path.exists(path):
+        raise InputError(f"{path}: missing; --data_dir must hold images/ and annotations/.")
+    names = [line.split()[0] for _, line in lines(path)]
     if not names:
         raise InputError(f"{path}: the list holds no names; download the annotations again.")
     return [_example(data_dir, path, name) for name in names]
@@ -85,8 +79,8 @@ def generate(folder):
 
     with ThreadPoolExecutor() as pool:
         for split, count in GENERATED.items():
-            lines = pool.map(write, [split] * count, range(count))
-            (folder / "annotations" / LISTS[split]).write_text("".join(lines))
+            listed = pool.map(write, [split] * count, range(count))
+            (folder / "annotations" / LISTS[split]).write_text("".join(listed))
 
 
 def _example(data_dir, path, name):

@@ -56,14 +56,20 @@ def select(owner, split, split_by, share, seed):
     share:     share of the examples ("patch") or of the photos ("image") drawn for validation, 0 to 1
     seed:      see `held_out`
 
-    Raises InputError if there is only one example ("patch") or only one photo ("image") to draw from.
+    Raises InputError if there is only one example ("patch") or only one photo ("image") to draw from. Also
+    raises InputError if the share is so large that no example is left for training.
     """
     groups = owner if split_by == "image" else np.arange(len(owner))
     count = groups[-1] + 1
     if count < 2:
+        cure = "add images" if split_by == "image" else "add images or cut smaller patches"
+        raise InputError(f"one {split_by} cannot be split into training and validation; {cure}.")
+    drawn = held_out(count, share, seed)
+    if len(drawn) == count:
+        kind = "photos" if split_by == "image" else "patches"
         raise InputError(
-            f"one {split_by} cannot be split into training and validation: add images, or cut smaller"
-            " patches and split by patch."
+            f"a validation share of {share:g} of {count} {kind} leaves none for training; add images or take"
+            " a smaller share."
         )
-    validates = np.isin(groups, held_out(count, share, seed))
+    validates = np.isin(groups, drawn)
     return np.flatnonzero(validates if split == "val" else ~validates)

@@ -35,8 +35,8 @@ def to_8_bits(path, open_image, white_level):
     open_image: a function without arguments that opens the file and returns a PIL image, not yet decoded.
     white_level: the sample value of white, an int. 0: the value is detected as the smallest 2**bits - 1 that
     no sample exceeds, where bits is 8 to 16. If bits is below 16, a warning gives the detected value
-    (`core.data.remarks`). For PPM files nothing is detected, because Pillow scales the samples so that white
-    is 65535.
+    (`core.data.remarks`). For PGM files nothing is detected, because their header gives the sample value of
+    white.
 
     Raises ValueError if the file stores 16-bit samples in a layout that Pillow reads with fewer bits, such as
     separate colour planes. Also raises ValueError if white_level is 0 and cannot be detected, because
@@ -85,21 +85,23 @@ def _samples(open_image):
     """Decode an image file; return (samples, inverted, white level, EXIF orientation).
 
     open_image: see `to_8_bits`. samples: uint16, int32 or float32, [H, W] or [H, W, 3]. inverted: True if
-    sample value 0 is white. white level: the sample value of white for a PPM file; 0 for other files, in
+    sample value 0 is white. white level: the sample value of white for a PGM file; 0 for other files, in
     which this value is unknown.
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
         inverted, planar = tags.get(PHOTOMETRIC) == MIN_IS_WHITE, tags.get(PLANAR) == SEPARATE_PLANES
         raw, mode, kind = [_raw_mode(tile) for tile in image.tile], image.mode, image.format
+        pgm_white = _pgm_white(image.tile[0])
         if mode[0] not in "IF" and (planar or mode not in ("RGB", "RGBA") or raw[0].startswith("LA")):
             raise ValueError(f"16 bits per sample in a layout that is not supported ({kind} {raw[0]})")
         image.load()
         orientation = image.getexif().get(ORIENTATION, 1)
         if mode == "I" and kind == "PNG":  # older versions of Pillow return int32 for 16-bit PNG
             return np.asarray(image).astype(np.uint16), False, 0, orientation
-        if mode == "I" and kind == "PPM":  # Pillow scales the header's maximum to 65535
-            return np.asarray(image), False, 2**16 - 1, orientation
+        if mode == "I" and kind == "PPM":  # Pillow has scaled the samples so that white is 65535
+            stored = np.rint(np.asarray(image) * (pgm_white / 65535)).astype(np.uint16)
+            return stored, False, pgm_white, orientation
         if mode[0] in "IF":
             samples = np.asarray(image)
             return samples.astype(samples.dtype.newbyteorder("=")), inverted, 0, orientation
@@ -109,6 +111,15 @@ def _samples(open_image):
         image.tile = [tile._replace(args=_low_byte_arguments(tile)) for tile in image.tile]
         image.load()
         return high * 256 + np.asarray(image)[..., :3], False, 0, orientation
+
+
+def _pgm_white(tile):
+    """Return the sample value of white that the header of a PGM file gives.
+
+    tile: the element of the `tile` list of the PIL image. Pillow uses the decoder "raw" only if the value is
+    65535. The other decoders have the value as their last argument.
+    """
+    return tile.args[-1] if tile.codec_name in ("ppm", "ppm_plain") else 65535
 
 
 def _low_byte_arguments(tile):

@@ -71,9 +71,10 @@ def test_files_are_decoded_again_only_after_a_change_of_settings_or_content(pair
         lambda name, photos, masks: (photos, masks.astype(np.int64)),
         lambda name, photos, masks: (photos / np.float32(255), masks),
         lambda name, photos, masks: (photos, masks[..., None]),
+        lambda name, photos, masks: (photos[0], masks[0]),
         lambda name, photos, masks: (photos[:, : int(name)], masks[:, : int(name)]),
     ],
-    ids=["int64", "float", "a channel", "two sizes"],
+    ids=["int64", "float", "a channel", "no example axis", "two sizes"],
 )
 def test_a_reader_with_wrong_dtypes_or_shapes_is_refused(pairs, tmp_path, spoil):
     road_set = road()
@@ -118,15 +119,30 @@ def locked(dataset, *names):
 
 
 def test_an_unreadable_file_is_named_and_files_decoded_before_are_kept(pairs, tmp_path, monkeypatch):
+    closed = []
     monkeypatch.setattr(cache, "BLOCK", 2)
+    monkeypatch.setattr(cache.progress.Progress, "close", lambda bar: closed.append(bar))
     dataset, refused, read = locked(road(), "5.jpg")
     with pytest.raises(InputError, match="5.jpg"):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
+    assert len(closed) == 1
     assert {path.suffix for path in (tmp_path / "cache/decoded").iterdir()} == {".lock", ".partial"}
     refused.clear()
     read.clear()
     assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
     assert sorted(read) == ["5.jpg", "6.jpg"]
+
+
+def test_a_failing_disk_is_reported_for_the_photo_and_the_photo_is_not_left_out(pairs, tmp_path):
+    def read(files, split):
+        if files[0].name == "5.jpg":
+            raise OSError(errno.EIO, "Input/output error")
+        return road().read(files, split)
+
+    failing = dataclasses.replace(road(), read=read)
+    with pytest.raises(InputError, match=r"^.*/5.jpg: cannot be read now \(Input/output error\)"):
+        cache.prepare(failing, pairs, "train", tmp_path / "cache", bad_share=0.5)
+    assert not [path for path in (tmp_path / "cache/decoded").iterdir() if path.suffix == ""]
 
 
 def test_a_file_left_out_for_its_permissions_is_read_once_it_becomes_readable(pairs, tmp_path, monkeypatch):
@@ -303,6 +319,16 @@ def test_a_warning_about_files_of_both_splits_is_printed_once(pairs, tmp_path, c
     assert capsys.readouterr().out.count("warning: files are turned (3 files like this one)") == 1
 
 
+def test_a_warning_about_a_folder_that_is_searched_for_both_splits_has_no_count(pairs, tmp_path):
+    def find(folder, split):
+        remarks.add("unlisted", "2 photos are in no list")
+        return road().find(folder, split)
+
+    searched = dataclasses.replace(road(), find=find)
+    examples = cache.prepare(searched, pairs, "all", tmp_path / "cache")
+    assert examples.warnings == ["2 photos are in no list"]
+
+
 def read_repeated(files, split, times=1):
     photos, masks = road().read(files, split)
     return np.repeat(photos, times, axis=0), np.repeat(masks, times, axis=0)
@@ -328,6 +354,10 @@ def test_the_disk_space_of_other_caches_is_printed(pairs, tmp_path, capsys):
     assert "more caches of" not in capsys.readouterr().out
     cache.prepare(road(), pairs, "val", tmp_path / "cache", limit=1)
     assert "holds 2 more caches of cityscapes_pairs, 0 MiB" in capsys.readouterr().out
+    for folder in (tmp_path / "cache/decoded").glob("cityscapes_pairs-*[!k]"):
+        (folder / "images.u8").unlink()
+        (folder / "images.u8").symlink_to("nowhere")  # stat fails, as for a file that was just deleted
+    assert len(cache.prepare(road(), pairs, "val", tmp_path / "cache", limit=2)) == 2
 
 
 def test_read_ahead_is_limited_by_pixels(tmp_path, monkeypatch):

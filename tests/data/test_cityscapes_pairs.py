@@ -75,6 +75,12 @@ def test_masks_without_road_are_refused_and_their_most_frequent_colours_listed(p
     road().check(np.array([5, 1] + [0] * 254), files)
 
 
+def test_the_listed_colours_of_16_bit_pairs_depend_on_the_white_level(tmp_path):
+    Image.fromarray(np.full((8, 16), 500, np.uint16)).save(tmp_path / "1.png")
+    with pytest.raises(InputError, match=r"are \(64, 64, 64\) 100.0%"):
+        road(white_level=2000).check(np.array([9] + [0] * 255), [(tmp_path / "1.png",)])
+
+
 def test_clean_labels_remove_specks_and_resize_by_majority(tmp_path):
     pair = np.zeros((64, 128, 3), np.uint8)
     pair[33:, 64:] = (128, 64, 128)  # the upper half of resized row 16 is not road

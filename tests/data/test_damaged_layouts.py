@@ -1,5 +1,7 @@
 """Data set folders with missing, damaged, misplaced or wrong files are refused; the file is named."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -183,7 +185,7 @@ NAMES_OF_NO_PHOTO = {"dots": "..", "unknown": "train_3", "zero byte": "train\0_2
 VALID_LISTS = {
     "CRLF and blank lines": b"\r\n\r\ntrain_1 1 1 1\r\n   \r\ntrain_2 1 1 1\r\n\r\n",
     "names alone and no final line end": b"train_1\ntrain_2",
-    "comments, tabs and spaces": b"# head\ntrain_1\t1\t1\t1\n# middle\n  train_2 1 1 1  \n",
+    "comments, tabs and spaces": b"# head\ntrain_1\t1\t1\t1\n  # middle\n  train_2 1 1 1  \n",
     "a byte order mark": b"\xef\xbb\xbftrain_1 1 1 1\r\ntrain_2 1 1 1\r\n",
 }
 
@@ -209,6 +211,24 @@ def test_lists_of_pets_in_other_notations_give_the_same_examples(originals, copi
     folder = copied("pets")
     (folder / LIST).write_bytes(data)
     assert prepare("pets", folder).checksum == originals["pets"][1]
+
+
+@pytest.mark.parametrize("name", ["pairs", "dubai"])
+def test_folders_that_may_not_be_searched_are_left_out(copied, monkeypatch, name):
+    folder = copied(name)
+    for place in (folder, folder.parent):
+        (place / "lost+found").mkdir()
+    is_dir = Path.is_dir
+
+    def guarded(path):
+        if path.parent.name == "lost+found":
+            raise PermissionError(errno.EACCES, "Permission denied")  # as in Python 3.10 and 3.11
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", guarded)
+    monkeypatch.setattr(os, "access", lambda path, mode: path.name != "lost+found")
+    for data_dir in (folder, folder.parent):
+        assert DATASETS[name].find(data_dir, "train")
 
 
 @pytest.mark.parametrize("file_name", ["stra\udcdfe.jpg", "two\nlines.jpg"], ids=["not UTF-8", "two lines"])

@@ -7,7 +7,7 @@ import pytest
 from conftest import refused
 from PIL import Image
 
-from core.data import cache, dubai_aerial
+from core.data import cache, dubai_aerial, patches
 from core.data.synthetic import aerial_scenes
 from core.runtime import cli
 from core.runtime.errors import InputError
@@ -97,10 +97,10 @@ def test_colours_of_no_class_are_unlabeled_and_counted(tmp_path, capsys):
     colours[2, 0] = UNLABELED
     colours[3, 5] = 7
     write_mask(files[1][1], colours)
-    patches = dataset(patch_size=4)  # patches leave out the last two columns, and with them the value 7
-    pixels = sum(np.bincount(patches.read(pair, "train")[1].ravel(), minlength=256) for pair in files)
+    cut = dataset(patch_size=4)  # patches leave out the last two columns, and with them the value 7
+    pixels = sum(np.bincount(cut.read(pair, "train")[1].ravel(), minlength=256) for pair in files)
     assert pixels[2] == 27 and pixels[5] == 5 and pixels.sum() == 32
-    patches.check(pixels, files)
+    cut.check(pixels, files)
     assert capsys.readouterr().out == (
         "4 of 32 mask pixels (12.50%) have a colour of no class and count as unlabeled:"
         " (0, 0, 0) 3, (150, 193, 228) 1\n"
@@ -161,10 +161,17 @@ def test_a_split_by_patch_equals_scikit_learn():
 
 
 def test_one_photo_or_patch_cannot_be_split():
-    with pytest.raises(InputError, match="one image cannot be split"):
+    with pytest.raises(InputError, match="one image cannot be split .*; add images.$"):
         dataset(split_by="image").select(np.zeros(9, int), "train")
-    with pytest.raises(InputError, match="one patch cannot be split"):
+    with pytest.raises(InputError, match="one patch cannot be split .*; add images or cut smaller patches.$"):
         dataset().select(np.zeros(1, int), "val")
+
+
+def test_a_share_that_leaves_no_photo_for_training_is_refused():
+    assert patches.select(np.arange(3), "train", "image", 0.6, 0).size == 1
+    for split in ("train", "val"):
+        with refused("a validation share of 0.9 of 3 photos leaves none for training"):
+            patches.select(np.arange(3), split, "image", 0.9, 0)
 
 
 # --- generated data, and the whole data set

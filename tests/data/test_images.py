@@ -161,6 +161,16 @@ def write_png16(path, samples):
     path.write_bytes(tf.io.encode_png(samples.reshape(*samples.shape[:2], -1)).numpy())
 
 
+def write_pgm12(path, samples):
+    """Write a binary PGM file whose header says that white is 4095."""
+    path.write_bytes(b"P5 %d %d 4095\n" % samples.shape[::-1] + samples.astype(">u2").tobytes())
+
+
+def write_plain_pgm12(path, samples):
+    """Write a PGM file of text whose header says that white is 4095."""
+    path.write_text(f"P2 {samples.shape[1]} {samples.shape[0]} 4095\n{' '.join(map(str, samples.flat))}\n")
+
+
 write_rgb_tiff = functools.partial(write_tiff, photometric=2)
 write_inverted_tiff = functools.partial(write_tiff, photometric=0)
 write_big_endian_tiff = functools.partial(write_tiff, photometric=2, order=">")
@@ -171,6 +181,9 @@ SIXTEEN_BITS = {
     "RGB TIFF, 11 bits": (COLOUR, RGB16 * 8, write_rgb_tiff, 2047),
     "RGB TIFF, big endian": (COLOUR, RGB16 * 257, write_big_endian_tiff, 65535),
     "grey PNG, 12 bits": (GREY, GREY16 * 16, write_png16, 4095),
+    "grey PGM, 12 bits": (GREY, GREY16 * 16, write_pgm12, 4095),
+    "grey PGM of text, 12 bits": (GREY, GREY16 * 16, write_plain_pgm12, 4095),
+    "grey PGM": (GREY, GREY16 * 257, lambda path, samples: Image.fromarray(samples).save(path, "PPM"), 65535),
     "grey TIFF": (GREY, GREY16 * 257, write_tiff, 65535),
     "grey TIFF, 0 is white": (GREY, (255 - GREY16) * 257, write_inverted_tiff, 65535),
 }
@@ -184,7 +197,7 @@ def test_16_bit_photos_equal_the_8_bit_photo_within_rounding(tmp_path, expected,
     with remarks.collect() as found:
         detected = np.asarray(read_rgb(path)).astype(int)
     assert np.abs(detected - rgb).max() <= 1
-    if white == 65535:
+    if white == 65535 or write in (write_pgm12, write_plain_pgm12):
         assert not found
     else:
         ((_, sentence),) = found
@@ -233,6 +246,18 @@ def test_pages_are_counted_without_reduced_copies(tmp_path):
     with remarks.collect() as found:
         read_rgb(tmp_path / "overview.tif")
     assert pages(tmp_path / "overview.tif") == [0] and not found
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_reduced_copy_before_the_photo_is_not_read(tmp_path, dtype):
+    thumbnail, photo = Image.fromarray(GREY.astype(dtype)), Image.fromarray((255 - GREY).astype(dtype) * 7)
+    photo.encoderinfo = {"tiffinfo": {254: 0}}
+    thumbnail.save(tmp_path / "a.tif", save_all=True, append_images=[photo], tiffinfo={254: 1})
+    with remarks.collect() as found:
+        read = read_rgb(tmp_path / "a.tif", white_level=1785 if dtype == np.uint16 else 0)
+    assert pages(tmp_path / "a.tif") == [1] and not found
+    expected = (255 - GREY) if dtype == np.uint16 else (255 - GREY) * np.uint8(7)
+    np.testing.assert_array_equal(np.asarray(read)[..., 0], expected)
 
 
 def test_extra_bands_give_a_remark(tmp_path):

@@ -57,11 +57,17 @@ def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
         assert [mask.name for _, mask in found] == ["2.png", "10.png", "1.png"]
 
 
-def test_accents_pair_in_composed_and_decomposed_form(tmp_path):
+@pytest.mark.parametrize("form, other", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_with_accents_match_in_composed_and_decomposed_form(tmp_path, form, other):
     """In a macOS archive, a file name may hold "ä" as two characters: the letter "a" and the two dots."""
-    write_photo(tmp_path / "images" / f"{unicodedata.normalize('NFC', 'straße ä')}.png")
-    write_mask(tmp_path / "masks" / f"{unicodedata.normalize('NFD', 'straße ä')}.png")
+    write_photo(tmp_path / "images" / f"{unicodedata.normalize(form, 'straße ä')}.png")
+    write_mask(tmp_path / "masks" / f"{unicodedata.normalize(other, 'straße ä')}.png")
     assert len(own_folders.find(tmp_path, "train")) == 1
+    write_pairs(tmp_path, ["b"])
+    for split, name in (("train", unicodedata.normalize(other, "straße ä")), ("val", "b")):
+        (tmp_path / f"{split}.txt").write_text(name, encoding="utf-8")
+    ((photo, _),) = own_folders.find(tmp_path, "train")
+    assert photo.name == f"{unicodedata.normalize(form, 'straße ä')}.png"
 
 
 def test_a_random_split_by_photo_is_disjoint_and_keeps_patches_together(tmp_path):
@@ -153,6 +159,15 @@ def test_mask_values_without_a_class_are_refused_or_ignored(tmp_path):
     assert set(np.unique(read(tmp_path, ignore=(255,))[1])) == {0, 255}
 
 
+@pytest.mark.parametrize("coloured", [False, True], ids=["ids", "colours"])
+def test_a_value_of_both_a_class_and_ignore_is_ignored(tmp_path, coloured):
+    values = VALUES[..., None].repeat(3, axis=-1) if coloured else VALUES
+    write_pairs(tmp_path, ["a"], values)
+    zero_and_seven = class_list.ClassList(("a", "b"), ((0,), (0x070707 if coloured else 7,)), coloured)
+    _, mask = read(tmp_path, classes=zero_and_seven, ignore=(0,))
+    np.testing.assert_array_equal(mask[0], np.where(VALUES == 0, 255, 1))
+
+
 def test_colours_become_class_ids_exactly_or_within_a_tolerance(tmp_path):
     red_and_blue = class_list.ClassList(("red", "blue"), ((0xFF0000, 0x800000), (0x0000FF,)), True)
     colours = np.zeros((8, 8, 3), np.uint8)
@@ -232,16 +247,18 @@ def test_jpeg_masks_of_two_values_are_not_taken_for_many_classes(tmp_path):
         own_images.find_classes(tmp_path)
 
 
-def test_absent_classes_give_a_warning_and_masks_without_any_class_are_refused(tmp_path, capsys):
+def test_shares_of_classes_are_printed_and_masks_without_any_class_are_refused(tmp_path, capsys):
     write_pairs(tmp_path, ["a"])
     files = own_folders.find(tmp_path, "train")
     pixels = np.zeros(256, np.int64)
     pixels[[0, 1, 255]] = 30, 10, 5
     dataset(tmp_path).check(pixels, files)
     printed = capsys.readouterr().out
-    assert (
-        "no pixel of these masks is c" in printed
-        and "40 mask pixels; in addition, 5 pixels are ignored" in printed
-    )
+    assert "40 mask pixels; in addition, 5 pixels are ignored" in printed
+    assert [line.split() for line in printed.splitlines()[1:]] == [
+        ["a", "75.00%"],
+        ["b", "25.00%"],
+        ["c", "0.00%"],  # `core.training.checks.check_masks` warns about this class
+    ]
     with pytest.raises(InputError, match="all pixels of the masks are ignored"):
         dataset(tmp_path).check(np.bincount([255], minlength=256), files)
