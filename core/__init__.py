@@ -3,7 +3,7 @@
 Importing this package hides TensorFlow's start-up messages. TensorFlow's C++ code prints lines about
 missing GPU libraries before this code reads any log level. This package therefore imports TensorFlow while
 standard error is redirected to the null device. To see the messages, set the environment variable
-TF_CPP_MIN_LOG_LEVEL=0.
+TF_CPP_MIN_LOG_LEVEL=0. If standard error is closed, nothing is redirected.
 """
 
 import os
@@ -36,5 +36,5 @@ if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ["TF_USE_LEGACY_KERAS"] = "0"
 
-if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0":
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "0" and sys.stderr is not None:
     _import_quietly()

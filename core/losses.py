@@ -62,8 +62,8 @@ def dice(logits, masks):
 
     If C is 1, p is the sigmoid of the logit, and the sums run over all pixels for class 1 alone. Otherwise p
     is the softmax of the logits, and the sums run over all pixels and all classes. The loss is then nearly
-    1 minus the mean probability of the true class. The function does not compute the mean of one Dice index
-    per class, because this mean would depend too much on classes with few pixels.
+    1 minus the mean probability of the true class. The function does not compute one Dice index for each
+    class and then their mean, because this mean would depend too much on classes with few pixels.
     """
     if logits.shape[-1] == 1:
         probability, truth = tf.sigmoid(logits), tf.cast(masks[..., None] == 1, tf.float32)

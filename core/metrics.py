@@ -1,9 +1,10 @@
 """Segmentation metrics, computed from a confusion matrix that is summed over a whole data set.
 
-The argument `confusion` of most functions is a confusion matrix, int64 [classes, classes]: `confusion[t, p]`
-is the number of pixels of class t that were predicted as class p. A ratio with a zero denominator is NaN. For
-example, the IoU of a class is NaN if the class occurs neither in the true masks nor in the predicted masks.
-Means over classes leave out the classes whose value is NaN.
+The argument `confusion` of most functions is a confusion matrix [classes, classes]: `confusion[t, p]` is the
+number of pixels of class t that were predicted as class p. The matrix is int64, or float64 with whole numbers
+in `experiments.compare`. A ratio with a zero denominator is NaN. For example, the IoU of a class is NaN if
+the class occurs neither in the true masks nor in the predicted masks. Means over classes leave out the
+classes whose value is NaN.
 """
 
 import numpy as np
@@ -84,10 +85,10 @@ def mean_over_classes(values):
 
 
 def is_metric(column):
-    """True if a column of metrics.csv holds a loss, or a metric that is not about a single class.
+    """True if a column of metrics.csv holds a loss, or a metric whose name does not end in a class name.
 
-    False for a column such as `val_iou/road`. Also False for columns whose name contains "averaged", such as
-    `val_classes_averaged`, because these columns hold a number of classes. column: the name of the column.
+    True for `val_iou`, False for `val_iou/road`. Also False for columns whose name contains "averaged", such
+    as `val_classes_averaged`, because these columns hold a number of classes. column: the column's name.
     """
     return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
 

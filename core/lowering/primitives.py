@@ -2,8 +2,10 @@
 
 The docstring of `core.lowering` explains what a rule is. A kernel argument has the dtype of x. If the kernel
 is the cast of a float32 tensor to this dtype, rules receive the float32 tensor. `options` are optional
-arguments of TensorFlow's primitive, such as dilations. A call with options always uses TensorFlow's
-primitive.
+arguments of TensorFlow's primitive, such as dilations.
+
+TensorFlow's primitive always runs in three cases: the call has options; rules would receive a kernel that is
+not float32; or the graph does not know the rank or the number of channels of x.
 """
 
 import tensorflow as tf
@@ -13,7 +15,7 @@ from core.lowering import fusion, graph, merged, policy, transposed, winograd
 
 def conv2d(x, kernel, strides, padding, **options):
     """Return `tf.nn.conv2d` of x [B, H, W, I] and kernel [h, w, I, O]. strides: int."""
-    if options or not _may_be_lowered(x):
+    if options or not _may_be_lowered(x, kernel):
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
     kernel = graph.before_cast(kernel)
     y = merged.transpose_then_conv(x, kernel, strides, padding)
@@ -30,7 +32,7 @@ def conv2d_transpose(x, kernel, strides, padding):
     With padding SAME, the result is [B, strides * H, strides * W, O]. `transposed.plain_conv2d_transpose`
     describes the output size with padding VALID.
     """
-    if not _may_be_lowered(x):
+    if not _may_be_lowered(x, kernel):
         return transposed.plain_conv2d_transpose(x, kernel, strides, padding)
     kernel = graph.before_cast(kernel)
     y = merged.nearest_then_skip(x, kernel, strides, padding)
@@ -47,7 +49,7 @@ def depthwise_conv2d(x, kernel, strides, padding, **options):
     The result has C * M channels.
     """
     y = tf.nn.depthwise_conv2d(x, kernel, [1, strides, strides, 1], padding, **options)
-    if options or not _may_be_lowered(x):
+    if options or not _may_be_lowered(x, kernel):
         return y
     return graph.remember(y, graph.Call("depthwise_conv2d", x, graph.before_cast(kernel), strides, padding))
 
@@ -76,5 +78,8 @@ def leaky_relu(x, slope):
     return fusion.leaky_relu(x, slope) if _may_be_lowered(x) else tf.nn.leaky_relu(x, slope)
 
 
-def _may_be_lowered(x):
-    return tf.is_symbolic_tensor(x) and policy.enabled()
+def _may_be_lowered(x, kernel=None):
+    """True if rules may replace a call with these arguments. kernel: None if the primitive has no kernel."""
+    if not tf.is_symbolic_tensor(x) or not policy.enabled() or x.shape.rank != 4 or x.shape[3] is None:
+        return False
+    return kernel is None or graph.before_cast(kernel).dtype == tf.float32

@@ -54,10 +54,8 @@ def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
     """
 
     def relu_norm(name, x):
-        gamma, beta, mean, variance = (
-            weights[f"{name}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance")
-        )
-        return ops.batch_norm(tf.nn.relu(x), gamma, beta, mean, variance, training=training)
+        norm = (weights[f"{name}/norm/{part}"] for part in ("gamma", "beta", "mean", "variance"))
+        return ops.batch_norm(tf.nn.relu(x), *norm, training=training)
 
     def conv(name, x):
         return relu_norm(name, ops.conv2d(x, weights[f"{name}/kernel"], weights[f"{name}/bias"]))

@@ -134,6 +134,27 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
         assert off <= (1e-5 * scale if dtype == tf.float32 else 4 * allowed + 0.02 * scale)
 
 
+@pytest.mark.parametrize("rule", [rule for rule in CASES if rule not in PREDICTION_RULES])
+def test_an_edit_of_a_kernel_after_its_cast_to_bfloat16_is_computed(rule, monkeypatch):
+    """The edit multiplies the bfloat16 kernels by 3 before they are passed to `core.lowering`."""
+
+    def edited(primitive):
+        return lambda x, kernel, **options: primitive(x, 3 * kernel, **options)
+
+    monkeypatch.setattr(policy, "_has_amx", lambda: False)
+    monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
+    for primitive in ("conv2d", "conv2d_transpose"):
+        monkeypatch.setattr(lowering, primitive, edited(getattr(lowering, primitive)))
+    function, kernels, skip_scale = CASES[rule]
+    activations = [MAP, random(2, skip_scale * 4, skip_scale * 6, 3, seed=7)] if skip_scale else [MAP]
+    found, rules = traced(function, activations, kernels, tf.bfloat16)
+    assert not rules
+    with lowering.disabled():
+        plain, _ = traced(function, activations, kernels, tf.bfloat16)
+    for lowered, expected in zip(found, plain, strict=True):
+        np.testing.assert_array_equal(lowered, expected)
+
+
 @pytest.mark.parametrize("size", [(7, 5), (8, 8)])
 def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size):
     x, kernel = random(2, *size, 6), random(3, 3, 6, 4, seed=1)
@@ -151,6 +172,19 @@ def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size)
     )
     for one, other in zip(known, unknown, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_winograd_accepts_an_upstream_gradient_of_unknown_rank():
+    def function(x, kernel):
+        return unknown_rank(ops.conv2d(x, kernel))
+
+    given = [random(1, 4, 6, 128)], [random(3, 3, 128, 128, seed=1)]
+    found, rules = traced(function, *given)
+    assert rules == {"winograd": 1}
+    with lowering.disabled():
+        exact, _ = traced(function, *given)
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_winograd_keeps_rows_next_to_a_bright_row_accurate_in_float32():
@@ -251,6 +285,14 @@ def convolution_used_twice(x, kernel, *norm):
     return tf.nn.relu(y) + ops.batch_norm(y, *norm, training=False)
 
 
+def unknown_rank(x):
+    return tf.compat.v1.placeholder_with_default(x, None)
+
+
+def unknown_channels(x):
+    return tf.compat.v1.placeholder_with_default(x, [None] * 4)
+
+
 def activated_between(x, skip, up_kernel, up_bias, kernel, bias):
     up = tf.nn.relu(ops.conv2d_transpose(x, up_kernel, up_bias, stride=2))
     return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
@@ -286,6 +328,22 @@ NEAR_MISSES = {
         ([MAP], [random(3, 3, 6, 4, seed=1), *POSITIVE_NORM]),
     ),
     "too few channels for Winograd": (ops.conv2d, ([MAP], [random(3, 3, 6, 4)])),
+    "an activation between two convolutions": (
+        activated_between,
+        ([MAP, SKIP], CASES["transpose_then_conv"][1]),
+    ),
+    "an unknown rank before Winograd": (
+        lambda x, kernel: ops.conv2d(unknown_rank(x), kernel),
+        ([random(1, 4, 6, 128)], [random(3, 3, 128, 128)]),
+    ),
+    "an unknown number of channels before Winograd": (
+        lambda x, kernel: ops.conv2d(unknown_channels(x), kernel),
+        ([random(1, 4, 6, 128)], [random(3, 3, 128, 128)]),
+    ),
+    "an unknown number of frozen channels": (
+        lambda x, skip, kernel: frozen_skip(x, unknown_channels(skip), kernel),
+        ([MAP, MAP], [random(3, 3, 5, 12)]),
+    ),
 }
 
 
@@ -319,12 +377,6 @@ def test_a_pattern_that_almost_matches_is_not_rewritten(case):
         exact, _ = traced(function, *given)
     for lowered, expected in zip(found, exact, strict=True):
         np.testing.assert_array_equal(lowered, expected)
-
-
-def test_an_activation_between_two_convolutions_prevents_their_merging():
-    function, kernels, _ = CASES["transpose_then_conv"]
-    _, rules = traced(activated_between, [MAP, SKIP], kernels)
-    assert not rules
 
 
 @pytest.mark.parametrize("off", ["the mode", "the block", "a GPU", "eager"])

@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
-from small_networks import small
 
-from core import losses, ops, weights
+from core import losses, ops
 from core.models import dubai_unet
 from experiments import dubai_aerial as article
 from experiments.benchmark import keras_baselines
-
-SMALL = (4, 6, 8)
-
 
 # --- network
 
@@ -50,43 +46,12 @@ def test_outputs_and_gradients_equal_keras(training, monkeypatch):
         np.testing.assert_allclose(gradient / scale, expected / scale, atol=1e-4, err_msg=name)
 
 
-def test_the_parameter_count_equals_the_articles():
-    variables = dubai_unet.init_weights(seed=0, classes=6)
-    assert (len(variables), weights.count(variables)) == (46, 1_421_830)
-
-
 def test_initial_values_have_the_deviation_and_range_of_keras_defaults():
     variables = dubai_unet.init_weights(seed=0, classes=6)
     he, glorot = variables["down4/conv2/kernel"].numpy(), variables["up3/transpose/kernel"].numpy()
     assert he.std() == pytest.approx(np.sqrt(2 / (9 * 160)), rel=0.02)
     assert np.abs(glorot).max() == pytest.approx(np.sqrt(6 / (4 * (160 + 128))), rel=0.01)
     assert not any(value.numpy().any() for name, value in variables.items() if name.endswith("bias"))
-
-
-def test_dropout_acts_only_in_training_and_depends_on_the_seed(monkeypatch):
-    network = small(dubai_unet, filters=SMALL, classes=6)
-    variables, forward = network["init_weights"](seed=0), network["forward"]
-    images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
-    first, again, other, still, unseeded = (
-        forward(variables, images, training=training, seed=seed).numpy()
-        for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]), (True, None))
-    )
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(still, unseeded)
-    assert not np.array_equal(first, other) and not np.array_equal(first, still)
-    drawn = []
-    monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: drawn.append(layer) or x)
-    forward(variables, images, training=True, seed=[0, 1])
-    assert len(drawn) == len(set(drawn)) == 5  # each layer has its own number
-
-
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(dtype):
-    network = small(dubai_unet, filters=SMALL, classes=6)
-    variables, forward = network["init_weights"](seed=0), network["forward"]
-    for height, width in ((4, 4), (12, 20)):
-        logits = forward(variables, tf.zeros([1, height, width, 3], dtype), training=True, seed=[0, 0])
-        assert logits.shape == (1, height, width, 6) and logits.dtype == dtype
 
 
 # --- soft metrics

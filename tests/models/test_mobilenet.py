@@ -159,7 +159,8 @@ def test_outputs_gradients_and_averages_of_the_whole_network_equal_keras():
     gradients = tape.gradient(loss, list(trained.values()))
     expected = reference_tape.gradient(reference_loss, reference.trainable_weights)
     for name, gradient, wanted in zip(trained, gradients, expected, strict=True):
-        np.testing.assert_allclose(gradient, wanted, atol=1e-4, err_msg=name)
+        scale = np.abs(wanted).max()  # relative, because some tensors have only gradients below 1e-3
+        np.testing.assert_allclose(gradient / scale, wanted / scale, atol=5e-5, err_msg=name)
     for name, wanted in zip(decoder, reference_decoder, strict=True):
         np.testing.assert_allclose(decoder[name], wanted, atol=1e-5, err_msg=name)
 

@@ -8,14 +8,15 @@ from keras import layers
 from small_networks import small
 
 from core import ops, weights
-from core.models import labels_unet, pets_unet, road_unet
+from core.models import dubai_unet, labels_unet, pets_unet, road_unet
 from experiments.benchmark import keras_baselines
 
 SMALL = (4, 6, 8)
-ROAD, PETS, LABELS = (
+ROAD, PETS, LABELS, DUBAI = (
     (road_unet, {}, 1),
     (pets_unet, {"classes": 3}, 3),
     (labels_unet, {"classes": 5}, 5),
+    (dubai_unet, {"classes": 6}, 6),
 )
 
 
@@ -68,8 +69,9 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
         np.testing.assert_allclose(gradient, expected, atol=atol, err_msg=variable.name)
     for variable, expected in zip(variables.values(), reference.get_weights(), strict=True):
         np.testing.assert_allclose(variable, expected, atol=atol, err_msg=variable.name)
-    still = reference(tf.cast(images, tf.float64), training=False)
-    np.testing.assert_allclose(forward(variables, images), still, atol=atol)
+    if training:
+        still = reference(tf.cast(images, tf.float64), training=False)
+        np.testing.assert_allclose(forward(variables, images), still, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
         (road_unet, {}, 19, 1_961_152),
         (pets_unet, {"classes": 3}, 46, 34_513_475),
         (labels_unet, {"classes": 34}, 134, 31_061_282),
+        (dubai_unet, {"classes": 6}, 46, 1_421_830),
     ],
 )
 def test_parameter_counts_equal_the_articles(module, options, arrays, parameters):
@@ -85,7 +88,7 @@ def test_parameter_counts_equal_the_articles(module, options, arrays, parameters
     assert (len(variables), weights.count(variables)) == (arrays, parameters)
 
 
-@pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS])
+@pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS, DUBAI])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(
     module, options, channels, dtype
@@ -117,13 +120,19 @@ def test_road_logits_are_linear_and_have_no_bias():
     assert logits.min() < 0 < logits.max()
 
 
-def test_dropout_acts_only_in_training_and_depends_on_the_seed():
-    network = small(pets_unet, filters=SMALL, classes=3)
-    variables = network["init_weights"](seed=0)
+@pytest.mark.parametrize("module, classes, dropouts", [(pets_unet, 3, 4), (dubai_unet, 6, 5)])
+def test_dropout_acts_only_in_training_and_depends_on_the_seed(module, classes, dropouts, monkeypatch):
+    network = small(module, filters=SMALL, classes=classes)
+    variables, forward = network["init_weights"](seed=0), network["forward"]
     images = tf.random.stateless_uniform([1, 8, 8, 3], [0, 0], 0, 255)
-    first, again, other, still = (
-        network["forward"](variables, images, training=training, seed=seed).numpy()
-        for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]))
+    first, again, other, still, unseeded = (
+        forward(variables, images, training=training, seed=seed).numpy()
+        for training, seed in ((True, [0, 1]), (True, [0, 1]), (True, [0, 2]), (False, [0, 1]), (True, None))
     )
     np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(still, unseeded)
     assert not np.array_equal(first, other) and not np.array_equal(first, still)
+    drawn = []
+    monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: drawn.append(layer) or x)
+    forward(variables, images, training=True, seed=[0, 1])
+    assert len(drawn) == len(set(drawn)) == dropouts  # each layer has its own number
