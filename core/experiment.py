@@ -77,8 +77,8 @@ class Experiment:
     loss:          (logits, masks) -> float32 [B], the loss of each example. A training step with a negative
                    mean loss (beyond rounding) ends the run with an error. logits are float32, masks are class
                    ids [B, H, W]; see `core.losses`.
-    metrics:       (confusion matrix [classes, classes]) -> dict of name -> value. The matrix is int64, or
-                   float64 with whole numbers in `experiments.compare`.
+    metrics:       (confusion matrix [classes, classes]) -> dict of name -> value. The matrix is int64.
+                   Only `experiments.compare` passes float64, with integer values.
     best:          the name of a metric from `metrics` or `measures`. The best checkpoint is the checkpoint
                    with the largest value of this metric on the validation split. If best is "loss", the best
                    checkpoint has the smallest validation loss.

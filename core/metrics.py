@@ -1,10 +1,10 @@
 """Segmentation metrics, computed from a confusion matrix that is summed over a whole data set.
 
 The argument `confusion` of most functions is a confusion matrix [classes, classes]: `confusion[t, p]` is the
-number of pixels of class t that were predicted as class p. The matrix is int64, or float64 with whole numbers
-in `experiments.compare`. A ratio with a zero denominator is NaN. For example, the IoU of a class is NaN if
-the class occurs neither in the true masks nor in the predicted masks. Means over classes leave out the
-classes whose value is NaN.
+number of pixels of class t that were predicted as class p. The matrix is int64. Only `experiments.compare`
+passes float64, with integer values. A ratio with a zero denominator is NaN. For example, the IoU of a class
+is NaN if the class occurs neither in the true masks nor in the predicted masks. Means over classes leave out
+the classes whose value is NaN.
 """
 
 import numpy as np

@@ -67,7 +67,7 @@ def run(flags, arguments):
     for each in runs:
         print(f"run {each.label}: {each.folder}, {each.experiment.name}, {len(each.history)} epochs")
     if len({len(each.history) for each in runs}) > 1:
-        print("warning: the numbers of epochs differ, so the runs' last epochs are not the same epoch.")
+        print("warning: the runs have different numbers of epochs; their last epochs are compared anyway.")
     print_table("flags that differ", comparison.differing_flags(runs), runs)
     print_code(runs)
     print_table("metrics after the last epoch (in the best epoch)", metric_rows(runs), runs)

@@ -13,8 +13,8 @@ Splits:  DIR may define the training and the validation photos in one of these f
            the folders images/train/, images/val/, masks/train/ and masks/val/
          Otherwise a random share of the photos, --val_share, is used for validation.
 Classes: A line of the file --classes is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128".
-         Without --classes, every value in the masks is a class, except the values of --ignore. A new
-         training writes its classes to classes.txt in its run folder. The other commands read this file. To
+         Without --classes, every value in the masks is a class, except the values of --ignore. A new run
+         writes its classes to classes.txt in its run folder. All commands that use the run read this file. To
          rename or merge classes, edit a copy of the file and pass the copy to a new run as --classes.
 """
 
@@ -106,10 +106,10 @@ def train(flags):
 def experiment(flags):
     """Return the `Experiment` that the parsed flags define. This function writes no file of the run folder.
 
-    If the run folder has flags.cfg or classes.txt, the classes and the class weights are read from the run
-    folder. Otherwise they are determined from the flags and the masks. Raises InputError if the network
-    cannot process images of the side --size or --patch_size, or if flags, class files and masks contradict
-    each other.
+    If the run folder has flags.cfg or classes.txt, the classes and, unless --class_weights=none, the class
+    weights are read from the run folder. Otherwise they are determined from the flags and the masks. Raises
+    InputError if the network cannot process images of the side --size or --patch_size, or if flags, class
+    files and masks contradict each other.
     """
     _check_side(flags)
     folder = Path(flags.run_dir)

@@ -13,8 +13,8 @@ NAME_overlay.png   the mean of the photo and NAME_colours.png
 For each photo, a line in shares.jsonl holds the share of the photo's pixels in each class. If a TIFF file has
 several pages, each page is segmented, and NAME ends with the number of the page: _page_001, _page_002, ...
 The results of earlier calls stay in the folder. If a photo is segmented again, each new file replaces the
-photo's earlier file of the same name. Files with class probabilities that an earlier call wrote stay
-unchanged if the new call does not write this format.
+photo's earlier file of the same name. An earlier file with class probabilities is replaced only if the new
+call writes the same format; otherwise the earlier file stays.
 """
 
 from pathlib import Path

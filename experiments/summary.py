@@ -123,7 +123,7 @@ def default_experiment(name):
     """Return (experiment, own_flags): an `Experiment` whose flags have their default values, and these flags.
 
     name: the name of the experiment. Only --run_dir has another value: an empty folder, which is then
-    deleted. `own_images` would read the classes of an existing run in its default run folder.
+    deleted. With the default --run_dir, `own_images` would read the classes of an existing run.
     Raises InputError for an unknown experiment.
     """
     module = article(name)

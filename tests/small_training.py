@@ -84,7 +84,7 @@ def contents(folder):
 def _let_die(victim, call):
     """Replace a function so that the process kills itself in call number `call`, counted from 1.
 
-    victim: the task of the replaced function. "preparation": computes a checksum for the cache. "step": runs
+    victim: which function is replaced. "preparation": computes a checksum for the cache. "step": runs
     a training step. "checkpoint": calls `np.savez`, first for data_split.npz and then for each checkpoint;
     the process dies when half of the file is written. "rename": renames a file.
     """

@@ -41,7 +41,7 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=None):
     white_level:  the sample value of white in a file with more than 8 bits per sample. If white_level is 0,
                   the value is detected from the samples (`core.data.samples.to_8_bits`). A PPM file in colour
                   is an exception: Pillow reads it with 8 bits, and white is the maximum in the file's header.
-    page:         index of the page in a file with several pages, see `pages`. None: the first of these pages.
+    page:         index of a page of the file. None: the first full-size page, which is the first of `pages`.
 
     Calls `core.data.remarks.add`, so that a warning is printed later, in each of these cases:
     - the image was rotated or mirrored

@@ -17,9 +17,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 def here_and_below(folder):
     """Return a list with the folder itself, followed by its direct subfolders, sorted by name.
 
-    Hidden subfolders are left out, and so are subfolders that this user may not search, such as lost+found of
-    a file system. Callers search all of these folders for the data set, because archives often contain the
-    data set in a subfolder.
+    Hidden subfolders are left out, and so are subfolders that this user cannot list or enter, such as the
+    lost+found of a file system. Callers search all of these folders for the data set, because archives often
+    contain the data set in a subfolder.
     """
     below = (path for path in folder.glob("*") if path.is_dir() and path.name[0] != ".")
     return [folder, *sorted(path for path in below if os.access(path, os.R_OK | os.X_OK))]

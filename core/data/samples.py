@@ -116,8 +116,9 @@ def _samples(open_image):
 def _pgm_white(tile):
     """Return the sample value of white that the header of a PGM file gives.
 
-    tile: the element of the `tile` list of the PIL image. Pillow uses the decoder "raw" only if the value is
-    65535. The other decoders have the value as their last argument.
+    tile: an element of the PIL image's list `tile`. For a PGM file of more than 8 bits, Pillow uses the
+    decoder "raw" only if the value is 65535. Other decoders have the value as their last argument. The result
+    has no meaning for files of other formats.
     """
     return tile.args[-1] if tile.codec_name in ("ppm", "ppm_plain") else 65535
 

@@ -60,8 +60,8 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     `core.inference.outputs` describes the files that are written for each image, and
     `core.inference.records` describes the file shares.jsonl. The results of earlier calls stay in the
     folder. If an image is segmented again, each new file replaces the image's earlier file of the same name.
-    Files with class probabilities that an earlier call wrote stay unchanged if options.probabilities does not
-    name their format.
+    Files with class probabilities from an earlier call are replaced only if options.probabilities has the
+    same format. Otherwise the old files stay beside the new results.
     Raises InputError in these cases:
     - options.threshold is given, and the number of classes is not two
     - `records.opened` raises InputError for output_dir, or a result file cannot be written
@@ -161,8 +161,8 @@ class Job:
     def advance(self, images):
         """Add a number of processed images, or a fraction for a row of tiles, to the progress line.
 
-        Threads may call this function at the same time. The number of processed images is rounded to 6
-        decimals, so that the fractions of a photo sum to exactly 1 and the last line is printed.
+        Threads may call this function at the same time. The displayed number is rounded to 6 decimals, so
+        that rounding errors of the fractions cannot keep it from reaching the total.
         """
         with self.counting:
             self.done += images

@@ -15,7 +15,7 @@ the edited network, or TensorFlow's primitive runs.
     transposed.py     rules for transposed convolutions: a faster gradient of the kernel, and in prediction,
                       a convolution that TensorFlow can fuse with the ops after it
     merged.py         rules that merge a convolution with ops before it, or with the normalisation after it,
-                      and a rule that splits a transposed convolution into one for each concatenated map
+                      and a rule that rewrites a transposed convolution of concatenated maps as a sum
     fusion.py         rules for prediction: they arrange ops so that TensorFlow fuses several ops into one
     fused_adam.py     Adam's formula as one op, used on all devices and for both values of --lowering
     graph.py          functions that find the ops that produced a tensor

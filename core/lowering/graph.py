@@ -153,7 +153,7 @@ def custom_gradient(function):
         result, gradient = function(*args)
 
         def scoped_gradient(upstream):
-            upstream.set_shape(result.shape)  # unknown if an op such as tf.py_function computed upstream
+            upstream.set_shape(result.shape)  # some ops, such as tf.py_function, lose the static shape
             with tf.name_scope(f"{scope}/"):
                 return gradient(upstream)
 

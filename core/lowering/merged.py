@@ -1,4 +1,4 @@
-"""Rules that merge a convolution with ops before or after it, or split it into one per concatenated map.
+"""Rules that merge a convolution with ops before or after it, or rewrite it as a sum of convolutions.
 
 The pattern of a rule is a sequence of ops in the graph. If the pattern matches, the rule returns the result
 of the last op, computed from the inputs of the first op. Otherwise the rule returns None. TensorFlow prunes

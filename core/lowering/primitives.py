@@ -4,8 +4,8 @@ The docstring of `core.lowering` explains what a rule is. A kernel argument has 
 is the cast of a float32 tensor to this dtype, rules receive the float32 tensor. `options` are optional
 arguments of TensorFlow's primitive, such as dilations.
 
-TensorFlow's primitive always runs in three cases: the call has options; rules would receive a kernel that is
-not float32; or the graph does not know the rank or the number of channels of x.
+TensorFlow's primitive always runs if the call has options, if the kernel that rules would receive is not
+float32, or if the graph does not show that x has rank 4 and how many channels x has.
 """
 
 import tensorflow as tf

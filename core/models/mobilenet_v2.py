@@ -1,4 +1,4 @@
-"""MobileNetV2 at width 1.0, up to the projection convolution of its last block, as the encoder of a U-Net.
+"""MobileNetV2 at width 1.0 as the encoder of a U-Net. The last layer is the last projection convolution.
 
 From Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". Layers have the same names
 as in `tf.keras.applications.MobileNetV2`.
@@ -15,7 +15,12 @@ BLOCKS = (
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
 EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
-TAPS = (1, 3, 6, 13)  # blocks of stride 2; the skip connections are their expanded maps, after ReLU6
+TAPS = (
+    1,
+    3,
+    6,
+    13,
+)  # blocks of stride 2; skip connections: the outputs of their expansion, after ReLU6
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 

@@ -81,7 +81,7 @@ def _define_options(values, best):
     """Define the flags --version and --best, so that --help lists them; return the names of these flags.
 
     --best is defined only if the file `best` exists. values: the `flags.FlagValues` to define the flags in.
-    `read_command_line` carries out both flags.
+    `read_command_line` handles both flags.
     """
     options = {"version": "Print the version and exit."}
     if best.is_file():
@@ -92,11 +92,11 @@ def _define_options(values, best):
 
 
 def read_command_line(values, argv, best, *, arguments=False):
-    """Parse the command line as `read` does, with the meaning of -h, --version and --best.
+    """Parse the command line as `read` does, but also handle -h, --version and --best.
 
-    -h stands for --help. --version prints the version and exits. If the file `best` exists, --best stands for
-    --flagfile=FILE with this file, at the beginning of the command line. Raises InputError if `read` does, or
-    if --best is given in another form, such as -best, --best=true or a line of a flagfile.
+    -h is replaced by --help. --version prints the version and exits. If the file `best` exists, --best is
+    replaced by --flagfile with this file. This flag is put first, so that all other flags override it. Raises
+    InputError if `read` does, or if --best is given as -best, as --best=true or in a flagfile.
     """
     is_best = "best" in values and "--best" in argv[1:]
     rest = [each for each in argv[1:] if each != "--best"] if is_best else argv[1:]

@@ -100,7 +100,7 @@ def read_arrays(path, required):
 
 
 def _check_sizes(path):
-    """Raise an exception if a file is no zip archive, or if an array in it has another size than its header.
+    """Raise an exception if a file is not a zip archive, or if an array's size contradicts its header.
 
     np.load treats a file that is not a zip archive as a pickle. If a damaged header gave a huge shape,
     np.load would raise MemoryError, which `read_arrays` does not treat as damage.
@@ -112,7 +112,7 @@ def _check_sizes(path):
                 read_header = npy.read_array_header_1_0 if first else npy.read_array_header_2_0
                 shape, _, dtype = read_header(file)
                 if file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
-                    raise ValueError(f"{member.filename} has another size than its header")
+                    raise ValueError(f"the size of {member.filename} contradicts its header")
 
 
 @contextlib.contextmanager

@@ -159,7 +159,7 @@ def _settings(flags):
     module = article(flags.experiment)
     passed = ("batch_size", "precision", "lowering", "cache_dir")
     arguments = [f"--{name}={flags[name].value}" for name in passed]
-    # own_images would read the classes of a run in its default run folder
+    # without this flag, own_images would read the classes of a run in its default run folder
     arguments.append(f"--run_dir={Path(flags.cache_dir) / 'benchmark'}")
     article_flags = cli.parse(module.define_flags, arguments)
     experiment = module.experiment(article_flags)

@@ -131,8 +131,8 @@ def _keys(direction, graph_ops):
 
     direction: one of PASSES. graph_ops: the ops of this pass, sorted from the network's first operation to
     its last one, also for the backward pass. An op of the loss belongs to no operation. An op inside of a
-    call belongs to the operation of this call. Any other op belongs to the operation of the nearest call
-    before it in graph_ops, or to operation -1 if there is none.
+    call belongs to the operation of this call. Any other op belongs to the operation of the last op before it
+    that is inside of a call, or to operation -1 if there is no such op.
     """
     keys, current = {}, -1
     for op in graph_ops:

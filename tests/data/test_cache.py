@@ -319,7 +319,7 @@ def test_a_warning_about_files_of_both_splits_is_printed_once(pairs, tmp_path, c
     assert capsys.readouterr().out.count("warning: files are turned (3 files like this one)") == 1
 
 
-def test_a_warning_about_a_folder_that_is_searched_for_both_splits_has_no_count(pairs, tmp_path):
+def test_a_remark_that_find_adds_for_both_splits_is_kept_once(pairs, tmp_path):
     def find(folder, split):
         remarks.add("unlisted", "2 photos are in no list")
         return road().find(folder, split)

@@ -214,7 +214,7 @@ def test_lists_of_pets_in_other_notations_give_the_same_examples(originals, copi
 
 
 @pytest.mark.parametrize("name", ["pairs", "dubai"])
-def test_folders_that_may_not_be_searched_are_left_out(copied, monkeypatch, name):
+def test_folders_that_cannot_be_listed_are_left_out(copied, monkeypatch, name):
     folder = copied(name)
     for place in (folder, folder.parent):
         (place / "lost+found").mkdir()

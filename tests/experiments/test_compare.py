@@ -115,7 +115,7 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
         compared(tmp_path, "--group", folders)
     compared(tmp_path, "--group", folders[:-1])
     out = capsys.readouterr().out
-    assert "warning: the numbers of epochs differ" in out
+    assert "warning: the runs have different numbers of epochs" in out
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_new"] and "n =" in line]
     assert line.split()[1:] == ["-", "1.0000", "+-", "0.0000", "(n", "=", "3)"]
     assert "group 1: runs 1, 2; n = 2, seeds 0, 1" in out

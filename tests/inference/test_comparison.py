@@ -10,7 +10,7 @@ from core.inference import comparison, per_image
 
 
 def test_common_images_of_a_single_file_are_refused(monkeypatch):
-    """Patches of one photo are one cluster. Each resampled set would be equal, so the width is 0."""
+    """Patches of one photo are one cluster. All resampled sets would be equal."""
     run = SimpleNamespace(
         experiment=SimpleNamespace(
             classes=("a", "b"), metrics=lambda confusion: {"iou": metrics.iou(confusion)[1]}

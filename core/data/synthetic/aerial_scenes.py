@@ -5,8 +5,8 @@ plot. A grid of streets at a random angle divides the district into blocks with 
 Roofs, streets and sand have similar greys and browns. So the colour of a single pixel is not enough to
 decide the class of the pixel.
 
-The same seed gives the same pixels with the same versions of NumPy and Pillow. On other machines, single
-pixels may differ by rounding.
+On one machine, the same seed and the same versions of NumPy and Pillow give the same pixels. On another
+machine, single pixels may differ by rounding.
 """
 
 import numpy as np

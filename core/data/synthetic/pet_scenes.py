@@ -4,8 +4,8 @@ Each photo shows an animal with head, ears, legs, tail and a coat that often has
 background is a wall, a floor and coloured shapes. Some shapes have coat colours, so the colour of a single
 pixel is not enough to decide whether the pixel is pet.
 
-The same seed gives the same pixels with the same versions of NumPy and Pillow. On other machines, single
-pixels may differ by rounding.
+On one machine, the same seed and the same versions of NumPy and Pillow give the same pixels. On another
+machine, single pixels may differ by rounding.
 """
 
 import numpy as np

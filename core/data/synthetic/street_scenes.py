@@ -5,8 +5,8 @@ cars, trees, lamps, people, house fronts and sky. Shadows, haze and noise are ad
 walls, cars and clouded sky have similar greys. So the colour of a single pixel is not enough to decide
 whether the pixel is road. A network has to learn the shape and position of the road.
 
-The same seed gives the same pixels with the same versions of NumPy and Pillow. On other machines, single
-pixels may differ by rounding.
+On one machine, the same seed and the same versions of NumPy and Pillow give the same pixels. On another
+machine, single pixels may differ by rounding.
 """
 
 import numpy as np
