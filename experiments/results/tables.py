@@ -63,7 +63,7 @@ ARTICLES = (
         "validation loss",
         "val_loss",
         "0.394, read from the article's plot",
-        ("pets_article", "pets_303_clipped"),
+        ("pets_article",),
         ("pets_best", "pets_303_best"),
     ),
     Article(
