@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from concurrent.futures import CancelledError
+from fractions import Fraction
 
 import numpy as np
 import tensorflow as tf
@@ -126,7 +127,6 @@ class Job:
         self.remarks = []  # remarks about the files, each a list [kind, sentence]; see `core.data.remarks`
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
-        self.done, self.counting = 0, threading.Lock()  # the number of processed images, and its lock
 
     def written(self):
         """Yield the paths of all files that this job will write."""
@@ -152,21 +152,11 @@ class Job:
                 )
             except InputError as error:
                 self.unreadable.append(error)
-                self.advance(1)
+                self.bar.add()
             finally:
                 # A remark of the kind "pages" says that only the first page of the file is used. If each page
                 # has its own `Source`, the remark is false and is dropped.
                 self.remarks += [each for each in found if each[0] != "pages" or source.number is None]
-
-    def advance(self, images):
-        """Add a number of processed images, or a fraction for a row of tiles, to the progress line.
-
-        Threads may call this function at the same time. The displayed number is rounded to 6 decimals, so
-        that rounding errors of the fractions cannot keep it from reaching the total.
-        """
-        with self.counting:
-            self.done += images
-            self.bar.update(round(self.done, 6))
 
     def network(self, pixels):
         """Run the network on images; return the results as a list of arrays, see `make_network`.
@@ -195,7 +185,7 @@ class Job:
             for photo, *arrays in zip(batch, *results):
                 size = max(photo.area, sum(array.nbytes for array in arrays) // 4)
                 yield Segmented(photo, self.strips(photo, arrays), size)
-            self.advance(len(batch))
+            self.bar.add(len(batch))
 
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
@@ -242,7 +232,7 @@ class Job:
         tiles = tiling.tiled(network, photo.crop, photo.height, photo.width, **size)
         for rows, row in itertools.groupby(tiles, key=lambda part: part[0]):
             yield [np.concatenate(parts, axis=1) for parts in zip(*(arrays for _, _, arrays in row))]
-            self.advance((rows.stop - rows.start) / photo.height)
+            self.bar.add(Fraction(rows.stop - rows.start, photo.height))
 
     def write(self, segmented):
         """Write the result files of a `Segmented` photo, and then add the photo's record to shares.jsonl.

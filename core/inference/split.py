@@ -50,9 +50,9 @@ def _own(examples, split, record, limit):
     `load` calls this function if the data set's split differs from the run's split. The function searches the
     cache of `examples`. This cache holds the examples of both splits if `dataset.find` returns the same files
     for both splits, otherwise only the examples of the data set's split.
-    If examples of the run's split are missing in the cache, prints their number. If the cache
-    holds examples that the run used for neither split, prints the number of these examples. If the cache has
-    none of the examples of the run's split, prints only a warning and returns `examples`.
+    If examples of the run's split are missing in the cache, prints their number. If the cache holds examples
+    that the run used for neither split, prints the number of these examples. If the cache has none of the
+    examples of the run's split, prints only a warning and returns `examples`.
     examples: the data set's split, a `cache.Examples`. split: "train" or "val". record: a dict, split -> the
     hashes of the photos that the run used for the split, int64 [N]. limit: if above 0, `examples` was read
     with this --limit, which the warnings then mention.

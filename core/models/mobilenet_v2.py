@@ -15,12 +15,8 @@ BLOCKS = (
     *((96, 1), (96, 1), (96, 1), (160, 2), (160, 1), (160, 1), (320, 1)),
 )
 EXPANSION = 6  # ratio of expanded channels to input channels in all blocks except block 0
-TAPS = (
-    1,
-    3,
-    6,
-    13,
-)  # blocks of stride 2; skip connections: the outputs of their expansion, after ReLU6
+# Blocks of stride 2. The skip connections are the outputs of their expansion layers, after ReLU6.
+TAPS = (1, 3, 6, 13)
 TAP_CHANNELS = (96, 144, 192, 576, 320)  # channels of the four skip connections and of the encoder's output
 
 

@@ -71,7 +71,8 @@ def current(experiment, root=ROOT):
         digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
         tree = _parsed(source)
         imported = _imported_files(tree, path, root)
-        # A script may import several networks, of which the experiment uses one.
+        # A script may import several networks, but the experiment uses only one of them. If the script wraps
+        # this network in a function, the network's file is unknown, and all imported networks get a digest.
         if path == script and networks <= set(imported):
             imported = [each for each in imported if each.parent.name != "models" or each in networks]
         pending += imported

@@ -46,8 +46,8 @@ RESUMABLE = {
 }
 
 # Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
-# if a file with this path exists. The values of --init_from and of flags whose names end in _dir
-# are always paths.
+# if a file with this path exists. The values of --init_from and of flags whose names end in _dir are always
+# paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
@@ -211,8 +211,8 @@ def read_flags(folder, define_flags, *, without=()):
     without: names of flags whose values in the file are ignored. These flags keep their defaults.
 
     --run_dir is set to `folder`. The file may name another folder, because the run folder may have been
-    moved. Raises InputError with the path of flags.cfg if the file is damaged,
-    or if its flags belong to another version of this project. Raises InputError if the file is missing.
+    moved. Raises InputError with the path of flags.cfg if the file is damaged, or if its flags belong to
+    another version of this project. Raises InputError if the file is missing.
     """
     path, lines = folder / "flags.cfg", _flags_cfg(folder)
     if lines[-1] != END:

@@ -6,6 +6,7 @@ earlier processes as if this process had done them.
 """
 
 import sys
+import threading
 import time
 
 LINE_SECONDS = 30.0  # shortest interval between two lines in a log file or notebook
@@ -28,10 +29,16 @@ class Progress:
         self.first = None  # (time, number of units done) at the first update
         self.shown = time.monotonic()  # time of the last print; before the first print, the time of creation
         self.on_terminal = sys.stdout.isatty()
+        self.adding = threading.Lock()  # held while `add` changes the number of finished units
 
     def add(self, units=1, facts=()):
-        """Add to the number of finished units, and print the line as `update` does. facts: see `update`."""
-        self.update(self.done + units, facts)
+        """Add to the number of finished units, and print the line as `update` does.
+
+        Threads may call this function at the same time. units: an integer, or a `fractions.Fraction` for a
+        part of a unit, because sums of fractions are exact. facts: see `update`.
+        """
+        with self.adding:
+            self.update(self.done + units, facts)
 
     def update(self, done, facts=()):
         """Set the number of finished units, and print the line unless it was printed a short time ago.
@@ -68,7 +75,7 @@ class Progress:
         rate = (self.done - before) / (now - started) if now > started else 0
         filled = int(min(self.done / self.total, 1) * BAR_WIDTH)
         bar = "=" * filled + "." * (BAR_WIDTH - filled)
-        parts = [f"{self.unit} {self.done:,.0f}/{self.total:,} [{bar}]"]
+        parts = [f"{self.unit} {float(self.done):,.0f}/{self.total:,} [{bar}]"]
         parts += [f"{name} {value:.4g}" for name, value in facts]
         if rate:
             parts.append(f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{self.unit}")

@@ -19,7 +19,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     which become the defaults of the flags with these names. If size is None, the flag --size is not defined.
     multiple: --size must be a multiple of this number.
     """
-    new = _Definer(values)
+    new = Definer(values)
     new.integer("epochs", epochs, "Passes over the training images.", 1)
     new.integer("batch_size", batch_size, "Images per training step, over all devices.", 1)
     new.number("learning_rate", learning_rate, "Learning rate of Adam.")
@@ -35,7 +35,7 @@ def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=N
     _define_device(new)
 
 
-class _Definer:
+class Definer:
     """Defines flags of several types, with validators, in one `flags.FlagValues`."""
 
     def __init__(self, values):
@@ -71,7 +71,7 @@ class _Definer:
 def _define_recipe(new):
     """Define the flags of the training method. Their defaults are the settings of the articles.
 
-    new: the `_Definer` that defines the flags.
+    new: the `Definer` that defines the flags.
     """
     patience = "Stop after this many consecutive epochs without a new smallest validation loss; 0: never."
     new.integer("early_stopping_patience", 0, patience)
@@ -117,7 +117,7 @@ def _define_recipe(new):
 def _define_data(new, name):
     """Define the flags for the images, the folders and the files of a run.
 
-    new: the `_Definer` that defines the flags. name: the experiment's name.
+    new: the `Definer` that defines the flags. name: the experiment's name.
     """
     limit = "Number of photos to use from each split, beginning with the first one; 0: all photos."
     new.integer("limit", 0, limit)
@@ -143,7 +143,7 @@ def _define_data(new, name):
 
 
 def _define_device(new):
-    """Define the flags for precision, compilation and devices. new: the `_Definer` that defines the flags."""
+    """Define the flags for precision, compilation and devices. new: the `Definer` that defines the flags."""
     dtypes = ["float32", "bfloat16", "float16", precision.AUTO]
     dtype = (
         "Dtype of the activations. float16 is for GPUs without bfloat16 and uses loss scaling. auto measures"

@@ -400,15 +400,15 @@ class Training:
                 "versions": device.versions(),
                 "lowering": self.lowered or {},
             }
+            if self.lowered is None:
+                old = run_folder.read_summary(self.folder)
+                trained |= {name: old[name] for name in trained if name in old}
             facts = {
                 "seconds": self.state.seconds,
                 "parameters": count(self.weights),
                 **trained,
                 **({"initial_weights": self.state.initial} if self.state.initial else {}),
             }
-            if self.lowered is None:
-                old = run_folder.read_summary(self.folder)
-                facts |= {name: old[name] for name in trained if name in old}
             history.report(
                 self.state.history,
                 self.folder,

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import flags
 
 from core.runtime.errors import InputError
+from core.training import common_flags
 
 URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
@@ -24,34 +25,25 @@ def define_flags(values):
 
     values: the `flags.FlagValues` in which the flags are defined.
     """
-    flags.DEFINE_string(
-        "encoder_weights",
-        "imagenet",
+    new = common_flags.Definer(values)
+    source = (
         "Initial weights of the encoder of mobilenet_unet. imagenet: Keras' ImageNet weights, downloaded"
         " once. A path: the weights in this Keras .h5 or .weights.h5 file. none: random weights; useful only"
-        " with --train_encoder and without --freeze_encoder_norm.",
-        flag_values=values,
+        " with --train_encoder and without --freeze_encoder_norm."
     )
-    flags.DEFINE_bool(
-        "train_encoder",
-        False,
+    flags.DEFINE_string("encoder_weights", "imagenet", source, **new.own)
+    trained = (
         "Train the encoder of mobilenet_unet, including its batch normalisation. By default, only the decoder"
-        " is trained.",
-        flag_values=values,
+        " is trained."
     )
-    flags.DEFINE_bool(
-        "freeze_encoder_norm",
-        False,
+    new.switch("train_encoder", False, trained)
+    frozen = (
         "With --train_encoder: train the encoder's convolutions, but not its batch normalisation, which keeps"
-        " its initial scales, offsets and moving averages.",
-        flag_values=values,
+        " its initial scales, offsets and moving averages."
     )
-    flags.register_multi_flags_validator(
-        ["freeze_encoder_norm", "train_encoder"],
-        lambda value: value["train_encoder"] or not value["freeze_encoder_norm"],
-        "--freeze_encoder_norm needs --train_encoder",
-        flag_values=values,
-    )
+    new.switch("freeze_encoder_norm", False, frozen)
+    needed = "--freeze_encoder_norm needs --train_encoder"
+    new.needs("freeze_encoder_norm", "train_encoder", [True], needed)
 
 
 def initialise(weights, source, size):
