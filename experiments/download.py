@@ -13,19 +13,14 @@ If a download was interrupted, the next call downloads the interrupted file agai
 
 import shlex
 import shutil
-import socket
-import sys
 import tarfile
 import zlib
 from pathlib import Path
 
-import tensorflow as tf
 from absl import flags
 
-from core.runtime import cli, files
+from core.runtime import cli, downloads, files
 from core.runtime.errors import InputError
-
-SILENCE_SECONDS = 60  # a download fails if the server sends nothing for this time
 
 # Name of a data set -> its archives: tuples (URL, top folder in the archive, SHA-256 digest or None).
 #
@@ -129,56 +124,19 @@ def run(flags, arguments):
 
 
 def _provide(url, folder, sha256):
-    """Download an archive and unpack it to `folder`. If `folder` exists, do nothing.
+    """Download an archive into the parent of `folder` and unpack it to `folder`.
 
-    url, sha256: as for `_download`.
+    If `folder` exists, do nothing. url, sha256: as for `downloads.fetch`.
     """
     if folder.exists():
         print(f"{folder}: already exists and is left unchanged")
         return
-    archive = _download(url, folder.parent, sha256)
+    archive = folder.with_name(url.rpartition("/")[2])
+    cure = f"run the command again later, or download the file another way and put it at {archive}"
+    downloads.fetch(url, archive, cure, sha256=sha256)
     print(f"unpacking {archive}")
     _unpack(archive, folder)
     print(f"{folder}: complete; you may delete {archive}")
-
-
-def _download(url, data_dir, sha256):
-    """Download the file at `url` into data_dir and return the path of the downloaded file.
-
-    sha256: the file's SHA-256 digest in hexadecimal, or None if the digest is unknown. The downloaded file
-    has the last part of `url` as its name. If data_dir already has a file with this name, the existing file
-    is used if its digest is sha256, or if sha256 is None. Raises InputError if the download fails, or if the
-    digest of the downloaded file is not sha256.
-    """
-    archive = data_dir / url.rpartition("/")[2]
-    # another name during the download, because a killed download leaves an incomplete file
-    target = archive if archive.is_file() else archive.with_name(f".{archive.name}.partial")
-    if target != archive:
-        target.unlink(missing_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_SECONDS)
-    if not sys.stdout.isatty():
-        tf.keras.utils.disable_interactive_logging()  # otherwise get_file prints a line per progress update
-    try:
-        tf.keras.utils.get_file(
-            target.name,
-            url,
-            file_hash=sha256,
-            hash_algorithm="sha256",
-            cache_dir=data_dir,
-            cache_subdir="",
-        )
-    except Exception as error:  # get_file raises a plain Exception for HTTP errors
-        target.unlink(missing_ok=True)
-        reason = str(error).rpartition(" -- ")[2].rstrip(".") or type(error).__name__
-        raise InputError(
-            f"{url}: download failed ({reason}); run the command again later, or download the file"
-            f" another way and put it at {archive}."
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
-        tf.keras.utils.enable_interactive_logging()
-    return target.rename(archive)
 
 
 def _unpack(archive, folder):

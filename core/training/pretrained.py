@@ -1,7 +1,6 @@
 """Define the flags for the encoder of mobilenet_unet; download and load Keras' ImageNet weights for it."""
 
-import contextlib
-import socket
+import os
 import textwrap
 import warnings
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 from absl import flags
 
+from core.runtime import downloads, files
 from core.runtime.errors import InputError
 from core.training import common_flags
 
@@ -17,7 +17,6 @@ URL = (
     "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_{}_no_top.h5"
 )
 SIZES = (96, 128, 160, 192, 224)  # image sides, in pixels, for which Keras publishes weights
-SOCKET_TIMEOUT = 5  # seconds without data after which the download fails
 
 
 def define_flags(values):
@@ -60,21 +59,22 @@ def initialise(weights, source, size):
 def download(size):
     """Return the path of a Keras file with MobileNetV2's ImageNet weights for images of size x size pixels.
 
-    If Keras publishes no weights for this size, the file has the weights for 224x224 pixels. If the cache
-    folder of Keras does not hold the file, the file is downloaded into this folder. Raises InputError if the
-    download fails.
+    If Keras publishes no weights for this size, the file has the weights for 224x224 pixels. If Keras' cache
+    folder, `models` in $KERAS_HOME or ~/.keras, does not hold the file, the file is downloaded into this
+    folder. A second process that needs the same file waits until the download ends. Raises InputError if the
+    download fails or the folder cannot be written.
     """
     url = URL.format(size if size in SIZES else 224)
-    try:
-        with _socket_timeout(SOCKET_TIMEOUT):
-            return tf.keras.utils.get_file(origin=url, cache_subdir="models")
-    except Exception as error:  # get_file raises several classes, among them Exception itself
-        reason = str(error).rpartition(" -- ")[2]  # Keras' message often ends with: -- REASON
-        raise InputError(
-            f"--encoder_weights=imagenet: the weights cannot be downloaded ({reason}); download {url} on"
-            " another machine and pass the path of the file as --encoder_weights, or train the encoder from"
-            " random weights with --encoder_weights=none --train_encoder."
-        ) from None
+    path = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models" / url.rpartition("/")[2]
+    cure = (
+        "download the file on another machine and pass its path as --encoder_weights, or train the encoder"
+        " from random weights with --encoder_weights=none --train_encoder"
+    )
+    with files.writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.lock(path.with_name(f".{path.name}.lock"), wait=True):
+            downloads.fetch(url, path, cure)
+    return path
 
 
 def load(weights, path):
@@ -122,14 +122,3 @@ def _read(path):
         except ValueError as error:  # the file and the model have different layers
             errors.append(error)
     raise errors[0]
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds):
-    """Context manager: sockets that are created inside the with block have this timeout, in seconds."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

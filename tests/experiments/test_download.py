@@ -8,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
 from conftest import file_size_limit
 
 from core.data import cityscapes_pairs
@@ -122,7 +123,7 @@ def test_a_killed_download_begins_again(fetch, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(download.tf.keras.utils, "get_file", killed)
+        patch.setattr(tf.keras.utils, "get_file", killed)
         with pytest.raises(KeyboardInterrupt):
             fetch()
     assert fetch() == 0

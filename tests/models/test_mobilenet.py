@@ -1,9 +1,11 @@
 """MobileNetV2 against Keras' model, and its U-Net against the tutorial's Keras code."""
 
-import functools
 import shutil
 import socket
+import threading
 import types
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import keras
@@ -14,7 +16,7 @@ from keras import layers
 
 from core import losses, ops
 from core.models import mobilenet_unet, mobilenet_v2
-from core.runtime import cli
+from core.runtime import cli, downloads
 from core.runtime.errors import InputError
 from core.training import optimizer, pretrained, step
 from core.weights import count
@@ -269,10 +271,8 @@ FIRST = (3, 3, 3, 32)
 
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
-    fetch = functools.partial(tf.keras.utils.get_file, cache_dir=str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-    monkeypatch.setattr(tf.keras.utils, "get_file", fetch)
-    return tmp_path / "cache"
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/models"
 
 
 def test_a_failed_download_of_imagenet_weights_names_the_url(empty_cache, monkeypatch):
@@ -280,7 +280,7 @@ def test_a_failed_download_of_imagenet_weights_names_the_url(empty_cache, monkey
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError, match="Name or service not known") as raised:
         pretrained.download(64)
     assert pretrained.URL.format(224) in str(raised.value)
     assert "--encoder_weights" in str(raised.value)
@@ -290,7 +290,7 @@ def test_a_download_of_imagenet_weights_times_out(empty_cache, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{{}}.h5"
         monkeypatch.setattr(pretrained, "URL", url)
-        monkeypatch.setattr(pretrained, "SOCKET_TIMEOUT", 0.2)
+        monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.2)
         with pytest.raises(InputError, match="timed out"):
             pretrained.download(128)
     assert socket.getdefaulttimeout() is None
@@ -302,7 +302,28 @@ def test_imagenet_weights_are_downloaded_once(empty_cache, keras_files, monkeypa
     monkeypatch.setattr(pretrained, "URL", f"file://{keras_files}/weights_{{}}.h5")
     path = pretrained.download(128)
     published.unlink()
-    assert pretrained.download(128) == path and str(empty_cache) in str(path)
+    assert pretrained.download(128) == path == empty_cache / "weights_128.h5"
+
+
+def test_a_second_run_waits_for_the_download_of_a_first_run(empty_cache, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(name, url, *, cache_dir, **options):
+        with open(cache_dir / name, "wb", buffering=0) as file:
+            file.write(b"half")
+            begun.set()
+            assert go_on.wait(30)
+            file.write(b" and half")
+
+    monkeypatch.setattr(tf.keras.utils, "get_file", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(pretrained.download, 128)
+        assert begun.wait(30)
+        second = pool.submit(lambda: pretrained.download(128).read_bytes())
+        monkeypatch.setattr(tf.keras.utils, "get_file", lambda *args, **options: None)  # the file exists
+        assert not futures.wait([second], timeout=0.2).done
+        go_on.set()
+        assert second.result(30) == first.result(30).read_bytes() == b"half and half"
 
 
 def test_the_experiment_loads_the_weights_named_by_its_flags(keras_files, encoder_weights):

@@ -1,0 +1,62 @@
+"""Download a file completely or not at all."""
+
+import contextlib
+import socket
+import sys
+
+import tensorflow as tf
+
+from core.runtime.errors import InputError
+
+SILENCE_SECONDS = 20  # a download fails if the server sends nothing for this time
+
+
+def fetch(url, path, cure, *, sha256=None):
+    """Download the file at `url` to `path`.
+
+    sha256: the file's SHA-256 digest in hexadecimal, or None if the digest is unknown. A file that already
+    exists at `path` is kept if its digest is sha256, or if sha256 is None. The file appears at `path` when it
+    is complete. The folder of `path` must exist, and only one process at a time may download to a path.
+
+    Raises InputError if the download fails, or if the digest of the downloaded file is not sha256. The
+    message consists of the URL, the reason, and the text `cure`, which says what the user can do.
+    """
+    # another name during the download, because a killed download leaves an incomplete file
+    target = path if path.is_file() else path.with_name(f".{path.name}.partial")
+    if target != path:
+        target.unlink(missing_ok=True)
+    hashed = {"file_hash": sha256, "hash_algorithm": "sha256"}
+    try:
+        with _socket_timeout(), _quiet_unless_terminal():
+            tf.keras.utils.get_file(target.name, url, cache_dir=path.parent, cache_subdir="", **hashed)
+    except Exception as error:  # get_file raises several classes, among them Exception itself
+        target.unlink(missing_ok=True)
+        # Keras' message often ends with: -- REASON
+        reason = str(error).rpartition(" -- ")[2].rstrip(".") or type(error).__name__
+        raise InputError(f"{url}: download failed ({reason}); {cure}.") from None
+    target.rename(path)
+
+
+@contextlib.contextmanager
+def _socket_timeout():
+    """Context manager: sockets that are created inside the with block have the timeout SILENCE_SECONDS."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def _quiet_unless_terminal():
+    """Context manager: Keras prints a progress bar only in a terminal.
+
+    Otherwise `get_file` would print a line for each update of the progress bar.
+    """
+    if not sys.stdout.isatty():
+        tf.keras.utils.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        tf.keras.utils.enable_interactive_logging()
