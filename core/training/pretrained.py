@@ -70,10 +70,11 @@ def download(size):
         "download the file on another machine and pass its path as --encoder_weights, or train the encoder"
         " from random weights with --encoder_weights=none --train_encoder"
     )
-    with files.writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.lock(path.with_name(f".{path.name}.lock"), wait=True):
-            downloads.fetch(url, path, cure)
+    if not path.is_file():  # a file that exists may lie in a read-only folder, where no lock can be taken
+        with files.writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.lock(path.with_name(f".{path.name}.lock"), wait=True):
+                downloads.fetch(url, path, cure)
     return path
 
 
