@@ -1,7 +1,8 @@
 """Train a U-Net that segments the road in street photos (Cityscapes image pairs).
 
 Article:  "Cityscape Image Segmentation With TensorFlow 2.0", Shubham Panchal, 2019,
-          https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf
+          https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf,
+          https://github.com/shubham0204/Google_Colab_Notebooks (CityScape_Image_Segmentation.ipynb)
 Claim:    the article reports no metric.
 Network:  core/models/road_unet.py. Input 128x128, nearest-neighbour up-sampling, one logit per pixel.
 Settings: Adam with learning rate 1e-3, batches of 5, 25 epochs. The article does not clip gradients

@@ -3,7 +3,8 @@
 Article:  "Semantic Image Segmentation Using UNet", Lohit Kapoor,
           https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e,
           https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet
-Claim:    a validation loss of about 0.394 after the last epoch, read from the article's plot.
+Claim:    a validation loss of about 0.394 after the last epoch, on 704 of the 3669 validation photos, read
+          from the article's plot.
 Network:  core/models/pets_unet.py. Input 128x128, dropout, 34 million parameters.
 Settings: Adam with learning rate 1e-3, batches of 64, 10 epochs, as in the article's code.
           Training images are mirrored left to right with probability 0.5.
