@@ -47,15 +47,16 @@ def is_result(path):
 
 
 def refuse_overwriting(images, written):
-    """Raise InputError if a result file would replace an input image, or a PNG file of other origin.
+    """Raise InputError if a result file would replace an input image, or a file of other origin.
 
     images: paths of the input images. written: absolute paths of the result files to be written. A PNG file
-    among them may exist only if an earlier call of `predict` wrote it.
+    among them may exist only if an earlier call of `predict` wrote it. An .npy file may exist only if it
+    could hold class probabilities; see `probability_files.is_ours`.
     """
     images = {Path(os.path.abspath(image)) for image in images}
     for path in written:
-        foreign = path.suffix == ".png" and os.path.lexists(path) and not png.is_ours(path)
-        if foreign or path in images:
+        is_ours = png.is_ours if path.suffix == ".png" else probability_files.is_ours
+        if path in images or (os.path.lexists(path) and not is_ours(path)):
             raise InputError(
                 f"{path}: a result would overwrite this file, which predict did not write; use another"
                 " --output_dir."

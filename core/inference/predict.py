@@ -66,7 +66,7 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     Raises InputError in these cases:
     - options.threshold is given, and the number of classes is not two
     - `records.opened` raises InputError for output_dir, or a result file cannot be written
-    - a result would replace an input image, or a PNG file that `predict` did not write
+    - a result would replace an input image, or a file that `predict` did not write
     - an image is processed in tiles, and options.tile is too small for the network
     """
     if options.threshold is not None and len(experiment.classes) != 2:

@@ -42,6 +42,15 @@ def paths(prefix, kind, classes):
     return [f"{prefix}_probability_{index}.png" for index in range(classes)] if kind == "png" else []
 
 
+def is_ours(path):
+    """True if the file at path is an .npy file as `writer` creates it: float16 [height, width, classes]."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array.dtype == "<f2" and array.ndim == 3
+    except Exception:  # the file is damaged or not an .npy file
+        return False
+
+
 @contextlib.contextmanager
 def writer(places, width, height, classes):
     """Context manager that creates the files of one image and yields a function that appends a strip to them.

@@ -155,7 +155,7 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     image, at each resolution of the network. Different windows would cause different rounding errors.
     Raises InputError if tile is not larger than twice the overlap.
     """
-    align = winograd.WINDOW * multiple
+    align = winograd.OUTPUT_ROWS * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
     if tile <= 2 * overlap:
         raise InputError(

@@ -26,7 +26,7 @@ import tensorflow as tf
 from core.lowering import graph, policy
 
 MIN_CHANNEL_PRODUCT = 2**14  # smallest (input channels * output channels) for which the algorithm is used
-WINDOW = 4  # number of output rows that a window of six input rows determines
+OUTPUT_ROWS = 4  # number of output rows that a window of six input rows determines
 
 
 def _transforms(points):
@@ -37,7 +37,7 @@ def _transforms(points):
     [4, 6], maps six products to four output rows. Each product is an input value convolved with a kernel
     value.
     """
-    powers = np.vander(points, WINDOW, increasing=True)  # [5, 4]
+    powers = np.vander(points, OUTPUT_ROWS, increasing=True)  # [5, 4]
     others = [[other for other in points if other != point] for point in points]
     scales = [[np.prod(point - np.array(rest))] for point, rest in zip(points, others)]
     input_to_values = [[*np.poly(rest)[::-1], 0] for rest in others] + [np.poly(points)[::-1]]
@@ -103,7 +103,7 @@ def _convolve(x, kernel, *, transposed=False):
     If transposed is true, return the transposed convolution: [B, H, W, O] -> [B, H, W, I].
     """
     height, width = graph.height_and_width(x)
-    count, outputs = -(-height // WINDOW), kernel.shape[2 if transposed else 3]
+    count, outputs = -(-height // OUTPUT_ROWS), kernel.shape[2 if transposed else 3]
     values = _values_of_windows(x, INPUT_TO_VALUES, above=1)
     # wait for x: TensorFlow could otherwise transform the kernels of all layers at the start of the step
     with tf.control_dependencies([x]):
@@ -117,7 +117,7 @@ def _convolve(x, kernel, *, transposed=False):
     products = tf.stack([convolve(value, row) for value, row in zip(values, rows)], axis=2)
     products = tf.reshape(products, [-1, count, len(values), width * outputs])  # [B, ceil(H / 4), 6, W * O]
     y = tf.matmul(tf.cast(VALUES_TO_OUTPUT, x.dtype), products)  # [B, ceil(H / 4), 4, W * O]
-    return tf.reshape(y, [-1, WINDOW * count, width, outputs])[:, :height]
+    return tf.reshape(y, [-1, OUTPUT_ROWS * count, width, outputs])[:, :height]
 
 
 def _kernel_gradient(x, upstream):
@@ -153,12 +153,12 @@ def _values_of_windows(x, transform, *, above, left=0):
     """
     height, width = graph.height_and_width(x)
     channels, (points, size) = x.shape[3], transform.shape
-    count, width = -(-height // WINDOW), left + width
-    below = WINDOW * count - height + size - WINDOW - above
+    count, width = -(-height // OUTPUT_ROWS), left + width
+    below = OUTPUT_ROWS * count - height + size - OUTPUT_ROWS - above
     rows = tf.pad(x, [[0, 0], [above, below], [left, 0], [0, 0]])
-    if size > WINDOW:  # windows overlap
+    if size > OUTPUT_ROWS:  # windows overlap
         arange = tf.range if tf.is_tensor(count) else np.arange  # NumPy adds no ops to the graph
-        first_rows = WINDOW * arange(count)[:, None]
+        first_rows = OUTPUT_ROWS * arange(count)[:, None]
         rows = tf.gather(rows, first_rows + np.arange(size), axis=1)  # [B, ceil(H / 4), R, left + W, C]
     windows = tf.reshape(rows, [-1, count, size, width * channels])
     values = tf.matmul(tf.cast(transform, x.dtype), windows)  # [B, ceil(H / 4), P, (left + W) * C]

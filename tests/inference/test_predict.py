@@ -256,10 +256,18 @@ def test_a_png_file_of_other_origin_is_never_overwritten(run, tmp_path, name):
     assert mask.read_bytes() == content
 
 
+def test_an_array_of_other_origin_is_never_overwritten(run, tmp_path):
+    path, array = photo(tmp_path / "x.jpg", 16, 16), tmp_path / "x_probabilities.npy"
+    np.save(array, np.zeros([16, 16, 2]))
+    with refused(array):
+        segment(run, [path], tmp_path, probabilities="npy")
+    assert np.load(array).dtype == np.float64
+
+
 def test_results_with_probabilities_are_replaced_by_a_second_call(run, tmp_path):
     path = photo(tmp_path / "x.jpg", 16, 16)
-    for _ in range(2):
-        assert segment(run, [path], tmp_path, probabilities="png")[0] == 0
+    for probabilities in ("npy", "npy", "png", "png"):
+        assert segment(run, [path], tmp_path, probabilities=probabilities)[0] == 0
     assert len(list(tmp_path.glob("x_*.png"))) == 5 and all(map(png.is_ours, tmp_path.glob("x_*.png")))
 
 
