@@ -71,7 +71,7 @@ def define_flags(values):
     )
     flags.DEFINE_string("class_weights", "none", weights, **own)
     share = "Share of the photos used for validation if --data_dir does not define the splits."
-    flags.DEFINE_float("val_share", 0.2, share, 0.001, 0.999, **own)
+    common_flags.Definer(values).number("val_share", 0.2, share, 0.001, 0.999)
     seed = "Seed of the random choice of the validation photos if --data_dir does not define the splits."
     flags.DEFINE_integer("split_seed", 42, seed, 0, 2**32 - 1, **own)
     pretrained.define_flags(values)
@@ -88,11 +88,13 @@ def train(flags):
 
     If the run folder has no checkpoint, this function first writes the files that `experiment` reads:
     classes.txt and, unless --class_weights=none, class_weights.txt. Raises InputError if `experiment` or
-    `loop.run` does, or if a file cannot be written.
+    `loop.run` does, if a file cannot be written, or if the user's files differ from the run's files.
     """
     _check_side(flags)
     folder = Path(flags.run_dir)
-    if not run_folder.is_begun(folder):
+    if run_folder.is_begun(folder):
+        _refuse_edited_files(flags, folder)
+    else:
         classes, comments = _new_classes(flags)
         dataset = _dataset(flags, classes)
         weights = _new_class_weights(flags, dataset, classes.names)
@@ -162,6 +164,27 @@ def _load_encoder(weights, network, source, side):
         pretrained.initialise(mobilenet_unet.encoder(weights), source, side)
 
 
+def _refuse_edited_files(flags, folder):
+    """Raise InputError if the files of --classes and --class_weights differ from their copies in a begun run.
+
+    folder: the run folder. Files that no longer exist are not compared.
+    """
+    used = class_list.read(folder / "classes.txt")
+    pairs = [(flags.classes, "classes.txt", class_list.read, used)]
+    if flags.class_weights not in ("none", "balanced"):
+
+        def read(path):
+            return class_list.read_weights(path, used.names)
+
+        pairs.append((flags.class_weights, "class_weights.txt", read, read(folder / "class_weights.txt")))
+    for given, copy, read, content in pairs:
+        if given and Path(given).is_file() and read(Path(given)) != content:
+            raise InputError(
+                f"{given}: differs from {folder / copy}, with which this run began; restore the file, or"
+                " begin a new --run_dir."
+            )
+
+
 def _check_side(flags):
     """Raise InputError if the network cannot process images of the side --size or --patch_size."""
     _, multiple = NETWORKS[flags.network]
@@ -212,7 +235,7 @@ def _found_classes(flags):
     InputError if there are fewer than 2 classes.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
-    found, counts = own_images.find_classes(data_dir)
+    found, counts = own_images.find_classes(data_dir, skip_unreadable=flags.skip_bad_images)
     ignored = set(_ignored_values(flags, found.coloured))
     kept = [index for index, (value,) in enumerate(found.values) if value not in ignored]
     if len(kept) < 2:

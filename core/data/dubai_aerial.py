@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from core.data import colours, patches, remarks
-from core.data.images import read_rgb, require_same_size
+from core.data.images import read_mask_colours, read_rgb, require_same_size
 from core.data.listing import by_stem, here_and_below, image_files, subfolder
 from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
@@ -157,7 +157,7 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
     photos: uint8 [K, patch_size, patch_size, 3]. class_ids: uint8 [K, patch_size, patch_size]. Pixels whose
     mask colour belongs to no class get the class id UNLABELED.
     """
-    photo, mask = read_rgb(photo_file, white_level=white_level), read_rgb(mask_file)
+    photo, mask = read_rgb(photo_file, white_level=white_level), read_mask_colours(mask_file)
     require_same_size(photo, mask, mask_file)
     patches.require_one(photo, photo_file, patch_size)
     class_ids = colours.class_ids(colours.pack(mask), PALETTE, colour_tolerance)
@@ -199,7 +199,7 @@ def _other_colours(mask_file, patch_size, colour_tolerance):
 
     Pixels outside of the patches are not counted. patch_size, colour_tolerance: see `dataset`.
     """
-    packed = colours.pack(patches.cut(np.asarray(read_rgb(mask_file)), patch_size))
+    packed = colours.pack(patches.cut(np.asarray(read_mask_colours(mask_file)), patch_size))
     is_other = colours.class_ids(packed, PALETTE, colour_tolerance) == colours.OTHER
     values, counts = np.unique(packed[is_other], return_counts=True)
     return {colours.unpack(colour): int(count) for colour, count in zip(values, counts)}

@@ -58,6 +58,20 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=None):
     return _read(path, max_pixels, convert, page)
 
 
+def read_mask_colours(path):
+    """Decode a mask of colours as `read_rgb` does. Raises InputError if it has more than 8 bits per sample.
+
+    `read_rgb` would detect a white level for each mask, so the same class could get different colours.
+    """
+
+    def convert(image, deep):
+        if deep:
+            raise ValueError("a mask must have 8 bits per sample, or be a PNG file of class ids")
+        return _rgb(image, deep, path=path, white_level=0)
+
+    return _read(path, MAX_PIXELS, convert)
+
+
 def map_rgb(path):
     """Return the first page of an uncompressed file as a memory-mapped array, uint8 [H, W, 3].
 
@@ -215,7 +229,8 @@ def _read(path, max_pixels, convert, page=None):
             converted = convert(image, deep)
         if turned:
             remarks.add(
-                "turned", f"{path}: turned upright by its EXIF orientation; its mask must be upright too"
+                "turned",
+                f"{path}: turned upright by its EXIF orientation; a photo and its mask must match after it",
             )
             converted.info["turned"] = True
         return converted

@@ -6,12 +6,14 @@
 The user can define the two splits, "train" and "val", in three ways. If several of them exist, the first one
 in this list is used:
 
-    train.txt, val.txt                                      lists, one photo's path or stem in each line
+    train.txt, val.txt                                      lists, see below
     train/images/, train/masks/, val/images/, val/masks/
     images/train/, images/val/, masks/train/, masks/val/
 
-If none of them exists, a random share of the photos is used for validation (`core.data.patches.select`). A
-stem is a file name without its last suffix.
+If none of them exists, a random share of the photos is used for validation (`core.data.patches.select`).
+
+A line of a list holds a photo's file name, its stem, or its path relative to images/ or to the folder that
+holds images/. A stem is a file name without its last suffix.
 """
 
 from pathlib import Path
@@ -46,18 +48,29 @@ def find(data_dir, split):
 def _root(data_dir):
     """Return the folder of the data set: data_dir itself, or else one of its direct subfolders.
 
-    The first folder that holds both images/ and masks/, or that holds train/images/ or val/images/, is
-    returned. Raises InputError if there is no such folder.
+    The folder of a data set holds both images/ and masks/, or it holds train/images/ or val/images/. Raises
+    InputError if there is no such folder, or if several subfolders are such folders.
     """
-    for folder in listing.here_and_below(data_dir):
-        has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
-        parts = [listing.subfolder(folder, split) for split in SPLITS]
-        if has_both or any(listing.subfolder(part, "images").is_dir() for part in parts):
-            return folder
+    here, *below = listing.here_and_below(data_dir)
+    found = [here] if _is_root(here) else list(filter(_is_root, below))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(
+            f"{data_dir}: {', '.join(folder.name for folder in found)} hold images/ and masks/; pass one of"
+            " them as --data_dir, or name them train and val."
+        )
     raise InputError(
         f"{data_dir}: no folders images/ and masks/ here or one level down; pass the folder that holds"
         " them as --data_dir."
     )
+
+
+def _is_root(folder):
+    """True if the folder holds both images/ and masks/, or holds train/images/ or val/images/."""
+    has_both = all(listing.subfolder(folder, name).is_dir() for name in ("images", "masks"))
+    parts = [listing.subfolder(folder, split) for split in SPLITS]
+    return has_both or any(listing.subfolder(part, "images").is_dir() for part in parts)
 
 
 def has_splits(data_dir):
@@ -102,7 +115,10 @@ def _pairs(images_folder, masks_folder):
             )
         pairs.append((photo, mask))
     if not pairs:
-        raise InputError(f"{images_folder}: no photos in it; put them there.")
+        raise InputError(
+            f"{images_folder}: no file with one of the suffixes {' '.join(listing.SUFFIXES)}; put photos"
+            " there, or convert them to one of these formats."
+        )
     if masks:
         remarks.add(
             f"masks in {masks_folder}", f"{masks_folder}: {len(masks)} masks without a photo are not used"
@@ -168,8 +184,8 @@ def _listed(pairs, path, root):
     for number, line in listing.lines(path):
         matches = known.get(listing.composed(line.removeprefix("./")), [])
         if len(matches) != 1:
-            found = f"{len(matches)} photos have this name" if matches else "there is no such photo"
-            raise InputError(f"{path}: line {number}, {line!r}: {found}; correct the line.")
+            found = f"{len(matches)} photos have" if matches else "no photo in images/ has"
+            raise InputError(f"{path}: line {number}, {line!r}: {found} this name or path; correct the line.")
         chosen += matches
     if not chosen:
         raise InputError(f"{path}: the list is empty; name photos in it, one in a line.")

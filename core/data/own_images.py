@@ -93,25 +93,39 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
     )
 
 
-def find_classes(data_dir):
+def find_classes(data_dir, *, skip_unreadable=False):
     """Return (classes, counts) for the masks in data_dir.
 
     classes: a `ClassList` with one class for each mask value that occurs. counts: Counter, mask value ->
     number of pixels. The mask values are ids if all masks are PNG files of ids, otherwise colours.
+    skip_unreadable: True leaves out masks that cannot be read. The cache reports these masks later.
 
     Raises InputError in these cases:
     - the masks have fewer than 2 or more than 255 different values
     - most mask values are so rare that lossy compression probably produced them (`_refuse_noise`)
     - the masks look like black-and-white masks that were scaled or smoothed (`_refuse_greys`)
-    - a mask cannot be read, or `own_folders.find` raises InputError
+    - palette masks use different colours for the same index (`_refuse_other_palette`)
+    - a mask cannot be read and skip_unreadable is False, or `own_folders.find` raises InputError
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
     coloured = not all(map(_holds_ids, masks))
-    counts = Counter()
+
+    def count(mask):
+        """Return (values, numbers of pixels, palette) of a mask, or None if the mask is left out."""
+        try:
+            return *_count(_mask_values(mask, coloured)), [] if coloured else _palette(mask)
+        except InputError:
+            if not skip_unreadable:
+                raise
+
+    counts, known = Counter(), {}
     with ThreadPoolExecutor() as pool:
-        for values, pixels in pool.map(lambda mask: _count(_mask_values(mask, coloured)), masks):
-            counts.update(dict(zip(values.tolist(), pixels.tolist())))
+        for mask, counted in zip(masks, pool.map(count, masks)):
+            if counted:
+                values, pixels, palette = counted
+                counts.update(dict(zip(values.tolist(), pixels.tolist())))
+                _refuse_other_palette(mask, values, palette, known)
             if len(counts) > class_list.MAX_CLASSES:
                 break
     _refuse_noise(counts, masks[0].parent)
@@ -127,18 +141,47 @@ def find_classes(data_dir):
     return class_list.ClassList(names, tuple((value,) for value in values), coloured), counts
 
 
+def _palette(mask_file):
+    """Return the palette of a palette image, a list of (red, green, blue); [] for images of other modes."""
+    with Image.open(mask_file, formats=images.FORMATS) as image:
+        flat = image.getpalette() if image.mode == "P" else []
+    return list(zip(flat[::3], flat[1::3], flat[2::3]))
+
+
+def _refuse_other_palette(mask, indices, palette, known):
+    """Raise InputError if a mask uses another colour for a palette index than an earlier mask.
+
+    Some programs save each mask of colours with a palette of its own. The indices are then no class ids.
+    mask: the mask file. indices: the palette indices that the mask uses. palette: its colours, or [] if the
+    mask has no palette. known: index -> (colour, earlier mask). The function adds the colours of this mask.
+    """
+    for index in indices[: len(palette)].tolist():
+        colour, earlier = known.setdefault(index, (palette[index], mask))
+        if colour != palette[index]:
+            raise InputError(
+                f"{mask}: the palette index {index} has the colour {palette[index]}, but in {earlier} it has"
+                f" {colour}, so palette indices are no class ids here; save the masks as RGB."
+            )
+
+
 def _refuse_noise(counts, folder):
     """Raise InputError if the masks have more than 255 different mask values, or too many rare mask values.
 
     JPEG compression of masks produces many rare mask values. RARE and MAX_RARE define "too many rare".
     counts: Counter, mask value -> number of pixels. folder: the folder of the masks, which the message names.
     """
-    rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
-    if len(counts) > class_list.MAX_CLASSES or (rare > MAX_RARE and rare > len(counts) / 2):
+    cure = "list the colours of the classes in a file for --classes, and let --colour_tolerance=N match them"
+    if len(counts) > class_list.MAX_CLASSES:
         raise InputError(
-            f"{folder}: the masks hold {len(counts)} or more different values, and each of {rare} values in"
-            f" less than {RARE:.2%} of the pixels, as after JPEG compression; list the classes in a file for"
-            " --classes, with --colour_tolerance if their colours vary."
+            f"{folder}: the masks hold more than {class_list.MAX_CLASSES} different values, but at most"
+            f" {class_list.MAX_CLASSES} classes are possible; merge classes in the masks, or, if JPEG"
+            f" compression changed the colours, {cure}."
+        )
+    rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
+    if rare > MAX_RARE and rare > len(counts) / 2:
+        raise InputError(
+            f"{folder}: the masks hold {len(counts)} different values, and each of {rare} values in less than"
+            f" {RARE:.2%} of the pixels, as after JPEG compression; {cure}."
         )
 
 
@@ -210,7 +253,7 @@ def _mask_values(mask_file, coloured):
     The mask values are packed colours if coloured is True, otherwise ids.
     """
     if coloured:
-        return colours.pack(images.read_rgb(mask_file))
+        return colours.pack(images.read_mask_colours(mask_file))
     return images.read_wide_class_ids(mask_file)
 
 

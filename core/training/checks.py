@@ -135,8 +135,9 @@ def best_metric(experiment, val):
 def image_files(dataset, flags):
     """Return the number of photos of each split, and a checksum of the names of their files.
 
-    The result is [[number, checksum], [number, checksum]]: first training, then validation. The function
-    calls `dataset.find` and decodes no file. With --limit, only the first photos of the split are used. A
+    The result is [[number, checksum], [number, checksum]]: first training, then validation. If the split is
+    random, both are of all photos. The function calls `dataset.find` and decodes no file. With --limit, only
+    the first photos are used. A
     checksum is the CRC-32 of the paths of photos and masks, relative to the data set's folder. dataset: the
     experiment's `Dataset`. flags: the parsed flags.
     """

@@ -44,8 +44,8 @@ class Definer:
     def integer(self, flag, default, help, lower_bound=0, upper_bound=10**9):
         flags.DEFINE_integer(flag, default, help, lower_bound, upper_bound, **self.own)
 
-    def number(self, flag, default, help, upper_bound=1e9):
-        flags.DEFINE_float(flag, default, help, 0, upper_bound, **self.own)
+    def number(self, flag, default, help, lower_bound=0, upper_bound=1e9):
+        flags.DEFINE_float(flag, default, help, lower_bound, upper_bound, **self.own)
         self.must(flag, math.isfinite, "must be a number")
 
     def switch(self, flag, default, help):
@@ -119,7 +119,9 @@ def _define_data(new, name):
 
     new: the `Definer` that defines the flags. name: the experiment's name.
     """
-    limit = "Number of photos to use from each split, beginning with the first one; 0: all photos."
+    limit = (
+        "Use only the first N photos of each split, or of all photos if the split is random; 0: all photos."
+    )
     new.integer("limit", 0, limit)
     bad = "Leave out unreadable files, with a warning about each, instead of stopping at the first one."
     new.switch("skip_bad_images", False, bad)

@@ -89,7 +89,7 @@ def load_images(dataset, flags, folder, state):
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):
         place = flags.data_dir or "the generated data set"
-        raise _other_images(folder, state, f"{place} has other files ({files[0][0]} and {files[1][0]})")
+        raise _other_images(folder, state, f"{place} has other files ({_numbers(files)})")
     train = cache.load_split(dataset, flags, "train")
     val = cache.load_split(dataset, flags, "val", said=train.warnings)
     checksums = [train.checksum, val.checksum]
@@ -107,10 +107,17 @@ def _other_images(folder, state, found):
     folder: the run folder. state: the `State` of the run. found: a clause of the message that says what
     differs now, such as "DIR has other files".
     """
-    numbers = [number for number, _ in state.image_files]
-    counts = f"{numbers[0]} training and {numbers[1]} validation files" if numbers else "other images"
+    counts = _numbers(state.image_files) if state.image_files else "other images"
     place = f" in {state.data_dir}" if state.data_dir else ""
     return InputError(
         f"{folder} was trained on {counts}{place}, but {found}; continue with the same images, or begin a"
         " new --run_dir."
     )
+
+
+def _numbers(image_files):
+    """Return the numbers of files as text. image_files: the result of `checks.image_files`."""
+    train, val = image_files
+    if train == val:  # all files, which are split at random later
+        return f"{train[0]} files"
+    return f"{train[0]} training and {val[0]} validation files"

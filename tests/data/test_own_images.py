@@ -105,16 +105,28 @@ def test_lists_define_the_splits(tmp_path, capsys):
     with pytest.raises(InputError, match="val.txt: b.png is in train.txt too"):
         own_folders.find(tmp_path, "val")
     (tmp_path / "val.txt").write_text("e\n")
-    with pytest.raises(InputError, match="val.txt: line 1, 'e': there is no such photo"):
+    with pytest.raises(InputError, match="val.txt: line 1, 'e': no photo in images/ has this name or path"):
         own_folders.find(tmp_path, "val")
+
+
+def test_several_data_sets_one_level_down_are_refused(tmp_path):
+    for name in ("training", "validation"):
+        write_pairs(tmp_path / name, ["a"])
+    with pytest.raises(InputError, match="training, validation hold images/ and masks/; pass one of them"):
+        own_folders.find(tmp_path, "train")
 
 
 def test_missing_folders_photos_and_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="no folders images/ and masks/"):
         own_folders.find(tmp_path, "train")
     write_photo(tmp_path / "only_val/val/images/a.png")
+    (tmp_path / "only_val/val/images/b.heic").touch()
     with pytest.raises(InputError, match="only_val/train: this folder is missing"):
         own_folders.find(tmp_path / "only_val", "train")
+    (tmp_path / "only_val/val/images/a.png").unlink()
+    (tmp_path / "only_val/val/masks").mkdir()
+    with pytest.raises(InputError, match="val/images: no file with one of the suffixes .jpg"):
+        own_folders.find(tmp_path / "only_val", "val")
     write_pairs(tmp_path, ["a", "b"])
     (tmp_path / "masks/b.png").unlink()
     with pytest.raises(InputError, match="images/b.png: no mask .*masks/b with an image suffix"):
@@ -197,6 +209,35 @@ def test_classes_are_found_in_all_masks_and_counted(tmp_path):
     assert counts == {0: 32, 7: 32, 40000: 64}
 
 
+def test_palette_masks_that_disagree_about_a_colour_are_refused(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    colours = [channel for index in range(256) for channel in (index, 0, 0)]
+    write_mask(tmp_path / "masks/a.png", palette=colours)
+    write_mask(tmp_path / "masks/b.png", palette=[*colours[:9], 1, 2, 3, *colours[12:]])  # 3 is not used
+    assert len(own_images.find_classes(tmp_path)[0].names) == 2
+    write_mask(tmp_path / "masks/b.png", palette=[*colours[:21], 1, 2, 3, *colours[24:]])
+    with pytest.raises(
+        InputError, match=r"b.png: the palette index 7 has .*\(1, 2, 3\), but in .*a.png it has"
+    ):
+        own_images.find_classes(tmp_path)
+
+
+def test_deep_masks_of_colours_are_refused(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    (tmp_path / "masks/a.png").unlink()
+    write_mask(tmp_path / "masks/a.tif", VALUES.astype(np.uint16) * 100)
+    with pytest.raises(InputError, match="a.tif: .*a mask must have 8 bits per sample, or be a PNG file"):
+        own_images.find_classes(tmp_path)
+
+
+def test_classes_are_found_without_unreadable_masks_on_request(tmp_path):
+    write_pairs(tmp_path, ["a", "b"])
+    (tmp_path / "masks/b.png").write_bytes(b"not a PNG")
+    with pytest.raises(InputError, match="b.png"):
+        own_images.find_classes(tmp_path)
+    assert own_images.find_classes(tmp_path, skip_unreadable=True)[1] == {0: 32, 7: 32}
+
+
 def test_masks_of_0_and_255_are_two_classes(tmp_path):
     write_pairs(tmp_path, ["a"])
     for image in (Image.fromarray(VALUES > 0), Image.fromarray((VALUES > 0).astype(np.uint8) * 255)):
@@ -232,7 +273,7 @@ def test_too_many_values_and_a_single_value_are_refused(tmp_path):
         own_images.find_classes(tmp_path)
     noise = np.random.RandomState(0).randint(0, 256, (40, 8, 3)).astype(np.uint8)
     write_mask(tmp_path / "masks/a.png", noise)
-    with pytest.raises(InputError, match="as after JPEG compression; .*--classes"):
+    with pytest.raises(InputError, match="more than 255 different values, .*--classes"):
         own_images.find_classes(tmp_path)
 
 
