@@ -55,8 +55,7 @@ def define_flags(values):
         "lowering",
         "auto",
         lowering.MODES,
-        "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same"
-        " result up to rounding. off: TensorFlow computes every operation as it is written.",
+        lowering.HELP,
         flag_values=values,
     )
 

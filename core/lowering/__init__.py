@@ -21,12 +21,14 @@ the edited network, or TensorFlow's primitive runs.
     graph.py          functions that find the ops that produced a tensor
     policy.py         whether rules are enabled, and how often each rule was applied
 
-The rules have one limit. A rule may bypass an intermediate tensor of the network, such as a concatenation.
-The gradient with respect to such a tensor is None. To study such a gradient, use --lowering=off or
-`disabled()`.
+The rules have two limits. First, a rule may bypass an intermediate tensor of the network, such as a
+concatenation. The gradient with respect to such a tensor is None. If later ops read the tensor too, the
+gradient lacks the part that flows through the bypassing ops. The gradients of the weights are complete. To
+study the gradient of an intermediate tensor, use --lowering=off or `disabled()`. Second, the rules do not see
+`tape.stop_recording()`. To stop a gradient, use `tf.stop_gradient`.
 """
 
-from core.lowering.policy import MODES, applied, configure, described, disabled, enabled, prediction
+from core.lowering.policy import HELP, MODES, applied, configure, described, disabled, enabled, prediction
 from core.lowering.primitives import (
     batch_norm_inference,
     bias_add,
@@ -37,6 +39,7 @@ from core.lowering.primitives import (
 )
 
 __all__ = [
+    "HELP",
     "MODES",
     "applied",
     "batch_norm_inference",

@@ -19,8 +19,8 @@ class Call:
     primitive:  the name of the function, such as "conv2d"
     x:          the input [B, H, W, C]
     kernel:     the kernel before it was cast to the dtype of x
-    strides:    the stride along height and width, an int
-    padding:    "SAME" or "VALID"
+    strides:    the stride along height and width, usually an int
+    padding:    "SAME", "VALID" or a list of paddings
     """
 
     primitive: str
@@ -153,6 +153,7 @@ def custom_gradient(function):
         result, gradient = function(*args)
 
         def scoped_gradient(upstream):
+            upstream = tf.convert_to_tensor(upstream)  # the gradient of tf.gather is an IndexedSlices
             upstream.set_shape(result.shape)  # some ops, such as tf.py_function, lose the static shape
             with tf.name_scope(f"{scope}/"):
                 return gradient(upstream)

@@ -81,10 +81,10 @@ def transpose_then_conv(x, kernel, strides, padding):
     parts = graph.concatenated(x) or ()
     up, up_bias = graph.before_bias(parts[0]) if len(parts) == 2 else (None, None)
     call = graph.call_that_made(up, ["conv2d_transpose"], uses=1) if up_bias is not None else None
-    if not call or (*call.kernel.shape[:2], call.strides) != (2, 2, 2):
+    if not call or (*call.kernel.shape[:2], call.strides, call.padding) != (2, 2, 2, "SAME"):
         return None
     policy.count("transpose_then_conv")
-    skip, up_bias = parts[1], graph.before_cast(up_bias)
+    skip, up_bias = parts[1], tf.cast(up_bias, tf.float32)
     between = call.kernel.shape[2]
     kernel_of_up, kernel_of_skip = tf.split(kernel, [between, skip.shape[-1]], axis=2)
     turned = tf.transpose(kernel_of_up[::-1, ::-1], [0, 1, 3, 2])  # [3, 3, O, channels of `up`]
@@ -115,7 +115,8 @@ def frozen_norm(x, gamma, beta, mean, variance, epsilon):
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
     scale = gamma * tf.math.rsqrt(variance + epsilon)
     kernel = tf.cast(call.kernel * tf.reshape(scale, [-1, call.kernel.shape[3]]), x.dtype)
-    strides = [1, call.strides, call.strides, 1]
-    convolve = tf.nn.conv2d if call.primitive == "conv2d" else tf.nn.depthwise_conv2d
+    convolve, strides = tf.nn.conv2d, call.strides
+    if call.primitive == "depthwise_conv2d":
+        convolve, strides = tf.nn.depthwise_conv2d, [1, strides, strides, 1]
     y = convolve(call.x, kernel, strides=strides, padding=call.padding)
     return fusion.bias_add(y, tf.cast(beta - mean * scale, x.dtype))

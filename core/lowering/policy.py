@@ -9,6 +9,10 @@ from pathlib import Path
 import tensorflow as tf
 
 MODES = ("auto", "off")
+HELP = (  # of the flag --lowering
+    "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same result"
+    " up to rounding. off: TensorFlow computes every operation as it is written."
+)
 
 _mode = "auto"
 _disabled = contextvars.ContextVar("lowering disabled", default=False)

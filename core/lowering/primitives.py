@@ -5,7 +5,8 @@ is the cast of a float32 tensor to this dtype, rules receive the float32 tensor.
 arguments of TensorFlow's primitive, such as dilations.
 
 TensorFlow's primitive always runs if the call has options, if the kernel that rules would receive is not
-float32, or if the graph does not show that x has rank 4 and how many channels x has.
+float32, or if the graph does not show the whole shape of the kernel, that x has rank 4, and how many channels
+x has.
 """
 
 import tensorflow as tf
@@ -17,7 +18,7 @@ def conv2d(x, kernel, strides, padding, **options):
     """Return `tf.nn.conv2d` of x [B, H, W, I] and kernel [h, w, I, O]. strides: int."""
     if options or not _may_be_lowered(x, kernel):
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
-    kernel = graph.before_cast(kernel)
+    kernel = tf.convert_to_tensor(graph.before_cast(kernel))
     y = merged.transpose_then_conv(x, kernel, strides, padding)
     if y is None:
         y = fusion.conv2d_of_parts(x, kernel, strides, padding)
@@ -34,7 +35,7 @@ def conv2d_transpose(x, kernel, strides, padding):
     """
     if not _may_be_lowered(x, kernel):
         return transposed.plain_conv2d_transpose(x, kernel, strides, padding)
-    kernel = graph.before_cast(kernel)
+    kernel = tf.convert_to_tensor(graph.before_cast(kernel))
     y = merged.nearest_then_skip(x, kernel, strides, padding)
     if y is None:
         y = merged.frozen_part_apart(x, kernel, strides, padding)
@@ -51,7 +52,8 @@ def depthwise_conv2d(x, kernel, strides, padding, **options):
     y = tf.nn.depthwise_conv2d(x, kernel, [1, strides, strides, 1], padding, **options)
     if options or not _may_be_lowered(x, kernel):
         return y
-    return graph.remember(y, graph.Call("depthwise_conv2d", x, graph.before_cast(kernel), strides, padding))
+    kernel = tf.convert_to_tensor(graph.before_cast(kernel))
+    return graph.remember(y, graph.Call("depthwise_conv2d", x, kernel, strides, padding))
 
 
 def batch_norm_inference(x, gamma, beta, mean, variance, epsilon):
@@ -82,4 +84,6 @@ def _may_be_lowered(x, kernel=None):
     """True if rules may replace a call with these arguments. kernel: None if the primitive has no kernel."""
     if not tf.is_symbolic_tensor(x) or not policy.enabled() or x.shape.rank != 4 or x.shape[3] is None:
         return False
-    return kernel is None or graph.before_cast(kernel).dtype == tf.float32
+    return kernel is None or (
+        kernel.shape.is_fully_defined() and graph.before_cast(kernel).dtype == tf.float32
+    )

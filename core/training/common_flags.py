@@ -152,11 +152,7 @@ def _define_device(new):
         " float32 and bfloat16 for a second when a run begins, and takes the faster dtype."
     )
     new.choice("precision", "float32", dtypes, dtype)
-    rewrites = (
-        "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same"
-        " result up to rounding. off: TensorFlow computes every operation as it is written."
-    )
-    new.choice("lowering", "auto", lowering.MODES, rewrites)
+    new.choice("lowering", "auto", lowering.MODES, lowering.HELP)
     xla = "Compile the training step with XLA. On CPUs, XLA's convolutions are slower than TensorFlow's."
     new.switch("xla", False, xla)
     devices = (

@@ -45,10 +45,6 @@ def define_flags(values):
     """Define the flags that choose the network, the baselines and the measurement."""
     own = {"flag_values": values}
     peers = f"Frameworks to compare with, separated by commas: any of {', '.join(PEERS)}."
-    rewrites = (
-        "auto: on CPUs, this project's code replaces some convolutions by faster computations with the same"
-        " result up to rounding. off: it computes every operation as it is written."
-    )
     torch_python = "Path of a Python interpreter that has PyTorch; by default the one that runs this command."
     openvino_python = "Path of a Python interpreter that has OpenVINO and PyTorch; by default --torch_python."
     flags.DEFINE_string("experiment", None, "Name of the experiment, such as cityscape_road.", **own)
@@ -61,7 +57,7 @@ def define_flags(values):
     )
     flags.DEFINE_integer("batch_size", 16, "Number of images per step.", lower_bound=1, **own)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of the activations.", **own)
-    flags.DEFINE_enum("lowering", "auto", lowering.MODES, rewrites, **own)
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, lowering.HELP, **own)
     flags.DEFINE_list("peers", [], peers, **own)
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)

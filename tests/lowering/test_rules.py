@@ -116,6 +116,7 @@ def test_a_lowered_graph_has_the_outputs_and_gradients_of_the_plain_ops(rule, dt
         pytest.skip("this rule is for bfloat16")
     monkeypatch.setattr(winograd, "MIN_CHANNEL_PRODUCT", 1 if rule == "winograd" else 2**14)
     monkeypatch.setattr(policy, "_has_amx", lambda: rule in AMX_RULES)
+    monkeypatch.setattr(ops, "LEAK", 0.5)  # an edited slope
     context = lowering.prediction if rule in PREDICTION_RULES else contextlib.nullcontext
     function, kernels, skip_scale = CASES[rule]
     height, width = size
@@ -174,9 +175,10 @@ def test_winograd_computes_the_same_bits_for_known_and_unknown_image_sizes(size)
         np.testing.assert_array_equal(one, other)
 
 
-def test_winograd_accepts_an_upstream_gradient_of_unknown_rank():
+@pytest.mark.parametrize("after", [lambda x: unknown_rank(x), lambda x: tf.gather(x, [0, 0])])
+def test_winograd_accepts_an_upstream_gradient_of_unknown_rank_or_of_indexed_slices(after):
     def function(x, kernel):
-        return unknown_rank(ops.conv2d(x, kernel))
+        return after(ops.conv2d(x, kernel))
 
     given = [random(1, 4, 6, 128)], [random(3, 3, 128, 128, seed=1)]
     found, rules = traced(function, *given)
@@ -208,6 +210,48 @@ def test_frozen_normalisation_is_merged_into_a_depthwise_convolution():
     assert rules == {"frozen_norm": 1}
     with lowering.disabled():
         exact, _ = traced(normalised(ops.depthwise_conv2d), *given)
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_frozen_normalisation_keeps_different_strides_of_height_and_width():
+    def strided(x, kernel, stride):
+        return ops.conv2d(x, kernel, stride=(2, 1))
+
+    given = [random(2, 5, 7, 6)], [random(3, 3, 6, 4, seed=1), *NORM]
+    found, rules = traced(normalised(strided), *given)
+    assert rules == {"frozen_norm": 1}
+    with lowering.disabled():
+        exact, _ = traced(normalised(strided), *given)
+    for lowered, expected in zip(found, exact, strict=True):
+        np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16])
+def test_transpose_then_conv_applies_in_prediction_in_half_precision(dtype, monkeypatch):
+    monkeypatch.setattr(policy, "_has_amx", lambda: False)
+    function, kernels, _ = CASES["transpose_then_conv"]
+    (found, *_), rules = traced(function, [MAP, SKIP], kernels, dtype, lowering.prediction)
+    assert rules["transpose_then_conv"] == 1
+    with lowering.disabled():
+        (expected, *_), _ = traced(function, [MAP, SKIP], kernels)
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_a_custom_gradient_around_a_rewritten_convolution_is_used():
+    @tf.custom_gradient
+    def conv(x, kernel):
+        return ops.conv2d(x, kernel), lambda upstream: (7 * tf.ones_like(x), 3 * tf.ones_like(kernel))
+
+    def function(x, skip, up_kernel, up_bias, kernel, bias):
+        up = ops.conv2d_transpose(x, up_kernel, up_bias, stride=2)
+        return conv(tf.concat([up, skip], axis=-1), kernel) + bias
+
+    kernels = [tf.Variable(each) for each in CASES["transpose_then_conv"][1]]
+    found, rules = traced(function, [MAP, SKIP], kernels)
+    assert rules == {"transpose_then_conv": 1}
+    with lowering.disabled():
+        exact, _ = traced(function, [MAP, SKIP], kernels)
     for lowered, expected in zip(found, exact, strict=True):
         np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
 
@@ -298,6 +342,15 @@ def activated_between(x, skip, up_kernel, up_bias, kernel, bias):
     return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
 
 
+def shifted_between(x, skip, up_kernel, up_bias, kernel, bias):
+    up = lowering.conv2d_transpose(x, up_kernel, 2, [[0, 0], [1, 0], [1, 0], [0, 0]])
+    return ops.conv2d(tf.concat([tf.nn.bias_add(up, up_bias), skip], axis=-1), kernel, bias)
+
+
+def conv_of_unknown_kernel(shape):
+    return lambda x, kernel: ops.conv2d(x, tf.compat.v1.placeholder_with_default(kernel, shape))
+
+
 MAP, SKIP = random(2, 4, 6, 6), random(2, 8, 12, 3, seed=1)
 UP = [MAP, SKIP], [random(3, 3, 4, 9, seed=2)]
 POSITIVE_NORM = [*NORM[:3], NORM[3] ** 2]
@@ -331,6 +384,15 @@ NEAR_MISSES = {
     "an activation between two convolutions": (
         activated_between,
         ([MAP, SKIP], CASES["transpose_then_conv"][1]),
+    ),
+    "a padding that moves the up-sampled map": (
+        shifted_between,
+        ([MAP, SKIP], CASES["transpose_then_conv"][1]),
+    ),
+    "a kernel of unknown rank": (conv_of_unknown_kernel(None), ([MAP], [random(3, 3, 6, 4)])),
+    "a kernel of unknown channels": (
+        conv_of_unknown_kernel([3, 3, 6, None]),
+        ([MAP], [random(3, 3, 6, 4)]),
     ),
     "an unknown rank before Winograd": (
         lambda x, kernel: ops.conv2d(unknown_rank(x), kernel),

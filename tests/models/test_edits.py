@@ -1,4 +1,4 @@
-"""An edit of an op changes every network that uses it, equally in training, evaluation and export."""
+"""An edit of an op changes every network that uses it, equally in training, prediction and export."""
 
 import functools
 
@@ -32,10 +32,10 @@ EDITS = [(network, op) for network, (_, names) in NETWORKS.items() for op in nam
 
 
 def outputs(weights, forward, call):
-    """Return a list of three logits: of a training pass, of an evaluation pass, and of an exported model.
+    """Return a list of three logits: of a training pass, of a prediction, and of an exported model.
 
-    Exports contain no lowering. The logits of the exported model are therefore computed by an evaluation pass
-    inside of `lowering.disabled`. call: takes a function and returns function(IMAGES), computed eagerly or in
+    Exports contain no lowering. The logits of the exported model are therefore computed inside of
+    `lowering.disabled`. call: takes a function and returns function(IMAGES), computed eagerly or in
     a graph.
     """
     for name, value in weights.items():
@@ -44,9 +44,10 @@ def outputs(weights, forward, call):
         elif name.endswith(("/variance", "/gamma")):  # a gain of 1.5 / sqrt(0.25) keeps the signal large
             value.assign(tf.fill(value.shape, 0.25 if name.endswith("variance") else 1.5))
     training = call(lambda x: forward(weights, x, training=True, seed=[0, 1]))
-    evaluation = call(lambda x: forward(weights, x))
+    with lowering.prediction():
+        prediction = call(lambda x: forward(weights, x))
     with lowering.disabled():
-        return [training, evaluation, call(lambda x: forward(weights, x))]
+        return [training, prediction, call(lambda x: forward(weights, x))]
 
 
 def traced(function):
@@ -81,7 +82,7 @@ def test_an_edited_op_changes_the_network_and_graphs_equal_eager_code(
     monkeypatch.setattr(ops, op, edited)
     after = outputs(weights, forward, traced)
     eager = outputs(weights, forward, lambda function: function(IMAGES).numpy())
-    for mode, old, new, expected in zip(("training", "evaluation", "export"), before, after, eager):
+    for mode, old, new, expected in zip(("training", "prediction", "export"), before, after, eager):
         scale = np.abs(old).max()
         assert np.abs(new - old).max() > 1e-3 * scale, mode
         np.testing.assert_allclose(new, expected, atol=2e-5 * np.abs(expected).max(), err_msg=mode)
