@@ -4,16 +4,17 @@ Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
 For two runs without --group, a line is printed for the validation loss and for each metric that is computed
-from the confusion matrix, except for metrics of a single class. The line shows the value of the second run
-minus the value of the first run, with a 95 % interval. Both values belong to the last epoch of their run. The
-interval comes from a paired bootstrap over the validation images that both runs have. The interval accounts
-for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a metric,
-train with several seeds before the edit and with several seeds after the edit, and use --group.
+from the confusion matrix, except for metrics whose names end in a class name, such as iou/road, and numbers
+of classes. The line shows the value of the second run minus the value of the first run, with a 95 % interval.
+The loss is left out if the runs have different --class_weights. Both values belong to the last epoch of their
+run. The interval comes from a paired bootstrap over the validation images that both runs have. The interval
+accounts for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a
+metric, train with several seeds before the edit and with several seeds after the edit, and use --group.
 
-With --group, runs form a group if they have the same code and the same values of all flags that affect the
-result, except --seed. The runs of a group must have different seeds. For each group, the mean and the
-standard deviation of each metric are printed. For two groups of at least two runs each, the difference
-between the two means is printed too, with Welch's 95 % interval.
+With --group, runs form a group if they have the same code, the same images and the same values of all flags
+that affect the result, except --seed. The runs of a group must have different seeds. For each group, the mean
+and the standard deviation of each metric are printed. For two groups of at least two runs each, the
+difference between the two means is printed too, with Welch's 95 % interval.
 
 If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
 --output_dir.
@@ -68,7 +69,7 @@ def run(flags, arguments):
         print(f"run {each.label}: {each.folder}, {each.experiment.name}, {len(each.history)} epochs")
     if len({len(each.history) for each in runs}) > 1:
         print("warning: the runs have different numbers of epochs; their last epochs are compared anyway.")
-    print_table("flags that differ", comparison.differing_flags(runs), runs)
+    print_table("flags and images that differ", comparison.differences(runs), runs)
     print_code(runs)
     print_table("metrics after the last epoch (in the best epoch)", metric_rows(runs), runs)
     if groups:
@@ -160,9 +161,14 @@ def print_table(title, rows, runs):
 def print_code(runs):
     """Print, for each run after the first one, the files whose code differs from the first run's code.
 
-    If code.json is missing in one of the two run folders, a message says so. runs: list of `comparison.Run`.
+    If code.json is missing in one of the two run folders, or if the code of a run changed during its
+    training, a message says so. runs: list of `comparison.Run`.
     """
-    lines = []
+    lines = [
+        f"  run {run.label}: its code changed during the training; the last version is compared"
+        for run in runs
+        if len(run.codes) > 1
+    ]
     for each in runs[1:]:
         missing = [run.label for run in (runs[0], each) if not run.code]
         changed = code_digest.changed_files(runs[0].code, each.code)

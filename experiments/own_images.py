@@ -88,11 +88,12 @@ def train(flags):
 
     If the run folder has no checkpoint, this function first writes the files that `experiment` reads:
     classes.txt and, unless --class_weights=none, class_weights.txt. Raises InputError if `experiment` or
-    `loop.run` does, if a file cannot be written, or if the user's files differ from the run's files.
+    `loop.run` does, if a file cannot be written, or if a begun run has other settings or class files.
     """
     _check_side(flags)
     folder = Path(flags.run_dir)
     if run_folder.is_begun(folder):
+        run_folder.check_settings(folder, "own_images", define_flags, flags)
         _refuse_edited_files(flags, folder)
     else:
         classes, comments = _new_classes(flags)

@@ -3,9 +3,10 @@
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
 The flags are the experiment's, but --schedule, --ema_decay and some other flags are not supported. The
-network has the same architecture, with Keras' layers, initial weights, dropout, loss and Adam. A MobileNetV2
-encoder has the weights of --encoder_weights. Images, their order, augmentation and the validation metrics
-come from this project. This script is not part of the test suite.
+network has the same architecture and the same distributions of the initial weights. Layers, random numbers,
+dropout, loss and Adam are Keras'. A MobileNetV2 encoder has the weights of --encoder_weights. Images, their
+order, augmentation and the validation metrics come from this project. This script is not part of the test
+suite.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from core.data import augment, batches, cache
 from core.inference.evaluate import make_evaluate
 from core.models import mobilenet_v2
 from core.runtime import cli, device
-from core.training import pretrained
+from core.training import checks, pretrained
 from experiments import article
 from experiments.benchmark import keras_baselines
 
@@ -27,7 +28,10 @@ def main(name, *arguments):
     script = article(name)
     flags = cli.parse(script.define_flags, arguments)
     unsupported = "schedule warmup_steps ema_decay dice weight_decay strategy data_on_device init_from"
-    given = [f"--{flag}" for flag in unsupported.split() if flags[flag].value != flags[flag].default]
+    unsupported += " early_stopping_patience class_weights ignore"
+    given = [
+        f"--{name}" for name in unsupported.split() if name in flags and not flags[name].using_default_value
+    ]
     if flags.precision not in ("float32", "bfloat16"):
         given.append(f"--precision={flags.precision}")
     if given:
@@ -36,9 +40,10 @@ def main(name, *arguments):
     device.set_up(flags)
     keras.utils.set_random_seed(flags.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if flags.precision == "bfloat16" else "float32")
-    model = keras_model(experiment, flags)
-    binary = len(experiment.classes) == 2
-    loss = keras.losses.BinaryCrossentropy if binary else keras.losses.SparseCategoricalCrossentropy
+    logits = checks.check_experiment(experiment, experiment.init_weights(seed=0))
+    model = keras_model(experiment, flags, logits)
+    sparse = keras.losses.SparseCategoricalCrossentropy
+    loss = keras.losses.BinaryCrossentropy if logits == 1 else sparse
     model.compile(
         keras.optimizers.Adam(flags.learning_rate, global_clipnorm=flags.clip_norm or None),
         loss(from_logits=True),
@@ -61,16 +66,16 @@ def main(name, *arguments):
         print(f"epoch {epoch + 1}/{flags.epochs}: train_loss {train_loss:.4f}, {line}", flush=True)
 
 
-def keras_model(experiment, flags):
+def keras_model(experiment, flags, logits):
     """Return the Keras model of an experiment's network.
 
-    flags: the experiment's flags. For mobilenet_unet, --encoder_weights gives the initial weights of the
-    encoder, and --train_encoder and --freeze_encoder_norm determine which of its layers are trainable.
+    logits: the number of logits per pixel. flags: the experiment's flags. For mobilenet_unet,
+    --encoder_weights gives the initial weights of the encoder, and --train_encoder and --freeze_encoder_norm
+    determine which of its layers are trainable.
     """
     network = inspect.getmodule(experiment.forward)
     make = keras_baselines.NETWORKS[network.__name__.rpartition(".")[2]]
-    channels = 1 if len(experiment.classes) == 2 else len(experiment.classes)
-    model = make(getattr(network, "FILTERS", None), channels)
+    model = make(getattr(network, "FILTERS", None), logits)
     encoder = next((layer for layer in model.layers if isinstance(layer, keras.Model)), None)
     if encoder is None:
         return model

@@ -27,6 +27,8 @@ class Run:
     settings:    flag name -> value, for the flags that affect the result of a training.
     code:        file path -> digest of the file, for the code that last trained the run. The dict is empty
                  if this code is unknown.
+    codes:       a digest of each version of the code that trained the run, in the order of training.
+    images:      checksums of the run's training and validation images and masks, as text.
     history:     the rows of metrics.csv: one dict (column -> float) per epoch.
     best:        the row of `history` for the epoch of the checkpoint best.npz. If best.npz is missing, `best`
                  is the last row of `history`.
@@ -38,6 +40,8 @@ class Run:
     experiment: Experiment
     settings: dict
     code: dict
+    codes: tuple
+    images: str
     history: list
     best: dict
 
@@ -58,7 +62,7 @@ def load(folder, label, module_of):
     values = run_folder.read_flags(folder, module.define_flags, without=("data_dir",))
     history, items = run_folder.read_metrics(folder), code_digest.read(folder)
     best = folder / "checkpoints" / "best.npz"
-    epoch = checkpoint.load(best)[1]["epoch"] if best.exists() else len(history)
+    state = checkpoint.load(best)[1] if best.exists() else {"epoch": len(history), "data": []}
     return Run(
         label=label,
         folder=folder,
@@ -66,32 +70,35 @@ def load(folder, label, module_of):
         experiment=module.experiment(values),
         settings=run_folder.result_flags(module.define_flags, values),
         code=items[-1]["files"] if items else {},
+        codes=tuple(dict.fromkeys(code_digest.combined(item["files"]) for item in items)),
+        images=", ".join(f"{checksum:08x}" for checksum in state["data"]) or "unknown",
         history=history,
-        best=history[min(epoch, len(history)) - 1],
+        best=history[min(state["epoch"], len(history)) - 1],
     )
 
 
-def differing_flags(runs):
-    """Return the flags whose values in `Run.settings` differ between runs: a dict, --NAME -> list of texts.
+def differences(runs):
+    """Return the flags and the images that differ between runs: a dict, --NAME or "images" -> list of texts.
 
-    Each list has one text per run, in the order of the runs: the value of the flag, or "-" if the run does
-    not have the flag. runs: a list of `Run`s.
+    Each list has one text per run, in the order of the runs: the value of the flag in `Run.settings`, or "-"
+    if the run does not have the flag; for "images", `Run.images`. runs: a list of `Run`s.
     """
     names = sorted({name for run in runs for name in run.settings})
     rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}
+    rows["images"] = [run.images for run in runs]
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
 def grouped(runs):
     """Group the runs that differ only in --seed. Return a list of groups; each group is a list of runs.
 
-    Two runs are in the same group if three things are equal: the experiment, the code, and all `settings`
-    except --seed. If the code of both runs is unknown, it counts as equal. runs: a list of `Run`s.
+    Two runs are in the same group if four things are equal: the experiment, the images, the code, and all
+    `settings` except --seed. If the code of both runs is unknown, it counts as equal. runs: a list of `Run`s.
     """
     groups = {}
     for run in runs:
         settings = {name: str(value) for name, value in run.settings.items() if name != "seed"}
-        key = run.experiment.name, *settings.items(), code_digest.combined(run.code)
+        key = run.experiment.name, run.images, run.codes, *settings.items()
         groups.setdefault(key, []).append(run)
     return list(groups.values())
 
@@ -101,7 +108,8 @@ def bootstrap(a, b, resamples):
 
     An image is common if both runs were validated on an image with the same pixels. Images of a run with the
     same pixels count as one image. The metrics are the metrics that the experiment computes from a confusion
-    matrix. Metrics of a single class, and metrics that are NaN, are left out.
+    matrix and that `metrics.is_metric` accepts. Metrics that are NaN are left out. The loss is left out if
+    the runs weight classes differently.
     a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
@@ -152,8 +160,10 @@ def bootstrap(a, b, resamples):
             name: value for name, value in metrics.items() if is_metric(f"val_{name}")
         }
 
-    differences = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
-    return differences, count, len(np.unique(files))
+    found = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
+    if a.settings.get("class_weights") != b.settings.get("class_weights"):
+        del found["loss"]
+    return found, count, len(np.unique(files))
 
 
 def validation_results(run):
@@ -161,8 +171,9 @@ def validation_results(run):
 
     The results are read from the run's val_images.npz. If this file is missing or belongs to an earlier
     epoch, the results are computed now, with the checkpoint last.npz and the current code. In this case,
-    raises InputError if the code that last trained the run is unknown, or differs from the current code. Also
-    raises InputError if a file that is read is damaged.
+    raises InputError if the code that last trained the run is unknown, or differs from the current code, or
+    if last.npz is not from the end of the last epoch. Also raises InputError if a file that is read is
+    damaged.
     """
     saved = per_image.load(run.folder)
     if saved and saved.epoch == len(run.history):
@@ -172,6 +183,12 @@ def validation_results(run):
             f"{run.folder} has no {per_image.NAME} of its last epoch, and this file can be computed only"
             " with the code that trained the run, which is unknown or has changed; restore that code and run"
             " this command again."
+        )
+    state = checkpoint.load(run.folder / "checkpoints" / "last.npz")[1]
+    if (state["epoch"], state["step"]) != (len(run.history), 0):
+        raise InputError(
+            f"{run.folder}: last.npz is not from the end of the last epoch in metrics.csv; continue the"
+            " training, and run this command again."
         )
     values = cli.parse(restore.define_flags, [f"--run_dir={run.folder}", "--checkpoint=last"])
     restored = restore.restore(values, run.module_of, data=True)

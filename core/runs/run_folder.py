@@ -17,6 +17,9 @@
 
 These files are never deleted. A continued run replaces metrics.csv, summary.json and curves.png. The new
 versions of these three files cover all epochs, because the checkpoint holds the metrics of earlier epochs.
+
+Checkpoint files may be hard links to the same data, so delete a checkpoint before you copy another file over
+it.
 """
 
 import contextlib
@@ -87,7 +90,7 @@ def claim(folder, experiment, define_flags, values):
             stack.enter_context(_exclusive(folder))
         if not is_begun(folder):  # an existing flags.cfg may be replaced, because no checkpoint depends on it
             _write_flags(folder, experiment, define_flags, values)
-        _check_settings(folder, experiment, define_flags, values)
+        check_settings(folder, experiment, define_flags, values)
         yield
 
 
@@ -154,7 +157,7 @@ def _write_flags(folder, experiment, define_flags, values):
     files.write_text(folder / "flags.cfg", "".join(f"{line}\n" for line in [*lines, END] if line))
 
 
-def _check_settings(folder, experiment, define_flags, values):
+def check_settings(folder, experiment, define_flags, values):
     """Raise InputError if a run was begun by another experiment, or with other values of `result_flags`.
 
     With --schedule=constant, the value of --epochs may differ, because no training step depends on the number
@@ -181,7 +184,8 @@ def _check_settings(folder, experiment, define_flags, values):
     if differing:
         raise InputError(
             f"{folder} was begun with other settings: {', '.join(differing.values())};"
-            f" take another --run_dir, or continue it with --flagfile={folder / 'flags.cfg'}."
+            f" take another --run_dir, or continue it with --flagfile={folder / 'flags.cfg'}"
+            f" --run_dir={folder}."
         )
 
 

@@ -1,6 +1,7 @@
 """Download a file completely or not at all."""
 
 import contextlib
+import hashlib
 import socket
 import sys
 
@@ -15,16 +16,20 @@ def fetch(url, path, cure, *, sha256=None):
     """Download the file at `url` to `path`.
 
     sha256: the file's SHA-256 digest in hexadecimal, or None if the digest is unknown. A file that already
-    exists at `path` is kept if its digest is sha256, or if sha256 is None. The file appears at `path` when it
-    is complete. The folder of `path` must exist, and only one process at a time may download to a path.
+    exists at `path` is kept. The file appears at `path` when it is complete. The folder of `path` must exist,
+    and only one process at a time may download to a path.
 
-    Raises InputError if the download fails, or if the digest of the downloaded file is not sha256. The
-    message consists of the URL, the reason, and the text `cure`, which says what the user can do.
+    Raises InputError if the download fails, or if the digest of the downloaded or of the existing file is not
+    sha256. If the download fails, the message consists of the URL, the reason, and the text `cure`, which
+    says what the user can do.
     """
+    if path.is_file():
+        if sha256 and _sha256(path) != sha256:
+            raise InputError(f"{path}: its SHA-256 digest is not {sha256}; complete or delete this file.")
+        return
     # another name during the download, because a killed download leaves an incomplete file
-    target = path if path.is_file() else path.with_name(f".{path.name}.partial")
-    if target != path:
-        target.unlink(missing_ok=True)
+    target = path.with_name(f".{path.name}.partial")
+    target.unlink(missing_ok=True)
     hashed = {"file_hash": sha256, "hash_algorithm": "sha256"}
     try:
         with _socket_timeout(), _quiet_unless_terminal():
@@ -35,6 +40,15 @@ def fetch(url, path, cure, *, sha256=None):
         reason = str(error).rpartition(" -- ")[2].rstrip(".") or type(error).__name__
         raise InputError(f"{url}: download failed ({reason}); {cure}.") from None
     target.rename(path)
+
+
+def _sha256(path):
+    """Return the SHA-256 digest of a file in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

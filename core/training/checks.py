@@ -44,13 +44,34 @@ def check_experiment(experiment, weights):
             f"{name}: has {classes} classes, but its network's logits have {logits} channels; give"
             " the network one channel for each class (or one channel for two classes)."
         )
-    measured = {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
+    measured = _measured(experiment)
     if experiment.best not in measured:
         raise InputError(
             f"{name}: best={experiment.best!r} is not one of its metrics; use one of"
             f" {', '.join(sorted(measured))}."
         )
     return logits
+
+
+def check_history(experiment, history, folder):
+    """Raise InputError if a run was begun with other validation metrics than the experiment has now.
+
+    history: the rows of the run's finished epochs. folder: the run folder.
+    """
+    names = {f"val_{name}" for name in _measured(experiment)}
+    for row in history[:1]:
+        differing = names ^ {name for name in row if name.startswith("val_")}
+        if differing:
+            raise InputError(
+                f"{folder} was begun with other metrics ({', '.join(sorted(differing))} differ); restore the"
+                " experiment's metrics, or begin a new --run_dir."
+            )
+
+
+def _measured(experiment):
+    """Return the names of the experiment's validation metrics, including "loss", as a set."""
+    classes = len(experiment.classes)
+    return {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
 
 
 def _logits(experiment, weights):

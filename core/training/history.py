@@ -5,7 +5,8 @@ The keys of a row are the columns of metrics.csv:
     epoch              number of finished epochs since the start of the run
     step               number of finished training steps since the start of the run
     train_loss         mean training loss over the epoch; with --dice, it includes the Dice loss
-    val_loss           mean validation loss after the epoch; it never includes the Dice loss of --dice
+    val_loss           mean validation loss after the epoch; it never includes the Dice loss of --dice. With
+                       class weights, it is weighted, so compare it only between runs with equal weights
     val_NAME           the validation metric NAME, such as `val_accuracy`, or `val_iou/road` for one class
     images_per_second  training images per second; the time of validation and checkpoints is not counted
     seconds            running time of the run until the end of the epoch, without the loading of the images.
@@ -44,7 +45,7 @@ def stalled(history, patience):
 def line(row):
     """Format the losses, the metrics and the throughput of a row as text.
 
-    Metrics of a single class, such as `val_iou/road`, are left out.
+    Metrics whose names end in a class name, such as `val_iou/road`, are left out.
     """
     metrics = [
         f"{name} {value:.4f}"

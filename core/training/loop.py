@@ -143,9 +143,12 @@ class Training:
             self.writer = tensorboard.writer(self.folder)
         self.repeat_interrupted_writes()
         if self.is_finished():
-            early = self.state.epoch < self.flags.epochs
-            way = "early, by --early_stopping_patience" if early else "a larger --epochs continues it"
-            print(f"this run is finished ({way}); use another --run_dir to start a new run")
+            way = ""
+            if history.stalled(self.state.history, self.flags.early_stopping_patience):
+                way = " (by --early_stopping_patience)"
+            elif self.flags.schedule == "constant":
+                way = " (a larger --epochs continues it)"
+            print(f"this run is finished{way}; use another --run_dir to start a new run")
             self.report()
             return 0
         print(f"{len(self.train)} training and {len(self.val)} validation images from {self.train.data_dir}")

@@ -1,6 +1,7 @@
 """Preparation of a training: choose the precision, create or restore variables, load images."""
 
 import os
+import zlib
 
 import tensorflow as tf
 
@@ -20,6 +21,8 @@ def choose_precision(folder):
     used. If there are several workers, all workers use the choice of the first worker.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
+    # If only some workers saw the run, the others would mistake the next exchange for their measurements.
+    distribution.check_alike([zlib.crc32((recorded or "").encode())])
     if recorded:
         print(f"--precision=auto: {recorded}, with which this run began")
         return recorded
@@ -43,9 +46,9 @@ def make_variables(experiment, flags, folder):
     A run may be continued with a value of --epochs that differs from the value in flags.cfg. The chief worker
     writes the new value to flags.cfg.
 
-    Raises InputError if `checks.check_experiment`, `checkpoint.load_latest` or `warm_start.load` does, if the
-    folder has only the checkpoint `best.npz`, if the variables or the state in the checkpoint do not fit this
-    run, or if the checkpoint has more epochs than --epochs.
+    Raises InputError if `checks.check_experiment`, `checks.check_history`, `checkpoint.load_latest` or
+    `warm_start.load` does, if the folder has only the checkpoint `best.npz`, if the variables or the state in
+    the checkpoint do not fit this run, or if the run has already begun more epochs than --epochs.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
@@ -65,10 +68,12 @@ def make_variables(experiment, flags, folder):
     if saved:
         checkpoint.restore(weights | slots | averages, saved[0], folder)
         state = state_from_json(saved[1], folder)
-    if flags.epochs < state.epoch:
+        checks.check_history(experiment, state.history, folder)
+    begun_epochs = state.epoch + (state.step > 0)
+    if flags.epochs < begun_epochs:
         raise InputError(
-            f"--epochs={flags.epochs}: {folder} is already trained for {state.epoch} epochs; give at least"
-            f" --epochs={state.epoch}, or begin a new --run_dir."
+            f"--epochs={flags.epochs}: {folder} has already begun epoch {begun_epochs}; give at least"
+            f" --epochs={begun_epochs}, or begin a new --run_dir."
         )
     if distribution.is_chief():
         run_folder.record_flag(folder, "epochs", flags.epochs)

@@ -101,13 +101,14 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
 def check_used(gradients):
     """Return the gradients, a dict: name of a trainable variable -> tensor.
 
-    Raises InputError if a gradient is None, which means that the loss does not depend on the variable.
+    Raises InputError if a gradient is None: the loss does not depend on the variable, or `tf.stop_gradient`
+    stops the gradient.
     """
     unused = [name for name, gradient in gradients.items() if gradient is None]
     if unused:
         raise InputError(
-            f"{', '.join(unused)}: the loss does not depend on these weights; use them in the network, or"
-            " remove them from its initial weights."
+            f"{', '.join(unused)}: no gradient of the loss reaches these weights; use them in the network,"
+            " create them with trainable=False if they are frozen, or remove them from its initial weights."
         )
     return gradients
 

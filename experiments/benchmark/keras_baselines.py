@@ -5,7 +5,7 @@ The function of a network returns a `keras.Model` that maps images [B, H, W, 3] 
 mobilenet_unet, of each decoder level. channels: the number of logits per pixel.
 
 The tests check that the networks in `core.models` agree with these models: the outputs and gradients are
-equal up to rounding, and the numbers of parameters are equal.
+equal up to rounding, the numbers of parameters are equal, and the initial kernels have the same distribution.
 """
 
 import statistics
@@ -17,6 +17,7 @@ from keras import layers
 
 from experiments.benchmark import measurement
 
+HE_NORMAL = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}  # of Conv2D layers
 STEPS_PER_CALL = 8  # number of steps in one call of `fit` or `predict`
 # layers of Keras' MobileNetV2 whose outputs the U-Net uses, from the finest to the coarsest
 TAPS = (
@@ -96,7 +97,7 @@ def pets_unet(filters, channels):
 
     def pair(x, width):
         for _ in range(2):
-            x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
+            x = layers.Conv2D(width, 3, **HE_NORMAL)(x)
         return x
 
     x = inputs = keras.Input((None, None, 3))
@@ -136,8 +137,8 @@ def dubai_unet(filters, channels):
     """Return the network of `core.models.dubai_unet` as a Keras model."""
 
     def pair(x, width, rate):  # rate: the dropout rate
-        x = layers.Conv2D(width, 3, padding="same", activation="relu")(x)
-        return layers.Conv2D(width, 3, padding="same", activation="relu")(layers.Dropout(rate)(x))
+        x = layers.Conv2D(width, 3, **HE_NORMAL)(x)
+        return layers.Conv2D(width, 3, **HE_NORMAL)(layers.Dropout(rate)(x))
 
     x = inputs = keras.Input((None, None, 3))
     x, skips = x / 255.0, []
@@ -157,8 +158,13 @@ def mobilenet_unet(filters, channels):
     down.trainable = False
     inputs = keras.Input((None, None, 3))
     *skips, x = down(inputs / 128.0 - 1.0)
+    options = {
+        "padding": "same",
+        "use_bias": False,
+        "kernel_initializer": keras.initializers.RandomNormal(0, 0.02),
+    }
     for width, skip in zip(filters[::-1], skips[::-1]):
-        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", use_bias=False)(x)
+        x = layers.Conv2DTranspose(width, 3, strides=2, **options)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.Concatenate()([x, skip])
     x = layers.Conv2DTranspose(channels, 3, strides=2, padding="same")(x)

@@ -51,7 +51,7 @@ def text(folder, *, settings, data, machine, commit, remark):
         "machine": machine,
         "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
         "commit": commit,
-        "date": time.strftime("%Y-%m-%d", time.gmtime((folder / "summary.json").stat().st_mtime)),
+        "date": time.strftime("%Y-%m-%d", time.gmtime((folder / "checkpoints/last.npz").stat().st_mtime)),
         "minutes": round(summary["seconds"] / 60),
         **({"remark": remark} if remark else {}),
     }

@@ -111,6 +111,12 @@ def counted_by_hand(weights, pixels):
     return total
 
 
+def deviations(variables):
+    """Return a sorted list of (shape, standard deviation) of all kernels with at least 2000 values."""
+    kernels = (each.numpy() for each in variables if len(each.shape) == 4)
+    return sorted((each.shape, each.std()) for each in kernels if each.size >= 2000)
+
+
 @pytest.mark.parametrize("name", ARTICLES)
 def test_flops_of_plain_networks_equal_hand_counts_and_keras(name):
     experiment, ours, settings = network_of(name)
@@ -119,6 +125,9 @@ def test_flops_of_plain_networks_equal_hand_counts_and_keras(name):
     shapes = sorted(tuple(variable.shape) for variable in trained)
     assert shapes == sorted(tuple(variable.shape) for variable in model.trainable_weights)
     assert model.count_params() == weights.count(ours)
+    kernels, keras_kernels = deviations(trained), deviations(model.trainable_weights)
+    assert [shape for shape, _ in kernels] == [shape for shape, _ in keras_kernels]
+    np.testing.assert_allclose(*([each for _, each in side] for side in (kernels, keras_kernels)), rtol=0.1)
     images = tf.TensorSpec([2, 32, 64, 3])
 
     def training_gflop(forward, variables):

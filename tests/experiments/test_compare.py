@@ -9,7 +9,7 @@ from conftest import refused
 from small_networks import small_articles
 
 from core.inference import comparison, per_image, uncertainty
-from core.runs import run_folder
+from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import loop
@@ -63,6 +63,32 @@ def test_the_saved_results_of_images_sum_to_the_validation_metrics(road_run):
     assert saved.loss.mean() == pytest.approx(row["val_loss"], rel=1e-6)
 
 
+def changed_copy(run, folder, change):
+    """Copy a run, apply `change` to the state in each of its checkpoints, and return the new folder."""
+    shutil.copytree(run, folder)
+    for name in ("best", "last"):
+        path = folder / "checkpoints" / f"{name}.npz"
+        arrays, state = checkpoint.load(path)
+        path.unlink()  # it may be a hard link to another checkpoint
+        text = json.dumps({"state": {**state, **change}, "arrays": sorted(arrays)})
+        np.savez(path, **{checkpoint.STATE: np.array(text)}, **arrays)
+    return folder
+
+
+def test_runs_with_other_images_or_code_of_earlier_epochs_form_groups_of_their_own(
+    road_run, tmp_path, capsys
+):
+    other = changed_copy(road_run, tmp_path / "other_images", {"data": [1, 2]})
+    edited = shutil.copytree(road_run, tmp_path / "edited")
+    (item,) = json.loads((edited / "code.json").read_text())
+    earlier = {**item, "files": {**item["files"], "core/ops.py": "0123456789abcdef"}}
+    (edited / "code.json").write_text(json.dumps([earlier, {**item, "epoch": 1}]))
+    assert compared(tmp_path, "--group", [road_run, other, edited]) == 0
+    out = capsys.readouterr().out
+    assert "00000001, 00000002" in out and "group 3: runs 3; n = 1" in out
+    assert "run 3: its code changed during the training" in out
+
+
 @pytest.fixture
 def edited_run(road_run, tmp_path):
     """Return the folder of a copy of `road_run`, without the results per validation image.
@@ -90,6 +116,20 @@ def test_missing_results_of_images_are_computed_if_the_code_is_the_same(road_run
     computed, saved = comparison.validation_results(run), per_image.load(road_run)
     np.testing.assert_array_equal(computed.confusion, saved.confusion)
     np.testing.assert_array_equal(computed.hashes, saved.hashes)
+
+
+def test_a_checkpoint_from_within_an_epoch_is_not_compared(road_run, tmp_path, capsys):
+    stopped = changed_copy(road_run, tmp_path / "stopped", {"step": 1})
+    (stopped / per_image.NAME).unlink()
+    assert compared(tmp_path, [road_run, stopped]) == 0
+    assert "stopped: last.npz is not from the end of the last epoch" in capsys.readouterr().out
+
+
+def test_losses_with_different_class_weights_are_not_compared(road_run):
+    runs = [comparison.load(road_run, label, article) for label in "12"]
+    runs[1].settings["class_weights"] = "balanced"
+    differences, *_ = comparison.bootstrap(*runs, 100)
+    assert "iou" in differences and "loss" not in differences
 
 
 def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp_path, capsys):

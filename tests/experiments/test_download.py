@@ -129,6 +129,14 @@ def test_a_killed_download_begins_again(fetch, monkeypatch):
     assert fetch() == 0
 
 
+def test_a_users_archive_with_another_digest_is_kept(server, fetch, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/set.tar.gz").write_bytes(b"a part")
+    with pytest.raises(InputError, match="set.tar.gz: its SHA-256 digest is not 0"):
+        fetch("0" * 64)
+    assert (tmp_path / "data/set.tar.gz").read_bytes() == b"a part" and server.requests == 0
+
+
 INSIDE = ({"name": "cityscapes/train/1.jpg"}, b"1")
 HOSTILE = {
     "path above": packed(INSIDE, ({"name": "../escaped"}, b"out")),
