@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # tests of lowering and of bit-identical runs need a CPU
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else NumPy threads of pytest workers compete for cores
 
 import numpy as np
@@ -74,6 +75,8 @@ def limits(tmp_path):
             os.close(os.open(pipe, os.O_RDWR))  # unblocks a thread that waits to open the pipe
         pytest.fail("not done after 30 seconds")
 
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak memory of earlier tests
     handler, memory_before = signal.signal(signal.SIGALRM, expired), peak_mib()
     signal.alarm(30)
     yield

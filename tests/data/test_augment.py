@@ -42,10 +42,14 @@ def test_zoom_enlarges_the_same_window_of_photo_and_mask():
 def test_colour_changes_only_the_photo():
     rng = np.random.RandomState(0)
     image, mask = rng.randint(60, 120, (8, 8, 3)).astype(np.uint8), rng.randint(0, 3, (8, 8))
-    means = []
+    means, contrasts, saturations = [], [], []
     for number in range(50):
         changed, same = augment.colour(image, mask, tf.constant([number, 1], tf.int64))
         assert changed.dtype == tf.uint8 and same is mask
         means.append(changed.numpy().mean() / image.mean())
+        values = changed.numpy() / changed.numpy().mean()  # brightness changes none of these values
+        contrasts.append(values.std())
+        saturations.append(np.ptp(values, axis=2).mean() / values.std())  # nor does contrast change this
         assert np.corrcoef(changed.numpy().ravel(), image.ravel())[0, 1] > 0.8
     assert 0.69 < min(means) < 0.8 and 1.2 < max(means) < 1.31
+    assert max(contrasts) > 1.3 * min(contrasts) and max(saturations) > 1.05 * min(saturations)

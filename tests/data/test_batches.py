@@ -1,5 +1,6 @@
 """Order and augmentation of the images are functions of (seed, epoch, example)."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def test_an_epoch_has_each_example_once_including_the_last_batch(examples):
 def test_an_epoch_continues_from_any_step(examples):
     assert order(examples, first_step=2) == order(examples)[2:]
     assert order(examples, first_step=3) == []
+
+
+def test_each_augmentation_of_each_example_gets_its_own_seed():
+    seeds = []
+
+    def note(image, mask, seed):
+        seeds.append(tuple(seed.numpy()))
+        return image, mask
+
+    for row, seed in itertools.product((0, 1), ([0, 0], [1, 0], [0, 1])):
+        batches.change(None, None, row, seed, [note, note])
+    assert len(set(seeds)) == 12
 
 
 def test_the_shuffle_spans_the_whole_set(tmp_path):

@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data import cache, cityscapes_pairs, read_ahead, remarks
+from core.data import (
+    cache,
+    cache_key,
+    cityscapes_pairs,
+    colours,
+    images,
+    patches,
+    read_ahead,
+    remarks,
+    samples,
+)
 from core.runtime.errors import InputError
 
 
@@ -213,6 +223,15 @@ def test_an_edited_reader_makes_a_new_cache(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(inspect, "getfile", lambda function: copy)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert len(read) == 12
+
+
+@pytest.mark.parametrize("module", [colours, images, patches, samples])
+def test_an_edited_decoder_makes_a_new_cache(pairs, tmp_path, monkeypatch, module):
+    files = road().find(pairs, "train")
+    before = cache_key.digest(road(), files)
+    (tmp_path / "edited.py").write_text("# edited")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "edited.py"))
+    assert cache_key.digest(road(), files) != before
 
 
 def test_a_killed_preparation_continues_from_its_last_index(pairs, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from conftest import ROOT
 from PIL import Image
 
 import experiments
+from core.inference import arrays
 from core.lowering import winograd
 from core.runtime import cli
 from experiments import __main__ as listing
@@ -48,22 +49,30 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
         assert evaluate.run(cli.parse(evaluate.define_flags, [f"--run_dir={tmp_path / 'run'}"])) == 0
         figures = json.loads((tmp_path / "run/evaluation/val_best/figures.json").read_text())
         assert figures["accuracy"] == float(row["val_accuracy"])
-    predictions_equal_the_export(tmp_path / "run", tmp_path)
+    predictions_equal_the_export(
+        tmp_path / "run", tmp_path, [] if script is dubai_aerial else ["--size=native"]
+    )
 
 
-def predictions_equal_the_export(run, tmp_path):
-    """Check that `predict` and the exported model of a run give the same class ids for an image of noise."""
+def predictions_equal_the_export(run, tmp_path, size):
+    """Check that `predict` and the exported model of a run give the same class ids for an image of noise.
+
+    size: the flag --size. It is not given if the network was trained on patches. Then the predictions must
+    also equal those of `arrays.predict`. Rounding may change the class of few pixels.
+    """
     arguments = [f"--run_dir={run}", f"--output_dir={tmp_path / 'out'}"]
     pixels = np.random.RandomState(0).randint(0, 256, (64, 96, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    flags = cli.parse(predict.define_flags, [*arguments, "--size=native"])
+    flags = cli.parse(predict.define_flags, [*arguments, *size])
     assert predict.run(flags, [str(tmp_path / "photo.png")]) == 0
     predicted = np.asarray(Image.open(tmp_path / "out" / "photo_labels.png"))
     arguments[1] = f"--output_dir={tmp_path / 'exported'}"
     assert export.run(cli.parse(export.define_flags, [*arguments, "--scaling=none"])) == 0
     loaded = tf.saved_model.load(str(tmp_path / "exported" / "saved_model"))
     outputs = loaded.signatures["serving_default"](tf.constant(pixels[None]))
-    np.testing.assert_array_equal(outputs["class_ids"][0], predicted)
+    assert (outputs["class_ids"][0].numpy() == predicted).mean() > 0.999
+    if not size:
+        np.testing.assert_array_equal(arrays.predict(experiments.load(run), pixels[None])[0], predicted)
     card = json.loads((tmp_path / "exported/model.json").read_text())
     assert outputs["probabilities"].shape[-1] == len(card["classes"]) > 2
 

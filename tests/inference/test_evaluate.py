@@ -52,6 +52,8 @@ def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path, name):
     assert confusion.sum() == 5 * 32 * 32
     assert results["accuracy"] == np.trace(confusion) / confusion.sum()
     assert results["classes"]["road"]["pixels"] == confusion[1].sum()
+    drawn = render.confusion(confusion, ("background", "road"))
+    assert Image.open(folder / "confusion.png").size == drawn.size
     assert Image.open(folder / "worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
 
 

@@ -18,7 +18,10 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)
 
 def test_each_unreadable_image_is_named_and_the_others_are_segmented(tmp_path, capsys):
     def forward(weights, images, **options):
+        dtypes.append(images.dtype)
         return images[..., :1] - 127  # predicts class 1 where red is above 127
+
+    dtypes = []
 
     experiment = dataclasses.replace(cityscape_road.experiment(road_flags(tmp_path)), forward=forward)
     bad = [tmp_path / "missing.png"]
@@ -32,8 +35,8 @@ def test_each_unreadable_image_is_named_and_the_others_are_segmented(tmp_path, c
         Image.fromarray(each).save(path)
     paths = [*good[:5], *bad, *good[5:]]
     options = predict.Options(tile=64)  # four images per batch
-    code = predict.run(experiment, {}, tf.float32, photos.find(paths), tmp_path / "out", options)
-    assert code == 1
+    code = predict.run(experiment, {}, tf.bfloat16, photos.find(paths), tmp_path / "out", options)
+    assert code == 1 and tf.bfloat16 in dtypes
     reasons = dict(line.split(": ", 2)[1:] for line in capsys.readouterr().err.splitlines())
     assert reasons.keys() == {str(path) for path in bad}
     for path, reason in reasons.items():

@@ -1,5 +1,6 @@
 """NumPy archives are read completely or refused, and paths that cannot be written are refused."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,11 @@ def test_a_path_that_cannot_be_written_is_refused_with_its_cure(tmp_path, monkey
     with refused(cure):
         files.write_text(Path(path), "text")
     assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "folder"]
+
+
+def test_data_is_on_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):
+    calls, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append("fsync"))
+    monkeypatch.setattr(os, "replace", lambda *paths: calls.append("replace") or replace(*paths))
+    files.write_text(tmp_path / "a", "text")
+    assert calls == ["fsync", "replace"]

@@ -100,3 +100,22 @@ def test_batches_of_data_on_the_device_need_no_host_ops():
     for each in ([], changes):
         fetch = resident.make_fetch(images, tf.Variable(images[..., 0]), seed=0, changes=each)
         assert not ops_on_host(fetch.get_concrete_function())
+
+
+@pytest.mark.parametrize(
+    "gpus, xla, deterministic, expected",
+    [
+        ([], False, None, True),
+        ([], True, None, False),
+        ([], False, False, False),
+        (["GPU"], False, None, False),
+        (["GPU"], False, True, True),
+    ],
+)
+def test_when_ops_are_deterministic(gpus, xla, deterministic, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "H"})
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(1))
+    device.set_up(SimpleNamespace(deterministic=deterministic, xla=xla, strategy="single"))
+    assert bool(calls) == expected

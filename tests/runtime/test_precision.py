@@ -1,13 +1,18 @@
 """With --precision=auto, a new run measures both precisions, and a continued run keeps its precision."""
 
+import tensorflow as tf
+
 from core.runs import run_folder
 from core.runtime import cli, precision
 from core.training import loop
 from experiments import cityscape_road
 
 
-def test_both_precisions_are_measured():
+def test_both_precisions_are_measured(monkeypatch):
+    dtypes, conv2d = set(), tf.nn.conv2d
+    monkeypatch.setattr(tf.nn, "conv2d", lambda x, *args, **o: dtypes.add(x.dtype) or conv2d(x, *args, **o))
     seconds = precision.step_seconds(seconds=0)
+    assert dtypes == {tf.float32, tf.bfloat16}
     assert seconds.keys() == {"float32", "bfloat16"} and min(seconds.values()) > 0
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from core.data import dubai_aerial
 from core.data.synthetic import aerial_scenes
+from core.runs import checkpoint
 from core.training import signals
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -55,6 +56,8 @@ def test_a_training_killed_at_four_moments_equals_an_uninterrupted_one(tiles, tm
         child = begin("broken", death)
         child.join()
         assert child.exitcode == -signal.SIGKILL, death
+        if death == ("step", 2):
+            assert checkpoint.load(tmp_path / "broken/checkpoints/last.npz")[1]["step"] == 1
     last = begin("broken")
     for child in (unbroken, last):
         child.join()

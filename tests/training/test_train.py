@@ -13,8 +13,8 @@ import tensorflow as tf
 from PIL import Image
 from small_networks import small
 
-from core.data import batches, cache
-from core.inference import evaluate, render
+from core.data import augment, batches, cache
+from core.inference import render
 from core.models import road_unet
 from core.runs import checkpoint
 from core.runtime import cli
@@ -79,16 +79,23 @@ def test_validation_metrics_equal_numpy_over_the_whole_set(start, pairs, tmp_pat
     assert row["val_recall"] == (truth & found).sum() / truth.sum()
 
 
-def test_evaluation_does_not_depend_on_the_batch_size(start, pairs, tmp_path):
-    experiment = dataclasses.replace(
-        cityscape_road.experiment(cli.parse(cityscape_road.define_flags, ["--size=16"])), **ROAD
-    )
-    measured = evaluate.make_evaluate(experiment, SMALL(seed=3), tf.float32)
-    examples = cache.prepare(experiment.dataset, pairs, "train", tmp_path / "cache")
-    one, all_at_once = (measured(batches.evaluation(examples, size)) for size in (4, 6))
-    assert one[0]["loss"] == pytest.approx(all_at_once[0]["loss"], rel=1e-6)
-    np.testing.assert_array_equal(one[1], all_at_once[1])
-    assert one[1].sum() == 6 * 16 * 16
+def test_flags_reach_the_training_step_and_its_seeds_count_all_steps(start, monkeypatch):
+    seen, seeds, training = {}, [], batches.training
+
+    def make_step(*arguments):
+        seen["recipe"] = arguments[5]
+        return lambda *batch: seeds.append(batch[-1].numpy().tolist()) or 1.0
+
+    def noted(*arguments, **options):
+        seen["changes"] = options["changes"]
+        return training(*arguments, **options)
+
+    monkeypatch.setattr(loop, "make_train_step", make_step)
+    monkeypatch.setattr(batches, "training", noted)
+    flags = "--schedule=cosine --warmup_steps=1 --weight_decay=0.01 --dice=0.5 --ema_decay=0.9"
+    start("run", "--epochs=2", "--augment=flip,zoom", *flags.split())
+    assert seen["recipe"] == Recipe(1e-3, 1.0, 0.01, "cosine", 1, 4, 0.5, 0.9)
+    assert seen["changes"] == [augment.flip, augment.zoom] and seeds == [[0, step] for step in range(4)]
 
 
 def test_a_loss_that_is_too_large_ends_the_run(start):
@@ -100,7 +107,7 @@ def test_weights_that_the_network_does_not_use_are_refused(start):
     def init_weights(*, seed):
         return SMALL(seed=seed) | {"unused": tf.Variable(1.0)}
 
-    with pytest.raises(InputError, match="^unused: the loss does not depend on these weights"):
+    with pytest.raises(InputError, match="^unused: no gradient of the loss reaches these weights"):
         start("run", init_weights=init_weights)
 
 
@@ -137,7 +144,7 @@ def test_early_stopping_ends_a_run_without_smaller_validation_loss(start, tmp_pa
     assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3
     capsys.readouterr()
     assert start("run", *still) == 0
-    assert "finished (early, by --early_stopping_patience)" in capsys.readouterr().out
+    assert "finished (by --early_stopping_patience)" in capsys.readouterr().out
 
 
 def test_class_ids_outside_the_classes_are_refused(start, pairs):
