@@ -56,9 +56,10 @@ def run(flags, arguments):
     """Print the comparison of two or more runs, and draw their curves; return 0.
 
     arguments: the run folders. Raises InputError for fewer than two folders, for a folder that is not a run
-    folder, and for a run that has not finished an epoch. With --group, also raises InputError for two runs of
-    a group with the same seed.
+    folder, for a run that has not finished an epoch, and if --output_dir is empty. With --group, also raises
+    InputError for two runs of a group with the same seed.
     """
+    cli.refuse_empty([("--output_dir", flags.output_dir)])
     if len(arguments) < 2:
         raise InputError("name the folders of two or more runs to compare.")
     runs = [comparison.load(Path(folder), str(n), article) for n, folder in enumerate(arguments, 1)]

@@ -11,6 +11,7 @@ A legend below the boxes explains the colours.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import tensorflow as tf
@@ -21,7 +22,8 @@ from core.runtime import cli, files
 from experiments import summary
 
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
-# fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on
+# fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on, and
+# after the last colour, the first colour is used again
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
 # meaning of a line -> colour of the line; a `Map` whose kind is one of these meanings has no box
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
@@ -115,14 +117,14 @@ def svg(maps):
     bottoms = {
         side: sum(list(heights.values())[: row + 1]) + 34 * (row + 1) for row, side in enumerate(sides)
     }
-    colours = dict(zip(dict.fromkeys(each.kind for each in boxes), COLOURS))
+    colours = dict(zip(dict.fromkeys(each.kind for each in boxes), itertools.cycle(COLOURS)))
     right = MARGIN
     for each in boxes:
         each.left, each.width, each.bottom = right, 6 + each.channels // 12, bottoms[each.side]
         each.middle = each.bottom - heights[each.side] / 2
         right += each.width + STEP
     parts = [_text(MARGIN / 2, bottoms[side] - heights[side] / 2, f"{side[0]}x{side[1]}") for side in sides]
-    parts += [_arrow(source, each) for each in boxes for source in each.sources]
+    parts += [line for each in boxes for source in each.sources for line in _arrows(source, each)]
     for each in boxes:
         top = 2 * each.middle - each.bottom
         parts.append(_rectangle(each.left, top, each.width, each.bottom - top, colours[each.kind]))
@@ -141,16 +143,24 @@ def svg(maps):
     return "".join(f"{each}\n" for each in lines)
 
 
-def _arrow(source, each):
-    """Return the SVG line from the map `source` to the map `each`, which is computed from `source`.
+def _arrows(source, each):
+    """Return the SVG lines from the map `source` to the map `each`, which is computed from `source`.
 
-    If `source` is the result of max-pooling or up-sampling, `source` has no box. Then the line begins at the
-    map that was pooled or up-sampled, and has the colour of this operation. A line between two boxes of a row
+    There is one line, unless `source` is the result of max-pooling or up-sampling. Such a `source` has no
+    box. Then a line begins at each map from which the pooled or up-sampled map is computed, and has the
+    colour of this operation.
+    """
+    if source.kind in ARROWS:
+        return [_arrow(origin, each, source.kind) for origin in source.sources]
+    return [_arrow(source, each)]
+
+
+def _arrow(source, each, kind=None):
+    """Return the SVG line from the box of `source` to the box of `each`.
+
+    kind: the key in ARROWS that gives the colour. None: a line between two boxes of a row
     has the colour of skip connections if any other box, in any row, lies between them horizontally.
     """
-    kind = source.kind if source.kind in ARROWS else None
-    if kind:
-        (source,) = source.sources
     x1, x2, y1, y2 = source.left + source.width, each.left, source.middle, each.middle
     if not kind and y1 == y2 and x2 - x1 > STEP:
         kind, y1, y2 = "skip connection", y1 - 12, y2 - 12

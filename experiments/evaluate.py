@@ -55,7 +55,12 @@ def define_flags(values):
 
 
 def run(flags):
-    """Evaluate the network of a trained run, write the result files, print the metrics, and return 0."""
+    """Evaluate the network of a trained run, write the result files, print the metrics, and return 0.
+
+    Raises InputError if --data_dir or --output_dir is empty, and if `restore.restore` or `report.evaluate`
+    does.
+    """
+    cli.refuse_empty([("--data_dir", flags.data_dir), ("--output_dir", flags.output_dir)])
     trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir, limit=flags.split != "all")
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)

@@ -23,7 +23,6 @@ from absl import flags
 
 from core.inference import photos, predict, probability_files, restore
 from core.runtime import cli
-from core.runtime.errors import InputError
 from experiments import article
 
 
@@ -41,7 +40,8 @@ def define_flags(values):
     tile = (
         "Side of a tile in pixels. A photo that is processed at its own size (see --size) is cut into tiles"
         " if it has more pixels than one tile. Memory grows with the square of this number. The tiles overlap"
-        " so that their borders leave no trace."
+        " so that their borders leave no trace. Only uncompressed 8-bit RGB TIFF files and binary PPM files"
+        " are read tile by tile. Other files are decoded as a whole, up to 2^29 pixels."
     )
     flags.DEFINE_integer("tile", 1024, tile, 1, **own)
     flip = "Test-time augmentation. flip: average the logits of the photo and of its mirror image."
@@ -72,11 +72,7 @@ def run(flags, arguments):
     arguments: a list of paths. A path is an image file, or a folder whose images are segmented.
     Raises InputError if --output_dir or one of the arguments is empty. `predict.run` lists further cases.
     """
-    if not flags.output_dir or "" in arguments:
-        raise InputError(
-            f"{'a photo' if flags.output_dir else '--output_dir'}: the path is empty, for example because a"
-            " shell variable is not set; name a file or a folder, or a dot for the current folder."
-        )
+    cli.refuse_empty([("--output_dir", flags.output_dir), *(("a photo", each) for each in arguments)])
     sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)
     white_level = trained.experiment.dataset.white_level if flags.white_level is None else flags.white_level

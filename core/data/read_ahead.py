@@ -32,12 +32,16 @@ def ahead(pool, function, items, pixels):
         yield waiting.popleft()[1].result()
 
 
-def pixel_count(path):
-    """Return the number of pixels that the header of an image file gives; 0 if the header cannot be read."""
+def pixel_count(path, page=0):
+    """Return the number of pixels that the header of an image file gives; 0 if the header cannot be read.
+
+    page: the index of a page of the file.
+    """
     try:
         if not path.is_file():  # opening a pipe would block
             return 0
         with Image.open(path) as image:
+            image.seek(page)
             return image.width * image.height
     except Exception:  # decoding the file later reports the error
         return 0

@@ -10,6 +10,7 @@ model.tflite   a TensorFlow Lite model with the same input and outputs; written 
                tflite=True
 """
 
+import os
 import shutil
 
 import tensorflow as tf
@@ -46,20 +47,23 @@ def save(run, output_dir, *, scale="train", tflite=False):
     module.weights = list(run.weights.values())
     signature = _signature(run, side, multiple, tf.float32 if tflite else run.dtype)
     output_dir = output_dir.absolute()
-    partial = output_dir.with_name(f".{output_dir.name}.partial")  # renamed to output_dir once complete
-    with files.writing(output_dir):
-        shutil.rmtree(partial, ignore_errors=True)  # an export that was killed leaves this folder
-        partial.mkdir(parents=True)
-        try:
-            with lowering.disabled():  # exports use TensorFlow's own convolutions, which run on all devices
-                tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
-        except tf.errors.OpError as error:  # TensorFlow raises OpError if the disk is full
-            raise OSError(error.message) from None
-        if tflite:
-            converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
-            (partial / "model.tflite").write_bytes(converter.convert())
-        run_folder.write_json(partial / "model.json", _description(run, side, multiple))
-        partial.rename(output_dir)
+    # renamed to output_dir once complete; its name differs between two exports to the same output_dir
+    partial = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.partial")
+    try:
+        with files.writing(output_dir):
+            partial.mkdir(parents=True, exist_ok=True)
+            try:
+                with lowering.disabled():  # exports use TensorFlow's own ops, which run on all devices
+                    tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
+            except tf.errors.OpError as error:  # TensorFlow raises OpError if the disk is full
+                raise OSError(error.message) from None
+            if tflite:
+                converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
+                (partial / "model.tflite").write_bytes(converter.convert())
+            run_folder.write_json(partial / "model.json", _description(run, side, multiple))
+            partial.rename(output_dir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _signature(run, side, multiple, dtype):

@@ -143,6 +143,11 @@ def read(source, name, *, resize, resample, tile, white_level):
     mapped = images.map_rgb(path) if large else None
     if mapped is not None:
         return Photo(source, name, *mapped.shape[:2], _crop_array(mapped), pixels=None)
+    if large and read_ahead.pixel_count(path) > MAX_PIXELS:
+        raise InputError(
+            f"{path}: has more than {MAX_PIXELS:,} pixels; save it as an uncompressed 8-bit RGB TIFF file,"
+            " which is read tile by tile, or cut it into smaller files."
+        )
     try:
         image = images.read_rgb(path, max_pixels=MAX_PIXELS, white_level=white_level, page=source.page)
     except MemoryError:

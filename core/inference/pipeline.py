@@ -1,6 +1,7 @@
 """Stopwatch, thread pool and batches for `predict`, whose threads decode and write images concurrently."""
 
 import contextlib
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,14 +49,15 @@ def threads(stopped):
             raise
 
 
-def batches(photos, max_pixels):
+def batches(photos, max_pixels, multiple):
     """Group consecutive `photos.Photo`s into batches for the network; yield each batch as a list.
 
     photos: an iterable of `photos.Photo`s. In a batch, the field `pixels`, the input of the network, has the
     same shape for all photos.
     max_pixels: the largest number of pixels in a batch, summed over the photos of the batch. The pixels of a
-    photo are counted at its own size or at the size of the network's input, whichever is larger. A photo that
-    exceeds max_pixels is a batch on its own. If a photo is processed in tiles, its field `pixels` is None.
+    photo are counted at its own size or at the size of the network's input, whichever is larger. The sides of
+    the input are rounded up to a multiple of `multiple`, because the network pads them. A photo that exceeds
+    max_pixels is a batch on its own. If a photo is processed in tiles, its field `pixels` is None.
     The caller must choose max_pixels smaller than the number of pixels of such a photo, so that the photo is
     a batch on its own.
     """
@@ -63,7 +65,10 @@ def batches(photos, max_pixels):
     for photo in photos:
         # `photo.pixels` is the input of the network. It is None if the photo is processed in tiles. After
         # resizing, the input may have more or fewer pixels than the photo.
-        count = photo.area if photo.pixels is None else max(photo.area, photo.pixels.size // 3)
+        count = photo.area
+        if photo.pixels is not None:
+            padded = (-(-side // multiple) * multiple for side in photo.pixels.shape[:2])
+            count = max(count, math.prod(padded))
         if batch and (held + count > max_pixels or photo.pixels.shape != batch[0].pixels.shape):
             yield batch
             batch, held = [], 0

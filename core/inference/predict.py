@@ -80,7 +80,7 @@ def run(experiment, weights, dtype, sources, output_dir, options):
         outputs.refuse_overwriting([source.path for source in sources], job.written())
         with pipeline.threads(job.stopped) as pool:
             decoded = read_ahead.ahead(
-                pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path)
+                pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path, source.page)
             )
             segmented = job.segment(photo for photo in decoded if photo)
             for _ in read_ahead.ahead(pool, job.write, segmented, lambda each: each.size):
@@ -177,7 +177,7 @@ class Job:
         decoded: an iterable of `photos.Photo`s. For a photo that is processed in tiles, the network does not
         run here. It runs later, when `write` iterates over the field `strips` of the `Segmented`.
         """
-        for batch in pipeline.batches(decoded, self.options.tile**2):
+        for batch in pipeline.batches(decoded, self.options.tile**2, self.multiple):
             if batch[0].pixels is None:
                 yield Segmented(batch[0], self.tiles(batch[0], self.overlap()), batch[0].area)
                 continue

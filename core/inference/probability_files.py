@@ -65,7 +65,7 @@ def writer(places, width, height, classes):
             file = stack.enter_context(files.atomic(places[0]))
             header = {"descr": "<f2", "fortran_order": False, "shape": (height, width, classes)}
             np.lib.format.write_array_header_1_0(file, header)
-            yield lambda rows: file.write(rows.astype("<f2").tobytes())
+            yield lambda rows: file.write(np.ascontiguousarray(rows, "<f2"))
         else:
             appends = [
                 stack.enter_context(png.writer(place, width, height, colour=png.GREY, bits=16))

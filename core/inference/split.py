@@ -20,11 +20,12 @@ def load(run, split):
     examples: a `cache.Examples`. For "all", it holds all examples of the data set. For "train" and "val", it
     holds the examples that the run used for that split. If the data set has none of these examples, or if the
     run folder has no list of hashes, `examples` is the split that `cache.load_split` returns.
-    trained_on: how many of the examples the run was trained on. None if the run folder has no list of
-    hashes.
-    Prints the number of examples and trained_on. If the run folder has no list of hashes, prints a warning
-    instead. For "train" and "val", also prints a line if the data set lacks examples of the run's split, and
-    a line if the data set has examples that the run used for neither split.
+    trained_on: how many of the examples the run was trained on. None if this is unknown: the run folder has
+    no list of hashes, or training photos are decoded in another way than the examples, so that their hashes
+    differ.
+    Prints the number of examples and trained_on. If trained_on is unknown, prints a warning instead. For
+    "train" and "val", also prints a line if the data set lacks examples of the run's split, and a line if the
+    data set has examples that the run used for neither split.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)
@@ -36,12 +37,25 @@ def load(run, split):
         return examples, None
     if split != "all" and not np.array_equal(np.sort(examples.checksums), np.sort(record[split])):
         examples = _own(examples, split, record, run.flags.limit)
+    is_own = split != "all" and np.isin(examples.checksums, record[split]).all()
+    if not (is_own or _decoded_alike(run.experiment.dataset, examples.files[0])):
+        print(
+            f"warning: {run.experiment.name} decodes training photos in another way than the {len(examples)}"
+            " evaluated examples, so the run may have been trained on some of them."
+        )
+        return examples, None
     trained_on = int(np.isin(examples.checksums, record["train"]).sum())
     print(
         f"{len(examples)} {split} examples from {examples.data_dir}; the run was trained on {trained_on}"
         " of them"
     )
     return examples, trained_on
+
+
+def _decoded_alike(dataset, files):
+    """True if `dataset.read` returns the same photos for both splits. files: the files of an example."""
+    train, val = (dataset.read(files, split)[0] for split in ("train", "val"))
+    return np.array_equal(train, val)
 
 
 def _own(examples, split, record, limit):

@@ -146,3 +146,17 @@ def read(values, argv, *, arguments=False):
     if rest[1:] and not arguments:
         raise InputError(f"unexpected argument {rest[1]!r}; remove it, or begin it with -- if it is a flag.")
     return rest
+
+
+def refuse_empty(paths):
+    """Raise InputError if a path is an empty text, which would mean the current folder or no path at all.
+
+    paths: an iterable of (name, path), in which the name is for the message, such as "--output_dir". A path
+    that is None is allowed.
+    """
+    for name, path in paths:
+        if path == "":
+            raise InputError(
+                f"{name}: the path is empty, for example because a shell variable is not set; name a file or"
+                " a folder, or a dot for the current folder."
+            )

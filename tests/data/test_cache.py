@@ -379,6 +379,15 @@ def test_the_disk_space_of_other_caches_is_printed(pairs, tmp_path, capsys):
     assert len(cache.prepare(road(), pairs, "val", tmp_path / "cache", limit=2)) == 2
 
 
+def test_pixels_are_counted_on_the_page_that_is_read(tmp_path):
+    reduced, photo = Image.new("RGB", (4, 2)), Image.new("RGB", (64, 32))
+    photo.encoderinfo = {"tiffinfo": {images.SUBFILE_TYPE: 0}}
+    tags = {images.SUBFILE_TYPE: images.REDUCED}
+    reduced.save(tmp_path / "a.tif", save_all=True, append_images=[photo], tiffinfo=tags)
+    assert images.pages(tmp_path / "a.tif") == [1]
+    assert cache._pixel_count((tmp_path / "a.tif",)) == 64 * 32
+
+
 def test_read_ahead_is_limited_by_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "PIXELS_AHEAD", 5 * 64 * 32)
     files = []

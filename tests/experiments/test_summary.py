@@ -12,7 +12,7 @@ from core.models import dubai_unet, road_unet
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.weights import count
-from experiments import cityscape_road, dubai_aerial, summary
+from experiments import cityscape_road, draw_network, dubai_aerial, summary
 from experiments.benchmark import flops, op_times, operations, receptive_fields
 
 
@@ -132,6 +132,16 @@ def test_command_prints_both_tables(capsys, road_run, small_articles):
     arguments = ["--experiment=cityscape_road", "--size=32"]
     assert summary.run(cli.parse(summary.define_flags, arguments)) == 0
     assert "cityscape_road, images of 32x32 pixels" in capsys.readouterr().out
+
+
+def test_networks_with_many_kinds_of_layers_and_residual_sums_are_drawn():
+    def forward(weights, x):
+        for side in range(1, 9):
+            x = ops.conv2d(x, tf.ones([side, side, 3, 3]))
+        return ops.conv2d(ops.maxpool_down(x + ops.conv2d(x, tf.ones([1, 1, 3, 3]))), tf.ones([1, 1, 3, 3]))
+
+    drawn = draw_network.svg(draw_network.feature_maps(forward, {}, 8))
+    assert drawn.count(f'stroke="{draw_network.ARROWS["max-pooling"]}"') == 2
 
 
 @pytest.mark.parametrize(

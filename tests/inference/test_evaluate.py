@@ -64,6 +64,12 @@ def test_a_wrong_data_dir_is_not_blamed_on_flags_cfg(road_run, tmp_path):
     assert "flags.cfg" not in str(caught.value)
 
 
+@pytest.mark.parametrize("flag", ["--data_dir", "--output_dir"])
+def test_an_empty_path_is_refused(flag):
+    with refused(f"{flag}: the path is empty"):
+        verb.run(cli.parse(verb.define_flags, [f"{flag}="]))
+
+
 def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
     shutil.copytree(road_run, tmp_path / "run")
     flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best", lowering="auto")
@@ -100,13 +106,21 @@ def moved(tmp_path, monkeypatch):
     """
     photos = np.random.RandomState(0).randint(0, 256, (10, 4, 4, 3)).astype(np.uint8)
     examples = decoded(tmp_path, photos, np.zeros([10, 4, 4], np.uint8), rows=[0, 4, 9])
+    examples = dataclasses.replace(examples, files=[("photo.png",)] * 10)
     rows = [dataclasses.replace(examples, rows=np.arange(10)[part]) for part in (slice(4), slice(4, 6))]
     membership.write(tmp_path, *rows)
     monkeypatch.setattr(cache, "load_split", lambda *_: examples)
-    run = SimpleNamespace(
-        folder=tmp_path, flags=SimpleNamespace(limit=0), experiment=SimpleNamespace(dataset=None)
-    )
-    return run, examples
+    dataset = SimpleNamespace(read=lambda files, split: (photos[0], None))
+    experiment = SimpleNamespace(name="an experiment", dataset=dataset)
+    return SimpleNamespace(folder=tmp_path, flags=SimpleNamespace(limit=0), experiment=experiment), examples
+
+
+def test_it_is_unknown_how_many_examples_were_trained_on_if_the_splits_are_decoded_differently(moved, capsys):
+    run, examples = moved
+    run.experiment.dataset.read = lambda files, split: (np.zeros(4 if split == "train" else 2), None)
+    assert split.load(run, "all") == (examples, None)
+    assert "decodes training photos in another way" in capsys.readouterr().out
+    assert split.load(run, "val")[1] == 0  # all these examples are in the run's list of validation photos
 
 
 def test_moved_data_are_split_as_in_the_training(moved, capsys):

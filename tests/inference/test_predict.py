@@ -20,7 +20,18 @@ from small_networks import small_articles
 
 import experiments
 from core.data import images
-from core.inference import decision, outputs, photos, png, predict, records, restore, scaling, tiling
+from core.inference import (
+    decision,
+    outputs,
+    photos,
+    pipeline,
+    png,
+    predict,
+    records,
+    restore,
+    scaling,
+    tiling,
+)
 from core.models import road_unet
 from core.runs import checkpoint
 from core.runtime import cli
@@ -297,6 +308,17 @@ def test_the_progress_line_reaches_its_total_with_tiles_and_unreadable_images(ru
     paths = [photo(tmp_path / f"{size}.png", size, size) for size in (16, 300, 330, 410)]
     segment(run, [*paths, tmp_path / "missing.png"], tmp_path / "out", tile=64)
     assert jobs[0].bar.done == jobs[0].bar.total == 5
+
+
+def test_the_size_of_a_batch_includes_the_padding():
+    tiny = [photos.Photo(None, "", 8, 8, None, np.zeros([8, 8, 3], np.uint8))] * 8
+    assert [len(batch) for batch in pipeline.batches(tiny, 4 * 32 * 32, 32)] == [4, 4]
+
+
+def test_a_file_that_is_too_large_to_be_decoded_is_refused_with_a_cure(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(photos, "MAX_PIXELS", 100)
+    assert segment(run, [photo(tmp_path / "a.png", 16, 16)], tmp_path / "out", tile=8)[0] == 1
+    assert "a.png: has more than 100 pixels; save it as an uncompressed" in capsys.readouterr().err
 
 
 def test_two_processes_cannot_write_into_one_output_folder(run, tmp_path):
