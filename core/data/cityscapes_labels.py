@@ -15,7 +15,7 @@ from PIL import Image
 from core import metrics
 from core.data import remarks
 from core.data.images import read_class_ids, read_rgb, require_same_size
-from core.data.listing import find_by_stem, image_files, subfolder
+from core.data.listing import by_stem, find_by_stem, image_files, subfolder
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -91,17 +91,17 @@ def find(data_dir, split):
     """Return a list of (photo, label ids) files for a split, "train" or "val", sorted by city and name.
 
     A photo and its file of label ids have the same CITY and NAME. Photos may have any format that
-    `core.data.images` can read. Image files that are directly in leftImg8bit/SPLIT/ are not used. A warning
-    gives their number (`core.data.remarks`).
+    `core.data.images` can read. Image files that are directly in leftImg8bit/SPLIT/, and files of label ids
+    without a photo, are not used. Warnings give their numbers (`core.data.remarks`).
 
-    Raises InputError in these cases: there is no photo; a photo is not called NAME_leftImg8bit.SUFFIX; a
-    photo has no file of label ids.
+    Raises InputError in these cases: there is no photo; a photo is not called NAME_leftImg8bit.SUFFIX; two
+    photos differ only in the suffix; a photo has no file of label ids.
     """
     photos = subfolder(subfolder(data_dir, "leftImg8bit"), split)
     labels = subfolder(subfolder(data_dir, "gtFine"), split)
     found = []
     for city in sorted(path for path in photos.glob("[!.]*") if not path.is_file()):
-        for photo in image_files(city):
+        for photo in by_stem(image_files(city)).values():
             scene = photo.stem.removesuffix("_leftImg8bit")
             if scene == photo.stem:
                 raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
@@ -114,6 +114,10 @@ def find(data_dir, split):
     outside = len(image_files(photos))
     if outside:
         remarks.add("outside of cities", f"{photos}: {outside} images outside of city folders are not used")
+    used = {ids.name for _, ids in found}
+    unused = [path for path in labels.glob("[!.]*/[!.]*_gtFine_labelIds.png") if path.name not in used]
+    if unused:
+        remarks.add("labels", f"{labels}: {len(unused)} files of label ids have no photo and are not used")
     return found
 
 

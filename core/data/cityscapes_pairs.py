@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from core.data import cityscapes_labels
 from core.data.images import read_rgb
-from core.data.listing import here_and_below, image_files, subfolder
+from core.data.listing import by_stem, find_root, image_files, subfolder
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
 
-# number of generated pairs in each split; the article of the experiment `cityscape_road` trains on 400 pairs
+# number of generated pairs in each split
 GENERATED = {"train": 400, "val": 100}
 
 
@@ -57,21 +58,25 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
 def find(data_dir, split):
     """Return the files of the pairs in a split, "train" or "val", as a list of tuples (file,).
 
-    The folders train/ and val/ are in data_dir itself or in one of its direct subfolders. The first folder
-    that contains both is used. Raises InputError if no folder contains both, or if the folder of the
-    requested split contains no pairs.
+    The folders train/ and val/ are in data_dir itself or in one of its direct subfolders. Raises InputError
+    if no folder, or more than one subfolder, contains both, if the folder of the requested split contains no
+    pairs, or if two pairs differ only in the suffix.
     """
-    for root in here_and_below(data_dir):
-        if subfolder(root, "train").is_dir() and subfolder(root, "val").is_dir():
-            folder = subfolder(root, split)
-            pairs = image_files(folder)
-            if pairs:
-                return [(path,) for path in pairs]
-            raise InputError(f"{folder}: no pairs, such as 1.jpg, in this folder; put them there.")
-    raise InputError(
-        f"{data_dir}: no folders train/ and val/ with pairs, such as 1.jpg, here or one level down;"
-        " pass the folder that holds both as --data_dir."
-    )
+
+    def is_root(folder):
+        return all(subfolder(folder, name).is_dir() for name in ("train", "val"))
+
+    root = find_root(data_dir, is_root)
+    if not root:
+        raise InputError(
+            f"{data_dir}: no folders train/ and val/ with pairs, such as 1.jpg, here or one level down;"
+            " pass the folder that holds both as --data_dir."
+        )
+    folder = subfolder(root, split)
+    pairs = by_stem(image_files(folder)).values()
+    if not pairs:
+        raise InputError(f"{folder}: no pairs, such as 1.jpg, in this folder; put them there.")
+    return [(path,) for path in pairs]
 
 
 def split_pair(path, white_level=0):
@@ -95,9 +100,7 @@ def generate(folder):
 
     The files take about 20 MB.
     """
-    palette = np.zeros((256, 3), np.uint8)
-    for label, colour in street_scenes.COLOURS.items():
-        palette[label] = colour
+    palette = np.array(cityscapes_labels.PALETTE, np.uint8)
 
     def write(split, index):
         photo, labels = street_scenes.scene((list(GENERATED).index(split), index))
@@ -150,6 +153,6 @@ def _check(pixels, files, road_rgb, road_tolerance, white_level):
     raise InputError(
         f"{'every' if pixels[1] else 'no'} pixel of the {len(files)} training masks is within"
         f" {road_tolerance} of road colour"
-        f" {road_rgb}; the most frequent colours are {frequent}:"
+        f" {road_rgb}; the most frequent colours in the first {len(files[:50])} masks are {frequent}:"
         " change --road_rgb or --road_tolerance."
     )

@@ -5,9 +5,9 @@ MBRSC is the Mohammed Bin Rashid Space Centre. The data set has this layout:
     Tile 1/images/image_part_001.jpg .. Tile 8/images/image_part_009.jpg
     Tile 1/masks/image_part_001.png  .. Tile 8/masks/image_part_009.png
 
-The folders Tile 1 to Tile 8 are called tiles. A photo and its mask have the same name before the suffix. All
-photos of a tile have the same size, from 509x544 pixels in the smallest tile to 2149x1479 pixels in the
-largest. Photos are cut into square patches.
+The folders Tile 1 to Tile 8 are called tiles. A photo and its mask have the same name before the suffix. The
+sizes of the photos of a tile differ by at most one pixel. The smallest photos have 509x544 pixels (Tile 2),
+and the largest photos have 1817x2062 pixels (Tile 7). Photos are cut into square patches.
 
 The data set contains a file classes.json, but most colours in this file differ from the colours in the masks.
 `COLOURS` lists the colours in the masks.
@@ -25,7 +25,7 @@ from PIL import Image
 
 from core.data import colours, patches, remarks
 from core.data.images import read_mask_colours, read_rgb, require_same_size
-from core.data.listing import by_stem, here_and_below, image_files, subfolder
+from core.data.listing import by_stem, find_root, here_and_below, image_files, subfolder
 from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -78,25 +78,25 @@ def find(data_dir, split):
     """Return a list of (photo, mask) files for all tiles, sorted by the tiles' numbers.
 
     The list is the same for both splits, because all photos are decoded before the function `select` of the
-    `Dataset` divides the patches into the two splits. The tiles are searched in data_dir, then in its direct
-    subfolders. The first of these folders that holds a tile with photos is used.
+    `Dataset` divides the patches into the two splits. The tiles are in data_dir itself or in one of its
+    direct subfolders.
 
     Masks without a photo are not used. Folders that hold images/ but are not named like a tile are not used
     either. Warnings give the number of such masks and the number of such folders (`core.data.remarks`).
 
-    Raises InputError if there is no tile with photos, or if a photo has no mask.
+    Raises InputError if there is no tile with photos, if several subfolders hold tiles, or if a photo has no
+    mask.
     """
-    for root in here_and_below(data_dir):
-        tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
-        tiles.sort(key=lambda path: (int(re.search(r"\d+", path.name)[0]), path.name))
-        examples = [example for tile in tiles for example in _tile(tile)]
-        if examples:
-            _remark_others(root, tiles)
-            return examples
-    raise InputError(
-        f"{data_dir}: no folders 'Tile 1', 'Tile 2', .. with images/ and masks/ here or one level"
-        " down; pass the folder that holds them as --data_dir."
-    )
+    root = find_root(data_dir, _tiles)
+    tiles = _tiles(root) if root else []
+    examples = [example for tile in tiles for example in _tile(tile)]
+    if not examples:
+        raise InputError(
+            f"{data_dir}: no folders 'Tile 1', 'Tile 2', .. with images/ and masks/ here or one level"
+            " down; pass the folder that holds them as --data_dir."
+        )
+    _remark_others(root, tiles)
+    return examples
 
 
 def generate(folder):
@@ -120,6 +120,12 @@ def generate(folder):
             for part in ("images", "masks"):
                 (folder / tile / part).mkdir(parents=True, exist_ok=True)
             list(pool.map(write, [tile] * count, range(count)))
+
+
+def _tiles(root):
+    """Return the paths in root that are named like a tile, sorted by the tiles' numbers."""
+    tiles = [path for path in root.glob("*") if re.fullmatch(r"tile[ _-]?\d+", path.name, re.IGNORECASE)]
+    return sorted(tiles, key=lambda path: (int(re.search(r"\d+", path.name)[0]), path.name))
 
 
 def _tile(tile):
@@ -181,8 +187,8 @@ def _check(pixels, files, patch_size, colour_tolerance):
     frequent = colours.most_frequent(others)
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
-            f"{files[0][1].parent}: no pixel of the {len(files)} masks has the colour of a class other than"
-            f" unlabeled (most frequent unknown colours: {frequent or 'none'}); correct the masks: the"
+            f"{files[0][1].parents[2]}: no pixel of the {len(files)} masks has the colour of a class other"
+            f" than unlabeled (most frequent unknown colours: {frequent or 'none'}); correct the masks: the"
             f" colours of the classes are {COLOURS}."
         )
     _refuse_near_colours(others, pixels.sum(), files)
@@ -224,7 +230,7 @@ def _refuse_near_colours(others, total, files):
     if near.total() > NEAR_SHARE * total:
         shown = ", ".join(text for text, _ in near.most_common(3))
         raise InputError(
-            f"{files[0][1].parent}: {near.total() / total:.1%} of the mask pixels have almost, but not"
+            f"{files[0][1].parents[2]}: {near.total() / total:.1%} of the mask pixels have almost, but not"
             f" exactly, the colour of a class, as after JPEG compression ({shown}); give"
             f" --colour_tolerance={colours.NEAR}, or use masks that were saved without lossy compression."
         )

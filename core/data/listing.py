@@ -25,6 +25,20 @@ def here_and_below(folder):
     return [folder, *sorted(path for path in below if os.access(path, os.R_OK | os.X_OK))]
 
 
+def find_root(data_dir, is_root):
+    """Return data_dir if is_root(data_dir) is true, otherwise its direct subfolder with this property.
+
+    is_root: a function (folder) -> bool or list. Returns None if there is no such folder. Raises InputError if
+    several subfolders have this property.
+    """
+    here, *below = here_and_below(data_dir)
+    found = [here] if is_root(here) else list(filter(is_root, below))
+    if len(found) > 1:
+        names = ", ".join(folder.name for folder in found)
+        raise InputError(f"{data_dir}: holds several data sets ({names}); pass one of them as --data_dir.")
+    return found[0] if found else None
+
+
 def subfolder(folder, name):
     """Return the path of the subfolder with this name. The letter case of the name may differ.
 

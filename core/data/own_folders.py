@@ -51,19 +51,13 @@ def _root(data_dir):
     The folder of a data set holds both images/ and masks/, or it holds train/images/ or val/images/. Raises
     InputError if there is no such folder, or if several subfolders are such folders.
     """
-    here, *below = listing.here_and_below(data_dir)
-    found = [here] if _is_root(here) else list(filter(_is_root, below))
-    if len(found) == 1:
-        return found[0]
-    if found:
+    root = listing.find_root(data_dir, _is_root)
+    if not root:
         raise InputError(
-            f"{data_dir}: {', '.join(folder.name for folder in found)} hold images/ and masks/; pass one of"
-            " them as --data_dir, or name them train and val."
+            f"{data_dir}: no folders images/ and masks/ here or one level down; pass the folder that holds"
+            " them as --data_dir."
         )
-    raise InputError(
-        f"{data_dir}: no folders images/ and masks/ here or one level down; pass the folder that holds"
-        " them as --data_dir."
-    )
+    return root
 
 
 def _is_root(folder):

@@ -49,17 +49,18 @@ def dataset(*, size, white_level=0):
 def find(data_dir, split):
     """Return a list of (photo, trimap) files for a split, "train" or "val".
 
-    The files have the order of the split's text file in annotations/. Raises InputError if this file is
+    The files have the order of the split's text file in annotations/. A name that is listed twice is used
+    once. Raises InputError if this file is
     missing, is not UTF-8 text or contains no names. Also raises InputError if one of the names is a path with
     folders, or if the photo or the trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
     if not os.path.exists(path):
-        raise InputError(f"{path}: missing; --data_dir must hold images/ and annotations/.")
+        raise InputError(f"{path}: missing; --data_dir must hold images/ and annotations/{LISTS[split]}.")
     names = [line.split()[0] for _, line in lines(path)]
     if not names:
         raise InputError(f"{path}: the list holds no names; download the annotations again.")
-    return [_example(data_dir, path, name) for name in names]
+    return [_example(data_dir, path, name) for name in dict.fromkeys(names)]
 
 
 def generate(folder):

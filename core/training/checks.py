@@ -26,6 +26,8 @@ def check_experiment(experiment, weights):
     - there are fewer than 2 or more than 255 classes, or two classes have the same name
     - the palette does not have one colour for each class
     - the network has neither one logit per class nor, with two classes, a single logit
+    - the loss or a measure does not return one value per example
+    - two metrics have the same name, or a metric is called "loss"
     - `experiment.best` is neither "loss" nor the name of a metric
     """
     name, classes = experiment.name, len(experiment.classes)
@@ -39,18 +41,29 @@ def check_experiment(experiment, weights):
             " class one colour."
         )
     logits = _logits(experiment, weights)
-    if logits != classes and (logits, classes) != (1, 2):
+    channels = logits.shape[-1]
+    if channels != classes and (channels, classes) != (1, 2):
         raise InputError(
-            f"{name}: has {classes} classes, but its network's logits have {logits} channels; give"
+            f"{name}: has {classes} classes, but its network's logits have {channels} channels; give"
             " the network one channel for each class (or one channel for two classes)."
         )
+    both = tf.cast(tf.concat([logits, logits], axis=0), tf.float32)
+    for label, function in [("the loss", experiment.loss), *experiment.measures.items()]:
+        shape = function(both, tf.zeros(both.shape[:3], tf.uint8)).shape
+        if shape != [2]:
+            raise InputError(
+                f"{name}: {label} has the shape {shape} for two examples; return one value per example, [B]."
+            )
     measured = _measured(experiment)
+    repeated = sorted(each for each in set(measured) if measured.count(each) > 1)
+    if repeated:
+        raise InputError(f"{name}: two metrics are called {repeated[0]!r}; rename one of them.")
     if experiment.best not in measured:
         raise InputError(
             f"{name}: best={experiment.best!r} is not one of its metrics; use one of"
             f" {', '.join(sorted(measured))}."
         )
-    return logits
+    return channels
 
 
 def check_history(experiment, history, folder):
@@ -69,20 +82,20 @@ def check_history(experiment, history, folder):
 
 
 def _measured(experiment):
-    """Return the names of the experiment's validation metrics, including "loss", as a set."""
+    """Return a list of the names of the experiment's validation metrics, including "loss"."""
     classes = len(experiment.classes)
-    return {"loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))}
+    return ["loss", *experiment.measures, *experiment.metrics(np.zeros([classes, classes], np.int64))]
 
 
 def _logits(experiment, weights):
-    """Return the number of logits per pixel of an experiment's network.
+    """Return the logits of an experiment's network for a square image of zeros, [1, side, side, channels].
 
-    The network is called on a square image of zeros. The sides in SIDES are tried until the network accepts a
-    side. If the network accepts none of these sides, its exception for the last side is raised.
+    The sides in SIDES are tried until the network accepts a side. If the network accepts none of these sides,
+    its exception for the last side is raised.
     """
     for side in SIDES:
         try:
-            return experiment.forward(weights, tf.zeros([1, side, side, 3])).shape[-1]
+            return experiment.forward(weights, tf.zeros([1, side, side, 3]))
         except (ValueError, tf.errors.InvalidArgumentError):  # the network does not accept this side
             if side == SIDES[-1]:
                 raise
@@ -157,10 +170,11 @@ def image_files(dataset, flags):
     """Return the number of photos of each split, and a checksum of the names of their files.
 
     The result is [[number, checksum], [number, checksum]]: first training, then validation. If the split is
-    random, both are of all photos. The function calls `dataset.find` and decodes no file. With --limit, only
-    the first photos are used. A
-    checksum is the CRC-32 of the paths of photos and masks, relative to the data set's folder. dataset: the
-    experiment's `Dataset`. flags: the parsed flags.
+    random, both pairs describe all photos. With --limit, only the first photos count. A checksum is the
+    CRC-32 of the paths of photos and masks, relative to the data set's folder. The function calls
+    `dataset.find` and decodes no file.
+
+    dataset: the experiment's `Dataset`. flags: the parsed flags.
     """
     data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
     splits = []

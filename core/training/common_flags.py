@@ -131,7 +131,7 @@ def _define_data(new, name):
         "Sample value of white in photos with more than 8 bits per sample, such as 4095. 0: the value is"
         " detected in each file, with a warning."
     )
-    new.integer("white_level", 0, white, 0, 2**16 - 1)
+    new.integer("white_level", 0, white, 0, 2**31 - 1)
     new.folder("data_dir", None, "Folder of the data set. Default: generated images.")
     new.must("data_dir", lambda folder: folder is None or os.path.isdir(folder), "no such folder")
     new.folder("run_dir", f"runs/{name}", "Folder for the run's flags, metrics, pictures, checkpoints.")

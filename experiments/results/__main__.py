@@ -15,6 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
+from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments.results import record, tables
@@ -77,8 +78,11 @@ def run(flags):
 def add(flags):
     """Write the result file of the run in the folder --add.
 
+    If GROUP has result files, --settings and --data may be left out. Then the group's texts are used.
+
     Raises InputError if --name does not have the form GROUP_sSEED, if GROUP does not begin with one of the
-    names in `tables.BEST_METRIC`, if SEED is not the run's seed, if the file exists, and if the run is
+    names in `tables.BEST_METRIC` or begins with the name of another experiment, if SEED is not the run's
+    seed, if the file exists, if --settings or --data differ from the group's texts, or if the run is
     unfinished.
     """
     if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
@@ -86,13 +90,26 @@ def add(flags):
             f"--name={flags.name}: the name must begin with one of {', '.join(tables.BEST_METRIC)} and end"
             " with _s and the seed, as in road_best_s0."
         )
-    path = tables.FOLDER / f"{flags.name}.csv"
+    path, word = tables.FOLDER / f"{flags.name}.csv", flags.name.split("_")[0]
     if path.exists():
         raise InputError(f"{path}: already exists; give another --name, or delete this file first.")
+    (experiment,) = (each.experiment for each in tables.ARTICLES if each.groups[0].startswith(f"{word}_"))
+    if run_folder.experiment_name(Path(flags.add)) != experiment:
+        raise InputError(
+            f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
+        )
+    described, group = {"settings": flags.settings, "data": flags.data}, re.sub(r"_s\d+$", "", flags.name)
+    for result in tables.groups(tables.FOLDER).get(group, [])[:1]:
+        for key, text in described.items():
+            described[key] = result.header[key]
+            if text not in (flags[key].default, described[key]):
+                raise InputError(
+                    f"--{key}={text}: the other runs of {group} have {described[key]!r}; give another group"
+                    " in --name, or leave this flag out."
+                )
     text = record.text(
         Path(flags.add),
-        settings=flags.settings,
-        data=flags.data,
+        **described,
         machine=flags.machine,
         commit=flags.commit,
         remark=flags.remark,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.data import cityscapes_labels
+from core.data import cityscapes_labels, remarks
 from core.runtime.errors import InputError
 
 DATASET = cityscapes_labels.dataset(train_size=20, val_size=16)
@@ -36,6 +36,19 @@ def test_photos_and_labels_are_matched_by_name(streets):
         assert photo.shape == (1, 20, 20, 3) and ids.shape == (1, 20, 20)
         assert photo[0, 0, 0, 0] == ids[0, 0, 0]
     assert DATASET.read(found[0], "val")[0].shape == (1, 16, 16, 3)
+
+
+def test_labels_without_a_photo_are_counted_and_two_photos_of_a_scene_are_refused(streets):
+    photo = streets / "leftImg8bit/train/ulm/ulm_a_leftImg8bit.png"
+    content = photo.read_bytes()
+    photo.unlink()
+    with remarks.collect() as found:
+        assert len(DATASET.find(streets, "train")) == 2
+    assert "1 files of label ids have no photo" in found[0][1]
+    photo.write_bytes(content)
+    Image.open(photo).save(photo.with_suffix(".jpg"))
+    with pytest.raises(InputError, match="has the same name before the suffix"):
+        DATASET.find(streets, "train")
 
 
 def test_ids_are_resized_by_nearest_neighbour_and_licence_plates_are_unlabeled(streets):

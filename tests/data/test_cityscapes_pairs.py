@@ -1,5 +1,7 @@
 """Pairs of photo and mask are found, and a mask pixel near the road colour is road."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import write_pair
@@ -41,6 +43,16 @@ def test_pairs_are_found_in_the_folder_or_a_subfolder(pairs):
     (pairs / "val" / "._1.jpg").touch()
     (pairs / "val" / "Thumbs.db").touch()
     assert len(cityscapes_pairs.find(pairs, "val")) == 3
+
+
+def test_two_data_sets_one_level_down_and_one_pair_in_two_files_are_refused(pairs):
+    shutil.copytree(pairs, pairs.parent / "sets/a")
+    other = shutil.copytree(pairs, pairs.parent / "sets/b")
+    with pytest.raises(InputError, match="holds several data sets .a, b.; pass one of them"):
+        cityscapes_pairs.find(pairs.parent / "sets", "train")
+    Image.open(other / "train/1.jpg").save(other / "train/1.png")
+    with pytest.raises(InputError, match="has the same name before the suffix"):
+        cityscapes_pairs.find(other, "train")
 
 
 def test_pairs_of_any_format_in_folders_of_any_letter_case_are_found(pairs):

@@ -112,7 +112,7 @@ def test_lists_define_the_splits(tmp_path, capsys):
 def test_several_data_sets_one_level_down_are_refused(tmp_path):
     for name in ("training", "validation"):
         write_pairs(tmp_path / name, ["a"])
-    with pytest.raises(InputError, match="training, validation hold images/ and masks/; pass one of them"):
+    with pytest.raises(InputError, match="holds several data sets .training, validation.; pass one of them"):
         own_folders.find(tmp_path, "train")
 
 

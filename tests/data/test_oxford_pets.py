@@ -38,6 +38,13 @@ def test_the_official_lists_define_the_splits(pets):
     assert names == [["a_1", "c_3", "b_2"], ["d_4"]]
 
 
+def test_a_name_that_is_listed_twice_is_used_once(pets):
+    path = pets / "annotations/trainval.txt"
+    found = DATASET.find(pets, "train")
+    path.write_text(2 * path.read_text())
+    assert DATASET.find(pets, "train") == found
+
+
 def test_trimaps_become_class_ids_from_0_for_photos_of_every_format(pets):
     for files in [*DATASET.find(pets, "train"), *DATASET.find(pets, "val")]:
         photo, mask = DATASET.read(files, "train")
@@ -51,11 +58,11 @@ def test_photos_with_other_suffixes_and_folders_of_any_letter_case_are_found(pet
     (pets / "images/a_1.jpg").rename(pets / "images/a_1.JPEG")
     (pets / "images").rename(pets / "Images")
     (pets / "annotations/trimaps").rename(pets / "annotations/Trimaps")
-    assert DATASET.find(pets, "train")[0][0] == pets / "Images/a_1.JPEG"
+    assert DATASET.find(pets, "train")[0][0].samefile(pets / "Images/a_1.JPEG")
     # on a case-insensitive file system, both spellings of the suffix name the same file, like this link
     if not (pets / "Images/a_1.jpeg").exists():
         (pets / "Images/a_1.jpeg").hardlink_to(pets / "Images/a_1.JPEG")
-    assert DATASET.find(pets, "train")[0][0] == pets / "Images/a_1.jpeg"
+    assert DATASET.find(pets, "train")[0][0].name == "a_1.jpeg"
     (pets / "Images/a_1.png").touch()
     with pytest.raises(InputError, match="has the same name"):
         DATASET.find(pets, "train")

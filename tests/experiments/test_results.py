@@ -41,12 +41,17 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
 
 def test_published_results_are_not_replaced_and_a_seed_must_be_the_runs(road_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    (tmp_path / "road_tiny_s0.csv").write_text("published")
+    published = "# settings: better\n# data: two pairs\nepoch,val_iou\n1,0.9\n"
+    (tmp_path / "road_tiny_s0.csv").write_text(published)
     with pytest.raises(InputError, match="road_tiny_s0.csv: already exists"):
         add([f"--add={road_run}", "--name=road_tiny_s0"])
-    assert (tmp_path / "road_tiny_s0.csv").read_text() == "published"
+    assert (tmp_path / "road_tiny_s0.csv").read_text() == published
     with pytest.raises(InputError, match="must end with _s0, because the run's seed is 0"):
         add([f"--add={road_run}", "--name=road_tiny_s7"])
+    with pytest.raises(InputError, match="--data=all: the other runs of road_tiny have 'two pairs'"):
+        add([f"--add={road_run}", "--name=road_tiny_s7", "--data=all"])
+    with pytest.raises(InputError, match="pets stands for oxford_pets, but .* is no run of it"):
+        add([f"--add={road_run}", "--name=pets_tiny_s0"])
 
 
 def test_a_run_that_trains_more_epochs_is_refused(road_run, tmp_path, monkeypatch):

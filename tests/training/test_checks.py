@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import decoded, refused, road_flags, write_pair
 from small_networks import small
 
@@ -22,6 +23,14 @@ def road(**changes):
 THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 64, 128), (70, 130, 180))}
 
 
+def mean_loss(logits, masks):
+    return tf.reduce_mean(losses.binary_cross_entropy(logits, masks))
+
+
+def losses_of_pixels(logits, masks):
+    return logits**2
+
+
 @pytest.mark.parametrize(
     "changes, named",
     [
@@ -32,7 +41,13 @@ THREE = {"classes": ("background", "road", "sky"), "palette": ((0, 0, 0), (128, 
         ({"classes": ("road",), "palette": ((0, 0, 0),)}, "has 1 classes"),
         ({"best": "mean_iou"}, "best='mean_iou'"),
         ({"metrics": metrics.multiclass(THREE["classes"])}, "3 names for 2 classes"),
-        (THREE | small(pets_unet, classes=3), "metrics.binary is for two classes"),
+        (
+            THREE | small(pets_unet, classes=3) | {"loss": losses.categorical_cross_entropy},
+            "metrics.binary is for two classes",
+        ),
+        ({"loss": mean_loss}, "the loss has the shape () for two examples"),
+        ({"measures": {"sharpness": losses_of_pixels}}, "sharpness has the shape (2, 32, 32, 1)"),
+        ({"measures": {"accuracy": losses.binary_cross_entropy}}, "two metrics are called 'accuracy'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
