@@ -28,8 +28,8 @@ def here_and_below(folder):
 def find_root(data_dir, is_root):
     """Return data_dir if is_root(data_dir) is true, otherwise its direct subfolder with this property.
 
-    is_root: a function (folder) -> bool or list. Returns None if there is no such folder. Raises InputError if
-    several subfolders have this property.
+    is_root: a function of a folder, whose result counts as true or false. Returns None if there is no such
+    folder. Raises InputError if several subfolders have this property.
     """
     here, *below = here_and_below(data_dir)
     found = [here] if is_root(here) else list(filter(is_root, below))
