@@ -5,8 +5,9 @@ Run: python -m experiments.benchmark --experiment=cityscape_road
      python -m experiments.benchmark --experiment=dubai_aerial --peers=torch,torch_compile --torch_python=PATH
 
 An implementation is the experiment's network in this project's code or in another framework. Each measurement
-of an implementation runs in a new process. The implementations take turns (A B A B), and the table shows the
-fastest measurement of each implementation.
+of an implementation runs in a new process. The implementations take turns (A B A B A B), and the table shows
+the fastest measurement of each implementation. Below the table are the median ratios of the throughput of
+this code to that of each other implementation in the same turn.
 
 A step lasts until its result is available in Python. The columns of the table are:
 
@@ -26,9 +27,11 @@ The implementations are:
 this code             The input pipeline reads generated images from the cache. A step of prediction ends with
                       the class ids. Work at the beginning of an epoch delays the first step of the epoch.
                       This delay appears in "mean step s", but not in "step s".
-keras                 `fit` or `predict` runs on arrays in memory. The start-up work of each call appears in
+keras                 `fit` or `predict` runs, without XLA, on arrays of eight batches in memory. In bfloat16,
+                      Keras computes batch normalisation in float32. The start-up work of each call appears in
                       "mean step s", but not in "step s".
-torch, torch_compile  PyTorch, eager or compiled by `torch.compile`, repeats its steps on one batch in memory.
+torch, torch_compile  PyTorch, eager or compiled by `torch.compile`, repeats its steps on one batch in memory,
+                      with fused Adam. For prediction, `torch.compile` regards the weights as constants.
                       A step of prediction ends with the sum of the logits. The first step of torch_compile
                       takes minutes, unless PyTorch's compilation cache on disk contains the network.
 openvino              OpenVINO repeats the prediction of one batch in memory. A step ends with the logits.

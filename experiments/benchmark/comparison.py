@@ -62,7 +62,7 @@ def define_flags(values):
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
     flags.DEFINE_float("seconds", 10, "Duration of each measurement in seconds.", lower_bound=0, **own)
-    flags.DEFINE_integer("turns", 2, "Number of measurements of each implementation.", lower_bound=1, **own)
+    flags.DEFINE_integer("turns", 3, "Number of measurements of each implementation.", lower_bound=1, **own)
     flags.DEFINE_string("cache_dir", "cache", "Folder for generated images and for decoded images.", **own)
     flags.DEFINE_bool("json", False, "Print all metrics as one line of JSON instead of a table.", **own)
     flags.register_validator(
@@ -74,8 +74,9 @@ def run(flags):
     """Measure all implementations, print the comparison, and return 0.
 
     Raises InputError if --experiment is missing or names no experiment, if flags contradict each other, if a
-    measurement fails, and if the network of a baseline has a different number of parameters than the
-    experiment's network. Raises OSError if the Python interpreter of a baseline cannot be started.
+    measurement fails, if a baseline computes on another kind of device, and if the network of a baseline has
+    a different number of parameters than the experiment's network. Raises OSError if the Python interpreter
+    of a baseline cannot be started.
     """
     if not flags.experiment:
         raise InputError("--experiment: name an experiment, such as cityscape_road.")
@@ -86,6 +87,11 @@ def run(flags):
         for name, python in pythons.items():
             measured = measure_in_process(name, settings, python)
             measurements[name].append(measured)
+            if name in PEERS and measured["device"] != measurements["ours"][0]["kind"]:
+                raise InputError(
+                    f"--peers: {name} computes on {measured['device']}, but this code on"
+                    f" {measurements['ours'][0]['device']}; compare on the same device."
+                )
             if name in PEERS and measured["parameters"] != measurements["ours"][0]["parameters"]:
                 raise InputError(
                     f"--peers: {name} has a different number of parameters for {settings['network']}, so"
@@ -158,8 +164,8 @@ def _settings(flags):
     # without this flag, own_images would read the classes of a run in its default run folder
     arguments.append(f"--run_dir={Path(flags.cache_dir) / 'benchmark'}")
     article_flags = cli.parse(module.define_flags, arguments)
-    experiment = module.experiment(article_flags)
     with contextlib.redirect_stdout(sys.stderr):
+        experiment = module.experiment(article_flags)
         images, *_ = next(this_code.feed(experiment, article_flags, flags.mode))
     network = inspect.getmodule(experiment.forward)
     return {

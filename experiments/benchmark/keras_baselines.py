@@ -13,6 +13,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 from experiments.benchmark import measurement
@@ -46,7 +47,7 @@ def measure(spec):
     model.compile("adam", loss(from_logits=True), jit_compile=False)
     rng, shape = np.random.default_rng(0), (STEPS_PER_CALL * spec.batch_size, *spec.size)
     images = rng.uniform(0, 255, (*shape, 3)).astype(np.float32)
-    masks = rng.integers(0, max(2, spec.channels), (*shape, 1))
+    masks = rng.integers(0, max(2, spec.channels), (*shape, 1), np.uint8)
     ends = []  # time.time() at the end of each step of all calls
 
     def end_step(batch, logs):
@@ -69,6 +70,7 @@ def measure(spec):
         **measurement.metrics(spec.batch_size, steps, cores, ends[0]),
         "mean_step_seconds": statistics.mean(calls) / STEPS_PER_CALL,
         "parameters": [int(trained), model.count_params()],
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         "versions": {"keras": keras.__version__},
     }
 

@@ -5,6 +5,7 @@ argument, and prints the metrics as JSON. This module imports only the standard 
 interpreter of a PyTorch or OpenVINO measurement may lack TensorFlow.
 """
 
+import contextlib
 import json
 import resource
 import statistics
@@ -73,12 +74,12 @@ def time_calls(call, seconds, least):
 def peak_mib():
     """Return the peak resident memory of this process, in MiB.
 
-    On Linux, the number is VmHWM from /proc/self/status. On other systems, the number is ru_maxrss. On Linux,
-    ru_maxrss may be too large, because it may be the peak memory of the parent process.
+    On Linux, the number is VmHWM from /proc/self/status, if the kernel gives it. Otherwise, the number is
+    ru_maxrss. On Linux, ru_maxrss may be too large, because it may be the peak memory of the parent process.
     """
-    try:
-        with open("/proc/self/status") as status:
-            (line,) = (line for line in status if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    except OSError:  # not Linux; macOS reports ru_maxrss in bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, otherwise in KiB
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

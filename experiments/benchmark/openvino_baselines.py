@@ -39,6 +39,7 @@ def measure(spec):
             spec.seconds,
         ),
         "parameters": parameter_counts(model),
+        "device": "CPU",
         "versions": {"openvino": openvino.__version__.partition("-")[0]},
     }
 

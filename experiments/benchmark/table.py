@@ -1,5 +1,7 @@
 """Format the output of the benchmark: the fastest measurement of each implementation, and speed ratios."""
 
+import statistics
+
 from core import lowering
 
 COLUMNS = {  # heading of a column -> (name of the metric, format of its value)
@@ -21,9 +23,10 @@ def summarise(measurements):
     A value is a list with one dict of metrics for each measurement of this key.
 
     The result holds the metrics of this project's code. The item "peers" is a dict: name of a baseline ->
-    metrics of the baseline. A baseline's metric "ratio" is the throughput of this project's code divided by
-    the throughput of the baseline. The item "gflop_per_image" is counted in this project's graph. If a rule
-    of `core.lowering` reduces the GFLOP of this graph, the baselines compute more GFLOP per image.
+    metrics of the baseline. A baseline's metric "ratio" is the median, over the turns, of the throughput of
+    this project's code divided by the throughput of the baseline in the same turn. The item "gflop_per_image"
+    is counted in this project's graph. If a rule of `core.lowering` reduces the GFLOP of this graph, the
+    baselines compute more GFLOP per image.
     """
     machine, ours = measurements["machine"], measurements["ours"]
     limit = max(each["conv_gflops"] for each in machine)
@@ -31,7 +34,8 @@ def summarise(measurements):
     metrics = _fastest(ours)
     peers = {name: _fastest(each) for name, each in measurements.items() if name not in ("machine", "ours")}
     for peer in peers.values():
-        peer["ratio"] = metrics["images_per_second"] / peer["images_per_second"]
+        pairs = zip(metrics["turns"], peer["turns"])
+        peer["ratio"] = statistics.median(rate / peer_rate for rate, peer_rate in pairs)
     gflops = gflop * metrics["images_per_second"]
     versions = [each[0]["versions"] for each in measurements.values()]
     return metrics | {
@@ -81,5 +85,5 @@ def render(metrics):
     for name, peer in metrics["peers"].items():
         pairs = zip(metrics["turns"], peer["turns"])
         rates = ", ".join(f"{ours:.1f} against {theirs:.1f}" for ours, theirs in pairs)
-        lines.append(f"{peer['ratio']:.2f} times the throughput of {name} (in each turn: {rates})")
+        lines.append(f"median of the ratios to {name}: {peer['ratio']:.2f} (images/s in each turn: {rates})")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def measure(spec):
     The returned dict has the metrics of `measurement.metrics` and these items:
     rules: name of a rule of `core.lowering` -> how often the rule was applied. gflop_per_image: GFLOP of a
     step divided by the batch size. parameters: [number of trained parameters, number of all parameters].
-    device: name of the device. versions: package -> version.
+    device: name of the device. kind: "CPU" or "GPU". versions: package -> version.
     """
     module = importlib.import_module(spec.module)
     flags = cli.parse(module.define_flags, spec.flags)
@@ -50,6 +50,7 @@ def measure(spec):
         "gflop_per_image": gflop(*batch) / flags.batch_size,
         "parameters": [count(trained), count(weights)],
         "device": device_name,
+        "kind": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
         "versions": device.versions(),
     }
 

@@ -98,7 +98,7 @@ def metrics_of(rate, **metrics):
     return {"images_per_second": rate, **step, **defaults, **metrics}
 
 
-def test_ratios_and_shares_use_the_fastest_measurements():
+def test_shares_use_the_fastest_measurement_and_ratios_are_medians_over_the_turns():
     ours = {"gflop_per_image": 2.0, "device": "1 CPU cores", "versions": {"numpy": "2"}, "rules": {}}
     measurements = {
         "machine": [
@@ -114,10 +114,11 @@ def test_ratios_and_shares_use_the_fastest_measurements():
     assert (metrics["gflops"], metrics["share_of_limit"]) == (40, 0.4)
     assert (metrics["conv_gflops_limit"], metrics["memory_gb_per_s"]) == (100, 30)
     assert metrics["versions"] == {"numpy": "2", "torch": "2.13"}
-    assert metrics["peers"]["keras"]["ratio"] == 2 and metrics["peers"]["torch"]["ratio"] == 0.5
+    assert metrics["peers"]["keras"]["ratio"] == 1.75 and metrics["peers"]["torch"]["ratio"] == 0.525
     asked = {"experiment": "cityscape_road", "mode": "train", "precision": "float32", "batch_size": 16}
     text = table.render(asked | metrics)
-    assert "2.00 times the throughput of keras (in each turn: 10.0 against 10.0, 20.0 against 8.0)" in text
+    rates = "(images/s in each turn: 10.0 against 10.0, 20.0 against 8.0)"
+    assert f"median of the ratios to keras: 1.75 {rates}" in text
     (row,) = (line.split() for line in text.splitlines() if line.startswith("torch"))
     assert row == ["torch", "40.0", "0.4000", "0.5000", "1.00", "100", "3.0"]
     (row,) = (line.split() for line in text.splitlines() if line.startswith("this code"))
@@ -152,10 +153,10 @@ def program(metrics):
 
 @pytest.fixture
 def programs():
-    step = metrics_of(8.0, first_step_at=time.time(), parameters=[2, 3])
+    step = metrics_of(8.0, first_step_at=time.time(), parameters=[2, 3], device="CPU")
     return {
         "machine": program({"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}}),
-        "ours": program({**step, "gflop_per_image": 1.0, "device": "no device", "rules": {}}),
+        "ours": program({**step, "gflop_per_image": 1.0, "kind": "CPU", "rules": {}}),
         "keras": program(step),
     }
 
@@ -172,14 +173,17 @@ def test_implementations_are_measured_alternately(monkeypatch, shared_cache, pro
         comparison, "measure_in_process", lambda name, *rest: order.append(name) or measure(name, *rest)
     )
     assert not run_with(monkeypatch, shared_cache, programs, "--peers=keras")
-    assert order == ["machine", "ours", "keras"] * 2
-    assert "1.00 times the throughput of keras" in capsys.readouterr().out
+    assert order == ["machine", "ours", "keras"] * 3
+    assert "median of the ratios to keras: 1.00" in capsys.readouterr().out
 
 
 def test_a_failed_measurement_or_a_different_network_is_an_error(monkeypatch, shared_cache, programs):
-    wrong = program({"images_per_second": 1.0, "first_step_at": 0.0, "parameters": [2, 4]})
+    wrong = program({"device": "CPU", "first_step_at": 0.0, "parameters": [2, 4]})
     with pytest.raises(InputError, match="keras has a different number of parameters for dubai_unet"):
         run_with(monkeypatch, shared_cache, programs | {"keras": wrong}, "--peers=keras")
+    on_gpu = program({"device": "GPU", "first_step_at": 0.0, "parameters": [2, 3]})
+    with pytest.raises(InputError, match="keras computes on GPU, but this code on CPU"):
+        run_with(monkeypatch, shared_cache, programs | {"keras": on_gpu}, "--peers=keras")
     fails = programs | {"ours": ["-c", "raise MemoryError('no more')"]}
     with pytest.raises(InputError, match=r"of ours failed \(MemoryError: no more\).*--batch_size"):
         run_with(monkeypatch, shared_cache, fails)
