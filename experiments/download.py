@@ -114,12 +114,10 @@ def run(flags, arguments):
     print(TERMS[name])
     data_dir = Path(flags.data_dir).absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with files.lock(data_dir / ".download.lock", wait=False):
-            for url, folder, sha256 in ARCHIVES[name]:
-                _provide(url, data_dir / folder, sha256)
-    except BlockingIOError:
-        raise InputError(f"{data_dir}: another download into it is running; wait until it ends.") from None
+    busy = f"{data_dir}: another download into it is running; wait until it ends."
+    with files.lock(data_dir / ".download.lock", busy=busy):
+        for url, folder, sha256 in ARCHIVES[name]:
+            _provide(url, data_dir / folder, sha256)
     return 0
 
 

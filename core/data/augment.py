@@ -81,9 +81,4 @@ def colour(image, mask, seed):
 
 
 # the augmentations that a user can choose with --augment, by name
-BY_NAME = {
-    "flip": flip,
-    "dihedral": dihedral,
-    "zoom": zoom,
-    "colour": colour,
-}
+BY_NAME = {each.__name__: each for each in (flip, dihedral, zoom, colour)}

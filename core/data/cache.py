@@ -245,7 +245,7 @@ def _building(folder):
     """
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filesystem.lock(folder.with_suffix(".lock"), wait=True):
+        with filesystem.lock(folder.with_suffix(".lock")):
             yield
 
 

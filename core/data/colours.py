@@ -47,13 +47,3 @@ def nearest_colours(colours, palette):
     rgb = np.array([unpack(colour) for colour in colours], np.int16).reshape(-1, 1, 3)
     distances = np.abs(rgb - np.array(palette, np.int16)).max(axis=-1)  # [N, colours of the palette]
     return distances.argmin(axis=1), distances.min(axis=1)
-
-
-def most_frequent(counts, number=5):
-    """Return a text that lists the most frequent colours and their counts.
-
-    counts: `collections.Counter` of RGB tuples. number: the largest number of colours in the text. If there
-    are more colours, the text ends with "...".
-    """
-    frequent = ", ".join(f"{colour} {count:,}" for colour, count in counts.most_common(number))
-    return frequent + (" ..." if len(counts) > number else "")

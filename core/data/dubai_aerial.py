@@ -184,7 +184,8 @@ def _check(pixels, files, patch_size, colour_tolerance):
     with ThreadPoolExecutor() as pool:
         for counts in pool.map(lambda each: _other_colours(each[1], patch_size, colour_tolerance), files):
             others.update(counts)
-    frequent = colours.most_frequent(others)
+    frequent = ", ".join(f"{colour} {count:,}" for colour, count in others.most_common(5))
+    frequent += " ..." * (len(others) > 5)
     if pixels.sum() == pixels[UNLABELED]:
         raise InputError(
             f"{files[0][1].parents[2]}: no pixel of the {len(files)} masks has the colour of a class other"

@@ -46,13 +46,16 @@ def subfolder(folder, name):
     name in different letter cases, raises InputError. If no subfolder matches, returns the path
     `folder / name`.
     """
-    if (folder / name).is_dir() or not folder.is_dir():
+    if not folder.is_dir():
         return folder / name
+    # the names are compared, because on some file systems is_dir() is true in any letter case
     alike = [path for path in folder.iterdir() if path.name.lower() == name.lower() and path.is_dir()]
+    if not alike or folder / name in alike:
+        return folder / name
     if len(alike) > 1:
         names = " and ".join(sorted(path.name for path in alike))
         raise InputError(f"{folder}: both {names} could be {name}/; rename one of them.")
-    return alike[0] if alike else folder / name
+    return alike[0]
 
 
 def image_files(folder, suffixes=SUFFIXES):

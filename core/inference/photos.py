@@ -106,19 +106,20 @@ def output_names(sources, earlier=None):
     3. the file name with its suffix, after as few parent folders as possible, such as "a/photo.png",
     4. the file name with its suffix, after all parent folders, with a number appended.
     If the file has several pages, `Source.name` appends the page number to the file name.
-    Names that differ only in letter case count as equal, because some file systems ignore case.
+    Names that differ only in letter case or in their Unicode form count as equal, because some file systems
+    ignore these differences.
     sources: a list of `Source`s. earlier: `Source.key` -> name, for images whose results are already in the
     output folder. These images keep their names, and no other image gets one of these names.
     """
     earlier = earlier or {}
     names = {source: earlier[source.key] for source in sources if source.key in earlier}
     fresh = [source for source in sources if source not in names]
-    used = collections.Counter(name.casefold() for name in earlier.values())
+    used = collections.Counter(_folded(name) for name in earlier.values())
     depth, most = dict.fromkeys(fresh, 0), {source: source.key[0].count(os.sep) for source in fresh}
     while True:
         names |= {source: source.name(depth[source]) for source in fresh}
-        counts = used + collections.Counter(names[source].casefold() for source in fresh)
-        alike = [source for source in fresh if counts[names[source].casefold()] > 1]
+        counts = used + collections.Counter(_folded(names[source]) for source in fresh)
+        alike = [source for source in fresh if counts[_folded(names[source])] > 1]
         deeper = [source for source in alike if depth[source] < most[source]]
         if not deeper:  # all names differ, or more parent folders cannot make them differ
             return names | _numbered(alike, names, set(counts))
@@ -188,6 +189,11 @@ def _pages(path):
     return [Source(path, page, number) for number, page in enumerate(pages, 1)]
 
 
+def _folded(name):
+    """Return a name in lower case and in the Unicode form NFC, for comparisons of names."""
+    return listing.composed(name).casefold()
+
+
 def _numbered(sources, names, used):
     """Make names unique by appending "-" and a number; return a dict, `Source` -> new name.
 
@@ -197,8 +203,8 @@ def _numbered(sources, names, used):
     numbered = {}
     for source in sources:
         candidates = (f"{names[source]}-{number}" for number in itertools.count(1))
-        numbered[source] = next(name for name in candidates if name.casefold() not in used)
-        used.add(numbered[source].casefold())
+        numbered[source] = next(name for name in candidates if _folded(name) not in used)
+        used.add(_folded(numbered[source]))
     return numbered
 
 

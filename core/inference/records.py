@@ -74,13 +74,8 @@ def opened(output_dir):
     with contextlib.ExitStack() as stack:
         with files.writing(output_dir):
             output_dir.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(files.lock(output_dir / ".lock", wait=False))
-            except BlockingIOError:
-                raise InputError(
-                    f"{output_dir}: another process writes results here; wait for it or take another"
-                    " --output_dir."
-                ) from None
+            busy = f"{output_dir}: another process writes here; wait for it or take another --output_dir."
+            stack.enter_context(files.lock(output_dir / ".lock", busy=busy))
         records = Records(output_dir / "shares.jsonl")
         records.rewrite()
         try:

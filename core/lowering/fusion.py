@@ -1,7 +1,8 @@
 """Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
 
-On CPUs, TensorFlow's graph optimiser fuses up to four ops into one: a convolution, a bias, the addition of
-another map, and an activation function, in this order. The bias is required. The fused op writes one
+On CPUs with oneDNN (TensorFlow for Linux, not for macOS), TensorFlow's graph optimiser fuses up to four ops
+into one: a convolution, a bias, the addition of another map, and an activation function, in this order. The
+bias is required. The fused op writes one
 map to memory, but separate ops write one map each. If ops have another order than this, or lack the bias, the
 rules below rewrite them into this order, with a bias.
 

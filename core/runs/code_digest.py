@@ -175,7 +175,8 @@ def _replaced_functions(tree, name):
     in the module now refers to a function that was defined in another module or under another name. The dict
     is empty if the module has not been imported.
 
-    name: the path of the module's file, such as core/ops.py. tree: the syntax tree of the file.
+    The digests depend on the version of Python. name: the path of the module's file, such as core/ops.py.
+    tree: the syntax tree of the file.
     """
     module, found = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
     for node in tree.body if module else ():
@@ -184,8 +185,13 @@ def _replaced_functions(tree, name):
             continue
         if (function.__module__, function.__name__) != (module.__name__, node.name):
             code = function.__code__
-            # constants that are code objects are left out, because their repr contains a memory address
-            constants = [each for each in code.co_consts if not inspect.iscode(each)]
+            # constants that are code objects are left out, because their repr contains a memory address; the
+            # order of a frozenset differs between processes
+            constants = [
+                sorted(map(repr, each)) if isinstance(each, frozenset) else each
+                for each in code.co_consts
+                if not inspect.iscode(each)
+            ]
             text = repr((code.co_code, code.co_names, constants))
             found[f"{name}:{node.name}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return found

@@ -26,7 +26,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import os
 import sys
 from pathlib import Path
@@ -109,24 +108,17 @@ def keep_text(path, text):
     with files.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         # the workers of a distributed training call this function at about the same time
-        with files.lock(path.parent / ".setup.lock", wait=True):
+        with files.lock(path.parent / ".setup.lock"):
             if path.is_file() and path.read_bytes() == text.encode():
                 return
             with _exclusive(path.parent):
                 files.write_text(path, text)
 
 
-@contextlib.contextmanager
 def _exclusive(folder):
-    """Context manager that locks a run folder. Raises InputError if another process has locked the folder."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.lock(folder / ".lock", wait=False))
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process trains here; wait for it or take another --run_dir."
-            ) from None
-        yield
+    """Return a context manager that locks a run folder. It raises InputError if another process did so."""
+    busy = f"{folder}: another process trains here; wait for it or take another --run_dir."
+    return files.lock(folder / ".lock", busy=busy)
 
 
 def _check_name(experiment, define_flags):
@@ -322,8 +314,8 @@ def read_summary(folder):
 
 def write_json(path, value):
     """Write a dict to a JSON file. NaN and infinity become null, because JSON has no such numbers."""
-    text = json.dumps(_finite(value), indent=2, allow_nan=False)
-    files.write_text(path, text + "\n")
+    finite = json.loads(json.dumps(value), parse_constant=lambda constant: None)
+    files.write_text(path, json.dumps(finite, indent=2) + "\n")
 
 
 def write_picture(path, picture):
@@ -336,12 +328,3 @@ def write_figure(path, figure):
     """Write a matplotlib figure to a PNG file."""
     with files.atomic(path) as file:
         figure.savefig(file, format="png")
-
-
-def _finite(value):
-    """Return a copy of a JSON value in which None replaces NaN and infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import math
 import os
 import re
@@ -10,7 +11,6 @@ import zipfile
 import numpy as np
 from numpy.lib import format as npy
 
-from core.runtime import locks
 from core.runtime.errors import InputError
 
 # errno values for a path that is itself unusable, for example because a parent is a file and not a folder.
@@ -20,6 +20,9 @@ UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOL
 # errno values for failures of the machine and for missing permissions. They do not mean that the file is
 # damaged.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+
+# errno values with which file systems without locks, such as some network disks, refuse a lock
+WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def is_utf8(name):
@@ -116,15 +119,25 @@ def _check_sizes(path):
 
 
 @contextlib.contextmanager
-def lock(path, *, wait):
+def lock(path, *, busy=None):
     """Context manager that holds an exclusive lock on the file at path while its `with` block runs.
 
     The file is created if it is missing. If it exists, its content is deleted.
-    wait: what happens if another process holds the lock. True: the function waits until that process releases
-    the lock. False: it raises BlockingIOError.
+    busy: what happens if another process holds the lock. None: the function waits until that process releases
+    the lock. A text: it raises InputError with this text.
     The operating system releases the lock if this process ends or is killed. On a file system without locks,
     a warning is printed, and the `with` block runs without a lock.
     """
     with open(path, "wb") as file:
-        locks.acquire(file, wait=wait)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise InputError(busy) from None
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            print(
+                f"warning: {path}: this file system has no locks ({error.strerror}); make sure that no second"
+                " process writes to this folder."
+            )
         yield

@@ -164,7 +164,9 @@ class Training:
         with signals.catch_signals() as self.signals:
             try:
                 while not self.is_finished():
-                    self.train_epoch()
+                    bar = progress.Progress(self.steps, "step", done=self.state.step)
+                    with contextlib.closing(bar):
+                        self.make_steps(bar)
                     self.finish_epoch()
             except signals.Stopped:
                 self.save()
@@ -228,14 +230,6 @@ class Training:
         return tf.distribute.get_strategy().distribute_datasets_from_function(
             lambda context: make_batches(examples, self.flags.batch_size, context=context, **options)
         )
-
-    def train_epoch(self):
-        """Run the remaining steps of the current epoch, and show a progress line."""
-        bar = progress.Progress(self.steps, "step", done=self.state.step)
-        try:
-            self.make_steps(bar)
-        finally:
-            bar.close()
 
     def make_steps(self, bar):
         """Run the remaining steps of the epoch, update the progress line and save checkpoints at intervals.

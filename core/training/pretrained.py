@@ -73,7 +73,7 @@ def download(size):
     if not path.is_file():  # a file that exists may lie in a read-only folder, where no lock can be taken
         with files.writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with files.lock(path.with_name(f".{path.name}.lock"), wait=True):
+            with files.lock(path.with_name(f".{path.name}.lock")):
                 downloads.fetch(url, path, cure)
     return path
 

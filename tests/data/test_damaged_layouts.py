@@ -234,6 +234,9 @@ def test_folders_that_cannot_be_listed_are_left_out(copied, monkeypatch, name):
 @pytest.mark.parametrize("file_name", ["stra\udcdfe.jpg", "two\nlines.jpg"], ids=["not UTF-8", "two lines"])
 def test_messages_with_unusual_file_names_have_one_line(copied, exit_message, file_name):
     folder = copied("pairs")
-    (folder / "train" / file_name).write_bytes(b"")
+    try:
+        (folder / "train" / file_name).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system has only UTF-8 names")
     message = exit_message(lambda values: prepare("pairs", folder))
     assert_one_sentence(message, file_name.replace("\n", " "))

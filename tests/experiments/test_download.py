@@ -179,7 +179,7 @@ def test_a_full_disk_while_unpacking_does_not_count_as_a_damaged_archive(server,
 
 def test_two_downloads_into_one_folder_are_refused(fetch, tmp_path):
     (tmp_path / "data").mkdir()
-    with files.lock(tmp_path / "data/.download.lock", wait=False):
+    with files.lock(tmp_path / "data/.download.lock"):
         with pytest.raises(InputError, match="another download"):
             fetch()
 

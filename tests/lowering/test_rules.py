@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
+from tensorflow.python.framework import test_util
 
 from core import lowering, ops
 from core.lowering import policy, winograd
@@ -256,6 +257,7 @@ def test_a_custom_gradient_around_a_rewritten_convolution_is_used():
         np.testing.assert_allclose(lowered, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.skipif(not test_util.IsMklEnabled(), reason="without oneDNN, TensorFlow fuses fewer ops")
 @pytest.mark.parametrize("model", [road_unet, dubai_unet])
 def test_tensorflow_fuses_each_activation_of_a_prediction_with_a_convolution(model, monkeypatch):
     """TensorFlow fuses an activation only with a convolution with bias; lowering adds a bias of zeros."""

@@ -23,7 +23,7 @@ ROAD, PETS, LABELS, DUBAI = (
 def both(ours, theirs):
     """Return (variables, forward function, Keras model) of one network; the Keras model has the same weights.
 
-    ours: ROAD, PETS or LABELS. theirs: the function of the network in `keras_baselines`. The Keras model
+    ours: ROAD, PETS, LABELS or DUBAI. theirs: the network's function in `keras_baselines`. The Keras model
     computes in float64. In float32, Keras computes the variance as a difference of two means, which is less
     exact than our variance, and batch normalisation amplifies the error.
     """
@@ -48,6 +48,7 @@ def both(ours, theirs):
         (ROAD, keras_baselines.road_unet, 1e-5),
         (PETS, keras_baselines.pets_unet, 1e-5),
         (LABELS, keras_baselines.labels_unet, 1e-4),
+        (DUBAI, keras_baselines.dubai_unet, 1e-5),
     ],
 )
 def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
@@ -101,14 +102,17 @@ def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(
         assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
 
 
-def test_the_pets_network_has_dropout_at_the_same_places_as_keras(monkeypatch):
+@pytest.mark.parametrize(
+    "ours, theirs", [(PETS, keras_baselines.pets_unet), (DUBAI, keras_baselines.dubai_unet)]
+)
+def test_dropout_is_at_the_same_places_as_in_keras(ours, theirs, monkeypatch):
     """The test replaces each dropout in both networks by a multiplication by 1 + rate."""
     monkeypatch.setattr(ops, "dropout", lambda x, rate, seed, layer: (1 + rate) * x)
     monkeypatch.setattr(layers, "Dropout", lambda rate: layers.Rescaling(1 + rate))
-    variables, forward, reference = both(PETS, keras_baselines.pets_unet)
+    variables, forward, reference = both(ours, theirs)
     images = tf.random.stateless_uniform([1, 16, 24, 3], [3, 4], 0, 255)
-    ours = forward(variables, images, training=True, seed=[0, 0])
-    np.testing.assert_allclose(ours, reference(tf.cast(images, tf.float64)), atol=1e-5)
+    logits = forward(variables, images, training=True, seed=[0, 0])
+    np.testing.assert_allclose(logits, reference(tf.cast(images, tf.float64)), atol=1e-5)
 
 
 def test_road_logits_are_linear_and_have_no_bias():
