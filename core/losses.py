@@ -47,7 +47,8 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
         )
     counted, labels = _split_ignored(masks)
     per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.cast(labels, tf.int32), logits=logits
+        labels=tf.cast(labels, tf.int64),
+        logits=logits,  # TensorFlow reshapes int32 on the host, not on a GPU
     )
     return _mean(per_pixel, counted, labels, class_weights)
 

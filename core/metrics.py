@@ -31,15 +31,15 @@ def confusion_matrix(truth, prediction, classes):
     truth, prediction: integer tensors of the same shape. Pixels whose true class is `experiment.IGNORE` are
     left out. classes: the number of classes, at most 255.
     """
-    truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
-    # Each pixel gets the number truth * classes + prediction, and bincount counts the pixels of each number.
-    # Pixels with the true class IGNORE get the number classes**2, which bincount drops because of maxlength.
-    pairs = tf.where(truth == IGNORE, classes**2, truth * classes + prediction)
-    with tf.device("CPU"):  # TensorFlow has no deterministic bincount for GPUs
-        counts = tf.math.bincount(
-            tf.reshape(pairs, [-1]), minlength=classes**2, maxlength=classes**2, dtype=tf.int64
-        )
-    return tf.reshape(counts, [classes, classes])
+    size = classes**2
+    with tf.device("CPU:0"):  # TensorFlow has no deterministic bincount for GPUs
+        truth, prediction = tf.cast(truth, tf.int32), tf.cast(prediction, tf.int32)
+        # Each pixel gets the number truth * classes + prediction, and bincount counts the pixels of each
+        # number. Pixels with the true class IGNORE get the number `size`, which bincount drops because of
+        # maxlength.
+        pairs = tf.where(truth == IGNORE, size, truth * classes + prediction)
+        counts = tf.math.bincount(tf.reshape(pairs, [-1]), minlength=size, maxlength=size, dtype=tf.int64)
+        return tf.reshape(counts, [classes, classes])
 
 
 def accuracy(confusion):

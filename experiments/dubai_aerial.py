@@ -17,9 +17,10 @@ The article's random split puts most validation patches next to training patches
 --split_by=image, all patches of a photo are in the same split.
 
 The metric val_jaccard is the article's Jaccard index. Each batch has one index, computed from the predicted
-probabilities in the whole batch. val_jaccard is the mean of these indices, weighted by the batch sizes. The
-same network has a larger val_jaccard with smaller batches, so compare this metric only between runs with the
-same --batch_size and --strategy. The metric val_mean_iou is the usual mean IoU of predicted classes.
+probabilities in the whole batch. With several devices, the part of a batch on each device has one index.
+val_jaccard is the mean of these indices, weighted by the numbers of images. The same network has a larger
+val_jaccard with smaller batches, so compare this metric only between runs with the same --batch_size and the
+same number of devices. The metric val_mean_iou is the usual mean IoU of predicted classes.
 
 Run: python -m experiments.dubai_aerial
      python -m experiments.dubai_aerial --data_dir=DIR --run_dir=runs/dubai

@@ -1,8 +1,8 @@
 """Make training batches from examples that are stored in the device's memory.
 
-The device, not the host, selects and augments the examples of each batch. This is for GPUs that train
-faster than the host can supply images. The order of the examples and the seeds of the augmentations
-are the same as in `core.data.batches`.
+The device, not the host, selects and augments the examples of each batch. This is meant for GPUs that train
+faster than the host can supply images, but its speed was not measured on a GPU. The order of the examples and
+the seeds of the augmentations are the same as in `core.data.batches`.
 """
 
 import tensorflow as tf

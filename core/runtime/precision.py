@@ -1,6 +1,8 @@
 """Measure whether float32 or bfloat16 is faster on this machine, for --precision=auto.
 
-bfloat16 is faster on processors with bfloat16 instructions, and slower on other processors.
+bfloat16 is faster on processors with bfloat16 instructions, and slower on other processors. The measured step
+is small. On a fast GPU, starting its ops may take longer than computing them. The choice may then be wrong
+for large networks.
 """
 
 import time

@@ -52,6 +52,12 @@ def run(experiment, define_flags, flags):
     """
     folder = Path(flags.run_dir)
     device_name = device.set_up(flags)
+    frozen = "freeze_encoder_norm" in flags and flags.freeze_encoder_norm
+    if flags.deterministic and frozen and tf.config.list_physical_devices("GPU"):
+        raise InputError(
+            "--deterministic: on GPUs, TensorFlow has no deterministic gradient of a frozen batch"
+            " normalisation; leave out --freeze_encoder_norm or --deterministic."
+        )
     lowering.configure(flags.lowering)
     with distribution.strategy(flags.strategy).scope(), distribution.lost_workers_named():
         if distribution.workers() > 1:

@@ -60,7 +60,8 @@ def make_train_step(experiment, weights, slots, averages, dtype, recipe, size=(N
     statistics. The moving averages of batch normalisation become the mean over the replicas.
 
     The last batch of an epoch may be smaller than the other batches. On one device, the smaller batch uses
-    the same graph. On several devices, TensorFlow traces the step again at the first smaller batch.
+    the same graph, but --xla compiles this graph once more. On several devices, TensorFlow traces the step
+    again at the first smaller batch.
     """
     trainable = {name: weight for name, weight in weights.items() if weight.trainable}
 

@@ -9,13 +9,24 @@ from conftest import decoded, refused, road_flags
 
 from core.data import resident
 from core.runs import checkpoint, run_folder
-from core.runtime import cli
+from core.runtime import cli, device
 from core.training import loop
-from experiments import cityscape_road
+from experiments import cityscape_road, oxford_pets_mobilenet
 
 
 def train(flags):
     return loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
+
+
+def test_a_deterministic_training_of_a_frozen_normalisation_on_a_gpu_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU"])
+    monkeypatch.setattr(device, "set_up", lambda flags: "a GPU")
+    arguments = ["--deterministic", "--train_encoder", "--freeze_encoder_norm", f"--run_dir={tmp_path}/run"]
+    script = oxford_pets_mobilenet
+    flags = cli.parse(script.define_flags, arguments)
+    with refused("--deterministic: on GPUs, TensorFlow has no deterministic gradient"):
+        loop.run(script.experiment(flags), script.define_flags, flags)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
