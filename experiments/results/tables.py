@@ -83,7 +83,7 @@ ARTICLES = (
         "val_mean_iou_19",
         "none given",
         ("labels_article",),
-        ("labels_best", "labels_2975_best"),
+        ("labels_best",),
     ),
     Article(
         "dubai_aerial",
