@@ -46,9 +46,9 @@ def categorical_cross_entropy(logits, masks, *, class_weights=None):
             " 0; use losses.binary_cross_entropy, or a network with a logit for each class."
         )
     counted, labels = _split_ignored(masks)
+    # int64, because TensorFlow reshapes int32 on the host even if there is a GPU
     per_pixel = tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=tf.cast(labels, tf.int64),
-        logits=logits,  # TensorFlow reshapes int32 on the host, not on a GPU
+        labels=tf.cast(labels, tf.int64), logits=logits
     )
     return _mean(per_pixel, counted, labels, class_weights)
 

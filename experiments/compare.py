@@ -1,12 +1,13 @@
-"""Compare the flags, code, metrics and curves of runs; test whether two runs differ by more than chance.
+"""Compare the flags, images, code, metrics and curves of runs; test whether differences may be chance.
 
 Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
 For two runs without --group, a line is printed for the validation loss and for each metric that is computed
-from the confusion matrix, except for metrics whose names end in a class name, such as iou/road, and numbers
-of classes. The line shows the value of the second run minus the value of the first run, with a 95 % interval.
-The loss is left out if the runs have different --class_weights. Both values belong to the last epoch of their
+from the confusion matrix. Three things are left out: metrics whose names end in a class name, such as
+iou/road; the number of classes in a mean (classes_averaged); and the loss, if the class weights of the runs
+differ. The line shows the value of the second run minus the value of the first run, with a 95 % interval.
+Both values belong to the last epoch of their
 run. The interval comes from a paired bootstrap over the validation images that both runs have. The interval
 accounts for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a
 metric, train with several seeds before the edit and with several seeds after the edit, and use --group.
@@ -92,8 +93,8 @@ def refuse_repeated_seeds(group):
         first = by_seed.setdefault(seed, run)
         if first is not run:
             raise InputError(
-                f"{first.folder} and {run.folder} have the same flags, code and --seed={seed}, so they are"
-                " not independent runs; leave one of them out."
+                f"{first.folder} and {run.folder} have the same flags, images, code and --seed={seed}, so"
+                " they are not independent runs; leave one of them out."
             )
 
 

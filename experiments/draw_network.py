@@ -22,8 +22,8 @@ from core.runtime import cli, files
 from experiments import summary
 
 STEP, MARGIN = 22, 74  # pixels between neighbouring boxes, and to the left of the first box
-# fill colours of the boxes: the kind of feature map that appears first has the first colour, and so on, and
-# after the last colour, the first colour is used again
+# fill colours of the boxes: each kind of feature map gets the next colour when it first appears; after the
+# last colour, the first colour follows again
 COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
 # meaning of a line -> colour of the line; a `Map` whose kind is one of these meanings has no box
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
@@ -143,23 +143,22 @@ def svg(maps):
     return "".join(f"{each}\n" for each in lines)
 
 
-def _arrows(source, each):
+def _arrows(source, each, kind=None):
     """Return the SVG lines from the map `source` to the map `each`, which is computed from `source`.
 
-    There is one line, unless `source` is the result of max-pooling or up-sampling. Such a `source` has no
-    box. Then a line begins at each map from which the pooled or up-sampled map is computed, and has the
-    colour of this operation.
+    The results of max-pooling and up-sampling have no boxes. If `source` is such a result, lines begin at the
+    boxes from which `source` is computed, and have the colour of the operation. kind: as for `_arrow`.
     """
     if source.kind in ARROWS:
-        return [_arrow(origin, each, source.kind) for origin in source.sources]
-    return [_arrow(source, each)]
+        return [line for origin in source.sources for line in _arrows(origin, each, source.kind)]
+    return [_arrow(source, each, kind)]
 
 
-def _arrow(source, each, kind=None):
+def _arrow(source, each, kind):
     """Return the SVG line from the box of `source` to the box of `each`.
 
-    kind: the key in ARROWS that gives the colour. None: a line between two boxes of a row
-    has the colour of skip connections if any other box, in any row, lies between them horizontally.
+    kind: the key in ARROWS that gives the colour. If kind is None, the line is grey, or has the colour of
+    skip connections if it joins two boxes of one row and another box lies between them horizontally.
     """
     x1, x2, y1, y2 = source.left + source.width, each.left, source.middle, each.middle
     if not kind and y1 == y2 and x2 - x1 > STEP:

@@ -68,7 +68,7 @@ def exit_message(monkeypatch):
 
 @pytest.fixture
 def limits(tmp_path):
-    """Fail a test that runs for more than 30 seconds or adds 2 GiB or more to the process's peak memory."""
+    """Fail a test that runs for more than 30 seconds, or needs 2 GiB or more of additional memory."""
 
     def expired(*_):
         for pipe in filter(Path.is_fifo, tmp_path.rglob("*")):

@@ -3,10 +3,10 @@
     python tests/keras_fit.py oxford_pets --seed=0 --data_dir=DIR --epochs=16 ...
 
 The flags are the experiment's, but --schedule, --ema_decay and some other flags are not supported. The
-network has the same architecture and the same distributions of the initial weights. Layers, random numbers,
-dropout, loss and Adam are Keras'. A MobileNetV2 encoder has the weights of --encoder_weights. Images, their
-order, augmentation and the validation metrics come from this project. This script is not part of the test
-suite.
+network has the same architecture and the same distributions of the initial weights. Keras supplies the
+layers, the random numbers, dropout, the loss and Adam. A MobileNetV2 encoder has the weights of
+--encoder_weights. Images, their order, augmentation and the validation metrics come from this project. This
+script is not part of the test suite.
 """
 
 import dataclasses
@@ -30,7 +30,9 @@ def main(name, *arguments):
     unsupported = "schedule warmup_steps ema_decay dice weight_decay strategy data_on_device init_from"
     unsupported += " early_stopping_patience class_weights ignore"
     given = [
-        f"--{name}" for name in unsupported.split() if name in flags and not flags[name].using_default_value
+        f"--{flag}"
+        for flag in unsupported.split()
+        if flag in flags and flags[flag].value != flags[flag].default
     ]
     if flags.precision not in ("float32", "bfloat16"):
         given.append(f"--precision={flags.precision}")

@@ -28,7 +28,8 @@ class Run:
     code:        file path -> digest of the file, for the code that last trained the run. The dict is empty
                  if this code is unknown.
     codes:       a digest of each version of the code that trained the run, in the order of training.
-    images:      checksums of the run's training and validation images and masks, as text.
+    images:      checksums of the run's training and validation images and masks, as text; "unknown" without
+                 best.npz.
     history:     the rows of metrics.csv: one dict (column -> float) per epoch.
     best:        the row of `history` for the epoch of the checkpoint best.npz. If best.npz is missing, `best`
                  is the last row of `history`.
@@ -161,8 +162,9 @@ def bootstrap(a, b, resamples):
         }
 
     found = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
-    if a.settings.get("class_weights") != b.settings.get("class_weights"):
-        del found["loss"]
+    weights = [getattr(run.experiment.loss, "keywords", {}).get("class_weights") for run in (a, b)]
+    if weights[0] != weights[1]:
+        found.pop("loss", None)
     return found, count, len(np.unique(files))
 
 

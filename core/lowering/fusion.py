@@ -1,10 +1,10 @@
 """Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
 
-On CPUs with oneDNN (TensorFlow for Linux, not for macOS), TensorFlow's graph optimiser fuses up to four ops
-into one: a convolution, a bias, the addition of another map, and an activation function, in this order. The
-bias is required. The fused op writes one
-map to memory, but separate ops write one map each. If ops have another order than this, or lack the bias, the
-rules below rewrite them into this order, with a bias.
+If TensorFlow uses oneDNN, its graph optimiser fuses up to four ops into one on CPUs: a convolution, a bias,
+the addition of another map, and an activation function, in this order. By default, TensorFlow uses oneDNN on
+Linux, on processors with AVX512-VNNI, AVX-VNNI, AVX512-BF16 or AMX instructions. The bias is required. The
+fused op writes one map to memory, but separate ops write one map each. If ops have another order than this,
+or lack the bias, the rules below rewrite them into this order, with a bias.
 
 In training, the graph optimiser cannot fuse these ops, because the backward pass reads the values between
 them. The rules therefore apply only inside of `policy.prediction`.

@@ -30,7 +30,7 @@ import os
 import sys
 from pathlib import Path
 
-from core.runtime import cli, files
+from core.runtime import cli, files, precision
 from core.runtime.errors import InputError
 
 NAMED = "# python -m experiments."  # the first line of flags.cfg: this text, then the experiment's name
@@ -153,7 +153,8 @@ def check_settings(folder, experiment, define_flags, values):
     """Raise InputError if a run was begun by another experiment, or with other values of `result_flags`.
 
     With --schedule=constant, the value of --epochs may differ, because no training step depends on the number
-    of epochs.
+    of epochs. --precision=auto fits every run, because `setup.choose_precision` replaces it by the run's
+    precision.
     """
     if experiment_name(folder) != experiment:
         raise InputError(
@@ -163,7 +164,7 @@ def check_settings(folder, experiment, define_flags, values):
     differing = {
         name: f"--{name} (begun with {begun[name].value}, now {value})"
         for name, value in result_flags(define_flags, values).items()
-        if _absolute(name, begun[name].value) != value
+        if _absolute(name, begun[name].value) != value and (name, value) != ("precision", precision.AUTO)
     }
     if begun.schedule == "constant":
         differing.pop("epochs", None)

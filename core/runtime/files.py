@@ -15,7 +15,7 @@ from core.runtime.errors import InputError
 
 # errno values for a path that is itself unusable, for example because a parent is a file and not a folder.
 # More disk space or other permissions would not help.
-UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG}
 
 # errno values for failures of the machine and for missing permissions. They do not mean that the file is
 # damaged.

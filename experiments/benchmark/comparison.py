@@ -90,7 +90,8 @@ def run(flags):
             if name in PEERS and measured["device"] != measurements["ours"][0]["kind"]:
                 raise InputError(
                     f"--peers: {name} computes on {measured['device']}, but this code on"
-                    f" {measurements['ours'][0]['device']}; compare on the same device."
+                    f" {measurements['ours'][0]['device']}; use the same device, for example the CPU with"
+                    " CUDA_VISIBLE_DEVICES=-1."
                 )
             if name in PEERS and measured["parameters"] != measurements["ours"][0]["parameters"]:
                 raise InputError(

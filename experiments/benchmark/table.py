@@ -85,5 +85,6 @@ def render(metrics):
     for name, peer in metrics["peers"].items():
         pairs = zip(metrics["turns"], peer["turns"])
         rates = ", ".join(f"{ours:.1f} against {theirs:.1f}" for ours, theirs in pairs)
-        lines.append(f"median of the ratios to {name}: {peer['ratio']:.2f} (images/s in each turn: {rates})")
+        ratio = f"this code / {name}: {peer['ratio']:.2f}, the median over the turns"
+        lines.append(f"{ratio} (images/s in each turn: {rates})")
     return "\n".join(lines)

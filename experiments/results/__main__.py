@@ -35,12 +35,14 @@ def define_flags(values):
         (
             "settings",
             "not recorded",
-            'With --add: settings of the run, such as "the article\'s, batches of 8" or "better".',
+            'With --add: settings of the run, such as "the article\'s, batches of 8" or "better". Default:'
+            " the text of the group's other runs.",
         ),
         (
             "data",
             "not recorded",
-            'With --add: images of the run, such as "72 photos, 8 of them for validation".',
+            'With --add: images of the run, such as "72 photos, 8 of them for validation". Default: the text'
+            " of the group's other runs.",
         ),
         (
             "machine",
@@ -58,8 +60,8 @@ def run(flags):
 
     With --add, the result file is written first. Then the curves are drawn if --curves is given, otherwise
     the tables are updated if --write is given. The tables are printed if none of the three flags is given.
-    Raises InputError if the run to add is unfinished, if `add` does not accept --name, if --curves is given
-    without matplotlib, and if README.md or BUILD_NOTES.md lacks the lines that `put` searches.
+    Raises InputError if the run to add is unfinished, if `add` raises it, if --curves is given without
+    matplotlib, and if README.md or BUILD_NOTES.md lacks the lines that `put` searches.
     """
     if flags.add:
         add(flags)
@@ -80,10 +82,9 @@ def add(flags):
 
     If GROUP has result files, --settings and --data may be left out. Then the group's texts are used.
 
-    Raises InputError if --name does not have the form GROUP_sSEED, if GROUP does not begin with one of the
-    names in `tables.BEST_METRIC` or begins with the name of another experiment, if SEED is not the run's
-    seed, if the file exists, if --settings or --data differ from the group's texts, or if the run is
-    unfinished.
+    Raises InputError if --name does not have the form GROUP_sSEED, if the first word of GROUP is not a key of
+    `tables.BEST_METRIC` or does not stand for the run's experiment, if SEED is not the run's seed, if the
+    file exists, if --settings or --data differ from the group's texts, or if the run is unfinished.
     """
     if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
         raise InputError(

@@ -47,9 +47,9 @@ def test_colour_changes_only_the_photo():
         changed, same = augment.colour(image, mask, tf.constant([number, 1], tf.int64))
         assert changed.dtype == tf.uint8 and same is mask
         means.append(changed.numpy().mean() / image.mean())
-        values = changed.numpy() / changed.numpy().mean()  # brightness changes none of these values
+        values = changed.numpy() / changed.numpy().mean()  # independent of brightness
         contrasts.append(values.std())
-        saturations.append(np.ptp(values, axis=2).mean() / values.std())  # nor does contrast change this
+        saturations.append(np.ptp(values, axis=2).mean() / values.std())  # and of contrast
         assert np.corrcoef(changed.numpy().ravel(), image.ravel())[0, 1] > 0.8
     assert 0.69 < min(means) < 0.8 and 1.2 < max(means) < 1.31
     assert max(contrasts) > 1.3 * min(contrasts) and max(saturations) > 1.05 * min(saturations)

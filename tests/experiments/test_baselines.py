@@ -118,7 +118,7 @@ def deviations(variables):
 
 
 @pytest.mark.parametrize("name", ARTICLES)
-def test_flops_of_plain_networks_equal_hand_counts_and_keras(name):
+def test_flops_shapes_and_initial_kernels_of_plain_networks_agree_with_keras(name):
     experiment, ours, settings = network_of(name)
     model = keras_baselines.NETWORKS[settings["network"]](settings["filters"], settings["channels"])
     trained = [variable for variable in ours.values() if variable.trainable]

@@ -118,10 +118,10 @@ def test_shares_use_the_fastest_measurement_and_ratios_are_medians_over_the_turn
     asked = {"experiment": "cityscape_road", "mode": "train", "precision": "float32", "batch_size": 16}
     text = table.render(asked | metrics)
     rates = "(images/s in each turn: 10.0 against 10.0, 20.0 against 8.0)"
-    assert f"median of the ratios to keras: 1.75 {rates}" in text
+    assert f"this code / keras: 1.75, the median over the turns {rates}" in text
     (row,) = (line.split() for line in text.splitlines() if line.startswith("torch"))
     assert row == ["torch", "40.0", "0.4000", "0.5000", "1.00", "100", "3.0"]
-    (row,) = (line.split() for line in text.splitlines() if line.startswith("this code"))
+    (row,) = (line.split() for line in text.splitlines() if line.startswith("this code  "))
     assert row[2:] == ["20.0", "0.8000", "1.0000", "40.0", "40.0%", "1.00", "100", "3.0"]
 
 
@@ -174,7 +174,7 @@ def test_implementations_are_measured_alternately(monkeypatch, shared_cache, pro
     )
     assert not run_with(monkeypatch, shared_cache, programs, "--peers=keras")
     assert order == ["machine", "ours", "keras"] * 3
-    assert "median of the ratios to keras: 1.00" in capsys.readouterr().out
+    assert "this code / keras: 1.00, the median" in capsys.readouterr().out
 
 
 def test_a_failed_measurement_or_a_different_network_is_an_error(monkeypatch, shared_cache, programs):

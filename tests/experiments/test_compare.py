@@ -1,5 +1,7 @@
 """`experiments.compare` prints how runs differ, and whether the differences are larger than chance."""
 
+import dataclasses
+import functools
 import json
 import shutil
 
@@ -127,7 +129,8 @@ def test_a_checkpoint_from_within_an_epoch_is_not_compared(road_run, tmp_path, c
 
 def test_losses_with_different_class_weights_are_not_compared(road_run):
     runs = [comparison.load(road_run, label, article) for label in "12"]
-    runs[1].settings["class_weights"] = "balanced"
+    weighted = functools.partial(runs[1].experiment.loss, class_weights=(1.0, 2.0))
+    runs[1] = dataclasses.replace(runs[1], experiment=dataclasses.replace(runs[1].experiment, loss=weighted))
     differences, *_ = comparison.bootstrap(*runs, 100)
     assert "iou" in differences and "loss" not in differences
 

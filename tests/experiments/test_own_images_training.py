@@ -75,18 +75,19 @@ def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(ph
     assert len(set(weights)) > 2 and run.experiment.loss.keywords == {"class_weights": weights}
 
 
-@pytest.mark.parametrize("edited", ["classes", "class_weights"])
-def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_path, edited):
+def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_path):
     files = {"classes": (photos / "classes.txt").read_text()}
     files["class_weights"] = "".join(f"{line.split(':')[0]}: 1\n" for line in files["classes"].splitlines())
     for name, text in files.items():
         (tmp_path / f"{name}.txt").write_text(text)
     own = [f"--data_dir={photos}/own", *(f"--{name}={tmp_path}/{name}.txt" for name in files)]
-    train(own_images, tmp_path, *own)
-    train(own_images, tmp_path, *own)
-    (tmp_path / f"{edited}.txt").write_text(files[edited].replace(": 1\n", ": 2\n").replace("110,193", "0,0"))
-    with refused(f"{tmp_path}/{edited}.txt: differs from {tmp_path}/run/{edited}.txt"):
-        train(own_images, tmp_path, *own)
+    for _ in range(2):
+        train(own_images, tmp_path, *own, "--precision=auto")
+    for name, text in files.items():
+        (tmp_path / f"{name}.txt").write_text(text.replace(": 1\n", ": 2\n").replace("110,193", "0,0"))
+        with refused(f"{tmp_path}/{name}.txt: differs from {tmp_path}/run/{name}.txt"):
+            train(own_images, tmp_path, *own, "--precision=auto")
+        (tmp_path / f"{name}.txt").write_text(text)
 
 
 def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tmp_path, capsys):

@@ -35,8 +35,7 @@ def outputs(weights, forward, call):
     """Return a list of three logits: of a training pass, of a prediction, and of an exported model.
 
     Exports contain no lowering. The logits of the exported model are therefore computed inside of
-    `lowering.disabled`. call: takes a function and returns function(IMAGES), computed eagerly or in
-    a graph.
+    `lowering.disabled`. call: takes a function and returns function(IMAGES), computed eagerly or in a graph.
     """
     for name, value in weights.items():
         if name.endswith("/mean"):  # because a training pass changes the moving averages

@@ -1,8 +1,8 @@
 """Every op of a training step and of a prediction has a GPU kernel; a CPU can check this.
 
 TensorFlow would silently run an op without a GPU kernel on the host and copy its tensors back and forth. Some
-kernels that are registered for GPUs, such as the reshaping of int32, also compute on the host. The tests do
-not detect these.
+ops have a registered GPU kernel that computes on the host, such as the reshaping of int32. The tests do not
+detect such ops.
 """
 
 import functools

@@ -57,7 +57,9 @@ BETTER = (
 
 
 def test_a_run_stopped_by_a_signal_continues_at_the_same_step(start, tmp_path, monkeypatch):
-    """SIGTERM arrives in step 3, the first of two in epoch 2. The run continues with the data on the device.
+    """SIGTERM arrives in step 3, the first of two in epoch 2.
+
+    Both parts of the interrupted run keep the data on the device; the uninterrupted run does not.
 
     Dropout, and reading with tf.data from the middle of an epoch, are tested by test_kill.py.
     """
@@ -235,7 +237,7 @@ def test_a_run_does_not_continue_with_other_metrics(start, finished):
         start("run", "--epochs=4", metrics=metrics)
 
 
-def test_a_run_stopped_within_an_epoch_does_not_end_before_it(start, monkeypatch):
+def test_fewer_epochs_than_a_run_has_begun_are_refused(start, monkeypatch):
     assert start("run", "--epochs=1") == 0
     stop_at_first_step(monkeypatch)
     assert start("run") == 143
