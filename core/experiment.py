@@ -73,9 +73,9 @@ class Experiment:
     forward:       (weights, images, *, training=False, seed=None) -> logits [B, H, W, classes]. For two
                    classes, [B, H, W, 1] is also possible. weights: name -> tf.Variable; with training=False,
                    the values may also be tensors or NumPy arrays, which have no attributes of variables such
-                   as `trainable`. images: [B, H, W, 3] with values 0..255. training:
-                   True in a training step, False in validation and prediction. seed: int64 [2] for random
-                   choices such as dropout, or None.
+                   as `trainable`. images: [B, H, W, 3] with values 0..255. training: True in a training step,
+                   False in validation and prediction. seed: int64 [2] for random choices such as dropout, or
+                   None.
     loss:          (logits, masks) -> float32 [B], the loss of each example. A training step with a negative
                    mean loss (beyond rounding) ends the run with an error. logits are float32, masks are class
                    ids [B, H, W]; see `core.losses`.

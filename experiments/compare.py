@@ -7,10 +7,10 @@ For two runs without --group, a line is printed for the validation loss and for 
 from the confusion matrix. Three things are left out: metrics whose names end in a class name, such as
 iou/road; the number of classes in a mean (classes_averaged); and the loss, if the class weights of the runs
 differ. The line shows the value of the second run minus the value of the first run, with a 95 % interval.
-Both values belong to the last epoch of their
-run. The interval comes from a paired bootstrap over the validation images that both runs have. The interval
-accounts for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a
-metric, train with several seeds before the edit and with several seeds after the edit, and use --group.
+Both values belong to the last epoch of their run. The interval comes from a paired bootstrap over the
+validation images that both runs have. The interval accounts for the choice of the images, but not for the
+choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
+with several seeds after the edit, and use --group.
 
 With --group, runs form a group if they have the same code, the same images and the same values of all flags
 that affect the result, except --seed. The runs of a group must have different seeds. For each group, the mean

@@ -35,7 +35,6 @@ from pathlib import Path
 import numpy as np
 
 from core.data import cache_key, read_ahead, remarks
-from core.data import images as image_files
 from core.data.synthetic import aerial_scenes, pet_scenes, street_scenes
 from core.runtime import files as filesystem
 from core.runtime import progress
@@ -295,7 +294,7 @@ def _decode(dataset, files, split, folder, bad_share):
 
 def _pixel_count(paths):
     """Return the sum of the numbers of pixels of an item's files."""
-    return sum(read_ahead.pixel_count(path, image_files.pages(path)[0]) for path in paths)
+    return sum(map(read_ahead.pixel_count, paths))
 
 
 def _load_partial(partial):

@@ -101,11 +101,12 @@ def find(data_dir, split):
     labels = subfolder(subfolder(data_dir, "gtFine"), split)
     found = []
     for city in sorted(path for path in photos.glob("[!.]*") if not path.is_file()):
+        ids_folder = subfolder(labels, city.name)
         for photo in by_stem(image_files(city)).values():
             scene = photo.stem.removesuffix("_leftImg8bit")
             if scene == photo.stem:
                 raise InputError(f"{photo}: not called NAME_leftImg8bit.png; rename or remove it.")
-            ids = find_by_stem(subfolder(labels, city.name), f"{scene}_gtFine_labelIds", ".png")
+            ids = find_by_stem(ids_folder, f"{scene}_gtFine_labelIds", ".png")
             if not ids.is_file():
                 raise InputError(f"{ids}: missing, but {photo} exists; unpack gtFine too.")
             found.append((photo, ids))

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
-from core.data import cityscapes_labels
 from core.data.images import read_rgb
 from core.data.listing import by_stem, find_root, image_files, subfolder
 from core.data.synthetic import street_scenes
@@ -100,7 +99,8 @@ def generate(folder):
 
     The files take about 20 MB.
     """
-    palette = np.array(cityscapes_labels.PALETTE, np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(street_scenes.COLOURS)] = list(street_scenes.COLOURS.values())
 
     def write(split, index):
         photo, labels = street_scenes.scene((list(GENERATED).index(split), index))

@@ -59,14 +59,15 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=None):
 
 
 def read_mask_colours(path):
-    """Decode a mask of colours as `read_rgb` does. Raises InputError if it has more than 8 bits per sample.
+    """Decode a mask of colours into a PIL image of mode RGB, as `read_rgb` does.
 
-    `read_rgb` would detect a white level for each mask, so the same class could get different colours.
+    Raises InputError if `read_rgb` does, or if the file has more than 8 bits per sample. For such files,
+    `read_rgb` would detect a white level in each mask, and one class could get different colours.
     """
 
     def convert(image, deep):
         if deep:
-            raise ValueError("a mask must have 8 bits per sample, or be a PNG file of class ids")
+            raise ValueError("a mask of colours must have 8 bits per sample")
         return _rgb(image, deep, path=path, white_level=0)
 
     return _read(path, MAX_PIXELS, convert)
@@ -163,7 +164,7 @@ def _rgb(image, deep, *, path, white_level):
     """
     if deep:
         page = image.tell()
-        image = samples.to_8_bits(path, lambda: _open(path, page), white_level)
+        image = samples.to_8_bits(path, lambda: open_page(path, page), white_level)
     else:
         ImageOps.exif_transpose(image, in_place=True)
         _remark_alpha(path, image)
@@ -195,7 +196,7 @@ def _class_ids(image, deep, *, largest):
     return Image.fromarray(ids.astype(np.uint8) if largest == 255 else ids.astype(np.int32))
 
 
-def _open(path, page):
+def open_page(path, page):
     """Open a page of an image file; return a PIL image, not yet decoded. page: see `read_rgb`."""
     image = Image.open(path, formats=FORMATS)
     if page is None and image.format == "TIFF":
@@ -218,7 +219,7 @@ def _read(path, max_pixels, convert, page=None):
             raise OSError("not a file")  # a folder, or a pipe that would block the reader
         with Image.open(path, formats=FORMATS) as image:
             image.verify()  # checks a PNG's checksums, which decoding ignores
-        with _open(path, page) as image:
+        with open_page(path, page) as image:
             if image.width * image.height > max_pixels:
                 raise Image.DecompressionBombError
             _remark_pages(path, image)
@@ -230,7 +231,8 @@ def _read(path, max_pixels, convert, page=None):
         if turned:
             remarks.add(
                 "turned",
-                f"{path}: turned upright by its EXIF orientation; a photo and its mask must match after it",
+                f"{path}: turned upright by its EXIF orientation; photo and mask must match when both are"
+                " upright",
             )
             converted.info["turned"] = True
         return converted

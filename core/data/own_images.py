@@ -128,6 +128,8 @@ def find_classes(data_dir, *, skip_unreadable=False):
                 _refuse_other_palette(mask, values, palette, known)
             if len(counts) > class_list.MAX_CLASSES:
                 break
+    if not counts:
+        raise InputError(f"{masks[0].parent}: none of the {len(masks)} masks can be read; replace them.")
     _refuse_noise(counts, masks[0].parent)
     _refuse_greys(counts, coloured, masks[0].parent)
     if len(counts) < 2:
@@ -144,7 +146,7 @@ def find_classes(data_dir, *, skip_unreadable=False):
 def _palette(mask_file):
     """Return the palette of a palette image, a list of (red, green, blue); [] for images of other modes."""
     with Image.open(mask_file, formats=images.FORMATS) as image:
-        flat = image.getpalette() if image.mode == "P" else []
+        flat = image.palette.getdata()[1] if image.mode == "P" else b""  # without decoding the pixels
     return list(zip(flat[::3], flat[1::3], flat[2::3]))
 
 
@@ -152,15 +154,17 @@ def _refuse_other_palette(mask, indices, palette, known):
     """Raise InputError if a mask uses another colour for a palette index than an earlier mask.
 
     Some programs save each mask of colours with a palette of its own. The indices are then no class ids.
+    Indices that a palette lacks are not compared.
     mask: the mask file. indices: the palette indices that the mask uses. palette: its colours, or [] if the
     mask has no palette. known: index -> (colour, earlier mask). The function adds the colours of this mask.
     """
-    for index in indices[: len(palette)].tolist():
+    for index in indices[indices < len(palette)].tolist():
         colour, earlier = known.setdefault(index, (palette[index], mask))
         if colour != palette[index]:
             raise InputError(
                 f"{mask}: the palette index {index} has the colour {palette[index]}, but in {earlier} it has"
-                f" {colour}, so palette indices are no class ids here; save the masks as RGB."
+                f" {colour}, so palette indices are no class ids here; save the masks as RGB, or, if the"
+                " indices are class ids, list them in a file for --classes."
             )
 
 

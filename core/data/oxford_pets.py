@@ -50,9 +50,8 @@ def find(data_dir, split):
     """Return a list of (photo, trimap) files for a split, "train" or "val".
 
     The files have the order of the split's text file in annotations/. A name that is listed twice is used
-    once. Raises InputError if this file is
-    missing, is not UTF-8 text or contains no names. Also raises InputError if one of the names is a path with
-    folders, or if the photo or the trimap of a name is missing.
+    once. Raises InputError if the text file is missing, is not UTF-8 text or contains no names. Also raises
+    InputError if one of the names is a path with folders, or if the photo or the trimap of a name is missing.
     """
     path = subfolder(data_dir, "annotations") / LISTS[split]
     if not os.path.exists(path):
@@ -60,7 +59,8 @@ def find(data_dir, split):
     names = [line.split()[0] for _, line in lines(path)]
     if not names:
         raise InputError(f"{path}: the list holds no names; download the annotations again.")
-    return [_example(data_dir, path, name) for name in dict.fromkeys(names)]
+    images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
+    return [_example(images, trimaps, path, name) for name in dict.fromkeys(names)]
 
 
 def generate(folder):
@@ -84,14 +84,14 @@ def generate(folder):
             (folder / "annotations" / LISTS[split]).write_text("".join(listed))
 
 
-def _example(data_dir, path, name):
+def _example(images, trimaps, path, name):
     """Return the (photo, trimap) files of a name. path: the text file that contains the name.
 
+    images, trimaps: the folders of the photos and of the trimaps.
     Raises InputError if the name is a path with folders, or if one of the two files is missing.
     """
     if "/" in name or "\\" in name:
         raise InputError(f"{path}: {name!r} is a path, not a name; correct the list.")
-    images, trimaps = subfolder(data_dir, "images"), subfolder(path.parent, "trimaps")
     files = find_by_stem(images, name, ".jpg"), find_by_stem(trimaps, name, ".png")
     for file in files:
         if not os.path.isfile(file):  # isfile returns False if the name is too long for a file

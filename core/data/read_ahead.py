@@ -2,7 +2,7 @@
 
 import collections
 
-from PIL import Image
+from core.data import images
 
 # The largest numbers of pixels and of items that are pending at a time, see `ahead`. 2**25 pixels take
 # 128 MiB at 4 bytes per pixel.
@@ -32,16 +32,15 @@ def ahead(pool, function, items, pixels):
         yield waiting.popleft()[1].result()
 
 
-def pixel_count(path, page=0):
-    """Return the number of pixels that the header of an image file gives; 0 if the header cannot be read.
+def pixel_count(path, page=None):
+    """Return the number of pixels of a page of an image file, from its header; 0 if it cannot be read.
 
-    page: the index of a page of the file.
+    page: as for `images.read_rgb`.
     """
     try:
         if not path.is_file():  # opening a pipe would block
             return 0
-        with Image.open(path) as image:
-            image.seek(page)
+        with images.open_page(path, page) as image:
             return image.width * image.height
     except Exception:  # decoding the file later reports the error
         return 0

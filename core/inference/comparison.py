@@ -81,8 +81,9 @@ def load(folder, label, module_of):
 def differences(runs):
     """Return the flags and the images that differ between runs: a dict, --NAME or "images" -> list of texts.
 
-    Each list has one text per run, in the order of the runs: the value of the flag in `Run.settings`, or "-"
-    if the run does not have the flag; for "images", `Run.images`. runs: a list of `Run`s.
+    Each list has one text per run, in the order of the runs. For a flag, the text is its value in
+    `Run.settings`, or "-" if the run does not have the flag. For "images", the text is `Run.images`. runs: a
+    list of `Run`s.
     """
     names = sorted({name for run in runs for name in run.settings})
     rows = {f"--{name}": [str(run.settings.get(name, "-")) for run in runs] for name in names}

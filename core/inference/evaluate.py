@@ -16,8 +16,7 @@ def make_evaluate(experiment, weights, dtype):
 
     A mean is over all examples, and all examples have the same weight, even if the last batch is smaller.
     A measure may give all examples of a batch the same value, as `soft_jaccard` of the experiment
-    dubai_aerial does. The mean of such a measure depends on the batch size and on the number of
-    replicas.
+    dubai_aerial does. The mean of such a measure depends on the batch size and on the number of replicas.
 
     If there are several replicas, means and confusion matrix include the examples of all replicas. Each
     call uses the values that the variables in `weights` have at the time of the call.

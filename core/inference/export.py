@@ -47,7 +47,8 @@ def save(run, output_dir, *, scale="train", tflite=False):
     module.weights = list(run.weights.values())
     signature = _signature(run, side, multiple, tf.float32 if tflite else run.dtype)
     output_dir = output_dir.absolute()
-    # renamed to output_dir once complete; its name differs between two exports to the same output_dir
+    # Renamed to output_dir once complete. The process id keeps two exports on one machine apart. An export
+    # that is killed leaves this folder.
     partial = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.partial")
     try:
         with files.writing(output_dir):

@@ -197,8 +197,8 @@ def _folded(name):
 def _numbered(sources, names, used):
     """Make names unique by appending "-" and a number; return a dict, `Source` -> new name.
 
-    sources: the `Source`s whose names are not unique. names: `Source` -> name. used: the set of all names
-    that are taken, case-folded; the function adds the new names to it.
+    sources: the `Source`s whose names are not unique. names: `Source` -> name. used: the set of the results
+    of `_folded` for all names that are taken; the function adds the new names to it.
     """
     numbered = {}
     for source in sources:

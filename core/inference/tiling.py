@@ -207,6 +207,6 @@ def _changed(forward, probe, bright, axis):
     # The images have `length` pixels along `axis`, but only B pixels along the other axis.
     stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, B, length, 1]
     images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
-    with tf.device("CPU:0"), lowering.disabled():  # a GPU's algorithms may make equal outputs differ
+    with tf.device("CPU:0"), lowering.disabled():  # on a GPU, rounding may depend on the batch size
         black = forward(probe, tf.zeros_like(images[:1]))
         return np.any(forward(probe, tf.constant(images)) != black, axis=(3 - axis, 3))

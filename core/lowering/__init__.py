@@ -22,10 +22,10 @@ the edited network, or TensorFlow's primitive runs.
     policy.py         whether rules are enabled, and how often each rule was applied
 
 The rules have two limits. First, a rule may bypass an intermediate tensor of the network, such as a
-concatenation. The gradient with respect to such a tensor is None. If later ops read the tensor too, the
-gradient lacks the part that flows through the bypassing ops. The gradients of the weights are complete. To
-study the gradient of an intermediate tensor, use --lowering=off or `disabled()`. Second, the rules do not see
-`tape.stop_recording()`. To stop a gradient, use `tf.stop_gradient`.
+concatenation. The gradient with respect to such a tensor lacks the part that flows through the op that the
+rule replaced. If no other op reads the tensor, the gradient is None. The gradients of the weights are
+complete. To study the gradient of an intermediate tensor, use --lowering=off or `disabled()`. Second, the
+rules do not see `tape.stop_recording()`. To stop a gradient, use `tf.stop_gradient`.
 """
 
 from core.lowering.policy import HELP, MODES, applied, configure, described, disabled, enabled, prediction

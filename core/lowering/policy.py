@@ -33,8 +33,8 @@ def disabled():
 
     Exports use this context manager, because exported graphs may run on any device and should hold the 3x3
     kernels themselves, not transformed kernels. Measurements of the receptive field use it too, because they
-    test whether the outputs for two images are exactly equal. With a rule, rounding could
-    make equal outputs differ.
+    test whether the outputs for two images are exactly equal. With a rule, rounding could make equal outputs
+    differ.
     """
     return _true_inside(_disabled)
 

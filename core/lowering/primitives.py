@@ -4,9 +4,9 @@ The docstring of `core.lowering` explains what a rule is. A kernel argument has 
 is the cast of a float32 tensor to this dtype, rules receive the float32 tensor. `options` are optional
 arguments of TensorFlow's primitive, such as dilations.
 
-TensorFlow's primitive always runs if the call has options, if the kernel that rules would receive is not
-float32, or if the graph does not show the whole shape of the kernel, that x has rank 4, and how many channels
-x has.
+TensorFlow's primitive always runs in these cases: the call has options; the kernel that rules would receive
+is not float32; the graph does not know the whole shape of the kernel; the graph does not know that x has rank
+4; the graph does not know how many channels x has.
 """
 
 import tensorflow as tf
@@ -85,5 +85,5 @@ def _may_be_lowered(x, kernel=None):
     if not tf.is_symbolic_tensor(x) or not policy.enabled() or x.shape.rank != 4 or x.shape[3] is None:
         return False
     return kernel is None or (
-        kernel.shape.is_fully_defined() and graph.before_cast(kernel).dtype == tf.float32
+        tf.TensorShape(kernel.shape).is_fully_defined() and graph.before_cast(kernel).dtype == tf.float32
     )

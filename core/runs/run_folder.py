@@ -116,7 +116,10 @@ def keep_text(path, text):
 
 
 def _exclusive(folder):
-    """Return a context manager that locks a run folder. It raises InputError if another process did so."""
+    """Return a context manager that locks a run folder.
+
+    Entering it raises InputError if another process has locked the folder.
+    """
     busy = f"{folder}: another process trains here; wait for it or take another --run_dir."
     return files.lock(folder / ".lock", busy=busy)
 

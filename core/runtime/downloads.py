@@ -25,7 +25,9 @@ def fetch(url, path, cure, *, sha256=None):
     """
     if path.is_file():
         if sha256 and _sha256(path) != sha256:
-            raise InputError(f"{path}: its SHA-256 digest is not {sha256}; complete or delete this file.")
+            raise InputError(
+                f"{path}: its SHA-256 digest is not {sha256}; delete this file, and run the command again."
+            )
         return
     # another name during the download, because a killed download leaves an incomplete file
     target = path.with_name(f".{path.name}.partial")

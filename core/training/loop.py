@@ -151,7 +151,7 @@ class Training:
         if self.is_finished():
             way = ""
             if history.stalled(self.state.history, self.flags.early_stopping_patience):
-                way = " (by --early_stopping_patience)"
+                way = " (stopped early, by --early_stopping_patience)"
             elif self.flags.schedule == "constant":
                 way = " (a larger --epochs continues it)"
             print(f"this run is finished{way}; use another --run_dir to start a new run")

@@ -65,12 +65,11 @@ def download(size):
     download fails or the folder cannot be written.
     """
     url = URL.format(size if size in SIZES else 224)
-    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    home = os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")
     path = Path(home) / "models" / url.rpartition("/")[2]
     cure = (
-        "set KERAS_HOME to a folder that you can write, or download the file on another machine and pass its"
-        " path as --encoder_weights, or train the encoder from random weights with --encoder_weights=none"
-        " --train_encoder"
+        "download the file on another machine and pass its path as --encoder_weights, or train the encoder"
+        " from random weights with --encoder_weights=none --train_encoder"
     )
     if not path.is_file():  # a file that exists may lie in a read-only folder, where no lock can be taken
         try:
@@ -78,7 +77,10 @@ def download(size):
             with files.lock(path.with_name(f".{path.name}.lock")):
                 downloads.fetch(url, path, cure)
         except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error.strerror or error}); {cure}.") from None
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror or error}); set KERAS_HOME to a folder that you"
+                f" can write, or {cure}."
+            ) from None
     return path
 
 

@@ -18,10 +18,12 @@ def choose_precision(folder):
 
     folder: the run folder. A continued run keeps the precision in flags.cfg in this folder. For a new run,
     a test step in float32 and in bfloat16 is measured, see `core.runtime.precision`, and the faster dtype is
-    used. If there are several workers, all workers use the choice of the first worker.
+    used. If there are several workers, all workers use the choice of the first worker. Raises InputError if
+    the workers find different values in flags.cfg.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
-    # If only some workers saw the run, the others would mistake the next exchange for their measurements.
+    # If only some workers found the run, they would return here, and their next exchange of numbers would be
+    # paired with the exchange of `fastest` by the other workers.
     distribution.check_alike([zlib.crc32((recorded or "").encode())])
     if recorded:
         print(f"--precision=auto: {recorded}, with which this run began")

@@ -215,6 +215,10 @@ def test_palette_masks_that_disagree_about_a_colour_are_refused(tmp_path):
     write_mask(tmp_path / "masks/a.png", palette=colours)
     write_mask(tmp_path / "masks/b.png", palette=[*colours[:9], 1, 2, 3, *colours[12:]])  # 3 is not used
     assert len(own_images.find_classes(tmp_path)[0].names) == 2
+    ignored = Image.fromarray(np.where(VALUES == 7, 255, 0).astype(np.uint8)).convert("P")
+    ignored.putpalette(colours[:63])  # 21 colours, as in Pascal VOC; 255 has no colour
+    ignored.save(tmp_path / "masks/b.png")
+    assert len(own_images.find_classes(tmp_path)[0].names) == 3
     write_mask(tmp_path / "masks/b.png", palette=[*colours[:21], 1, 2, 3, *colours[24:]])
     with pytest.raises(
         InputError, match=r"b.png: the palette index 7 has .*\(1, 2, 3\), but in .*a.png it has"
@@ -226,7 +230,7 @@ def test_deep_masks_of_colours_are_refused(tmp_path):
     write_pairs(tmp_path, ["a"])
     (tmp_path / "masks/a.png").unlink()
     write_mask(tmp_path / "masks/a.tif", VALUES.astype(np.uint16) * 100)
-    with pytest.raises(InputError, match="a.tif: .*a mask must have 8 bits per sample, or be a PNG file"):
+    with pytest.raises(InputError, match="a.tif: .*a mask of colours must have 8 bits per sample"):
         own_images.find_classes(tmp_path)
 
 
@@ -236,6 +240,9 @@ def test_classes_are_found_without_unreadable_masks_on_request(tmp_path):
     with pytest.raises(InputError, match="b.png"):
         own_images.find_classes(tmp_path)
     assert own_images.find_classes(tmp_path, skip_unreadable=True)[1] == {0: 32, 7: 32}
+    (tmp_path / "masks/a.png").write_bytes(b"not a PNG")
+    with pytest.raises(InputError, match="none of the 2 masks can be read"):
+        own_images.find_classes(tmp_path, skip_unreadable=True)
 
 
 def test_masks_of_0_and_255_are_two_classes(tmp_path):

@@ -21,7 +21,7 @@ def test_a_scene_is_a_function_of_its_seed():
 
 def test_scenes_contain_every_class_and_enough_road():
     labels = np.stack([street_scenes.scene((1, index))[1] for index in range(20)])
-    assert set(np.unique(labels)) == set(street_scenes.IDS)
+    assert set(np.unique(labels)) == set(street_scenes.COLOURS)
     share = (labels == street_scenes.ROAD).mean(axis=(1, 2))
     assert 0.15 < share.mean() < 0.4 and share.min() > 0.02
 

@@ -144,7 +144,7 @@ def test_early_stopping_ends_a_run_without_smaller_validation_loss(start, tmp_pa
     assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3
     capsys.readouterr()
     assert start("run", *still) == 0
-    assert "finished (by --early_stopping_patience)" in capsys.readouterr().out
+    assert "finished (stopped early, by --early_stopping_patience)" in capsys.readouterr().out
 
 
 def test_class_ids_outside_the_classes_are_refused(start, pairs):

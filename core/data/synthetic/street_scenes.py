@@ -14,10 +14,20 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 256  # height and width of a scene in pixels
 
-# Cityscapes label ids of the classes in the scenes
-IDS = ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR = (
-    7, 8, 11, 17, 20, 21, 22, 23, 24, 26
-)  # fmt: skip
+# Cityscapes label ids and colours of the classes in the scenes
+COLOURS = {
+    7: (128, 64, 128),  # road
+    8: (244, 35, 232),  # pavement
+    11: (70, 70, 70),  # building
+    17: (153, 153, 153),  # pole
+    20: (220, 220, 0),  # traffic sign
+    21: (107, 142, 35),  # vegetation
+    22: (152, 251, 152),  # terrain
+    23: (70, 130, 180),  # sky
+    24: (220, 20, 60),  # person
+    26: (0, 0, 142),  # car
+}
+ROAD, PAVEMENT, BUILDING, POLE, SIGN, VEGETATION, TERRAIN, SKY, PERSON, CAR = COLOURS
 
 
 def scene(seed):
