@@ -26,10 +26,12 @@ def class_ids(logits):
 
 
 def confusion_matrix(truth, prediction, classes):
-    """Return the confusion matrix of true and predicted class ids, int64 [classes, classes].
+    """Return the confusion matrix of true and predicted class ids, an int64 tensor [classes, classes].
 
-    truth, prediction: integer tensors of the same shape. Pixels whose true class is `experiment.IGNORE` are
-    left out. classes: the number of classes, at most 255.
+    The other functions of this module need the matrix as an array (`.numpy()`). truth, prediction: integer
+    tensors of exactly the same shape. Their ids must be below `classes`, because other ids give wrong counts.
+    Only the true class may also be `experiment.IGNORE`; such pixels are left out. classes: the number of
+    classes, at most 255.
     """
     size = classes**2
     with tf.device("CPU:0"):  # TensorFlow has no deterministic bincount for GPUs

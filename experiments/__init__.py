@@ -24,11 +24,16 @@ def article(name):
     return module
 
 
-def load(run_dir, checkpoint="best"):
+def load(run_dir, checkpoint="best", *, data=False):
     """Restore a trained run; return its experiment, flags and weights as a `core.inference.restore.Run`.
 
     run_dir: the folder to which the training wrote the run. checkpoint: "best": the weights after the epoch
-    with the best validation metric; "last": the latest weights. Raises InputError if run_dir is not the
+    with the best validation metric; "last": the latest weights. data: if False, the run's data folder may be
+    missing, and the returned flags --data_dir and --limit have their defaults (generated images, all files);
+    if True, they have the run's values.
+    On CPUs, TensorFlow's ops become deterministic in this process; random ops without a seed then raise
+    RuntimeError, so call tf.random.set_seed. The rules of `core.lowering` are enabled.
+    Raises InputError if run_dir is not the
     folder of a run, if the checkpoint is missing or damaged, or if the weights in the checkpoint do not fit
     the network.
     """
@@ -36,20 +41,22 @@ def load(run_dir, checkpoint="best"):
     from core.runtime import cli
 
     flags = cli.parse(restore.define_flags, [f"--run_dir={run_dir}", f"--checkpoint={checkpoint}"])
-    return restore.restore(flags, article)
+    return restore.restore(flags, article, data=data)
 
 
 def train(script, *arguments):
     """Train an experiment, or continue the training if --run_dir has a checkpoint; return an exit code.
 
     script: the experiment's module, such as `experiments.cityscape_road`. arguments: flags as on the
-    command line, such as "--epochs=5". The exit code is 0 after a complete training, 130 if SIGINT stopped
-    the training, and 143 if SIGTERM stopped it. A stopped training saves a checkpoint before it ends.
+    command line, such as "--epochs=5", but not --help, --version or --best. The exit code is 0 after a
+    complete training, 130 if SIGINT stopped the training, and 143 if SIGTERM stopped it. A stopped training
+    saves a checkpoint before it ends.
     """
     from core.runtime import cli
     from core.training import loop
 
     flags = cli.parse(script.define_flags, arguments)
-    if hasattr(script, "train"):  # own_images also writes the classes of a new run to the run folder
-        return script.train(flags)
+    own_train = getattr(script, "train", train)  # a script may have imported this function under its name
+    if own_train is not train:  # own_images also writes the classes of a new run to the run folder
+        return own_train(flags)
     return loop.run(script.experiment(flags), script.define_flags, flags)

@@ -90,6 +90,7 @@ def _kind(op):
         "MaxPool": "max-pooling",
         "DepthToSpace": "up-sampling",
         "ResizeNearestNeighbor": "up-sampling",
+        "ResizeBilinear": "up-sampling",
     }.get(op.type)
 
 
@@ -132,12 +133,14 @@ def svg(maps):
     line = max(bottoms.values()) + 30
     used = {each.kind for each in maps} | {"skip connection"}
     arrows = {kind: colour for kind, colour in ARROWS.items() if kind in used}
-    for index, (kind, colour) in enumerate((colours | arrows).items()):
+    legend = colours | arrows
+    for index, (kind, colour) in enumerate(legend.items()):
         x, y = MARGIN + 210 * (index % 4), line + 20 * (index // 4)
         thickness = 3 if kind in ARROWS else 12
         parts.append(_rectangle(x, y - 4 - thickness / 2, 12, thickness, colour))
         parts.append(_text(x + 18, y, kind, "start"))
-    size = f'viewBox="0 0 {right} {line + 36:.0f}" font-family="sans-serif" font-size="11"'
+    width, height = max(right, MARGIN + 210 * min(4, len(legend))), line - 4 + 20 * -(-len(legend) // 4)
+    size = f'viewBox="0 0 {width} {height:.0f}" font-family="sans-serif" font-size="11"'
     background = '<rect width="100%" height="100%" fill="white"/>'
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', background, *parts, "</svg>"]
     return "".join(f"{each}\n" for each in lines)

@@ -5,19 +5,23 @@ TensorFlow ops that follow the call in the model. The ops before the first call 
 own. All numbers are computed from the graph that TensorFlow traces, so they change if you edit an op or a
 model.
 
+parameters:       the number of elements of the operation's weights. Weights that several operations share are
+                  in the row of each of them, but once in the total. The total includes unused weights.
 GFLOP:            10^9 floating-point operations to predict one image. Only the multiply-adds of
-                  convolutions and matrix products are counted, and each counts as two operations.
+                  convolutions and matrix products are counted, and each counts as two operations. All
+                  branches of tf.cond are counted, and the body of a loop is counted once.
 receptive field:  the height or width, whichever is larger, of the area of the image that one pixel of the
                   operation's output depends on, in pixels. If the area differs between output pixels, the
-                  largest one is shown. A dash stands for more than about 2,048 pixels, and for an output
-                  that is not a feature map.
+                  largest one is shown. A dash stands for more than about 2,048 pixels, for an output that is
+                  not a feature map, and for an output that the bright lines of the measurement do not change,
+                  as behind a normalisation over channels.
 
-With --time, a second table shows the cost of each operation in a training step on this machine's CPU. The
-cost is the number of milliseconds that the operation's TensorFlow ops take, and the number of MiB that these
-ops allocate. The forward and the backward pass have separate columns. Lowering replaces some convolutions by
-faster computations with the same result up to rounding. The columns "off" show the costs without lowering,
-and the columns "auto" show the costs with lowering. If lowering merges an operation into another operation,
-the cells of the merged operation in the columns "auto" are empty.
+With --time, a second table shows the cost of each operation in a training step, without the optimizer, on
+this machine's CPU. The cost is the number of milliseconds that the operation's TensorFlow ops take, and the
+number of MiB that these ops allocate. The forward and the backward pass have separate columns. Lowering
+replaces some convolutions by faster computations with the same result up to rounding. The columns "off" show
+the costs without lowering, and the columns "auto" show the costs with lowering. If lowering merges an
+operation into another operation, the cells of the merged operation in the columns "auto" are empty.
 
 Run: python -m experiments.summary --experiment=cityscape_road
      python -m experiments.summary --run_dir=runs/cityscape_road --time --batch_size=8
@@ -190,8 +194,8 @@ def cost_table(found, costs):
     def add_row(name, weights, calls):
         """Append a row of texts to `rows`: name, weights, and the sums of the costs of `calls`.
 
-        calls: list. Each item is the index of an operation, or `op_times.REST` for the ops that belong to no
-        operation.
+        calls: iterable. Each item is the index of an operation, or `op_times.REST` for the ops that belong to
+        no operation.
         """
         cells = [[costs[mode][direction, call] for call in calls] for direction, mode in columns]
         milliseconds = [sum(cost.milliseconds for cost in cell) for cell in cells]
@@ -201,8 +205,11 @@ def cost_table(found, costs):
 
     for each in found:
         add_row(each.name, _common_name(each.weights), [each.index])
-    add_row("loss and other ops", "", [op_times.REST])
-    add_row("total", "", [*(each.index for each in found), op_times.REST])
+    listed = [each.index for each in found]
+    # calls inside of a branch of tf.cond have costs, but no row of their own
+    others = {call for each in costs.values() for _, call in each} - set(listed) | {op_times.REST}
+    add_row("loss and other ops", "", others)
+    add_row("total", "", [*listed, *others])
     return _aligned(rows, left=2)
 
 

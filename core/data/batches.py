@@ -15,9 +15,12 @@ would be empty. Each of these parts gets a copy of the batch's first example, an
 """
 
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
+
+from core.runtime.errors import InputError
 
 ALONE = tf.distribute.InputContext()  # a single replica
 
@@ -114,7 +117,17 @@ def _batched(examples, rows, batch_size, context, changed=None):
 
 
 def _reader(examples):
-    """Return a function rows -> (images, masks, rows) that reads examples in a `tf.data` pipeline."""
+    """Return a function rows -> (images, masks, rows) that reads examples in a `tf.data` pipeline.
+
+    Raises InputError if an array of the examples maps only a part of its file, or if the file is shorter than
+    the array.
+    """
+    for array in (examples.images, examples.masks):
+        if os.path.getsize(array.filename) != array.nbytes:  # `_copied` reads from the beginning of the file
+            raise InputError(
+                f"{array.filename}: its size differs from the mapped array; select examples by rows, not by"
+                " slicing, or, if the file is damaged, delete its folder."
+            )
 
     def read(rows):
         """Return (images, masks, rows): uint8 [B, H, W, 3], uint8 [B, H, W] and the argument rows."""

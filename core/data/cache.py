@@ -6,9 +6,9 @@ A cache is a folder with these files, where M is the number of examples:
     masks.u8      the class ids, uint8 [M, H, W]
     index.json    the fields of `_Index`
 
-The folder's name contains a digest of everything that the arrays depend on (`core.data.cache_key`).
-A complete cache never changes. So several users can share a cache, and a cache can be on a read-only file
-system.
+The folder's name contains a digest of the files, the settings and the reading code (`core.data.cache_key`),
+but not of the versions of Pillow and NumPy. A complete cache never changes. So several users can share a
+cache, and a cache can be on a read-only file system.
 
 The functions `find` and `read` of a data set (`core.experiment.Dataset`) determine the examples. `find`
 returns a list of items. An item is a tuple of files, usually a photo and its mask. `read` makes one or more
@@ -52,8 +52,8 @@ class Examples:
 
     data_dir:      folder of the data set
     checksum:      CRC-32 of all pixels and class ids of the M examples
-    images:        uint8 [M, H, W, 3], RGB, 0..255, memory-mapped
-    masks:         uint8 [M, H, W], class ids, memory-mapped
+    images:        uint8 [M, H, W, 3], RGB, 0..255; maps a whole file
+    masks:         uint8 [M, H, W], class ids; maps a whole file
     rows:          int64 [N]: indices of the split's examples in images and masks
     owner:         int64 [M], ascending: for each example, the index in `files` of the item that it was
                    made from

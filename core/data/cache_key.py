@@ -19,7 +19,7 @@ READING = (colours, images, patches, samples)
 
 
 def digest(dataset, files):
-    """Return a digest, 16 hexadecimal digits, of everything that the decoded arrays depend on.
+    """Return a digest, 16 hexadecimal digits, of the files, settings and code that the arrays depend on.
 
     dataset: `core.experiment.Dataset`. files: a list of tuples of paths, as `dataset.find` returns.
 
@@ -55,14 +55,20 @@ def source_file(function):
     """Return the path of the source file that defines a function.
 
     For a `functools.partial`, this is the source file of the wrapped function. For a callable object, it is
-    the source file of the object's class.
+    the source file of the object's class. Raises InputError if there is no file, as in a notebook.
     """
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
     if not (inspect.isroutine(function) or inspect.isclass(function)):
         function = type(function)
-    return inspect.getfile(function)
+    try:
+        path = inspect.getfile(function)
+    except (OSError, TypeError):  # a class that was defined in a notebook
+        path = ""
+    if not os.path.isfile(path):
+        raise InputError(f"{function}: its source file is needed; define it in a .py file and import it.")
+    return path
 
 
 def _arguments(function):

@@ -148,5 +148,6 @@ def lines(path):
 
 def natural_order(path):
     """Return the sort key of a path, for sorting paths by file name in natural order."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+    name = composed(path.name)
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name

@@ -19,7 +19,10 @@ def predict(run, images):
     except where rounding decides between two classes. Raises InputError if `images` has another shape or
     dtype than uint8 [N, H, W, 3].
     """
-    images = np.asarray(images)
+    try:
+        images = np.asarray(images)
+    except ValueError:  # a list of photos of different sizes
+        raise InputError("images: the photos differ in size; predict photos of one size at a time.") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(f"images: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
     if not len(images):

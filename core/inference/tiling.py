@@ -24,6 +24,9 @@ def multiple(forward, weights):
     times the power, and returns the power if the logits have the size of the image. A power is too small if
     the network halves an odd side. Then the feature maps of a skip connection differ in size and the forward
     pass raises an exception, or the logits have another size. Raises InputError if all powers are too small.
+    If a network resizes feature maps to the size of a skip connection, it accepts sides that its strides do
+    not divide. The result is then too small, and the logits of tiles differ from the logits of the whole
+    image.
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
     for side in 2 ** np.arange(10):

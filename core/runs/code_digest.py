@@ -13,17 +13,21 @@ an object is added. Runs that were trained by old versions of this project have 
 `files` contains a digest of the experiment's script, and of each project file that the script imports,
 directly or indirectly. Two kinds of files are left out: networks that the experiment does not use, and files
 that do not affect results (DECIDE_NOTHING). A digest does not depend on the file's comments, docstrings or
-blank lines. If a function was replaced at run time, for example in a notebook, `files` also contains a digest
-of the new function, under the name FILE:FUNCTION.
+blank lines. If a function or a constant of these files was replaced at run time, for example in a notebook,
+`files` also contains a digest of the new one, under the name FILE:NAME. Replaced fields of an `Experiment`
+are not recorded.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import inspect
 import io
 import json
+import os
 import sys
+import time
 import tokenize
 from pathlib import Path
 
@@ -33,8 +37,10 @@ import tensorflow as tf
 from core.runtime import files
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
+STARTED = time.time()  # when this process imported this module
 
-# Folders and files that have no digest, because their code affects no weight and no metric of a run.
+# Folders and files that have no digest. They are rarely edited, and most of them affect results only through
+# images, flags or the device, which a run records elsewhere.
 DECIDE_NOTHING = (
     "core/__init__.py",
     "core/experiment.py",
@@ -76,7 +82,7 @@ def current(experiment, root=ROOT):
         if path == script and networks <= set(imported):
             imported = [each for each in imported if each.parent.name != "models" or each in networks]
         pending += imported
-        digests |= _replaced_functions(tree, name) if root == ROOT else {}
+        digests |= _replaced(tree, name) if root == ROOT else {}
     return dict(sorted(digests.items()))
 
 
@@ -128,6 +134,8 @@ def record(folder, experiment, *, epoch, step, write):
     - If a run is continued with other code, or with another version of TensorFlow or NumPy, an object is
       added to code.json, and a warning names the differences.
 
+    Also prints a warning that names the files that were edited after this process began.
+
     folder: the run folder. experiment: the run's `Experiment`. epoch, step: the progress of the training,
     both 0 for a new run. write: if False, code.json is not written, and only the warning is printed. In a
     distributed training, one worker writes the file for all workers.
@@ -138,6 +146,12 @@ def record(folder, experiment, *, epoch, step, write):
         "files": current(experiment),
         "versions": {"tensorflow": tf.__version__, "numpy": np.__version__},
     }
+    edited = [name for name in item["files"] if ":" not in name and os.path.getmtime(ROOT / name) > STARTED]
+    if edited:
+        print(
+            f"warning: {', '.join(edited)}: edited after this process began; if the old code was imported, it"
+            " trains this run, so restart Python."
+        )
     items = read(folder) if epoch or step else []
     if items:
         differing = changed_files(items[-1]["files"], item["files"])
@@ -168,33 +182,70 @@ def _file_of(function, root):
     return root.joinpath(*function.__module__.split(".")).with_suffix(".py")
 
 
-def _replaced_functions(tree, name):
-    """Return the digests of the functions of a module that were replaced at run time.
+def _replaced(tree, name):
+    """Return the digests of the functions and constants of a module that were replaced at run time.
 
-    Returns a dict: "FILE:FUNCTION" -> digest of the new function. A function counts as replaced if its name
-    in the module now refers to a function that was defined in another module or under another name. The dict
-    is empty if the module has not been imported.
+    Returns a dict: "FILE:NAME" -> digest of the new function or constant. A function counts as replaced if
+    its name in the module now refers to anything else than the function in the file; functions with
+    decorators are not checked. A constant is a name in upper case. It counts as replaced if the file assigns
+    a literal to it, and its value differs. The dict is empty if the module has not been imported.
 
     The digests depend on the version of Python. name: the path of the module's file, such as core/ops.py.
     tree: the syntax tree of the file.
     """
-    module, found = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
+    module, texts = sys.modules.get(name.removesuffix(".py").replace("/", ".")), {}
     for node in tree.body if module else ():
-        function = vars(module).get(getattr(node, "name", None))
-        if not inspect.isfunction(function) or not isinstance(node, ast.FunctionDef):
-            continue
-        if (function.__module__, function.__name__) != (module.__name__, node.name):
-            code = function.__code__
-            # constants that are code objects are left out, because their repr contains a memory address; the
-            # order of a frozenset differs between processes
-            constants = [
-                sorted(map(repr, each)) if isinstance(each, frozenset) else each
-                for each in code.co_consts
-                if not inspect.iscode(each)
-            ]
-            text = repr((code.co_code, code.co_names, constants))
-            found[f"{name}:{node.name}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return found
+        if isinstance(node, ast.FunctionDef) and not node.decorator_list:
+            function = vars(module).get(node.name)
+            code = getattr(function, "__code__", None)
+            if not code or (code.co_filename, code.co_name) != (module.__file__, node.name):
+                texts[node.name] = _description(function)
+        for constant, literal in _literals(node):
+            if repr(vars(module).get(constant)) != repr(literal):
+                texts[constant] = repr(vars(module).get(constant))
+    return {f"{name}:{key}": hashlib.sha256(text.encode()).hexdigest()[:16] for key, text in texts.items()}
+
+
+def _literals(node):
+    """Yield (name, value) for each constant to which a statement assigns a literal."""
+    if isinstance(node, ast.Assign):
+        targets, values = [node.targets[0]], [node.value]
+        if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+            targets, values = node.targets[0].elts, node.value.elts
+        for target, value in zip(targets, values):
+            with contextlib.suppress(ValueError):  # the value is no literal
+                if getattr(target, "id", "").isupper():
+                    yield target.id, ast.literal_eval(value)
+
+
+def _description(value):
+    """Return a text that describes a function, or a value that a function uses, without memory addresses.
+
+    The text of a function contains its code, its default arguments and the values of its closure.
+    """
+    if isinstance(value, functools.partial):
+        return f"partial {_description([value.func, *value.args, *value.keywords.items()])}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_description, value))}]"
+    if inspect.isfunction(value):
+        cells = [each.cell_contents for each in value.__closure__ or ()]
+        used = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items(), *cells]
+        return f"{_code(value.__code__)} {_description(used)}"
+    if callable(value):
+        return f"{type(value)} {getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')}"
+    return repr(value) if isinstance(value, (int, float, str)) or value is None else str(type(value))
+
+
+def _code(code):
+    """Return the instructions, names and constants of a code object, and of the functions in it."""
+    constants = [
+        _code(each) if inspect.iscode(each)
+        # the order of a frozenset differs between processes
+        else sorted(map(repr, each)) if isinstance(each, frozenset)
+        else each
+        for each in code.co_consts
+    ]  # fmt: skip
+    return code.co_code, code.co_names, constants
 
 
 def _imported_files(tree, path, root):

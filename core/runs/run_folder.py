@@ -38,10 +38,10 @@ END = "# end"  # the last line of flags.cfg, which shows that the file is comple
 
 # Flags whose values may change when a run is continued, because they do not affect the result of the run.
 RESUMABLE = {
-    "data_dir",  # the data may be moved; a checksum shows whether the images are the same
+    "data_dir",  # the data may be moved; the paths below this folder and the pixels must stay the same
     "run_dir",
     "cache_dir",
-    "data_on_device",
+    "data_on_device",  # on GPUs, augmented pixels may differ by rounding
     "lowering",  # affects results only by rounding; the training prints a warning if it changed
     "checkpoint_every",
     "tensorboard",

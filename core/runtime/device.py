@@ -6,6 +6,7 @@ import platform
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import config
 
 # One of these files exists if an NVIDIA driver is installed, on Linux or in WSL.
 DRIVERS = ("/dev/nvidiactl", "/usr/lib/wsl/lib/libcuda.so.1")
@@ -16,12 +17,15 @@ def set_up(flags):
 
     flags: parsed flags. The function uses --deterministic, --xla and --strategy. --deterministic decides
     whether ops are deterministic. If this flag is not given, ops are deterministic if TensorFlow finds no GPU
-    and --xla is not used. --strategy decides how many GPUs the description counts.
+    and --xla is not used. Deterministic ops are a setting of the process: while they are enabled, random ops
+    without a seed raise RuntimeError. --strategy decides how many GPUs the description counts.
     """
     gpus = tf.config.list_physical_devices("GPU")
     by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
     if by_default if flags.deterministic is None else flags.deterministic:
         tf.config.experimental.enable_op_determinism()
+    else:
+        config.disable_op_determinism()  # an earlier training in this process may have enabled it
     if gpus:
         count = 1 if flags.strategy == "single" else len(gpus)
         return f"{count} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"

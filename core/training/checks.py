@@ -182,5 +182,5 @@ def image_files(dataset, flags):
         with remarks.collect():  # discards remarks about the files, because `cache.load_split` prints them
             files = list(dataset.find(data_dir, split))[: flags.limit or None]
         names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
-        splits.append([len(files), zlib.crc32("\n".join(names).encode())])
+        splits.append([len(files), zlib.crc32("\n".join(names).encode("utf-8", "surrogateescape"))])
     return splits

@@ -118,6 +118,8 @@ class Training:
         self.best_metric = checks.best_metric(experiment, self.val)
         self.started = time.monotonic() - self.state.seconds
         self.make_functions()
+        if self.is_chief:  # a continued run may have a new value of --epochs
+            run_folder.record_flag(folder, "epochs", flags.epochs)
 
     def make_functions(self):
         """Create the functions `train_step`, `evaluate` and, for pictures of predictions, `predict`.

@@ -45,9 +45,6 @@ def make_variables(experiment, flags, folder):
     The weights of a new run come from the run that --init_from names. Without this flag, the weights have
     initial values, and `Experiment.load_weights` may replace some of them.
 
-    A run may be continued with a value of --epochs that differs from the value in flags.cfg. The chief worker
-    writes the new value to flags.cfg.
-
     Raises InputError if `checks.check_experiment`, `checks.check_history`, `checkpoint.load_latest` or
     `warm_start.load` does, if the folder has only the checkpoint `best.npz`, if the variables or the state in
     the checkpoint do not fit this run, or if the run has already begun more epochs than --epochs.
@@ -77,8 +74,6 @@ def make_variables(experiment, flags, folder):
             f"--epochs={flags.epochs}: {folder} has already begun epoch {begun_epochs}; give at least"
             f" --epochs={begun_epochs}, or begin a new --run_dir."
         )
-    if distribution.is_chief():
-        run_folder.record_flag(folder, "epochs", flags.epochs)
     return weights, slots, averages, state
 
 
@@ -96,7 +91,7 @@ def load_images(dataset, flags, folder, state):
     files = checks.image_files(dataset, flags)
     if state.image_files not in ([], files):
         place = flags.data_dir or "the generated data set"
-        raise _other_images(folder, state, f"{place} has other files ({_numbers(files)})")
+        raise _other_images(folder, state, f"{place} has other files or paths ({_numbers(files)})")
     train = cache.load_split(dataset, flags, "train")
     val = cache.load_split(dataset, flags, "val", said=train.warnings)
     checksums = [train.checksum, val.checksum]

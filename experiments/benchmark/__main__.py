@@ -15,7 +15,8 @@ A step lasts until its result is available in Python. The columns of the table a
 images/s      batch size divided by "step s"
 step s        median duration of a step; a step processes one batch
 mean step s   mean duration of a step
-GFLOP/s       10^9 floating-point operations per second; shown for this project's code only
+GFLOP/s       10^9 floating-point operations per second, counted in the graph after lowering; shown for this
+              project's code only; 0 with --mode=input
 of limit      "GFLOP/s" divided by the highest GFLOP/s of three 3x3 convolutions, measured on this machine
 cores busy    mean number of processor cores that the process keeps busy. If an implementation has a smaller
               number than the rest, unrelated programs may have slowed down the measurement

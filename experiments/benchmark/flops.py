@@ -51,8 +51,9 @@ def multiply_adds(ops):
         elif op.type == "Einsum" and len(op.inputs) == 2:
             total += math.prod(_einsum_sizes(op).values())
         for value in op.node_def.attr.values():
-            if value.HasField("func"):
-                total += multiply_adds(needed_ops(op.graph._get_function(value.func.name).graph))
+            functions = [value.func] if value.HasField("func") else value.list.func
+            for each in functions:
+                total += multiply_adds(needed_ops(op.graph._get_function(each.name).graph))
     return total
 
 

@@ -116,7 +116,7 @@ def _training_step(experiment, weights, images):
         keys.update(_keys(FORWARD, forward))
         # gradient ops are created from the last operation to the first, so the slice reverses their order
         keys.update(_keys(BACKWARD, graph.get_operations()[: before - 1 : -1]))
-        return gradients
+        return loss, gradients
 
     def run():
         step(images, masks, seed)[0].numpy()

@@ -21,7 +21,8 @@ def sides(forward, weights):
 
     The side is the height or the width of the receptive field, whichever is larger. If the sides differ
     between output pixels, the largest side is returned. The side is None if the receptive field is larger
-    than about LARGEST_PROBE pixels, or if the output is not a feature map [B, H, W, C].
+    than about LARGEST_PROBE pixels, if the output is not a feature map [B, H, W, C], or if no line changes
+    the output.
 
     The network runs on black images with one bright row or column, with the weights of
     `tiling.probe_weights` instead of its own weights. With the weights of `tiling.probe_weights`, a bright

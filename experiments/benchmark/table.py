@@ -75,7 +75,7 @@ def render(metrics):
         "{experiment}, {mode}, batches of {batch_size}, {precision}, {device}".format(**metrics),
         "the machine: {conv_gflops_limit:.1f} GFLOP/s in convolutions".format(**metrics),
         "             {memory_gb_per_s:.1f} GB/s in memory".format(**metrics),
-        "the network: {gflop_per_image:.3f} GFLOP per image".format(**metrics),
+        "a step:      {gflop_per_image:.3f} GFLOP per image, counted after lowering".format(**metrics),
         f"lowering: {lowering.described(metrics['rules'])}",
         f"{'':<14}" + "".join(f"{heading:>13}" for heading in COLUMNS),
     ]

@@ -1,5 +1,6 @@
 """Order and augmentation of the images are functions of (seed, epoch, example)."""
 
+import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow as tf
 from conftest import decoded
 
 from core.data import augment, batches
+from core.runtime.errors import InputError
 
 
 @pytest.fixture
@@ -40,6 +42,12 @@ def test_an_epoch_has_each_example_once_including_the_last_batch(examples):
 def test_an_epoch_continues_from_any_step(examples):
     assert order(examples, first_step=2) == order(examples)[2:]
     assert order(examples, first_step=3) == []
+
+
+def test_a_part_of_an_array_is_refused(examples):
+    half = dataclasses.replace(examples, images=examples.images[:, :3], masks=examples.masks[:, :3])
+    with pytest.raises(InputError, match="select examples by rows, not by slicing"):
+        batches.evaluation(half, 4)
 
 
 def test_each_augmentation_of_each_example_gets_its_own_seed():
@@ -84,12 +92,12 @@ def test_evaluation_keeps_the_order_and_the_partial_last_batch(examples):
     assert seen == [[0, 1, 2, 3], [5, 6, 7, 8], [9, 10]]
 
 
-def test_a_cache_file_that_has_become_shorter_ends_the_pass_with_an_error(examples):
+def test_a_cache_file_that_has_become_shorter_is_refused(examples):
     path = Path(examples.images.filename)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="cannot reshape"):
-        list(batches.evaluation(examples, 4))
+    with pytest.raises(InputError, match="its size differs from the mapped array"):
+        batches.evaluation(examples, 4)
 
 
 def flips(examples, **options):

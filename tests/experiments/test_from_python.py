@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from conftest import ROOT
+from conftest import ROOT, refused
 from PIL import Image
 
 import experiments
@@ -47,6 +47,8 @@ def test_predicting_an_array_equals_predicting_its_file(road_run, small_articles
     run = experiments.load(road_run)
     class_ids = arrays.predict(run, pixels)
     assert arrays.predict(run, pixels[:0]).shape == (0, 45, 70)
+    with refused("the photos differ in size"):
+        arrays.predict(run, [pixels[0], pixels[1, 1:]])
     for number in range(2):
         written = np.asarray(Image.open(tmp_path / "out" / f"{number}_labels.png"))
         np.testing.assert_array_equal(class_ids[number], written)

@@ -260,7 +260,8 @@ def test_another_set_of_files_is_refused_before_decoding(start, pairs, monkeypat
 def test_a_finished_run_refuses_a_changed_image(start, finished, pairs):
     write_pair(pairs / "val" / "1.jpg", seed=9)
     with pytest.raises(InputError, match="but the images in .* differ;"):
-        start("run")
+        start("run", "--epochs=4")
+    assert "--epochs=3\n" in (pairs.parent / "run/flags.cfg").read_text()
 
 
 def test_only_one_process_can_train_in_a_run_folder(start, finished, tmp_path):
