@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from conftest import refused
 
-from core import metrics
+from core import losses, metrics
 from core.inference import comparison, per_image
 
 
@@ -13,7 +13,9 @@ def test_common_images_of_a_single_file_are_refused(monkeypatch):
     """Patches of one photo are one cluster. All resampled sets would be equal."""
     run = SimpleNamespace(
         experiment=SimpleNamespace(
-            classes=("a", "b"), metrics=lambda confusion: {"iou": metrics.iou(confusion)[1]}
+            classes=("a", "b"),
+            loss=losses.categorical_cross_entropy,
+            metrics=lambda confusion: {"iou": metrics.iou(confusion)[1]},
         )
     )
     results = per_image.PerImage(

@@ -101,11 +101,11 @@ def test_characters_that_stdout_cannot_represent_are_printed_as_escapes(monkeypa
     assert printed.getvalue().strip() == rb"stra\xdfe\udcff"
 
 
-def test_an_installation_contains_every_module_and_the_best_settings():
+def test_an_installation_contains_every_module_the_best_settings_and_the_results():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     assert config["options"]["packages"] == "find_namespace:"  # also finds folders without __init__.py
     patterns = config["options.packages.find"]["include"].split()
     assert patterns == ["core*", "experiments*"]
-    assert config["options.package_data"]["experiments"] == "best/*.cfg"
+    assert config["options.package_data"]["experiments"] == "best/*.cfg, results/*.csv"
     assert len(list(ROOT.glob("experiments/best/*.cfg"))) == 5
