@@ -170,19 +170,16 @@ def _refuse_edited_files(flags, folder):
 
     folder: the run folder. Files that no longer exist are not compared.
     """
-    used = class_list.read(folder / "classes.txt")
-    pairs = [(flags.classes, "classes.txt", class_list.read, used)]
+    compared = [(flags.classes, folder / "classes.txt", class_list.read)]
     if flags.class_weights not in ("none", "balanced"):
-
-        def read(path):
-            return class_list.read_weights(path, used.names)
-
-        pairs.append((flags.class_weights, "class_weights.txt", read, read(folder / "class_weights.txt")))
-    for given, copy, read, content in pairs:
-        if given and Path(given).is_file() and read(Path(given)) != content:
+        names = class_list.read(folder / "classes.txt").names
+        read_weights = functools.partial(class_list.read_weights, names=names)
+        compared.append((flags.class_weights, folder / "class_weights.txt", read_weights))
+    for given, copy, read in compared:
+        if given and Path(given).is_file() and read(Path(given)) != read(copy):
             raise InputError(
-                f"{given}: differs from {folder / copy}, with which this run began; restore the file, or"
-                " begin a new --run_dir."
+                f"{given}: differs from {copy}, with which this run began; restore the file, or begin a new"
+                " --run_dir."
             )
 
 

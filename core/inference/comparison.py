@@ -116,39 +116,18 @@ def bootstrap(a, b, resamples):
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
     value of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
-    Raises InputError if the runs have different classes, if there is no common image, if all common images
-    come from a single file, if the runs have different masks for a common image, or if `validation_results`
-    raises InputError for a run.
+    Raises InputError if the runs have different classes, or if `validation_results` or `_common_rows` does.
     """
     if a.experiment.classes != b.experiment.classes:
         raise InputError("the runs have different classes; compare runs of one experiment.")
     results = [validation_results(run) for run in (a, b)]
-    _, rows_a, rows_b = np.intersect1d(*(each.hashes for each in results), return_indices=True)
-    if not len(rows_a):
-        raise InputError(
-            "the runs have no validation image with the same pixels and size in common; compare runs that"
-            " were trained with the same data and image size."
-        )
-    files = results[0].files[rows_a]
-    if len(np.unique(files)) == 1:
-        raise InputError(
-            "the common validation images come from a single file; compare runs that were validated on"
-            " several common files."
-        )
-    confusions = results[0].confusion[rows_a], results[1].confusion[rows_b]
-    # The sum of a row of the confusion matrix is the number of pixels of a true class. This number depends
-    # only on the mask, so different sums mean different masks.
-    if (confusions[0].sum(2) != confusions[1].sum(2)).any():
-        raise InputError(
-            "the runs have different masks for the same validation images; compare runs that were trained"
-            " with the same masks."
-        )
-    classes, count = len(a.experiment.classes), len(rows_a)
+    rows = _common_rows(*results)
+    files, classes, count = results[0].files[rows[0]], len(a.experiment.classes), len(rows[0])
     # One array per run, with one row per image: the flattened confusion matrix, the loss, and 1. If rows are
     # added, the last element of the sum is the number of images.
     sums = [
-        np.concatenate([confusion.reshape(count, -1), np.stack([each.loss[rows], np.ones(count)], 1)], axis=1)
-        for each, confusion, rows in zip(results, confusions, (rows_a, rows_b))
+        np.column_stack([each.confusion[images].reshape(count, -1), each.loss[images], np.ones(count)])
+        for each, images in zip(results, rows)
     ]
 
     def statistic(sums):
@@ -167,6 +146,33 @@ def bootstrap(a, b, resamples):
     if weights[0] != weights[1]:
         found.pop("loss", None)
     return found, count, len(np.unique(files))
+
+
+def _common_rows(a, b):
+    """Return the indices of the common images in the results a and in the results b, int64 [N] each.
+
+    a, b: the `per_image.PerImage`s of the runs. Raises InputError if there is no common image, if all common
+    images come from a single file, or if the runs have different masks for a common image.
+    """
+    _, *rows = np.intersect1d(a.hashes, b.hashes, return_indices=True)
+    if not len(rows[0]):
+        raise InputError(
+            "the runs have no validation image with the same pixels and size in common; compare runs that"
+            " were trained with the same data and image size."
+        )
+    if len(np.unique(a.files[rows[0]])) == 1:
+        raise InputError(
+            "the common validation images come from a single file; compare runs that were validated on"
+            " several common files."
+        )
+    # The sum of a row of the confusion matrix is the number of pixels of a true class. This number depends
+    # only on the mask, so different sums mean different masks.
+    if (a.confusion[rows[0]].sum(2) != b.confusion[rows[1]].sum(2)).any():
+        raise InputError(
+            "the runs have different masks for the same validation images; compare runs that were trained"
+            " with the same masks."
+        )
+    return rows
 
 
 def validation_results(run):

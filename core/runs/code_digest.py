@@ -238,14 +238,14 @@ def _description(value):
 
 def _code(code):
     """Return the instructions, names and constants of a code object, and of the functions in it."""
-    constants = [
-        _code(each) if inspect.iscode(each)
+
+    def described(constant):
+        if inspect.iscode(constant):
+            return _code(constant)
         # the order of a frozenset differs between processes
-        else sorted(map(repr, each)) if isinstance(each, frozenset)
-        else each
-        for each in code.co_consts
-    ]  # fmt: skip
-    return code.co_code, code.co_names, constants
+        return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
+
+    return code.co_code, code.co_names, [described(each) for each in code.co_consts]
 
 
 def _imported_files(tree, path, root):
