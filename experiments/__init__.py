@@ -33,9 +33,8 @@ def load(run_dir, checkpoint="best", *, data=False):
     if True, they have the run's values.
     On CPUs, TensorFlow's ops become deterministic in this process; random ops without a seed then raise
     RuntimeError, so call tf.random.set_seed. The rules of `core.lowering` are enabled.
-    Raises InputError if run_dir is not the
-    folder of a run, if the checkpoint is missing or damaged, or if the weights in the checkpoint do not fit
-    the network.
+    Raises InputError if run_dir is not the folder of a run, if the checkpoint is missing or damaged, or if
+    the weights in the checkpoint do not fit the network.
     """
     from core.inference import restore
     from core.runtime import cli

@@ -6,9 +6,9 @@ Run: python -m experiments.benchmark --experiment=cityscape_road
 
 An implementation is the experiment's network in this project's code or in another framework. Each measurement
 of an implementation runs in a new process. The implementations take turns (A B A B A B), and the table shows
-the fastest measurement of each implementation. Below the table, a line for each
-other implementation shows a median over the turns: the throughput of this code divided by the throughput of
-the other implementation in the same turn.
+the fastest measurement of each implementation. Below the table, a line for each other implementation shows a
+median over the turns: the throughput of this code divided by the throughput of the other implementation in
+the same turn.
 
 A step lasts until its result is available in Python. The columns of the table are:
 
