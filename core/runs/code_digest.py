@@ -201,8 +201,9 @@ def _replaced(tree, name):
             if not code or (code.co_filename, code.co_name) != (module.__file__, node.name):
                 texts[node.name] = _description(function)
         for constant, literal in _literals(node):
-            if repr(vars(module).get(constant)) != repr(literal):
-                texts[constant] = repr(vars(module).get(constant))
+            text = repr(_sorted(vars(module).get(constant)))
+            if text != repr(_sorted(literal)):
+                texts[constant] = text
     return {f"{name}:{key}": hashlib.sha256(text.encode()).hexdigest()[:16] for key, text in texts.items()}
 
 
@@ -218,19 +219,20 @@ def _literals(node):
                     yield target.id, ast.literal_eval(value)
 
 
-def _description(value):
+def _description(value, within=()):
     """Return a text that describes a function, or a value that a function uses, without memory addresses.
 
-    The text of a function contains its code, its default arguments and the values of its closure.
+    The text of a function contains its code, its default arguments and the values of its closure. within: the
+    functions whose text will contain the returned text. A function in its own closure is described by name.
     """
     if isinstance(value, functools.partial):
-        return f"partial {_description([value.func, *value.args, *value.keywords.items()])}"
+        return f"partial {_description([value.func, *value.args, *value.keywords.items()], within)}"
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_description, value))}]"
-    if inspect.isfunction(value):
+        return f"[{', '.join(_description(each, within) for each in value)}]"
+    if inspect.isfunction(value) and value not in within:
         cells = [each.cell_contents for each in value.__closure__ or ()]
         used = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).items(), *cells]
-        return f"{_code(value.__code__)} {_description(used)}"
+        return f"{_code(value.__code__)} {_description(used, (*within, value))}"
     if callable(value):
         return f"{type(value)} {getattr(value, '__module__', '')} {getattr(value, '__qualname__', '')}"
     return repr(value) if isinstance(value, (int, float, str)) or value is None else str(type(value))
@@ -238,14 +240,20 @@ def _description(value):
 
 def _code(code):
     """Return the instructions, names and constants of a code object, and of the functions in it."""
+    constants = [_code(each) if inspect.iscode(each) else _sorted(each) for each in code.co_consts]
+    return code.co_code, code.co_names, constants
 
-    def described(constant):
-        if inspect.iscode(constant):
-            return _code(constant)
-        # the order of a frozenset differs between processes
-        return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
 
-    return code.co_code, code.co_names, [described(each) for each in code.co_consts]
+def _sorted(value):
+    """Return a value with a sorted list in place of each set, also in lists, tuples and dicts.
+
+    The order of a set differs between processes, and between sets with equal items.
+    """
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, (list, tuple)):
+        return [_sorted(each) for each in value]
+    return {key: _sorted(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _imported_files(tree, path, root):
@@ -286,19 +294,8 @@ def _statements(source):
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
     for node in ast.walk(_parsed(source)):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and _is_string(body[0]):
-            docstring = body[0]
-            lines[docstring.lineno - 1 : docstring.end_lineno] = [""] * (
-                docstring.end_lineno - docstring.lineno + 1
-            )
+        match getattr(node, "body", None):
+            case [ast.Expr(value=ast.Constant(value=str())) as docstring, *_]:
+                for row in range(docstring.lineno - 1, docstring.end_lineno):
+                    lines[row] = ""
     return "\n".join(line.rstrip() for line in lines if line.strip())
-
-
-def _is_string(node):
-    """True if a statement is a string literal, such as a docstring."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

@@ -1,10 +1,13 @@
 """A run records the code it was trained with, and commands name the files that have changed since."""
 
+import ast
 import dataclasses
 import functools
 import json
 import os
 import shutil
+import sys
+import types
 
 import pytest
 
@@ -102,6 +105,26 @@ def test_replaced_constants_wrappers_and_default_arguments_have_digests(monkeypa
     assert code_digest.changed_files(before, twice) == ["core/ops.py:LEAK", "core/ops.py:maxpool_up"]
     monkeypatch.setattr(ops, "maxpool_up", scaled(by=3))
     assert code_digest.changed_files(twice, code_digest.current(ROAD)) == ["core/ops.py:maxpool_up"]
+
+
+def test_a_wrapper_that_refers_to_itself_has_a_digest(monkeypatch):
+    def counted(x):
+        counted.calls += 1
+        return original(x)
+
+    before, original = code_digest.current(ROAD), ops.maxpool_up
+    monkeypatch.setattr(ops, "maxpool_up", counted)
+    assert code_digest.changed_files(before, code_digest.current(ROAD)) == ["core/ops.py:maxpool_up"]
+
+
+def test_sets_are_compared_without_their_order(monkeypatch):
+    """The order of a set of texts differs between processes. 0 and 8 have the same place in a small set."""
+    first, second = {0, 8}, {8, 0}
+    assert repr(first) != repr(second)
+    monkeypatch.setitem(sys.modules, "core.made", types.SimpleNamespace(NAMES=first, PAIR=(first, 1)))
+    same, other = "NAMES = {8, 0}\nPAIR = ({8, 0}, 1)", "NAMES = {8, 1}"
+    assert not code_digest._replaced(ast.parse(same), "core/made.py")
+    assert list(code_digest._replaced(ast.parse(other), "core/made.py")) == ["core/made.py:NAMES"]
 
 
 def test_a_file_edited_after_the_start_of_the_process_is_named(tmp_path, monkeypatch, capsys):
