@@ -1,9 +1,8 @@
-"""`Experiment` and `Dataset`: dataclasses that hold everything that differs between the experiments.
+"""`Experiment` and `Dataset`: dataclasses with the data, network, loss and metrics of an experiment.
 
-Each experiment trains the network of one article about segmentation. The script of an experiment makes one
-`Experiment`, which contains a `Dataset`. The training loop and the commands for trained runs receive the
-`Experiment` as an argument, and the data cache receives the `Dataset`. The training loop and the cache
-therefore need not import a script.
+The script of an experiment makes one `Experiment`, which contains a `Dataset`. The training loop and the
+commands for trained runs receive the `Experiment` as an argument, and the data cache receives the `Dataset`.
+The training loop and the cache therefore need not import a script.
 """
 
 import dataclasses
@@ -30,7 +29,9 @@ class Dataset:
                of the list from `find`. K is 1, or the number of patches if `read` cuts the photo into
                patches. H and W are the same for all files of a split. If `find` returns the same files for
                both splits, the arrays must not depend on the split, because each file is decoded only
-               once. Raises InputError if a file is unreadable.
+               once. Raises InputError if a file is unreadable. After an edit of the module that defines
+               `read`, the cache decodes the files again, but not after an edit of other new modules that
+               `read` uses.
     settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
                files again if a setting changes.
     generate:  (folder) -> None: writes generated photos and masks in the layout that `find` expects.
@@ -38,13 +39,12 @@ class Dataset:
                class. Raises InputError if no network can be trained with these masks. files: the readable
                files among the files that `find` returns for "train". pixels: int64 [256], the number of mask
                pixels of each class id in files.
+    size:      side of the squares, in pixels, to which `read` resizes validation photos. None if `read` cuts
+               patches. Prediction resizes photos to this size, and if it is None, photos keep their size.
     resample:  the Pillow filter with which `read` resizes photos. Prediction uses the same filter.
     select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
                By default, these are all decoded examples. owner: int64 [number of decoded examples], for each
-               example the index of its files in the list of readable files. This list is the list from
-               `find` without the unreadable files.
-    size:      side of the squares, in pixels, to which `read` resizes validation photos. None if `read` cuts
-               patches.
+               example the index of its files in the list from `find` without the unreadable files.
     white_level:  the sample value of white in photos with more than 8 bits per sample. If it is 0,
                `core.data.images.read_rgb` detects the value of white in each file.
     """
@@ -54,10 +54,10 @@ class Dataset:
     read: Callable[[Files, str], tuple[np.ndarray, np.ndarray]]
     settings: Mapping[str, Any]
     generate: Callable[[Path], None]
+    size: int | None
     check: Callable[[np.ndarray, Sequence[Files]], None] = lambda pixels, files: None
     resample: Image.Resampling = Image.Resampling.BILINEAR
     select: Callable[[np.ndarray, str], np.ndarray] = lambda owner, split: np.arange(len(owner))
-    size: int | None = None
     white_level: int = 0
 
 
@@ -69,17 +69,18 @@ class Experiment:
     classes:       the name of each class, in the order of the class ids 0, 1, 2, ...
     palette:       the RGB colour of each class in pictures, 0..255.
     dataset:       the `Dataset`.
-    init_weights:  (*, seed) -> dict of name -> tf.Variable with initial values.
+    init_weights:  (*, seed) -> dict of name -> tf.Variable with initial values. Names must not begin with
+                   "adam/", "scaling/" or "average/", because checkpoints use these prefixes.
     forward:       (weights, images, *, training=False, seed=None) -> logits [B, H, W, classes]. For two
                    classes, [B, H, W, 1] is also possible. weights: name -> tf.Variable; with training=False,
                    the values may also be tensors or NumPy arrays, which have no attributes of variables such
                    as `trainable`. images: [B, H, W, 3] with values 0..255. training: True in a training step,
                    False in validation and prediction. seed: int64 [2] for random choices such as dropout, or
                    None.
-    loss:          (logits, masks) -> float32 [B], the loss of each example. A training step with a negative
-                   mean loss (beyond rounding) ends the run with an error. logits are float32, masks are class
-                   ids [B, H, W]; see `core.losses`.
-    metrics:       (confusion matrix [classes, classes]) -> dict of name -> value. The matrix is int64.
+    loss:          (logits, masks) -> float32 [B], the loss of each example. logits are float32, and masks
+                   are class ids, uint8 [B, H, W]; see `core.losses`. If the mean loss of a training step is
+                   negative (beyond rounding) or at least 100, the run ends with an error.
+    metrics:       (confusion matrix [classes, classes]) -> dict of name -> number. The matrix is int64.
                    Only `experiments.compare` passes float64, with integer values.
     best:          the name of a metric from `metrics` or `measures`. The best checkpoint is the checkpoint
                    with the largest value of this metric on the validation split. If best is "loss", the best

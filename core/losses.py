@@ -104,9 +104,9 @@ def _mean(per_pixel, counted, labels, class_weights):
     """Return the mean loss of each example over the pixels that are counted, float32 [B].
 
     per_pixel: [B, H, W], the loss of each pixel. counted, labels: see `_split_ignored`. class_weights: None,
-    or a factor for each class that multiplies the loss of the pixels of the class. The sum of the weighted
-    losses is divided by the number of counted pixels, not by the sum of their weights. The mean is 0 if no
-    pixel of the example is counted.
+    or one factor for each class, by which the loss at the pixels of this class is multiplied. The sum of the
+    weighted losses is divided by the number of counted pixels, not by the sum of their weights. The mean is 0
+    if no pixel of the example is counted.
     """
     if class_weights is not None:
         per_pixel *= tf.gather(tf.constant(class_weights, per_pixel.dtype), tf.cast(labels, tf.int32))

@@ -89,10 +89,10 @@ def mean_over_classes(values):
 def is_metric(column):
     """True if a column of metrics.csv holds a loss, or a metric whose name does not end in a class name.
 
-    True for `val_iou`, False for `val_iou/road`. Also False for columns whose name contains "averaged", such
-    as `val_classes_averaged`, because these columns hold a number of classes. column: the column's name.
+    True for `val_iou`, False for `val_iou/road`. Also False for columns whose name contains
+    "classes_averaged", because these columns hold a number of classes. column: the column's name.
     """
-    return column.startswith(("train_", "val_")) and "/" not in column and "averaged" not in column
+    return column.startswith(("train_", "val_")) and "/" not in column and "classes_averaged" not in column
 
 
 def binary(confusion):

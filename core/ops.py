@@ -72,7 +72,8 @@ def maxpool_up(x):
     """Nearest-neighbour up-sampling by a factor of two: [B, H, W, C] -> [B, 2H, 2W, C].
 
     Four copies of x are concatenated along the channels and rearranged by `depth_to_space`. On GPUs, the
-    gradient of these two ops is deterministic, but the gradient of `tf.image.resize` is not.
+    gradient of these two ops is deterministic. Nearest-neighbour `tf.image.resize` has no deterministic
+    gradient on GPUs.
     """
     return tf.nn.depth_to_space(tf.concat([x] * 4, axis=-1), 2)
 

@@ -30,7 +30,7 @@ from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road
 from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import checks, common_flags, loop, pretrained
+from core.training import common_flags, loop, pretrained
 
 NETWORKS = {  # name -> (module, number that must divide the images' height and width)
     "road_unet": (road_unet, 2**road_unet.DEPTH),
@@ -232,7 +232,9 @@ def _found_classes(flags):
     The text holds the name of the class, its number of pixels, and its share of all mask pixels. Raises
     InputError if there are fewer than 2 classes.
     """
-    data_dir = Path(flags.data_dir) if flags.data_dir else own_images.generated(Path(flags.cache_dir))
+    data_dir = Path(
+        flags.data_dir or cache.generated("own_images", own_images.generate, Path(flags.cache_dir))
+    )
     found, counts = own_images.find_classes(data_dir, skip_unreadable=flags.skip_bad_images)
     ignored = set(_ignored_values(flags, found.coloured))
     kept = [index for index, (value,) in enumerate(found.values) if value not in ignored]
@@ -278,7 +280,7 @@ def _new_class_weights(flags, dataset, names):
         return None
     if flags.class_weights != "balanced":
         return class_list.read_weights(Path(flags.class_weights), names)
-    pixels = checks.class_pixels(cache.load_split(dataset, flags, "train"))
+    pixels = cache.load_split(dataset, flags, "train").split_pixels
     return tuple(float(weight) for weight in losses.balanced_class_weights(pixels[: len(names)]))
 
 

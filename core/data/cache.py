@@ -34,8 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data import cache_key, read_ahead, remarks
-from core.data.synthetic import aerial_scenes, pet_scenes, street_scenes
+from core.data import cache_key, read_ahead, remarks, synthetic
 from core.runtime import files as filesystem
 from core.runtime import progress
 from core.runtime.errors import InputError
@@ -58,7 +57,7 @@ class Examples:
     owner:         int64 [M], ascending: for each example, the index in `files` of the item that it was
                    made from
     files:         list of the readable items (tuples of files)
-    class_pixels:  int64 [256]: number of pixels of each class id in masks
+    class_pixels:  int64 [256]: number of pixels of each class id in the M masks
     photo_hashes:  int64 [M]: 64-bit hash of the photo of each example, see `photo_hash`
     warnings:      sentences about files that were not used or were read in an unexpected way
     """
@@ -77,9 +76,17 @@ class Examples:
     def __len__(self):
         return len(self.rows)
 
+    @functools.cached_property
+    def split_pixels(self):
+        """The number of pixels of each class id in the masks of the split's N examples, int64 [256]."""
+        if len(self) == len(self.masks):
+            return self.class_pixels
+        counts = (np.bincount(self.masks[row].ravel(), minlength=256) for row in self.rows)
+        return np.sum(list(counts), axis=0)
+
     @property
     def checksums(self):
-        """Return the photo hashes of the split's N examples, int64 [N], in the order of `rows`."""
+        """The photo hashes of the split's N examples, int64 [N], in the order of `rows`."""
         return self.photo_hashes[self.rows]
 
 
@@ -107,21 +114,21 @@ class _Index:
         filesystem.write_text(path, json.dumps(dataclasses.asdict(self)))
 
 
-def generated(dataset, cache_dir):
+def generated(name, generate, cache_dir):
     """Return the folder with the generated files of a data set. If the folder is missing, generate the files.
 
-    dataset: `core.experiment.Dataset`. cache_dir: folder of all caches, a `Path`. The name of the returned
-    folder contains a digest of the source code that generates the files.
+    name, generate: fields of the `core.experiment.Dataset`. cache_dir: folder of all caches, a `Path`. The
+    name of the returned folder contains a digest of the source files of `generate` and of all modules in
+    core/data/synthetic/.
     """
-    sources = [cache_key.source_file(dataset.generate)]
-    sources += [module.__file__ for module in (aerial_scenes, pet_scenes, street_scenes)]
+    sources = [cache_key.source_file(generate)]
+    sources += sorted(Path(synthetic.__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
-    folder = cache_dir / "generated" / f"{dataset.name}-{digest}"
+    folder = cache_dir / "generated" / f"{name}-{digest}"
     if not folder.exists():
-        with _building(folder):
+        with _building(folder) as partial:
             if not folder.exists():  # another process may have generated the files while this one waited
-                partial = folder.with_suffix(".partial")
-                dataset.generate(partial)
+                generate(partial)
                 partial.rename(folder)
     return folder
 
@@ -163,14 +170,14 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     Also raises InputError if `dataset.find` does, if the disk fails while a file is read, or if the cache is
     damaged or cannot be written.
     """
-    data_dir = Path(data_dir) if data_dir else generated(dataset, cache_dir)
+    data_dir = Path(data_dir) if data_dir else generated(dataset.name, dataset.generate, cache_dir)
     with remarks.collect() as found_remarks:
         files = _find(dataset, data_dir, split)[: limit or None]
     folder = cache_dir / "decoded" / f"{dataset.name}-{cache_key.digest(dataset, files)}"
     if not folder.exists():
-        with _building(folder):
+        with _building(folder) as partial:
             if not folder.exists():  # another process may have decoded the files while this one waited
-                _decode(dataset, files, split, folder, bad_share)
+                _decode(dataset, files, split, partial, folder, bad_share)
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
     left_out = [f"left out: {sentence}" for sentence in index.bad]
@@ -238,14 +245,15 @@ def _damage_named(folder):
 
 @contextlib.contextmanager
 def _building(folder):
-    """Context manager: hold a lock, so that only one process at a time makes the folder.
+    """Context manager: hold a lock, so that only one process at a time makes the folder; yield NAME.partial.
 
-    Creates the parent folder. Converts an OSError, for example of a full disk, to an InputError.
+    NAME.partial is the path in which the caller makes the content, before it renames NAME.partial to
+    `folder`. Creates the parent folder. Converts an OSError, for example of a full disk, to an InputError.
     """
     with filesystem.writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with filesystem.lock(folder.with_suffix(".lock")):
-            yield
+        with filesystem.lock(folder.with_name(f"{folder.name}.lock")):
+            yield folder.with_name(f"{folder.name}.partial")
 
 
 def _refuse(bad, total, bad_share):
@@ -258,17 +266,16 @@ def _refuse(bad, total, bad_share):
         raise InputError((count if bad_share else "") + bad[0])
 
 
-def _decode(dataset, files, split, folder, bad_share):
-    """Decode all items into the folder NAME.partial, then rename NAME.partial to `folder`.
+def _decode(dataset, files, split, partial, folder, bad_share):
+    """Decode all items into the folder `partial`, then rename it to `folder`.
 
-    If an interrupted call left NAME.partial, the items that its index.json counts are not decoded again.
+    If an interrupted call left `partial`, the items that its index.json counts are not decoded again.
 
-    files: list of the items. folder: the path of the complete cache. dataset, split, bad_share: see
-    `prepare`. Raises InputError if the share of unreadable items exceeds bad_share, if NAME.partial is
-    damaged, or if `dataset.read` returns arrays of a wrong dtype or shape.
+    files: list of the items. folder: the path of the complete cache. partial: the path NAME.partial.
+    dataset, split, bad_share: see `prepare`. Raises InputError if the share of unreadable items exceeds
+    bad_share, if `partial` is damaged, or if `dataset.read` returns arrays of a wrong dtype or shape.
     """
-    _mention_other_caches(dataset, folder)
-    partial = folder.with_suffix(".partial")
+    _mention_other_caches(dataset, partial)
     partial.mkdir(exist_ok=True)
     index, sizes = _load_partial(partial)
     print(f"decoding {len(files)} files into {folder}")
@@ -395,18 +402,17 @@ def _appendable(path, size):
     return file
 
 
-def _mention_other_caches(dataset, folder):
+def _mention_other_caches(dataset, partial):
     """If there are two or more other caches of the same data set, print the disk space that they use.
 
-    folder: the path of the cache that is being made.
+    partial: the path NAME.partial of the cache that is being made.
     """
-    others = [path for path in folder.parent.glob(f"{dataset.name}-*") if path.is_dir()]
-    others = [path for path in others if path.stem != folder.name]
+    others = [path for path in partial.parent.glob(f"{dataset.name}-*") if path.is_dir() and path != partial]
     if len(others) < 2:  # one other cache is usual, because it may hold the other split of the same data
         return
     with contextlib.suppress(OSError):  # another process may rename or delete these files at the same time
         size = sum(file.stat().st_size for path in others for file in path.glob("*")) / 2**20
         print(
-            f"{folder.parent} holds {len(others)} more caches of {dataset.name}, {size:,.0f} MiB, made from"
+            f"{partial.parent} holds {len(others)} more caches of {dataset.name}, {size:,.0f} MiB, made from"
             " other files, settings or readers; delete those that no run needs any more"
         )

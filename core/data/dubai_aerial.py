@@ -68,6 +68,7 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
         read=lambda files, split: _read(*files, **settings),
         settings=settings,
         generate=generate,
+        size=None,
         check=lambda pixels, files: _check(pixels, files, patch_size, colour_tolerance),
         select=lambda owner, split: patches.select(owner, split, split_by, HELD_OUT, split_seed),
         white_level=white_level,
@@ -192,8 +193,8 @@ def _check(pixels, files, patch_size, colour_tolerance):
             f" than unlabeled (most frequent unknown colours: {frequent or 'none'}); correct the masks: the"
             f" colours of the classes are {COLOURS}."
         )
-    _refuse_near_colours(others, pixels.sum(), files)
     if others:
+        _refuse_near_colours(others, pixels.sum(), files)
         share = others.total() / pixels.sum()
         print(
             f"{others.total():,} of {pixels.sum():,} mask pixels ({share:.2%}) have a colour of no class"
@@ -221,8 +222,6 @@ def _refuse_near_colours(others, total, files):
     others: Counter of the colours that belong to no class, RGB -> number of pixels. total: number of mask
     pixels in all patches. files: list of (photo, mask) files.
     """
-    if not others:
-        return
     nearest, distance = colours.nearest_colours(colours.pack(list(others)), PALETTE)
     near = Counter()
     for colour, class_id, difference in zip(others, nearest, distance):

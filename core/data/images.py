@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, TiffImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from core.data import remarks, samples
 from core.runtime import files
@@ -19,13 +20,11 @@ from core.runtime.errors import InputError
 # the accepted file formats; PostScript is excluded, because PostScript files are programs
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's default limit: 256 MiB at 3 bytes per pixel
-ORIENTATION = 0x0112  # EXIF tag
-# TIFF tags
-SUBFILE_TYPE, BITS, PHOTOMETRIC, BANDS, EXTRA_BANDS, SAMPLE_FORMAT = 254, 258, 262, 277, 338, 339
-# values of these tags
-REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of SUBFILE_TYPE that mark pages other than photos
-ALPHA = (1, 2)  # values of EXTRA_BANDS that mean alpha
-COLOUR_BANDS = {0: 1, 1: 1, 2: 3}  # value of PHOTOMETRIC -> number of colour bands; 0 and 1: grey, 2: RGB
+ID_MODES = ("1", "L", "P", "I;16")  # Pillow's modes of PNG files that store ids
+REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of the tag NewSubfileType that mark pages other than photos
+ALPHA = (1, 2)  # values of the tag ExtraSamples that mean alpha
+# value of the tag PhotometricInterpretation -> number of colour bands; 0 and 1: grey, 2: RGB
+COLOUR_BANDS = {0: 1, 1: 1, 2: 3}
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit is off, because `_read` enforces max_pixels
 warnings.filterwarnings("ignore", module=r"PIL\.")  # Pillow's warnings do not name the file
@@ -92,7 +91,7 @@ def map_rgb(path):
                     return None
                 rows = bottom
             # the orientation is checked last, because for a PNG file getexif decodes the whole image
-            turned = image.getexif().get(ORIENTATION, 1) != 1
+            turned = image.getexif().get(Tag.Orientation, 1) != 1
             if turned or rows != height:
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
@@ -134,7 +133,7 @@ def pages(path):
             if image.format == "TIFF":
                 for index in range(image.n_frames):
                     image.seek(index)
-                    if not image.tag_v2.get(SUBFILE_TYPE, 0) & (REDUCED | TRANSPARENCY_MASK):
+                    if not image.tag_v2.get(Tag.NewSubfileType, 0) & (REDUCED | TRANSPARENCY_MASK):
                         found.append(index)
     except Exception:
         pass
@@ -179,9 +178,8 @@ def _class_ids(image, deep, *, largest):
     ids, or if an id is above `largest`.
     """
     ImageOps.exif_transpose(image, in_place=True)
-    modes = ("L", "P", "I;16", "I") if largest == 255 else ("L", "P", "I;16", "I", "1")
     # only PNG is accepted: other formats may store colours, or blend neighbouring ids by lossy compression
-    if image.format != "PNG" or image.mode not in modes:
+    if image.format != "PNG" or image.mode not in ID_MODES or (image.mode == "1" and largest == 255):
         raise ValueError(
             "a mask of class ids must be a PNG file with one number per pixel, but this file is"
             f" {image.format} {image.mode}"
@@ -226,7 +224,7 @@ def _read(path, max_pixels, convert, page=None):
             _remark_bands(path, image)
             # is_deep needs an undecoded image, so it is called before getexif, which decodes a PNG file
             deep = samples.is_deep(image)
-            turned = image.getexif().get(ORIENTATION, 1) != 1
+            turned = image.getexif().get(Tag.Orientation, 1) != 1
             converted = convert(image, deep)
         if turned:
             remarks.add(
@@ -240,6 +238,8 @@ def _read(path, max_pixels, convert, page=None):
         raise InputError(
             f"{path}: has more pixels than can be decoded at once ({max_pixels:,}); scale it down."
         ) from None
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; correct the path.") from None
     except PermissionError:
         raise InputError(f"{path}: permission denied; make the file readable.") from None
     except Exception as error:  # Pillow raises many kinds of exceptions for damaged files
@@ -261,8 +261,11 @@ def _remark_pages(path, image):
 def _remark_bands(path, image):
     """Call `remarks.add` if a TIFF file has bands other than colour and alpha, such as near infrared."""
     tags = getattr(image, "tag_v2", {})
-    bands, colours = tags.get(BANDS, 1), COLOUR_BANDS.get(tags.get(PHOTOMETRIC))
-    if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(EXTRA_BANDS, ())):
+    bands, colours = (
+        tags.get(Tag.SamplesPerPixel, 1),
+        COLOUR_BANDS.get(tags.get(Tag.PhotometricInterpretation)),
+    )
+    if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(Tag.ExtraSamples, ())):
         used = f"the first {colours}" if colours > 1 else "the first"
         remarks.add(f"bands {bands}", f"{path}: only {used} of its {bands} bands are used")
 
@@ -285,7 +288,7 @@ def _reason(path, error):
     """
     if isinstance(error, Image.UnidentifiedImageError):
         return _unusual_tiff(path) or f"its format is none of {', '.join(FORMATS)}"
-    return str(error).split(str(path))[0].rstrip(" '\"") or type(error).__name__
+    return str(error).split(str(path))[0].rstrip(" '\":") or type(error).__name__
 
 
 def _unusual_tiff(path):
@@ -298,8 +301,8 @@ def _unusual_tiff(path):
             directory = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
             file.seek(directory.next)
             directory.load(file)
-            bits = directory.get(BITS, (1,))
-            bands, formats = directory.get(BANDS, 1), directory.get(SAMPLE_FORMAT, (1,))
+            bits = directory.get(Tag.BitsPerSample, (1,))
+            bands, formats = directory.get(Tag.SamplesPerPixel, 1), directory.get(Tag.SampleFormat, (1,))
     except Exception:
         return None
     kinds = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex integer", 6: "complex"}

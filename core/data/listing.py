@@ -58,14 +58,14 @@ def subfolder(folder, name):
     return alike[0]
 
 
-def image_files(folder, suffixes=SUFFIXES):
+def image_files(folder):
     """Return a list of the paths of a folder's image files in natural order. Hidden files are left out.
 
-    A file is an image file if its name ends with one of the suffixes, in any letter case. If the folder holds
+    A file is an image file if its name ends with one of SUFFIXES, in any letter case. If the folder holds
     other visible files, a warning gives their number (`core.data.remarks`).
 
-    Raises InputError if the folder cannot be listed. Also raises InputError if a name with one of the
-    suffixes belongs to a folder, a pipe or a dangling link.
+    Raises InputError if the folder cannot be listed. Also raises InputError if a name with one of
+    SUFFIXES belongs to a folder, a pipe or a dangling link.
     """
     try:
         visible = [path for path in folder.iterdir() if path.name[0] != "."]
@@ -73,7 +73,7 @@ def image_files(folder, suffixes=SUFFIXES):
         raise InputError(
             f"{folder}: cannot be listed ({error.strerror}); correct the path or make the folder readable."
         ) from None
-    paths = sorted((path for path in visible if path.suffix.lower() in suffixes), key=natural_order)
+    paths = sorted((path for path in visible if path.suffix.lower() in SUFFIXES), key=natural_order)
     for path in paths:
         if not os.path.isfile(path):
             raise InputError(f"{path}: not a file, nor a link to one; remove or rename it.")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.data import cache, class_list, colours, images, own_folders, patches
+from core.data import class_list, colours, images, own_folders, patches
 from core.data.synthetic import pet_scenes
 from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
@@ -29,7 +29,6 @@ RARE, MAX_RARE = 1e-4, 8
 # `_refuse_greys` refuses masks only if they have at least this many different greys. Black and white count
 # as greys.
 FEWEST_GREYS = 16
-ID_MODES = ("1", "L", "P", "I", "I;16")  # Pillow's modes of PNG files that store ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +113,8 @@ def find_classes(data_dir, *, skip_unreadable=False):
     def count(mask):
         """Return (values, numbers of pixels, palette) of a mask, or None if the mask is left out."""
         try:
-            return *_count(_mask_values(mask, coloured)), [] if coloured else _palette(mask)
+            values, numbers = np.unique(_mask_values(mask, coloured), return_counts=True)
+            return values, numbers, [] if coloured else _palette(mask)
         except InputError:
             if not skip_unreadable:
                 raise
@@ -211,15 +211,6 @@ def _refuse_greys(counts, coloured, folder):
         )
 
 
-def generated(cache_dir):
-    """Return the folder with generated photos and masks. If the folder is missing, generate the files.
-
-    cache_dir: folder of all caches, a `Path`.
-    """
-    no_classes = Preparation(class_list.ClassList((), (), False))
-    return cache.generated(dataset(no_classes, val_share=0, split_seed=0), cache_dir)
-
-
 def generate(folder):
     """Write generated photos of pets into folder/images, and masks with the ids 1 to 3 into folder/masks.
 
@@ -246,7 +237,7 @@ def _holds_ids(mask_file):
         if not os.path.isfile(mask_file):
             return True
         with Image.open(mask_file, formats=images.FORMATS) as image:
-            return image.format == "PNG" and image.mode in ID_MODES
+            return image.format == "PNG" and image.mode in images.ID_MODES
     except Exception:
         return True
 
@@ -259,11 +250,6 @@ def _mask_values(mask_file, coloured):
     if coloured:
         return colours.pack(images.read_mask_colours(mask_file))
     return images.read_wide_class_ids(mask_file)
-
-
-def _count(values):
-    """Return two arrays: the distinct values, ascending, and the number of pixels with each value."""
-    return np.unique(values, return_counts=True)
 
 
 def _read(photo_file, mask_file, preparation):
@@ -315,7 +301,7 @@ def _refuse_others(mask_file, others, total, preparation):
     if not others.size:
         return
     coloured = preparation.classes.coloured
-    values, counts = _count(others)
+    values, counts = np.unique(others, return_counts=True)
     value = class_list.value_text(values[counts.argmax()], coloured)
     cure = f"add it to --classes, or leave these pixels out with --ignore={value}"
     if coloured:

@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base as Tag
 
 from core.data import remarks
 
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, PLANAR = 258, 262, 274, 284  # TIFF tags
-MIN_IS_WHITE, SEPARATE_PLANES = 0, 2  # a value of PHOTOMETRIC, and a value of PLANAR
+MIN_IS_WHITE = 0  # a value of the tag PhotometricInterpretation
+SEPARATE_PLANES = 2  # a value of the tag PlanarConfiguration
 
 
 def is_deep(image):
@@ -20,7 +21,7 @@ def is_deep(image):
 
     The image must not be decoded yet, because decoding removes the layout of the samples from the image.
     """
-    bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
+    bits = getattr(image, "tag_v2", {}).get(Tag.BitsPerSample, (8,))
     return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
 
 
@@ -54,7 +55,7 @@ def to_8_bits(path, open_image, white_level):
     # 16-bit samples are scaled by a lookup table, which needs less memory than a floating-point image
     is_short = samples.dtype == np.uint16
     image = Image.fromarray(scale(np.arange(2**16))[samples] if is_short else scale(samples))
-    image.getexif()[ORIENTATION] = orientation
+    image.getexif()[Tag.Orientation] = orientation
     ImageOps.exif_transpose(image, in_place=True)
     return image
 
@@ -90,15 +91,16 @@ def _samples(open_image):
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
-        inverted, planar = tags.get(PHOTOMETRIC) == MIN_IS_WHITE, tags.get(PLANAR) == SEPARATE_PLANES
+        inverted, planar = (
+            tags.get(Tag.PhotometricInterpretation) == MIN_IS_WHITE,
+            tags.get(Tag.PlanarConfiguration) == SEPARATE_PLANES,
+        )
         raw, mode, kind = [_raw_mode(tile) for tile in image.tile], image.mode, image.format
         pgm_white = _pgm_white(image.tile[0])
         if mode[0] not in "IF" and (planar or mode not in ("RGB", "RGBA") or raw[0].startswith("LA")):
             raise ValueError(f"16 bits per sample in a layout that is not supported ({kind} {raw[0]})")
         image.load()
-        orientation = image.getexif().get(ORIENTATION, 1)
-        if mode == "I" and kind == "PNG":  # older versions of Pillow return int32 for 16-bit PNG
-            return np.asarray(image).astype(np.uint16), False, 0, orientation
+        orientation = image.getexif().get(Tag.Orientation, 1)
         if mode == "I" and kind == "PPM":  # Pillow has scaled the samples so that white is 65535
             stored = np.rint(np.asarray(image) * (pgm_white / 65535)).astype(np.uint16)
             return stored, False, pgm_white, orientation

@@ -1,16 +1,16 @@
-"""Rules that replace convolutions in graphs on CPUs by faster computations of the same values ("lowering").
+"""Rules that replace ops in graphs by faster computations of the same values ("lowering").
 
 `conv2d`, `conv2d_transpose`, `depthwise_conv2d`, `batch_norm_inference`, `bias_add` and `leaky_relu` are
-drop-in versions of TensorFlow's primitives. `core.ops` calls them. Called eagerly, a drop-in version runs
-TensorFlow's primitive.
+wrappers of TensorFlow's primitives. `core.ops` calls them. Called eagerly, a wrapper runs TensorFlow's
+primitive.
 
-While a graph is traced, a rule may replace the call of a drop-in version by other ops, which compute the same
-values up to rounding. The rule first inspects the arguments of the call and the ops that produced these
-arguments. The rule replaces the call only if these arguments and ops match the rule's pattern. An edit of
-an op or of a model therefore always has an effect: either the pattern still matches, and the rule computes
-the edited network, or TensorFlow's primitive runs.
+While a graph is traced on a machine without a GPU, a rule may replace the call of a wrapper by other ops,
+which compute the same values up to rounding. The rule first inspects the arguments of the call and the ops
+that produced these arguments. The rule replaces the call only if these arguments and ops match the rule's
+pattern. An edit of an op or of a model therefore always has an effect: either the pattern still matches, and
+the rule computes the edited network, or TensorFlow's primitive runs.
 
-    primitives.py     the drop-in versions, which try the rules
+    primitives.py     the wrappers, which try the rules
     winograd.py       a rule that halves the number of multiplications in 3x3 convolutions of many channels
     transposed.py     rules for transposed convolutions: a faster gradient of the kernel, and in prediction,
                       a convolution that TensorFlow can fuse with the ops after it

@@ -34,7 +34,7 @@ def conv2d_of_parts(x, kernel, strides, padding):
 def bias_add(x, bias):
     """Return `tf.nn.bias_add` of x [B, H, W, C] and bias [C].
 
-    In prediction, the bias is added to a convolution, before later ops, in two cases. If x is the sum of a
+    In prediction, the bias is added directly to a convolution in two cases. If x is the sum of a
     convolution and another map, the bias is added to the convolution before the other map is added. If x is
     `depth_to_space` of a convolution, as in `transposed.conv2d_transpose`, the bias is repeated for each
     pixel of a block and added before `depth_to_space`.

@@ -1,7 +1,7 @@
 """Functions that find the ops that produced a symbolic tensor, for the rules of `core.lowering`.
 
-`tf.custom_gradient` inserts Identity ops into the graph. No function here searches the ops before an
-Identity op, because a rule that bypassed this op would lose the custom gradient.
+`tf.custom_gradient` inserts Identity ops into the graph. No function here searches the ops before such an op
+of a model, because a rule that bypassed the op would lose the custom gradient.
 
 Some functions count the ops that read a tensor. Ops that read only the tensor's shape are not counted.
 """

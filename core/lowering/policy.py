@@ -10,8 +10,8 @@ import tensorflow as tf
 
 MODES = ("auto", "off")
 HELP = (  # of the flag --lowering
-    "auto: on CPUs, compiled functions replace some convolutions by faster computations with the same result"
-    " up to rounding. off: TensorFlow computes every operation as it is written."
+    "auto: on CPUs, compiled functions replace some ops of the network by faster computations with the same"
+    " result up to rounding. off: TensorFlow computes every op of the network as it is written."
 )
 
 _mode = "auto"

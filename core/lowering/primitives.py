@@ -1,4 +1,4 @@
-"""Drop-in versions of six TensorFlow primitives. In graphs, rules may replace them by faster computations.
+"""Wrappers of six TensorFlow primitives. In graphs, rules may replace them by faster computations.
 
 The docstring of `core.lowering` explains what a rule is. A kernel argument has the dtype of x. If the kernel
 is the cast of a float32 tensor to this dtype, rules receive the float32 tensor. `options` are optional

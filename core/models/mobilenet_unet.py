@@ -49,8 +49,8 @@ def forward(weights, images, *, training=False, seed=None):
 
     The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
     H and W must be multiples of 32. training: True makes batch normalisation use the batch's statistics and
-    update the moving averages. A batch normalisation with non-trainable gamma always uses the moving
-    averages and does not change them. seed: has no effect. F(level) in the comments is FILTERS[level].
+    update the moving averages. In the encoder, a batch normalisation with non-trainable gamma always uses the
+    moving averages and does not change them. seed: has no effect. F(level) in the comments is FILTERS[level].
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1

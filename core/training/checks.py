@@ -4,15 +4,11 @@ A check raises InputError or prints a warning. Without these checks, a mistake w
 training, because of wrong metrics, or not at all.
 """
 
-import os
-import zlib
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
-from core.data import cache, remarks
 from core.experiment import IGNORE
+from core.runs import checkpoint
 from core.runtime.errors import InputError
 
 SIDES = (32, 64, 128, 256, 512)  # sides of the images, in pixels, that `_logits` tries in this order
@@ -25,8 +21,11 @@ def check_experiment(experiment, weights):
 
     - there are fewer than 2 or more than 255 classes, or two classes have the same name
     - the palette does not have one colour for each class
+    - the name of a weight begins with a prefix that checkpoints use for other variables
     - the network has neither one logit per class nor, with two classes, a single logit
+    - the logits do not have the height and width of the image
     - the loss or a measure does not return one value per example
+    - a metric is not a single number
     - two metrics have the same name, or a metric is called "loss"
     - `experiment.best` is neither "loss" nor the name of a metric
     """
@@ -40,6 +39,13 @@ def check_experiment(experiment, weights):
             f"{name}: has {classes} classes and {len(experiment.palette)} colours in its palette; give each"
             " class one colour."
         )
+    prefixes = (checkpoint.AVERAGE, *checkpoint.OPTIMIZER)
+    reserved = sorted(each for each in weights if each.startswith(prefixes))
+    if reserved:
+        raise InputError(
+            f"{name}: rename the weight {reserved[0]!r}, because names that begin with {', '.join(prefixes)}"
+            " are reserved in checkpoints."
+        )
     logits = _logits(experiment, weights)
     channels = logits.shape[-1]
     if channels != classes and (channels, classes) != (1, 2):
@@ -47,12 +53,19 @@ def check_experiment(experiment, weights):
             f"{name}: has {classes} classes, but its network's logits have {channels} channels; give"
             " the network one channel for each class (or one channel for two classes)."
         )
-    both = tf.cast(tf.concat([logits, logits], axis=0), tf.float32)
+    count = classes + 1  # differs from the number of classes, so that one value per class is an error
+    batch = tf.cast(tf.repeat(logits, count, axis=0), tf.float32)
     for label, function in [("the loss", experiment.loss), *experiment.measures.items()]:
-        shape = function(both, tf.zeros(both.shape[:3], tf.uint8)).shape
-        if shape != [2]:
+        shape = function(batch, tf.zeros(batch.shape[:3], tf.uint8)).shape
+        if shape != [count]:
             raise InputError(
-                f"{name}: {label} has the shape {shape} for two examples; return one value per example, [B]."
+                f"{name}: {label} has the shape {shape} for {count} examples; return one value per example,"
+                " [B]."
+            )
+    for label, value in experiment.metrics(np.zeros([classes, classes], np.int64)).items():
+        if np.ndim(value):
+            raise InputError(
+                f"{name}: the metric {label!r} has the shape {np.shape(value)}; return a single number."
             )
     measured = _measured(experiment)
     repeated = sorted(each for each in set(measured) if measured.count(each) > 1)
@@ -90,25 +103,39 @@ def _measured(experiment):
 def _logits(experiment, weights):
     """Return the logits of an experiment's network for a square image of zeros, [1, side, side, channels].
 
-    The sides in SIDES are tried until the network accepts a side. If the network accepts none of these sides,
-    its exception for the last side is raised.
+    The sides in SIDES are tried until the logits have the size of the image. For the last side, an exception
+    of the network is not caught, and logits of another size raise InputError.
     """
     for side in SIDES:
         try:
-            return experiment.forward(weights, tf.zeros([1, side, side, 3]))
+            logits = experiment.forward(weights, tf.zeros([1, side, side, 3]))
         except (ValueError, tf.errors.InvalidArgumentError):  # the network does not accept this side
             if side == SIDES[-1]:
                 raise
+            continue
+        if logits.shape[1:3] == [side, side]:
+            return logits
+    raise InputError(
+        f"{experiment.name}: for an image of {side}x{side} pixels, its network returns logits of the shape"
+        f" {logits.shape}; correct the network, so that logits have the height and width of the image."
+    )
 
 
-def check_masks(experiment, train, val):
-    """Check the class ids in the masks of both splits; print a warning about classes without a pixel.
+def check_examples(experiment, train, val):
+    """Check the size of the photos and the class ids in the masks; print warnings about absent classes.
 
-    train, val: the `core.data.cache.Examples` of the splits. Raises InputError if the masks hold ids that are
-    not classes. The id IGNORE is allowed if `experiment.ignore` is true. The function also calls
-    `experiment.dataset.check` with the data of the training split. This call may raise InputError too.
+    train, val: the `core.data.cache.Examples` of the splits. Raises InputError if the validation photos do
+    not have the size `experiment.dataset.size`, or if the masks hold ids that are not classes. The id IGNORE
+    is allowed if `experiment.ignore` is true. The function also calls `experiment.dataset.check` with the
+    data of the training split. This call may raise InputError too.
     """
-    classes = len(experiment.classes)
+    classes, side = len(experiment.classes), experiment.dataset.size
+    height, width = val.images.shape[1:3]
+    if side and (height, width) != (side, side):
+        raise InputError(
+            f"{experiment.name}: the size of its Dataset is {side}, but its validation photos have"
+            f" {width}x{height} pixels; correct `size` or `read` of the Dataset."
+        )
     for examples in (train, val):
         beyond = [index for index in np.flatnonzero(examples.class_pixels).tolist() if index >= classes]
         if beyond and not (experiment.ignore and beyond == [IGNORE]):
@@ -119,7 +146,7 @@ def check_masks(experiment, train, val):
             )
     experiment.dataset.check(train.class_pixels, train.files)
     for split, examples in (("training", train), ("validation", val)):
-        pixels = class_pixels(examples)[:classes]
+        pixels = examples.split_pixels[:classes]
         absent = [name for name, count in zip(experiment.classes, pixels) if not count]
         if absent:
             print(f"warning: classes without a pixel in the {split} masks: {', '.join(absent)}.")
@@ -135,18 +162,6 @@ def warn_of_shared_photos(train, val):
         )
 
 
-def class_pixels(examples):
-    """Return the number of pixels of each class id in the masks of a split, int64 [256].
-
-    examples: the `core.data.cache.Examples` of the split. If `examples.masks` holds the masks of both splits,
-    the attribute `examples.class_pixels` counts both splits. Then this function counts the split's pixels.
-    """
-    if len(examples) == len(examples.masks):
-        return examples.class_pixels
-    counts = (np.bincount(examples.masks[row].ravel(), minlength=256) for row in examples.rows)
-    return np.sum(list(counts), axis=0)
-
-
 def best_metric(experiment, val):
     """Return the name of the metric that chooses the best epoch: `experiment.best`, or "loss".
 
@@ -156,7 +171,7 @@ def best_metric(experiment, val):
     `core.data.cache.Examples` of the validation split.
     """
     classes = len(experiment.classes)
-    perfect = np.diag(class_pixels(val)[:classes])  # confusion matrix of a perfect prediction
+    perfect = np.diag(val.split_pixels[:classes])  # confusion matrix of a perfect prediction
     if np.isfinite(experiment.metrics(perfect).get(experiment.best, 0)):
         return experiment.best
     print(
@@ -164,23 +179,3 @@ def best_metric(experiment, val):
         " validation loss chooses the best epoch."
     )
     return "loss"
-
-
-def image_files(dataset, flags):
-    """Return the number of photos of each split, and a checksum of the names of their files.
-
-    The result is [[number, checksum], [number, checksum]]: first training, then validation. If the split is
-    random, both pairs describe all photos. With --limit, only the first photos count. A checksum is the
-    CRC-32 of the paths of photos and masks, relative to the data set's folder. The function calls
-    `dataset.find` and decodes no file.
-
-    dataset: the experiment's `Dataset`. flags: the parsed flags.
-    """
-    data_dir = Path(flags.data_dir) if flags.data_dir else cache.generated(dataset, Path(flags.cache_dir))
-    splits = []
-    for split in ("train", "val"):
-        with remarks.collect():  # discards remarks about the files, because `cache.load_split` prints them
-            files = list(dataset.find(data_dir, split))[: flags.limit or None]
-        names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
-        splits.append([len(files), zlib.crc32("\n".join(names).encode("utf-8", "surrogateescape"))])
-    return splits

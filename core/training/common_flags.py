@@ -15,9 +15,9 @@ from core.training import optimizer
 def define(values, *, name, epochs, batch_size, learning_rate, clip_norm, size=None, multiple=None):
     """Define the flags that all experiments share, in the `flags.FlagValues` given by `values`.
 
-    name: the experiment's name. epochs, batch_size, learning_rate, clip_norm, size: the article's values,
-    which become the defaults of the flags with these names. If size is None, the flag --size is not defined.
-    multiple: --size must be a multiple of this number.
+    name: the experiment's name. epochs, batch_size, learning_rate, clip_norm, size: the defaults of the flags
+    with these names. If size is None, the flag --size is not defined. multiple: --size must be a multiple of
+    this number.
     """
     new = Definer(values)
     new.integer("epochs", epochs, "Passes over the training images.", 1)

@@ -2,8 +2,8 @@
 
 A checkpoint holds all variables and the `State` of the run. The order of the images and all random choices
 are functions of (seed, epoch, step). A resumed run therefore repeats the steps that came after its last
-checkpoint. With deterministic ops, the final weights of a resumed run and of an uninterrupted run are
-bit-identical.
+checkpoint. With deterministic ops on one device, the final weights of a resumed run and of an uninterrupted
+run are bit-identical.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ class Training:
         )
         self.train, self.val = setup.load_images(experiment.dataset, flags, folder, self.state)
         self.steps = math.ceil(len(self.train) / flags.batch_size)
-        checks.check_masks(experiment, self.train, self.val)
+        checks.check_examples(experiment, self.train, self.val)
         checks.warn_of_shared_photos(self.train, self.val)
         self.best_metric = checks.best_metric(experiment, self.val)
         self.started = time.monotonic() - self.state.seconds
@@ -380,11 +380,11 @@ class Training:
     def diverged(self, what):
         """Return the InputError for a diverged training.
 
-        what: the words with which the message begins. They name the value that is not finite or too large,
+        what: the words with which the message begins. They name the value that is NaN, infinite or too large,
         such as "a variable".
         """
         return InputError(
-            f"{what} is not finite or far too large {self.place()}: the training diverged; begin a new"
+            f"{what} is NaN, infinite or far too large {self.place()}: the training diverged; begin a new"
             " --run_dir with a smaller --learning_rate, with --clip_norm=1, or with smaller class weights."
             " The checkpoints were saved before this step."
         )

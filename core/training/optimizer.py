@@ -78,12 +78,12 @@ def update(weights, slots, gradients, *, learning_rate, clip_norm=0.0, weight_de
 def learning_rate(step, *, peak, shape, warmup_steps, steps):
     """Return the learning rate of a training step, a float32 scalar.
 
-    step: int64, the number of updates before this step. In float16, a step with gradients that are not
-    finite makes no update. The training then ends before the schedule reaches its last rate. steps: the
-    number of steps of the whole training. The rate grows linearly during the first `warmup_steps` steps.
-    The next step has the rate `peak`. If shape is "constant", all further steps have the rate `peak`. If
-    shape is "cosine", the rate falls along half a cosine. The rate would be 0 in the step after the last
-    step of the training (Loshchilov and Hutter, 2017, without restarts).
+    step: int64, the number of updates before this step. steps: the number of steps of the whole training.
+    The rate grows linearly during the first `warmup_steps` steps. The next step has the rate `peak`. If shape
+    is "constant", all further steps have the rate `peak`. If shape is "cosine", the rate falls along half a
+    cosine and would be 0 in the step after the last step (Loshchilov and Hutter, 2017, without restarts). In
+    float16, a step with gradients that are not finite makes no update, so the training may end before the
+    schedule does.
     """
     step = tf.cast(step, tf.float32)
     warm = tf.minimum((step + 1) / (warmup_steps + 1), 1.0)

@@ -2,10 +2,11 @@
 
 import os
 import zlib
+from pathlib import Path
 
 import tensorflow as tf
 
-from core.data import cache
+from core.data import cache, remarks
 from core.runs import checkpoint, run_folder
 from core.runtime import distribution, precision
 from core.runtime.errors import InputError
@@ -88,7 +89,7 @@ def load_images(dataset, flags, folder, state):
     wrong folder is noticed early. flags: the parsed flags. folder: the run folder. state: the `State` of the
     run.
     """
-    files = checks.image_files(dataset, flags)
+    files = image_files(dataset, flags)
     if state.image_files not in ([], files):
         place = flags.data_dir or "the generated data set"
         raise _other_images(folder, state, f"{place} has other files or paths ({_numbers(files)})")
@@ -101,6 +102,26 @@ def load_images(dataset, flags, folder, state):
         raise _other_images(folder, state, found)
     state.image_files, state.data, state.data_dir = files, checksums, os.path.abspath(train.data_dir)
     return train, val
+
+
+def image_files(dataset, flags):
+    """Return the number of photos of each split, and a checksum of the names of their files.
+
+    The result is [[number, checksum], [number, checksum]]: first training, then validation. If the split is
+    random, both pairs describe all photos. With --limit, only the first photos count. A checksum is the
+    CRC-32 of the paths of photos and masks, relative to the data set's folder. The function calls
+    `dataset.find` and decodes no file.
+
+    dataset: the experiment's `Dataset`. flags: the parsed flags.
+    """
+    data_dir = Path(flags.data_dir or cache.generated(dataset.name, dataset.generate, Path(flags.cache_dir)))
+    splits = []
+    for split in ("train", "val"):
+        with remarks.collect():  # discards remarks about the files, because `cache.load_split` prints them
+            files = list(dataset.find(data_dir, split))[: flags.limit or None]
+        names = [os.path.relpath(path, data_dir) for paths in files for path in paths]
+        splits.append([len(files), zlib.crc32("\n".join(names).encode("utf-8", "surrogateescape"))])
+    return splits
 
 
 def _other_images(folder, state, found):
@@ -118,7 +139,7 @@ def _other_images(folder, state, found):
 
 
 def _numbers(image_files):
-    """Return the numbers of files as text. image_files: the result of `checks.image_files`."""
+    """Return the numbers of files as text. image_files: the result of `image_files`."""
     train, val = image_files
     if train == val:  # all files, which are split at random later
         return f"{train[0]} files"

@@ -19,7 +19,7 @@ class State:
     data: list = dataclasses.field(default_factory=list)  # checksums of the training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
     data_dir: str = ""  # the folder that the images were read from
-    image_files: list = dataclasses.field(default_factory=list)  # the result of `checks.image_files`
+    image_files: list = dataclasses.field(default_factory=list)  # the result of `setup.image_files`
     # with --init_from, the result of `warm_start.load`, which names the source of the initial weights;
     # otherwise empty
     initial: dict = dataclasses.field(default_factory=dict)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 
 from core.data import (
     cache,
@@ -132,11 +133,13 @@ def test_an_unreadable_file_is_named_and_files_decoded_before_are_kept(pairs, tm
     closed = []
     monkeypatch.setattr(cache, "BLOCK", 2)
     monkeypatch.setattr(cache.progress.Progress, "close", lambda bar: closed.append(bar))
-    dataset, refused, read = locked(road(), "5.jpg")
+    dataset, refused, read = locked(dataclasses.replace(road(), name="pairs_v1.2"), "5.jpg")
     with pytest.raises(InputError, match="5.jpg"):
         cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert len(closed) == 1
-    assert {path.suffix for path in (tmp_path / "cache/decoded").iterdir()} == {".lock", ".partial"}
+    key = cache_key.digest(dataset, dataset.find(pairs, "train"))
+    names = {path.name for path in (tmp_path / "cache/decoded").iterdir()}
+    assert names == {f"pairs_v1.2-{key}.lock", f"pairs_v1.2-{key}.partial"}
     refused.clear()
     read.clear()
     assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
@@ -276,9 +279,11 @@ def test_generated_files_appear_completely_or_not_at_all(tmp_path):
 
     dataset = dataclasses.replace(road(), generate=generate)
     with pytest.raises(InputError, match="disk full"):
-        cache.generated(dataset, tmp_path)
+        cache.generated(dataset.name, dataset.generate, tmp_path)
     assert not [path for path in (tmp_path / "generated").iterdir() if path.suffix == ""]
-    assert [path.name for path in cache.generated(dataset, tmp_path).iterdir()] == ["1.jpg"]
+    assert [path.name for path in cache.generated(dataset.name, dataset.generate, tmp_path).iterdir()] == [
+        "1.jpg"
+    ]
 
 
 def test_checksums_are_equal_for_equal_photos_only(pairs, tmp_path):
@@ -301,7 +306,7 @@ def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
     """Opening a lock file would fail in another user's cache and on a read-only file system."""
     dataset = dataclasses.replace(road(), generate=Path.mkdir)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
-    folder = cache.generated(dataset, tmp_path / "cache")
+    folder = cache.generated(dataset.name, dataset.generate, tmp_path / "cache")
 
     def read_only(*_, **__):
         raise OSError(errno.EROFS, "Read-only file system")
@@ -309,7 +314,7 @@ def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.filesystem, "lock", read_only)
     monkeypatch.setattr(Path, "mkdir", read_only)
     assert len(cache.prepare(dataset, pairs, "train", tmp_path / "cache")) == 6
-    assert cache.generated(dataset, tmp_path / "cache") == folder
+    assert cache.generated(dataset.name, dataset.generate, tmp_path / "cache") == folder
 
 
 def test_a_cache_is_read_where_the_file_system_has_no_shared_mappings(pairs, tmp_path, monkeypatch):
@@ -381,8 +386,8 @@ def test_the_disk_space_of_other_caches_is_printed(pairs, tmp_path, capsys):
 
 def test_pixels_are_counted_on_the_page_that_is_read(tmp_path):
     reduced, photo = Image.new("RGB", (4, 2)), Image.new("RGB", (64, 32))
-    photo.encoderinfo = {"tiffinfo": {images.SUBFILE_TYPE: 0}}
-    tags = {images.SUBFILE_TYPE: images.REDUCED}
+    photo.encoderinfo = {"tiffinfo": {Tag.NewSubfileType: 0}}
+    tags = {Tag.NewSubfileType: images.REDUCED}
     reduced.save(tmp_path / "a.tif", save_all=True, append_images=[photo], tiffinfo=tags)
     assert images.pages(tmp_path / "a.tif") == [1]
     assert cache._pixel_count((tmp_path / "a.tif",)) == 64 * 32

@@ -124,9 +124,9 @@ def test_class_ids_are_the_stored_numbers(tmp_path):
 def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):
     for name in ("10.jpg", "2.jpg", "1.JPG", ".hidden.jpg", "Thumbs.db", "._2.jpg", "notes.txt"):
         (tmp_path / name).touch()
-    assert [path.name for path in image_files(tmp_path, (".jpg",))] == ["1.JPG", "2.jpg", "10.jpg"]
+    assert [path.name for path in image_files(tmp_path)] == ["1.JPG", "2.jpg", "10.jpg"]
     with pytest.raises(InputError, match="nowhere"):
-        image_files(tmp_path / "nowhere", (".jpg",))
+        image_files(tmp_path / "nowhere")
 
 
 # --- 16 bits per sample

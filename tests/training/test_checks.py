@@ -31,6 +31,19 @@ def losses_of_pixels(logits, masks):
     return logits**2
 
 
+def losses_of_classes(logits, masks):
+    return tf.zeros([2])
+
+
+def with_weight(name):
+    """Return a replacement of `init_weights` whose dict also has the weight `name`."""
+    return lambda *, seed: small(road_unet)["init_weights"](seed=seed) | {name: tf.Variable(1.0)}
+
+
+def smaller_logits(weights, images, *, training=False, seed=None):
+    return images[:, ::2, ::2, :1]
+
+
 @pytest.mark.parametrize(
     "changes, named",
     [
@@ -45,8 +58,12 @@ def losses_of_pixels(logits, masks):
             THREE | small(pets_unet, classes=3) | {"loss": losses.categorical_cross_entropy},
             "metrics.binary is for two classes",
         ),
-        ({"loss": mean_loss}, "the loss has the shape () for two examples"),
-        ({"measures": {"sharpness": losses_of_pixels}}, "sharpness has the shape (2, 32, 32, 1)"),
+        ({"loss": mean_loss}, "the loss has the shape () for 3 examples"),
+        ({"loss": losses_of_classes}, "the loss has the shape (2,) for 3 examples"),
+        ({"measures": {"sharpness": losses_of_pixels}}, "sharpness has the shape (3, 32, 32, 1)"),
+        ({"metrics": lambda confusion: {"iou": metrics.iou(confusion)}}, "'iou' has the shape (2,)"),
+        ({"init_weights": with_weight("average/scale")}, "rename the weight 'average/scale'"),
+        ({"forward": smaller_logits}, "returns logits of the shape (1, 256, 256, 1)"),
         ({"measures": {"accuracy": losses.binary_cross_entropy}}, "two metrics are called 'accuracy'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -55,6 +72,14 @@ def test_parts_of_an_experiment_that_do_not_fit_are_refused(changes, named):
     experiment = road(**changes)
     with refused(named):
         checks.check_experiment(experiment, experiment.init_weights(seed=0))
+
+
+def test_photos_that_do_not_have_the_size_of_the_dataset_are_refused(pairs, tmp_path, capsys):
+    experiment = road()
+    other = dataclasses.replace(experiment, dataset=dataclasses.replace(experiment.dataset, size=64))
+    flags = road_flags(tmp_path / "run", f"--data_dir={pairs}", f"--cache_dir={tmp_path / 'cache'}")
+    with refused("the size of its Dataset is 64, but its validation photos have 32x32 pixels"):
+        loop.run(other, cityscape_road.define_flags, flags)
 
 
 def test_a_third_class_is_refused_before_decoding(pairs, tmp_path, capsys):
@@ -117,4 +142,4 @@ def test_the_best_metric_must_be_defined_for_the_validation_masks(tmp_path):
             examples, rows=np.array(rows), class_pixels=np.bincount(masks.ravel(), minlength=256)
         )
         assert checks.best_metric(road(), split) == expected
-        assert checks.class_pixels(split).sum() == 16 * len(rows)
+        assert split.split_pixels.sum() == 16 * len(rows)
