@@ -31,8 +31,9 @@ def load(run_dir, checkpoint="best", *, data=False):
     with the best validation metric; "last": the latest weights. data: if False, the run's data folder may be
     missing, and the returned flags --data_dir and --limit have their defaults (generated images, all files);
     if True, they have the run's values.
-    On CPUs, TensorFlow's ops become deterministic in this process; random ops without a seed then raise
-    RuntimeError, so call tf.random.set_seed. The rules of `core.lowering` are enabled.
+    The run's flags --deterministic and --xla decide whether TensorFlow's ops become deterministic in this
+    process. By default, they do so on CPUs. Random ops without a seed then raise RuntimeError, so call
+    tf.random.set_seed. The rules of `core.lowering` are enabled.
     Raises InputError if run_dir is not the folder of a run, if the checkpoint is missing or damaged, or if
     the weights in the checkpoint do not fit the network.
     """

@@ -121,11 +121,9 @@ def metric_rows(runs):
     `comparison.Run`.
     """
     return {
-        name: [
-            f"{run.final[name]:.4f} ({run.best[name]:.4f})" if name in run.final else "-" for run in runs
-        ]
+        name: [f"{run.final[name]:.4f} ({run.best[name]:.4f})" if name in run.final else "-" for run in runs]
         for name in metric_names(runs)
-    }  # fmt: skip
+    }
 
 
 def metric_names(runs):

@@ -10,8 +10,8 @@ Settings: Adam with learning rate 1e-3, batches of 64, 10 epochs, as in the arti
           Training images are mirrored left to right with probability 0.5.
           The flag --best reads other settings from experiments/best/oxford_pets.cfg.
 Data:     the folders images/ and annotations/ from the University of Oxford, 3680 training and 3669
-          validation photos. `python -m experiments.download oxford_pets` downloads them. Without
-          --data_dir, 160 training and 40 validation photos are generated.
+          validation photos. `python -m experiments.download oxford_pets --data_dir=DIR` downloads them.
+          Without --data_dir, 160 training and 40 validation photos are generated.
 Time:     hours on two CPU cores; about half as long with --precision=bfloat16.
 
 Run: python -m experiments.oxford_pets

@@ -82,6 +82,8 @@ def run(flags):
     the experiment's flags do not define the size, if the network cannot process images of the size, and if
     --time is given on a machine with a GPU.
     """
+    if flags.time and tf.config.list_physical_devices("GPU"):
+        raise InputError("--time: measures CPUs only; hide the GPUs with CUDA_VISIBLE_DEVICES=-1.")
     experiment, own_flags = _experiment(flags)
     side = flags.size or training_side(experiment, own_flags)
     weights = experiment.init_weights(seed=own_flags.seed)
@@ -109,13 +111,10 @@ def _experiment(flags):
     """Return (experiment, own_flags): an `Experiment`, and the `flags.FlagValues` that define it.
 
     With --experiment, the flags have their default values. With --run_dir, the flags are read from the run
-    folder. Raises InputError if --experiment and --run_dir are both given or both missing, and if --time is
-    given on a machine with a GPU.
+    folder. Raises InputError if --experiment and --run_dir are both given or both missing.
     """
     if bool(flags.experiment) == bool(flags.run_dir):
         raise InputError("--experiment, --run_dir: give one of them, such as --experiment=cityscape_road.")
-    if flags.time and tf.config.list_physical_devices("GPU"):
-        raise InputError("--time: measures CPUs only; hide the GPUs with CUDA_VISIBLE_DEVICES=-1.")
     if flags.experiment:
         return default_experiment(flags.experiment)
     module = article(run_folder.experiment_name(Path(flags.run_dir)))

@@ -142,10 +142,16 @@ def bootstrap(a, b, resamples):
         }
 
     found = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
-    weights = [getattr(run.experiment.loss, "keywords", {}).get("class_weights") for run in (a, b)]
-    if weights[0] != weights[1]:
+    if _loss_name(a.experiment.loss) != _loss_name(b.experiment.loss):
         found.pop("loss", None)
     return found, count, len(np.unique(files))
+
+
+def _loss_name(loss):
+    """Return the name of a loss function and, for a `functools.partial`, its bound arguments as a tuple."""
+    function = getattr(loss, "func", loss)
+    bound = getattr(loss, "args", ()), getattr(loss, "keywords", {})
+    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function)), bound
 
 
 def _common_rows(a, b):

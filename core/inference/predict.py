@@ -118,7 +118,6 @@ class Job:
         self.log = log  # the `records.Records` of the output folder
         self.names, self.output_dir = names, output_dir  # names: `Source` -> name of the result files
         self.multiple = tiling.multiple(experiment.forward, weights)
-        self.decide = decider(options)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
         self.radius = None  # the radius of the receptive field in pixels; `overlap` computes it
         # A thread holds the lock `in_use` while it runs the network. An exception in `run` sets `stopped`.
@@ -212,7 +211,7 @@ class Job:
             yield arrays
             return
         for logits in scaling.logit_strips(*arrays, photo.height, photo.width):
-            yield [each.numpy() for each in self.decide(logits)]
+            yield [each.numpy() for each in decide(logits, self.options)]
 
     def tiles(self, photo, overlap):
         """Process a large photo in tiles; yield the strips of results for `outputs.write`.
@@ -271,42 +270,36 @@ class Job:
             print(f"skipped: {error}", file=sys.stderr)
 
 
-def decider(options):
-    """Return a function that converts logits, float32 [..., C], to a list of results.
+def decide(logits, options):
+    """Convert logits, float32 [..., C], to a list of results.
 
     The first item of the list holds class ids, uint8 [...]. If options.probabilities is given, a second item
-    holds class probabilities [..., classes], as returned by `probability_files.encode`.
-    options: `Options`.
+    holds class probabilities [..., classes], as returned by `probability_files.encode`. options: `Options`.
     """
-
-    def decide(logits):
-        outputs = [decision.class_ids(logits, options.threshold)]
-        if options.probabilities:
-            encoded = probability_files.encode(decision.probabilities(logits), options.probabilities)
-            outputs.append(encoded)
-        return outputs
-
-    return decide
+    results = [decision.class_ids(logits, options.threshold)]
+    if options.probabilities:
+        results.append(probability_files.encode(decision.probabilities(logits), options.probabilities))
+    return results
 
 
 def make_network(experiment, weights, dtype, multiple, options):
     """Return a compiled function: images uint8 [B, h, w, 3] of any size -> list of tensors.
 
-    If options.resize is None, the list holds the results of the function from `decider`, because class ids
-    need less memory than logits. If options.resize is given, the list holds one tensor, the logits, float32
-    [B, h, w, C]. The caller then scales the logits to the images' size and calls the function from `decider`.
+    If options.resize is None, the list holds the results of `decide`, because class ids need less memory than
+    logits. If options.resize is given, the list holds one tensor, the logits, float32 [B, h, w, C]. The
+    caller then scales the logits to the images' size and calls `decide`.
     experiment, weights, dtype, options: as for `run`. Later changes of the weights may have no
     effect: see `core.weights.fixed`. multiple: images are padded so that this number divides their height and
     width; see `tiling.padded`.
     """
     weights = fixed(weights)
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
-    forward, decide = tiling.padded(forward, multiple), decider(options)
+    forward = tiling.padded(forward, multiple)
 
     @tf.function(autograph=False, reduce_retracing=True)
     def compute(images):
         with lowering.prediction():
             logits = tf.cast(forward(weights, tf.cast(images, dtype)), tf.float32)
-        return [logits] if options.resize else decide(logits)
+        return [logits] if options.resize else decide(logits, options)
 
     return compute

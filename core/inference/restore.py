@@ -51,13 +51,7 @@ def define_flags(values):
         " last: the latest weights.",
         flag_values=values,
     )
-    flags.DEFINE_enum(
-        "lowering",
-        "auto",
-        lowering.MODES,
-        lowering.HELP,
-        flag_values=values,
-    )
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, lowering.HELP, flag_values=values)
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):

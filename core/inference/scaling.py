@@ -74,9 +74,7 @@ def _neighbours(size, old):
     (1 - weight[i]) * line[first[i]] + weight[i] * line[second[i]]. Pixel centres lie at half-integers, as in
     `tf.image.resize`.
     """
-    position = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(old / size) - np.float32(
-        0.5
-    )
+    position = (np.arange(size, dtype=np.float32) + 0.5) * (old / size) - 0.5
     below = np.floor(position)
     first = np.maximum(below, 0).astype(int)
     second = np.minimum(np.ceil(position), old - 1).astype(int)

@@ -29,16 +29,17 @@ def multiple(forward, weights):
     image.
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
+    reason = "the logits do not have the height and width of the input"
     for side in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * side, 3 * side, 3])
         try:
             if forward(weights, images).shape[1:3] == images.shape[1:3]:
                 return int(side)
-        except (ValueError, tf.errors.OpError):
-            pass
+        except (ValueError, tf.errors.OpError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise InputError(
-        "the network's logits do not have the height and width of its input, for any of the square images of"
-        " 3 to 1,536 pixels that were tried; correct the forward pass."
+        "the network accepts none of the square images of 3 to 1,536 pixels that were tried"
+        f" ({reason}); correct the forward pass."
     )
 
 
@@ -187,13 +188,15 @@ def probe_weights(weights):
 
 
 def _probe_weight(name, variable):
-    """Return the replacement for the weight `name`. All values of a kernel are equal and positive.
+    """Return the replacement for the weight `name`. The values of a kernel are positive random numbers.
 
-    The value is smaller for larger kernels, so that the activations of deep networks do not overflow.
+    The values differ, because a normalisation over channels has constant outputs if all channels are equal.
+    The values are smaller for larger kernels, so that the activations of deep networks do not overflow.
     """
     if len(variable.shape) == 4:
         height, width, *channels = variable.shape
-        return tf.fill(variable.shape, 1 / (height * width * min(channels)))
+        factors = tf.random.stateless_uniform(variable.shape, [0, 0], 0.5, 1.5)
+        return factors / (height * width * min(channels))
     return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
 
 

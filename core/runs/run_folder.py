@@ -48,8 +48,8 @@ RESUMABLE = {
 }
 
 # Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
-# if a file with this path exists. The values of --init_from and of flags whose names end in _dir are always
-# paths.
+# if a file with this path exists. The values of --init_from and of flags whose names end in _dir or _file are
+# always paths.
 PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
 
 
@@ -187,7 +187,9 @@ def check_settings(folder, experiment, define_flags, values):
 
 def _absolute(name, value):
     """Return the value of a flag. If the value is a path, return the absolute path. name: the flag's name."""
-    is_path = name.endswith(("_dir", "init_from")) or (name in PATH_FLAGS and value and os.path.isfile(value))
+    is_path = name.endswith(("_dir", "_file", "init_from")) or (
+        name in PATH_FLAGS and value and os.path.isfile(value)
+    )
     return os.path.abspath(value) if value and is_path else value
 
 

@@ -19,7 +19,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import checks
 from experiments import article
-from experiments.benchmark import table, this_code
+from experiments.benchmark import keras_baselines, table, this_code
 
 FOLDER = Path(__file__).parent
 # Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
@@ -74,14 +74,20 @@ def run(flags):
     """Measure all implementations, print the comparison, and return 0.
 
     Raises InputError if --experiment is missing or names no experiment, if flags contradict each other, if a
-    measurement fails, if a baseline computes on another kind of device, and if the network of a baseline has
-    a different number of parameters than the experiment's network. Raises OSError if the Python interpreter
+    measurement fails, if no baseline has the experiment's network, if a baseline computes on another kind of
+    device, and if the network of a baseline has a different number of parameters than the experiment's
+    network. Raises OSError if the Python interpreter
     of a baseline cannot be started.
     """
     if not flags.experiment:
         raise InputError("--experiment: name an experiment, such as cityscape_road.")
     pythons = {"machine": sys.executable, "ours": sys.executable, **_peer_pythons(flags)}
     settings = _settings(flags)
+    if flags.peers and settings["network"] not in keras_baselines.NETWORKS:
+        raise InputError(
+            f"--peers: no baseline has the network {settings['network']}; add it to keras_baselines.py and"
+            " torch_networks.py, or leave --peers out."
+        )
     measurements = {name: [] for name in pythons}
     for _ in range(flags.turns):
         for name, python in pythons.items():

@@ -8,12 +8,13 @@ import types
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from core import lowering
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
-from experiments.benchmark import comparison, measurement, table, this_code
+from experiments.benchmark import comparison, machine, measurement, table, this_code
 
 
 @pytest.fixture
@@ -125,7 +126,19 @@ def test_shares_use_the_fastest_measurement_and_ratios_are_medians_over_the_turn
     assert row[2:] == ["20.0", "0.8000", "1.0000", "40.0", "40.0%", "1.00", "100", "3.0"]
 
 
-def test_the_command_prints_json_and_a_message_for_a_missing_baseline(shared_cache, tmp_path, capsys):
+def test_the_limits_of_the_machine_are_measured(monkeypatch):
+    monkeypatch.setattr(machine, "SIZES", ((4, 32, 32, 32),))
+    monkeypatch.setattr(machine, "NUMBERS", 2**20)
+    tf.random.set_seed(0)  # other tests enable deterministic ops, which need a seed
+    metrics = machine.measure(types.SimpleNamespace(seconds=0, precision="float32"))
+    assert metrics["conv_gflops"] > 1 and metrics["memory_gb_per_s"] > 0.5 and metrics["versions"] == {}
+
+
+def test_the_command_prints_json_and_a_message_for_a_missing_baseline(
+    monkeypatch, shared_cache, tmp_path, capsys
+):
+    limits = program({"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}})
+    monkeypatch.setitem(comparison.PROGRAMS, "machine", limits)
     (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
     arguments = [
@@ -141,7 +154,7 @@ def test_the_command_prints_json_and_a_message_for_a_missing_baseline(shared_cac
     assert list(asked.values()) == ["dubai_aerial", "infer", "float32", 1]
     rate = metrics["images_per_second"]
     assert rate == 1 / metrics["step_seconds"] and metrics["turns"] == [rate]
-    assert metrics["conv_gflops_limit"] > 1 and metrics["memory_gb_per_s"] > 0.5
+    assert (metrics["conv_gflops_limit"], metrics["memory_gb_per_s"]) == (100, 20)
     assert metrics["peak_mib"] > 100 and metrics["first_step_seconds"] > metrics["step_seconds"]
     assert {"python", "tensorflow", "keras", "numpy"} <= set(metrics["versions"]) and not metrics["peers"]
 

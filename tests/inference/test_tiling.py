@@ -112,8 +112,13 @@ def test_multiple_and_radius_of_layers_that_can_be_computed_by_hand():
         x = tf.nn.conv2d(x, weights["one"], strides=2, padding="SAME")
         return ops.conv2d_transpose(x, weights["two"], stride=2)
 
+    def attention(weights, x):
+        """A softmax over channels, whose output is constant if all channels are equal."""
+        return x + ops.conv2d(tf.nn.softmax(ops.conv2d(x, weights["one"])), weights["two"])
+
     weights = {"one": tf.ones([3, 3, 3, 3]), "two": tf.ones([5, 5, 3, 3])}
-    for forward, multiple, radius in ((convolutions, 1, 3), (pooled, 2, 1), (strided, 2, 3)):
+    networks = (convolutions, 1, 3), (pooled, 2, 1), (strided, 2, 3), (attention, 1, 3)
+    for forward, multiple, radius in networks:
         assert tiling.multiple(forward, weights) == multiple, forward
         assert tiling.receptive_field_radius(forward, weights, multiple) == radius, forward
     with pytest.raises(InputError, match="--tile: .* depend on inputs"):

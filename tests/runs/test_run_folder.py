@@ -1,11 +1,14 @@
 """A run folder records the experiment's name and absolute paths; runs of other versions are refused."""
 
+import functools
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
+from absl import flags
 from conftest import ROOT
 
 from core.runs import run_folder
@@ -36,16 +39,21 @@ def test_an_experiment_must_have_the_name_of_its_script(tmp_path):
 
 
 def test_a_run_is_usable_from_another_working_directory(tmp_path, monkeypatch):
+    @functools.wraps(cityscape_road.define_flags)
+    def define_flags(values):
+        cityscape_road.define_flags(values)
+        flags.DEFINE_string("split_file", None, "A flag of a user's experiment.", flag_values=values)
+
     for folder in ("here/pairs", "elsewhere"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    arguments = ["--data_dir=pairs", "--run_dir=run", "--cache_dir=../cache"]
-    claim(cityscape_road, *arguments)
+    arguments = ["--data_dir=pairs", "--run_dir=run", "--cache_dir=../cache", "--split_file=split.csv"]
+    claim(types.SimpleNamespace(define_flags=define_flags), *arguments)
     monkeypatch.chdir(tmp_path / "elsewhere")
-    flags = run_folder.read_flags(tmp_path / "here/run", cityscape_road.define_flags)
-    folders = flags.data_dir, flags.run_dir, flags.cache_dir
-    assert folders == tuple(str(tmp_path / path) for path in ("here/pairs", "here/run", "cache"))
-    assert cli.parse(cityscape_road.define_flags, [f"--flagfile={flags.run_dir}/flags.cfg"]).limit == 0
+    read = run_folder.read_flags(tmp_path / "here/run", define_flags)
+    paths = [Path(each) for each in (read.data_dir, read.run_dir, read.cache_dir, read.split_file)]
+    assert paths == [tmp_path / path for path in ("here/pairs", "here/run", "cache", "here/split.csv")]
+    assert cli.parse(define_flags, [f"--flagfile={read.run_dir}/flags.cfg"]).limit == 0
 
 
 def test_a_weights_path_is_the_same_flag_value_in_another_working_directory(tmp_path, monkeypatch):
