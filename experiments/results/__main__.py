@@ -58,8 +58,8 @@ def define_flags(values):
 def run(flags):
     """Add a run, draw the curves, update the tables or print the tables, as the flags say; return 0.
 
-    With --add, the result file is written first. Then the curves are drawn if --curves is given, otherwise
-    the tables are updated if --write is given. The tables are printed if none of the three flags is given.
+    The result file is written if --add is given, then the curves are drawn if --curves is given, and then the
+    tables are updated if --write is given. If none of the three flags is given, the tables are printed.
     Raises InputError if the run to add is unfinished, if `add` raises it, if --curves is given without
     matplotlib, and if README.md or BUILD_NOTES.md lacks the lines that `put` searches.
     """
@@ -68,10 +68,10 @@ def run(flags):
     found = tables.groups()
     if flags.curves:
         draw_curves(found, flags.curves)
-    elif flags.write:
+    if flags.write:
         put(ROOT / "README.md", tables.articles_table(found))
         put(ROOT / "BUILD_NOTES.md", tables.groups_table(found))
-    elif not flags.add:
+    if not (flags.add or flags.curves or flags.write):
         print(tables.articles_table(found))
         print(tables.groups_table(found), end="")
     return 0
@@ -83,23 +83,25 @@ def add(flags):
     If GROUP has result files, --settings and --data may be left out. Then the group's texts are used.
 
     Raises InputError if --name does not have the form GROUP_sSEED, if the first word of GROUP is not a key of
-    `tables.BEST_METRIC` or does not stand for the run's experiment, if SEED is not the run's seed, if the
-    file exists, if --settings or --data differ from the group's texts, or if the run is unfinished.
+    `tables.ARTICLE_OF` or does not stand for the run's experiment, if SEED is not the run's seed, if the file
+    exists, if --settings or --data differ from the group's texts, or if the run is unfinished.
     """
-    if not re.fullmatch(rf"({'|'.join(tables.BEST_METRIC)})_\w+_s\d+", flags.name or ""):
+    named = re.fullmatch(rf"(({'|'.join(tables.ARTICLE_OF)})_\w+)_s(\d+)", flags.name or "")
+    if not named:
         raise InputError(
-            f"--name={flags.name}: the name must begin with one of {', '.join(tables.BEST_METRIC)} and end"
-            " with _s and the seed, as in road_best_s0."
+            f"--name={flags.name}: the name must begin with one of {', '.join(tables.ARTICLE_OF)} and end"
+            " with _s and the seed, as in road_best_s0. For another experiment, first add an Article to"
+            " experiments/results/tables.py."
         )
-    path, word = tables.FOLDER / f"{flags.name}.csv", flags.name.split("_")[0]
+    (group, word, seed), path = named.groups(), tables.FOLDER / f"{flags.name}.csv"
     if path.exists():
         raise InputError(f"{path}: already exists; give another --name, or delete this file first.")
-    (experiment,) = (each.experiment for each in tables.ARTICLES if each.groups[0].startswith(f"{word}_"))
+    experiment = tables.ARTICLE_OF[word].experiment
     if run_folder.experiment_name(Path(flags.add)) != experiment:
         raise InputError(
             f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
         )
-    described, group = {"settings": flags.settings, "data": flags.data}, re.sub(r"_s\d+$", "", flags.name)
+    described = {"settings": flags.settings, "data": flags.data}
     for result in tables.groups(tables.FOLDER).get(group, [])[:1]:
         for key, text in described.items():
             described[key] = result.header[key]
@@ -115,9 +117,11 @@ def add(flags):
         commit=flags.commit,
         remark=flags.remark,
     )
-    seed = re.search(r"^# seed: (\d+)$", text, re.M)[1]
-    if not flags.name.endswith(f"_s{seed}"):
-        raise InputError(f"--name={flags.name}: must end with _s{seed}, because the run's seed is {seed}.")
+    run_seed = run_folder.recorded_flag(Path(flags.add), "seed")
+    if seed != run_seed:
+        raise InputError(
+            f"--name={flags.name}: must end with _s{run_seed}, because the run's seed is {run_seed}."
+        )
     path.write_text(text, encoding="utf-8")
     print(path)
 
@@ -151,16 +155,17 @@ def draw_curves(found, path):
         raise InputError(
             "--curves: matplotlib is missing; install it with pip install -e '.[plots]'."
         ) from None
-    figure = Figure(figsize=(4 * len(tables.BEST_METRIC), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(tables.BEST_METRIC))
-    for panel, (word, column) in zip(panels, tables.BEST_METRIC.items()):
+    figure = Figure(figsize=(4 * len(tables.ARTICLES), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(tables.ARTICLES))
+    for panel, (word, article) in zip(panels, tables.ARTICLE_OF.items()):
         for name, results in found.items():
             for result in results:
-                points = [(row["epoch"], row[column]) for row in result.epochs if column in row]
+                points = [(row["epoch"], row[article.best]) for row in result.epochs if article.best in row]
                 if name.startswith(f"{word}_") and len(points) > 2:
                     panel.plot(*zip(*points), label=f"{name}_s{result.header['seed']}", linewidth=1)
-        panel.set(title=f"{word}: {tables.COLUMNS[column]}", xlabel="epoch")
-        panel.legend(fontsize=6)
+        panel.set(title=f"{word}: {tables.COLUMNS[article.best]}", xlabel="epoch")
+        if panel.lines:
+            panel.legend(fontsize=6)
     figure.savefig(path, dpi=90)
     print(path)
 

@@ -1,9 +1,8 @@
 """Make the result file of a finished run. `experiments.results.tables` describes the form of result files."""
 
-import csv
-import json
 import time
 
+from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
@@ -37,17 +36,16 @@ def text(folder, *, settings, data, machine, commit, remark):
 
     folder: the path of the run folder. settings, data, machine, commit, remark: texts for the header, as the
     user gave them. If remark is empty, the header has no remark. Raises InputError if the training has not
-    ended.
+    ended, or if a file of the run is damaged.
     """
-    if not (folder / "summary.json").exists():
-        raise InputError(f"{folder}: no summary.json; wait until the training has ended.")
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    flags_cfg = (folder / "flags.cfg").read_text(encoding="utf-8")
+    summary = run_folder.read_summary(folder)
+    if not summary:
+        raise InputError(f"{folder}: no summary.json, or a damaged one; wait until the training has ended.")
     header = {
-        "command": command(flags_cfg),
+        "command": command((folder / "flags.cfg").read_text(encoding="utf-8")),
         "settings": settings,
         "data": data,
-        "seed": next(line[7:] for line in flags_cfg.splitlines() if line.startswith("--seed=")),
+        "seed": run_folder.recorded_flag(folder, "seed"),
         "machine": machine,
         "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
         "commit": commit,
@@ -55,10 +53,9 @@ def text(folder, *, settings, data, machine, commit, remark):
         "minutes": round(summary["seconds"] / 60),
         **({"remark": remark} if remark else {}),
     }
-    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
-        columns, *rows = csv.reader(file)
-    if float(rows[-1][0]) != summary["final"]["epoch"]:
+    rows = run_folder.read_metrics(folder)
+    if rows[-1]["epoch"] != summary["final"]["epoch"]:
         raise InputError(f"{folder}: the training of more epochs has begun; wait until it has ended.")
-    lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(columns)]
-    lines += [",".join(f"{float(value):.6g}" if value else "" for value in row) for row in rows]
+    lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(rows[0])]
+    lines += [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
     return "".join(f"{line}\n" for line in lines)

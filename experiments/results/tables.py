@@ -28,7 +28,9 @@ class Article:
     metric:      the name of the compared metric.
     column:      the metric's column in the result files.
     published:   the metric's value in the article, as text.
-    groups:      names of groups of runs with the article's settings.
+    best:        the column, one of COLUMNS, whose largest value chooses the best epoch of a run.
+    groups:      names of groups of runs with the article's settings. The part of the first name before the
+                 first "_", such as "road", begins the names of all groups of the experiment.
     better:      names of groups of runs with the settings of experiments/best/.
 
     The table shows two groups: the first group in `groups` that has result files, and the first group in
@@ -40,6 +42,7 @@ class Article:
     metric: str
     column: str
     published: str
+    best: str
     groups: tuple
     better: tuple
 
@@ -53,6 +56,7 @@ ARTICLES = (
         "road IoU",
         "val_iou",
         "none given",
+        "val_iou",
         ("road_article",),
         ("road_best",),
     ),
@@ -64,6 +68,7 @@ ARTICLES = (
         "validation loss",
         "val_loss",
         "0.394, on 704 of the 3669 photos, read from the article's plot",
+        "val_mean_iou",
         ("pets_article",),
         ("pets_best", "pets_303_best"),
     ),
@@ -73,6 +78,7 @@ ARTICLES = (
         "accuracy",
         "val_accuracy",
         "0.8772, on 704 of the 3669 photos",
+        "val_accuracy",
         ("mobilenet_article",),
         ("mobilenet_best",),
     ),
@@ -82,6 +88,7 @@ ARTICLES = (
         "mean IoU of the official 19 classes",
         "val_mean_iou_19",
         "none given",
+        "val_mean_iou",
         ("labels_article",),
         ("labels_best",),
     ),
@@ -93,20 +100,14 @@ ARTICLES = (
         "accuracy",
         "val_accuracy",
         "0.8616",
+        "val_accuracy",
         ("dubai_patch_article",),
         ("dubai_patch_best",),
     ),
 )
 
-# The first word of a group's name, such as "road", stands for an experiment. First word -> the column whose
-# largest value chooses the best epoch of a run.
-BEST_METRIC = {
-    "road": "val_iou",
-    "pets": "val_mean_iou",
-    "mobilenet": "val_accuracy",
-    "labels": "val_mean_iou",
-    "dubai": "val_accuracy",
-}
+# The first word of the names of an experiment's groups, such as "road" -> `Article`.
+ARTICLE_OF = {each.groups[0].split("_")[0]: each for each in ARTICLES}
 
 # Column of the result files -> name of the metric in the tables.
 COLUMNS = {
@@ -152,18 +153,8 @@ def articles_table(found):
 
     found: as returned by `groups`. Our values are the metrics after the last epoch.
     """
-    lines = [
-        _row(
-            "experiment",
-            "article",
-            "metric",
-            "published value",
-            "data of our runs",
-            "ours, article's settings",
-            "ours, better settings",
-        ),
-        "|---" * 7 + "|",
-    ]
+    head = "experiment", "article", "metric", "published value", "data of our runs"
+    lines = [_row(*head, "ours, article's settings", "ours, better settings"), "|---" * 7 + "|"]
     for each in ARTICLES:
         article, better = (
             next((found[name] for name in names if name in found), []) for names in (each.groups, each.better)
@@ -218,7 +209,7 @@ def _best(name, results):
     name. results: list of `Result`. If the result file of a run has fewer than two lines of metrics, the cell
     is ''.
     """
-    column = BEST_METRIC[name.split("_")[0]]
+    column = ARTICLE_OF[name.split("_")[0]].best
     if any(len(result.epochs) < 2 for result in results):
         return ""
     best = mean_and_deviation(
