@@ -45,9 +45,8 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     examples, trained_on = splits.load(run, split)
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
-    steps = math.ceil(len(examples) / batch_size)
-    shown = progress.track(batches.evaluation(examples, batch_size), steps, "evaluation step")
-    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(shown)
+    evaluated = _tracked(examples, batch_size, "evaluation step")
+    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(evaluated)
     predict = make_predict(any_size, run.weights, run.dtype)
     worst = _worst(examples, predict, batch_size)
     results = {
@@ -113,6 +112,15 @@ def _facts(run, split, examples, trained_on):
     }
 
 
+def _tracked(examples, batch_size, unit):
+    """Return an iterator over the batches of `core.data.batches.evaluation` that shows a progress line.
+
+    unit: the name of a step in the progress line.
+    """
+    steps = math.ceil(len(examples) / batch_size)
+    return progress.track(batches.evaluation(examples, batch_size), steps, unit)
+
+
 def _worst(examples, predict, batch_size):
     """Return the indices, in examples.images, of the examples with the most wrong pixels.
 
@@ -123,7 +131,7 @@ def _worst(examples, predict, batch_size):
     """
     wrong = [
         np.sum((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
-        for images, masks, _ in batches.evaluation(examples, batch_size)
+        for images, masks, _ in _tracked(examples, batch_size, "prediction step")
     ]
     return examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
 
