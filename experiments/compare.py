@@ -4,17 +4,17 @@ Run: python -m experiments.compare runs/a runs/b
      python -m experiments.compare --group runs/a_seed0 runs/a_seed1 runs/b_seed0 runs/b_seed1
 
 For two runs without --group, a line is printed for the validation loss and for each metric that is computed
-from the confusion matrix. Three things are left out: metrics whose names end in a class name, such as
-iou/road; the number of classes in a mean (classes_averaged); and the loss, if the class weights of the runs
-differ. The line shows the value of the second run minus the value of the first run, with a 95 % interval.
-Both values belong to the last epoch of their run. The interval comes from a paired bootstrap over the
-validation images that both runs have. The interval accounts for the choice of the images, but not for the
+from the confusion matrix. Four things are left out: metrics of one class, such as iou/road; the number of
+classes in a mean (classes_averaged); metrics that are NaN; and the loss, if the loss functions or the class
+weights differ. The line shows the value of the second run minus the value of the first run, with a 95 %
+interval. Both values belong to the last epoch of their run. The interval comes from a paired bootstrap over
+the validation images that both runs have. The interval accounts for the choice of the images, but not for the
 choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
 with several seeds after the edit, and use --group.
 
-With --group, runs form a group if they have the same code, the same images and the same values of all flags
-that affect the result, except --seed. The runs of a group must have different seeds. For each group, the mean
-and the standard deviation of each metric are printed. For two groups of at least two runs each, the
+With --group, runs form a group if they have the same experiment, code and images, and the same values of all
+flags that affect the result, except --seed. The runs of a group must have different seeds. For each group,
+the mean and the standard deviation of each metric are printed. For two groups of at least two runs each, the
 difference between the two means is printed too, with Welch's 95 % interval.
 
 If matplotlib is installed, the curves of all runs are drawn to the file curves.png in the folder
@@ -29,7 +29,7 @@ from absl import flags
 from core.inference import comparison, render, uncertainty
 from core.metrics import is_metric
 from core.runs import code_digest, run_folder
-from core.runtime import cli
+from core.runtime import cli, files
 from core.runtime.errors import InputError
 from experiments import article
 
@@ -57,10 +57,9 @@ def run(flags, arguments):
     """Print the comparison of two or more runs, and draw their curves; return 0.
 
     arguments: the run folders. Raises InputError for fewer than two folders, for a folder that is not a run
-    folder, for a run that has not finished an epoch, and if --output_dir is empty. With --group, also raises
-    InputError for two runs of a group with the same seed.
+    folder, and for a run that has not finished an epoch. With --group, also raises InputError for two runs of
+    a group with the same seed.
     """
-    cli.refuse_empty([("--output_dir", flags.output_dir)])
     if len(arguments) < 2:
         raise InputError("name the folders of two or more runs to compare.")
     runs = [comparison.load(Path(folder), str(n), article) for n, folder in enumerate(arguments, 1)]
@@ -106,9 +105,10 @@ def draw(runs, output_dir):
     histories = {f"{run.label}: {run.folder.name}": run.history for run in runs}
     figure = render.compared_curves(histories, shown_metric(runs))
     if not figure:
-        print("\nno curves: matplotlib is missing; install it with pip install -e '.[plots]'")
+        print("\nno curves: matplotlib is missing; install it with pip install matplotlib")
         return
-    output_dir.mkdir(parents=True, exist_ok=True)
+    with files.writing(output_dir):
+        output_dir.mkdir(parents=True, exist_ok=True)
     run_folder.write_figure(output_dir / "curves.png", figure)
     print(f"\ncurves: {output_dir / 'curves.png'}")
 

@@ -43,7 +43,8 @@ def define_flags(values):
         "batch_size",
         None,
         "Images per batch; by default the batch size of the training.",
-        lower_bound=1,
+        1,
+        10**9,
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -57,10 +58,8 @@ def define_flags(values):
 def run(flags):
     """Evaluate the network of a trained run, write the result files, print the metrics, and return 0.
 
-    Raises InputError if --data_dir or --output_dir is empty, and if `restore.restore` or `report.evaluate`
-    does.
+    Raises InputError if `restore.restore` or `report.evaluate` does.
     """
-    cli.refuse_empty([("--data_dir", flags.data_dir), ("--output_dir", flags.output_dir)])
     trained = restore.restore(flags, article, data=True, data_dir=flags.data_dir, limit=flags.split != "all")
     output_dir = Path(flags.output_dir) if flags.output_dir else None
     results, output_dir = report.evaluate(trained, flags.split, output_dir, batch_size=flags.batch_size)

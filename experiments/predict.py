@@ -8,13 +8,12 @@ For each photo NAME, three images are written to the output folder:
 
 NAME_labels.png    the class ids, as 8-bit grey values; small ids look black in a viewer
 NAME_colours.png   each pixel in the colour of its class
-NAME_overlay.png   the mean of the photo and NAME_colours.png
+NAME_overlay.png   half of the photo's colours plus half of NAME_colours.png
 
 For each photo, a line in shares.jsonl holds the share of the photo's pixels in each class. If a TIFF file has
 several pages, each page is segmented, and NAME ends with the number of the page: _page_001, _page_002, ...
-The results of earlier calls stay in the folder. If a photo is segmented again, each new file replaces the
-photo's earlier file of the same name. An earlier file with class probabilities is replaced only if the new
-call writes the same format; otherwise the earlier file stays.
+The results of earlier calls stay in the folder, except files that a new file of the same name replaces. So
+earlier files with class probabilities stay if the new call writes another format or none.
 """
 
 from pathlib import Path
@@ -43,7 +42,7 @@ def define_flags(values):
         " so that their borders leave no trace. Only uncompressed 8-bit RGB TIFF files and binary PPM files"
         " are read tile by tile. Other files are decoded as a whole, up to 2^29 pixels."
     )
-    flags.DEFINE_integer("tile", 1024, tile, 1, **own)
+    flags.DEFINE_integer("tile", 1024, tile, 1, 10**9, **own)
     flip = "Test-time augmentation. flip: average the logits of the photo and of its mirror image."
     flags.DEFINE_enum("tta", None, ["flip"], flip, **own)
     probabilities = (
@@ -70,9 +69,8 @@ def run(flags, arguments):
     """Segment photos, and return 0, or 1 if some photos could not be read.
 
     arguments: a list of paths. A path is an image file, or a folder whose images are segmented.
-    Raises InputError if --output_dir or one of the arguments is empty. `predict.run` lists further cases.
+    Raises InputError if `photos.find`, `restore.restore` or `predict.run` does.
     """
-    cli.refuse_empty([("--output_dir", flags.output_dir), *(("a photo", each) for each in arguments)])
     sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)
     white_level = trained.experiment.dataset.white_level if flags.white_level is None else flags.white_level

@@ -121,13 +121,13 @@ def generated(name, generate, cache_dir):
     name of the returned folder contains a digest of the source files of `generate` and of all modules in
     core/data/synthetic/.
     """
-    sources = [cache_key.source_file(generate)]
-    sources += sorted(Path(synthetic.__file__).parent.glob("*.py"))
+    sources = [cache_key.source_file(generate), *sorted(Path(synthetic.__file__).parent.glob("*.py"))]
     digest = hashlib.sha256(b"".join(Path(path).read_bytes() for path in sources)).hexdigest()[:12]
     folder = cache_dir / "generated" / f"{name}-{digest}"
     if not folder.exists():
         with _building(folder) as partial:
             if not folder.exists():  # another process may have generated the files while this one waited
+                _refuse_edited(sources)
                 generate(partial)
                 partial.rename(folder)
     return folder
@@ -177,6 +177,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     if not folder.exists():
         with _building(folder) as partial:
             if not folder.exists():  # another process may have decoded the files while this one waited
+                _refuse_edited(cache_key.sources(dataset.read))
                 _decode(dataset, files, split, partial, folder, bad_share)
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
@@ -256,14 +257,25 @@ def _building(folder):
             yield folder.with_name(f"{folder.name}.partial")
 
 
+def _refuse_edited(sources):
+    """Raise InputError if a source file was edited after this process began. sources: list of paths.
+
+    The name of a cache contains a digest of the edited file, but the process may run the old code.
+    """
+    for path in filter(filesystem.edited_since_start, sources):
+        raise InputError(
+            f"{path}: edited after this process began, so its old code might make the images; restart Python."
+        )
+
+
 def _refuse(bad, total, bad_share):
     """Raise InputError if the share of unreadable items exceeds bad_share.
 
     bad: one sentence about each unreadable item. total: number of all items.
     """
     if len(bad) > bad_share * total:
-        count = f"{len(bad)} of {total} files are bad, more than --max_bad_share={bad_share:g}; the first: "
-        raise InputError((count if bad_share else "") + bad[0])
+        count = f"{len(bad)} or more of {total} photos are unreadable, more than --max_bad_share="
+        raise InputError((f"{count}{bad_share:g}; the first: " if bad_share else "") + bad[0])
 
 
 def _decode(dataset, files, split, partial, folder, bad_share):
@@ -305,12 +317,11 @@ def _pixel_count(paths):
 
 
 def _load_partial(partial):
-    """Return (index, sizes) of a folder NAME.partial. sizes: dict, name of an array file -> size in bytes.
+    """Return (index, sizes) of a folder NAME.partial.
 
-    index is the folder's `_Index`, which is empty for a new folder. A size is the number of bytes that the
-    items in the index take in the array file. An array file can be longer than its size in `sizes`, if
-    decoding was interrupted before index.json was updated. Raises InputError if an array file is shorter, or
-    if index.json is damaged.
+    index: the folder's `_Index`, empty for a new folder. sizes: name of an array file -> number of its bytes
+    that the index covers. The file is longer if decoding was interrupted before index.json was updated.
+    Raises InputError if it is shorter, or if index.json is damaged.
     """
     index = _Index()
     with _damage_named(partial):

@@ -38,7 +38,7 @@ def digest(dataset, files):
     Raises InputError for a path that is not valid UTF-8.
     """
     result = hashlib.sha256(f"layout {LAYOUT}\n{_arguments(dataset.read)}\n".encode())
-    for source in (source_file(dataset.read), *(module.__file__ for module in READING)):
+    for source in sources(dataset.read):
         result.update(Path(source).read_bytes())
     result.update(json.dumps(dict(dataset.settings), sort_keys=True).encode())
     for path in itertools.chain.from_iterable(files):
@@ -49,6 +49,11 @@ def digest(dataset, files):
         entry = f"{name}\n{status.st_size} {status.st_mtime_ns} {readable}\n"
         result.update(entry.encode())
     return result.hexdigest()[:16]
+
+
+def sources(read):
+    """Return the paths of the source files whose code decodes files. read: see `core.experiment.Dataset`."""
+    return [source_file(read), *(module.__file__ for module in READING)]
 
 
 def source_file(function):

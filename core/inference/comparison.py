@@ -95,7 +95,8 @@ def grouped(runs):
     """Group the runs that differ only in --seed. Return a list of groups; each group is a list of runs.
 
     Two runs are in the same group if four things are equal: the experiment, the images, the code, and all
-    `settings` except --seed. If the code of both runs is unknown, it counts as equal. runs: a list of `Run`s.
+    `settings` except --seed. Code or images that are unknown for both runs count as equal. runs: a list of
+    `Run`s.
     """
     groups = {}
     for run in runs:
@@ -111,7 +112,7 @@ def bootstrap(a, b, resamples):
     An image is common if both runs were validated on an image with the same pixels. Images of a run with the
     same pixels count as one image. The metrics are the metrics that the experiment computes from a confusion
     matrix and that `metrics.is_metric` accepts. Metrics that are NaN are left out. The loss is left out if
-    the runs weight classes differently.
+    the loss functions or their bound arguments, such as class weights, differ.
     a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
@@ -158,7 +159,8 @@ def _common_rows(a, b):
     """Return the indices of the common images in the results a and in the results b, int64 [N] each.
 
     a, b: the `per_image.PerImage`s of the runs. Raises InputError if there is no common image, if all common
-    images come from a single file, or if the runs have different masks for a common image.
+    images come from a single file, or if the masks of a common image have different numbers of pixels per
+    class.
     """
     _, *rows = np.intersect1d(a.hashes, b.hashes, return_indices=True)
     if not len(rows[0]):
@@ -209,4 +211,4 @@ def validation_results(run):
     restored = restore.restore(values, run.module_of, data=True)
     examples = cache.load_split(restored.experiment.dataset, restored.flags, "val")
     evaluate = make_evaluate(restored.experiment, restored.weights, restored.dtype)
-    return per_image.evaluate(evaluate, examples, len(run.history))
+    return per_image.evaluate(evaluate, examples, examples.rows, len(run.history))

@@ -34,16 +34,16 @@ class PerImage:
     loss: np.ndarray
 
 
-def evaluate(evaluate_batches, examples, epoch):
+def evaluate(evaluate_batches, examples, rows, epoch):
     """Evaluate each image of a split in a batch of its own, and return the results as a `PerImage`.
 
     evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned under a strategy with a
     single replica. With several replicas, each replica would evaluate the same image, and the sums would
     count the image once per replica.
-    examples: the split, a `core.data.cache.Examples`. epoch: the number of epochs that the weights were
-    trained for.
+    examples: the split, a `core.data.cache.Examples`. rows: an iterable over examples.rows, which may raise
+    an exception to end the evaluation. epoch: the number of epochs that the weights were trained for.
     """
-    results = [evaluate_batches([_batch_of_one(examples, row)]) for row in examples.rows]
+    results = [evaluate_batches([_batch_of_one(examples, row)]) for row in rows]
     return PerImage(
         epoch=np.array(epoch),
         hashes=examples.checksums,

@@ -41,6 +41,7 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     Raises InputError if output_dir contains a figures.json or cannot be written.
     """
     experiment, batch_size = run.experiment, batch_size or run.flags.batch_size
+    code = code_digest.current(experiment)  # before the evaluation, because files may be edited meanwhile
     output_dir = _new_folder(run, split, output_dir)
     examples, trained_on = splits.load(run, split)
     multiple = tiling.multiple(experiment.forward, run.weights)
@@ -50,7 +51,7 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     predict = make_predict(any_size, run.weights, run.dtype)
     worst = _worst(examples, predict, batch_size)
     results = {
-        "evaluation": _facts(run, split, examples, trained_on),
+        "evaluation": _facts(run, split, examples, trained_on, code),
         **summary(experiment, means, confusion),
     }
     files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
@@ -87,15 +88,14 @@ def _new_folder(run, split, output_dir):
                 return folder
 
 
-def _facts(run, split, examples, trained_on):
+def _facts(run, split, examples, trained_on, code):
     """Return the description of an evaluation that figures.json holds, as a dict.
-
-    The dict describes the experiment, data folder, split, number of examples, checkpoint, code and date.
 
     run: `restore.Run`. split: the name of the split. examples: the evaluated `core.data.cache.Examples`.
     trained_on: the number of these examples that the run was trained on; None if this number is unknown.
+    code: the result of `code_digest.current`.
     """
-    trained, now = code_digest.read(run.folder), code_digest.current(run.experiment)
+    trained = code_digest.read(run.folder)
     return {
         "experiment": run.experiment.name,
         "data": os.path.abspath(examples.data_dir),
@@ -104,8 +104,8 @@ def _facts(run, split, examples, trained_on):
         "examples_trained_on": trained_on,
         "checkpoint": os.path.abspath(run.checkpoint),
         "epoch": run.epoch,
-        "code": code_digest.combined(now),
-        "code_changed_since_training": code_digest.changed_files(trained[-1]["files"], now)
+        "code": code_digest.combined(code),
+        "code_changed_since_training": code_digest.changed_files(trained[-1]["files"], code)
         if trained
         else None,
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -11,8 +11,8 @@ The list of a new run has one object. Each time that the run is continued with o
 an object is added. Runs that were trained by old versions of this project have no code.json.
 
 `files` contains a digest of the experiment's script, and of each project file that the script imports,
-directly or indirectly. Two kinds of files are left out: networks that the experiment does not use, and files
-that do not affect results (DECIDE_NOTHING). A digest does not depend on the file's comments, docstrings or
+directly or indirectly. Left out are the files in DECIDE_NOTHING and, if `current` finds which network the
+experiment uses, the other networks. A digest does not depend on the file's comments, docstrings or
 blank lines. If a function or a constant of these files was replaced at run time, for example in a notebook,
 `files` also contains a digest of the new one, under the name FILE:NAME. Replaced fields of an `Experiment`
 are not recorded.
@@ -25,9 +25,7 @@ import hashlib
 import inspect
 import io
 import json
-import os
 import sys
-import time
 import tokenize
 from pathlib import Path
 
@@ -35,10 +33,9 @@ import numpy as np
 import tensorflow as tf
 
 from core.runtime import files
+from core.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
-STARTED = time.time()  # when this process imported this module
-
 # Folders and files that have no digest. They are rarely edited, and most of them affect results only through
 # images, flags or the device, which a run records elsewhere.
 DECIDE_NOTHING = (
@@ -64,6 +61,7 @@ def current(experiment, root=ROOT):
     name of the experiment, for example because the experiment is defined in a notebook.
 
     experiment: `core.experiment.Experiment`. root: the folder of the packages `core` and `experiments`.
+    Raises InputError if a file is not valid Python, for example because it is being edited.
     """
     script = root / "experiments" / f"{experiment.name}.py"
     networks = {_file_of(experiment.forward, root), _file_of(experiment.init_weights, root)}
@@ -74,8 +72,11 @@ def current(experiment, root=ROOT):
         if name in digests or name.startswith(DECIDE_NOTHING):
             continue
         source = path.read_text("utf-8")
-        digests[name] = hashlib.sha256(_statements(source).encode()).hexdigest()[:16]
-        tree = _parsed(source)
+        try:
+            tree, statements = _parsed(source), _statements(source)
+        except (SyntaxError, tokenize.TokenError) as error:
+            raise InputError(f"{path}: not valid Python ({error}); correct this file.") from None
+        digests[name] = hashlib.sha256(statements.encode()).hexdigest()[:16]
         imported = _imported_files(tree, path, root)
         # A script may import several networks, but the experiment uses only one of them. If the script wraps
         # this network in a function, the network's file is unknown, and all imported networks get a digest.
@@ -137,7 +138,7 @@ def record(folder, experiment, *, epoch, step, write):
     Also prints a warning that names the files that were edited after this process began.
 
     folder: the run folder. experiment: the run's `Experiment`. epoch, step: the progress of the training,
-    both 0 for a new run. write: if False, code.json is not written, and only the warning is printed. In a
+    both 0 for a new run. write: if False, code.json is not written, and only the warnings are printed. In a
     distributed training, one worker writes the file for all workers.
     """
     item = {
@@ -146,13 +147,16 @@ def record(folder, experiment, *, epoch, step, write):
         "files": current(experiment),
         "versions": {"tensorflow": tf.__version__, "numpy": np.__version__},
     }
-    edited = [name for name in item["files"] if ":" not in name and os.path.getmtime(ROOT / name) > STARTED]
+    edited = [name for name in item["files"] if ":" not in name and files.edited_since_start(ROOT / name)]
     if edited:
         print(
-            f"warning: {', '.join(edited)}: edited after this process began; if the old code was imported, it"
-            " trains this run, so restart Python."
+            f"warning: {', '.join(edited)}: edited after this process began; this run may be trained by the"
+            " old code, so restart Python."
         )
-    items = read(folder) if epoch or step else []
+    old = read(folder)
+    # an object of this position or a later one belongs to steps that were lost, because they were not saved
+    items = [each for each in old if (each.get("epoch", 0), each.get("step", 0)) < (epoch, step)]
+    differing = []
     if items:
         differing = changed_files(items[-1]["files"], item["files"])
         before = items[-1].get("versions", {})
@@ -161,14 +165,15 @@ def record(folder, experiment, *, epoch, step, write):
             for name, version in item["versions"].items()
             if before.get(name) != version
         ]
-        if not differing:
-            return
+    if differing:
         print(
             f"warning: {', '.join(differing)} changed since {folder} was last trained: from here on, the"
             " run is no longer bit-identical to an uninterrupted one."
         )
-    if write:
-        files.write_text(folder / "code.json", json.dumps([*items, item], indent=2) + "\n")
+    if differing or not items:
+        items.append(item)
+    if write and items != old:
+        files.write_text(folder / "code.json", json.dumps(items, indent=2) + "\n")
 
 
 def _file_of(function, root):
@@ -223,7 +228,8 @@ def _description(value, within=()):
     """Return a text that describes a function, or a value that a function uses, without memory addresses.
 
     The text of a function contains its code, its default arguments and the values of its closure. within: the
-    functions whose text will contain the returned text. A function in its own closure is described by name.
+    functions whose description is not finished. They are described by their names, because a function may be
+    in its own closure.
     """
     if isinstance(value, functools.partial):
         return f"partial {_description([value.func, *value.args, *value.keywords.items()], within)}"

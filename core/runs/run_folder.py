@@ -15,8 +15,8 @@
     data_split.npz             hashes of the training and validation photos (`core.data.membership`)
     tensorboard/               metrics and pictures for TensorBoard; only with --tensorboard
 
-These files are never deleted. A continued run replaces metrics.csv, summary.json and curves.png. The new
-versions of these three files cover all epochs, because the checkpoint holds the metrics of earlier epochs.
+These files are never deleted, but a continued run replaces most of them. The new metrics.csv, summary.json
+and curves.png cover all epochs, because the checkpoint holds the metrics of earlier epochs.
 
 Checkpoint files may be hard links to the same data, so delete a checkpoint before you copy another file over
 it.
@@ -36,7 +36,7 @@ from core.runtime.errors import InputError
 NAMED = "# python -m experiments."  # the first line of flags.cfg: this text, then the experiment's name
 END = "# end"  # the last line of flags.cfg, which shows that the file is complete
 
-# Flags whose values may change when a run is continued, because they do not affect the result of the run.
+# Flags whose values may change when a run is continued, because they affect its result at most by rounding.
 RESUMABLE = {
     "data_dir",  # the data may be moved; the paths below this folder and the pixels must stay the same
     "run_dir",
@@ -48,9 +48,9 @@ RESUMABLE = {
 }
 
 # Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
-# if a file with this path exists. The values of --init_from and of flags whose names end in _dir or _file are
-# always paths.
-PATH_FLAGS = {"encoder_weights", "classes", "class_weights"}
+# if a file with this path exists. The values of --init_from and --classes, and of flags
+# whose names end in _dir or _file, are always paths.
+PATH_FLAGS = {"encoder_weights", "class_weights"}
 
 
 def result_flags(define_flags, values):
@@ -67,9 +67,8 @@ def result_flags(define_flags, values):
 def claim(folder, experiment, define_flags, values):
     """Context manager that locks a run folder, so that no other process trains in it.
 
-    Creates the folder if it is missing. If the folder holds no checkpoint, writes flags.cfg. If the folder
-    holds a checkpoint, checks that the run was begun by the same experiment and with the same flags. The
-    values of the flags in RESUMABLE may differ, and with --schedule=constant also the value of --epochs.
+    Creates the folder if it is missing. If it holds no checkpoint, writes flags.cfg; otherwise
+    `check_settings` compares the flags with flags.cfg.
 
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
     defines its flags. values: the parsed `flags.FlagValues`.
@@ -187,7 +186,7 @@ def check_settings(folder, experiment, define_flags, values):
 
 def _absolute(name, value):
     """Return the value of a flag. If the value is a path, return the absolute path. name: the flag's name."""
-    is_path = name.endswith(("_dir", "_file", "init_from")) or (
+    is_path = name.endswith(("_dir", "_file", "init_from", "classes")) or (
         name in PATH_FLAGS and value and os.path.isfile(value)
     )
     return os.path.abspath(value) if value and is_path else value
@@ -269,7 +268,7 @@ def _flags_cfg(folder):
     """
     path = folder / "flags.cfg"
     if not os.path.isfile(path):
-        raise InputError(f"{folder}: no flags.cfg here, so this is not a run folder; name another --run_dir.")
+        raise InputError(f"{folder}: no flags.cfg here, so this is not a run folder; name another folder.")
     try:
         return path.read_text("utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError:

@@ -73,8 +73,9 @@ def _sentence(error):
         return str(error)
     if isinstance(error, OSError):
         place, what = error.filename or "file system", error.strerror or error
-        return f"{place}: {what}; check that it exists and that you may access it."
-    return "out of memory: use a smaller --batch_size, or a smaller --tile if the command has this flag."
+        cure = "check that it exists and that you may access it"
+        return f"{place}: {what}; {'name another place' if error.errno in files.UNFIT else cure}."
+    return "out of memory: use a smaller --batch_size or --tile, if the command has it, or a larger machine."
 
 
 def _define_options(values, best):
@@ -128,18 +129,24 @@ def read(values, argv, *, arguments=False):
 
     values: the `flags.FlagValues`, in which the flags are defined. argv: the command line, a list. Its first
     item, the name of the command, is also the first item of the returned list.
-    Raises InputError if a flag cannot be parsed or is not UTF-8. If the parameter `arguments` is False, also
-    raises InputError for an argument that is not a flag.
+    Raises InputError if a flag cannot be parsed, is not UTF-8, has no value or an empty value, or if a value
+    begins with ~/. If the parameter `arguments` is False, also raises InputError for an argument that is not
+    a flag.
     """
+    _refuse_missing_values(values, argv)
     try:
         rest = values(argv)
     except BrokenPipeError:  # stdout was closed while --help was printed; `main` handles this error
         raise
-    except (flags.Error, OSError, ValueError, RecursionError) as error:  # the last three are from --flagfile
-        flagfiles = [] if isinstance(error, flags.Error) else [each for each in argv if "flagfile" in each]
-        reason = ": ".join([*flagfiles, " ".join(str(error).split())])
+    except (flags.Error, OSError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        names = [each.partition("=")[0].lstrip("-") for each in argv[1:] if each.startswith("-")]
+        if not any(name in reason for name in names if name not in ("", "flagfile")):
+            # no flag of the command line is wrong, so the error comes from a flagfile
+            reason = ": ".join([*_flagfiles(argv), reason])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
         raise InputError(f"{reason}; see --help.") from None
+    _refuse_texts(values, rest[1:])
     for each in argv:
         if each not in rest and not files.is_utf8(each):
             raise InputError(f"{each}: not in UTF-8; change the name.")
@@ -148,15 +155,43 @@ def read(values, argv, *, arguments=False):
     return rest
 
 
-def refuse_empty(paths):
-    """Raise InputError if a path is an empty text, which would mean the current folder or no path at all.
+def _refuse_missing_values(values, argv):
+    """Raise InputError if a flag that needs a value is followed by another flag, as in `--run_dir --seed=1`.
 
-    paths: an iterable of (name, path), in which the name is for the message, such as "--output_dir". A path
-    that is None is allowed.
+    absl would take the second flag for the value of the first flag. Also raises InputError for a flagfile
+    without a name, which absl would ignore.
     """
-    for name, path in paths:
-        if path == "":
+    if any(word in ("", "--flagfile=", "-flagfile=") for word in _flagfiles(argv)):
+        raise InputError(
+            "--flagfile: is empty, for example because a shell variable is not set; name a file."
+        )
+    words = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
+    for word, value in zip(words, words[1:]):
+        name = word.lstrip("-")
+        if word != name and name in values and not values[name].boolean and value.startswith("--"):
+            raise InputError(f"{word}: the value is missing; if {value} is the value, write {word}={value}.")
+
+
+def _refuse_texts(values, arguments):
+    """Raise InputError for an empty argument, and for a flag whose value is empty or begins with ~/.
+
+    arguments: the arguments that are not flags. The value of a flag may be empty if its default is empty.
+    """
+    texts = {f"--{name}": values[name].value for name in values if values[name].default != ""}
+    for name, text in [*texts.items(), *(("an argument", each) for each in arguments)]:
+        if text == "":
             raise InputError(
-                f"{name}: the path is empty, for example because a shell variable is not set; name a file or"
-                " a folder, or a dot for the current folder."
+                f"{name}: is empty, for example because a shell variable is not set; give a value or leave"
+                " it out."
             )
+        if isinstance(text, str) and text.startswith("~/"):
+            raise InputError(f"{name}: the shell did not replace ~ in {text}; write $HOME instead of ~.")
+
+
+def _flagfiles(argv):
+    """Return the words of a command line that give flagfiles: --flagfile=FILE, or --flagfile and FILE."""
+    words = []
+    for number, word in enumerate(argv):
+        if word.lstrip("-").partition("=")[0] == "flagfile" and word.startswith("-"):
+            words += [word] if "=" in word else argv[number : number + 2]
+    return words

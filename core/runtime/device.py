@@ -45,7 +45,7 @@ def _warn_of_unused_gpu():
     if not is_hidden_by_user and any(map(os.path.exists, DRIVERS)):
         print(
             "warning: TensorFlow does not find this machine's NVIDIA GPU and uses the CPU; run pip install"
-            " -e '.[gpu]', or set TF_CPP_MIN_LOG_LEVEL=0 to see which library is missing."
+            " 'tensorflow[and-cuda]', or set TF_CPP_MIN_LOG_LEVEL=0 to see which library is missing."
         )
 
 

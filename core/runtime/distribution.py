@@ -46,8 +46,8 @@ def strategy(name):
         raise InputError(
             "--strategy=multi_worker: the environment variable TF_CONFIG must hold JSON like"
             ' {"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}},'
-            " with the same cluster on each machine; index is the position of the machine's own address, and"
-            " the only other possible job is chief, with one address."
+            " with the same cluster on each machine; index is the position of this machine's address, and"
+            " the cluster may also have the job chief, with one address."
         ) from None
     print(f"{task['type']} {task['index']}: waiting until all workers in TF_CONFIG have started", flush=True)
     try:

@@ -6,6 +6,7 @@ import fcntl
 import math
 import os
 import re
+import time
 import zipfile
 
 import numpy as np
@@ -25,6 +26,17 @@ PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, err
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
+STARTED = time.time()  # when this process imported this module
+
+
+def edited_since_start(path):
+    """True if a file was changed after this process began, so that this process may run its old code.
+
+    A time in the future says nothing, because it comes from a wrong clock.
+    """
+    return STARTED < os.path.getmtime(path) <= time.time()
+
+
 def is_utf8(name):
     """True if a path or command-line argument is valid UTF-8.
 
@@ -42,6 +54,8 @@ def writing(path):
     """
     try:
         yield
+    except BrokenPipeError:  # stdout was closed; `core.runtime.cli.main` handles this error
+        raise
     except OSError as error:
         cure = "free some space there or make it writable, then give the same command again"
         if error.errno == errno.ENOENT:
@@ -122,17 +136,23 @@ def _check_sizes(path):
 def lock(path, *, busy=None):
     """Context manager that holds an exclusive lock on the file at path while its `with` block runs.
 
-    The file is created if it is missing. If it exists, its content is deleted.
-    busy: what happens if another process holds the lock. None: the function waits until that process releases
-    the lock. A text: it raises InputError with this text.
-    The operating system releases the lock if this process ends or is killed. On a file system without locks,
-    a warning is printed, and the `with` block runs without a lock.
+    The file is created if it is missing. It may belong to another user.
+    busy: what happens if another process holds the lock. None: the function prints a line and waits until
+    that process releases the lock. A text: it raises InputError with this text.
+    The operating system releases the lock if this process ends or is killed. On a network disk, the lock of a
+    machine that crashed may stay. If no process uses the folder, delete the lock file. On a file system
+    without locks, a warning is printed, and the `with` block runs without a lock.
     """
-    with open(path, "wb") as file:
+    others = os.path.exists(path) and not os.access(path, os.W_OK)
+    with open(path, "rb" if others else "wb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
-        except BlockingIOError:
-            raise InputError(busy) from None
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if busy:
+                    raise InputError(busy) from None
+                print(f"waiting for another process, which holds the lock {path}", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in WITHOUT_LOCKS:
                 raise

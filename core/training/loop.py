@@ -137,8 +137,11 @@ class Training:
 
     def is_finished(self):
         """True if all epochs are finished, or if early stopping ended the run."""
-        patience = self.flags.early_stopping_patience
-        return self.state.epoch == self.flags.epochs or history.stalled(self.state.history, patience)
+        return self.ends_after(self.state.history)
+
+    def ends_after(self, rows):
+        """True if the run ends after epochs with these rows. rows: see `core.training.history`."""
+        return len(rows) == self.flags.epochs or history.stalled(rows, self.flags.early_stopping_patience)
 
     def run(self):
         """Train until `is_finished` is true or a signal arrives; return the exit code for `loop.run`.
@@ -185,12 +188,14 @@ class Training:
         return 0
 
     def repeat_interrupted_writes(self):
-        """Write the best checkpoint and the last epoch's picture if an earlier process did not write them.
+        """Write the best checkpoint, metrics.csv and the last epoch's picture again.
 
-        This happens if the earlier process was killed right after it had saved the checkpoint of an epoch.
+        An earlier process did not write them if it was killed right after it had saved the checkpoint of an
+        epoch.
         """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
+            run_folder.write_metrics(self.folder, self.state.history)
             if not self.picture_path(self.state.epoch).exists():
                 self.draw(self.state.history[-1])
 
@@ -311,13 +316,14 @@ class Training:
         val_batches = progress.track(val_batches, count, "validation step")
         means, confusion = self.evaluate(signals.stop_when(self.must_stop, val_batches))
         row = self.row({**means, **self.experiment.metrics(confusion)})
-        self.state.history.append(row)
-        self.state.epoch, self.state.step = row["epoch"], 0
-        self.state.loss_sum = self.state.step_seconds = 0.0
         # After the last epoch, save the results of each single validation image, which `experiments.compare`
         # reads. Only runs with a single replica can compute these results.
-        if self.is_finished() and tf.distribute.get_strategy().num_replicas_in_sync == 1:
-            per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, self.state.epoch))
+        rows = [*self.state.history, row]
+        if self.ends_after(rows) and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            images = signals.stop_when(self.must_stop, self.val.rows)
+            per_image.save(self.folder, per_image.evaluate(self.evaluate, self.val, images, row["epoch"]))
+        self.state.history, self.state.epoch, self.state.step = rows, row["epoch"], 0
+        self.state.loss_sum = self.state.step_seconds = 0.0
         self.save()
         if self.is_chief:
             self.keep_best()

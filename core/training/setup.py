@@ -23,8 +23,8 @@ def choose_precision(folder):
     the workers find different values in flags.cfg.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
-    # If only some workers found the run, they would return here, and their next exchange of numbers would be
-    # paired with the exchange of `fastest` by the other workers.
+    # Without this check, workers that found the run would return here, and the exchange of `fastest` by the
+    # others would be paired with the next exchange of these workers.
     distribution.check_alike([zlib.crc32((recorded or "").encode())])
     if recorded:
         print(f"--precision=auto: {recorded}, with which this run began")
@@ -63,6 +63,8 @@ def make_variables(experiment, flags, folder):
         state.initial = warm_start.load(weights, flags.init_from, flags.init_checkpoint, logits=logits)
     elif not saved:
         experiment.load_weights(weights)
+    if distribution.workers() > 1:  # each worker may read its own file of weights
+        distribution.check_alike([zlib.crc32(weight.numpy()) for weight in weights.values()])
     slots = optimizer.init_slots(weights, tf.dtypes.as_dtype(flags.precision))
     averages = optimizer.init_averages(weights) if flags.ema_decay else {}
     if saved:
@@ -81,8 +83,8 @@ def make_variables(experiment, flags, folder):
 def load_images(dataset, flags, folder, state):
     """Return (train, val): the `core.data.cache.Examples` of the training split and of the validation split.
 
-    The function records in `state` the folder of the images. For each split, the function also records the
-    number of photos, a checksum of the file names, and a checksum of the decoded photos and masks.
+    Records in `state` the folder of the images and, for each split, the number of photos, a checksum of the
+    file names, and a checksum of the decoded photos and masks.
 
     Raises InputError if the run was trained on other images, if the workers have different images or
     checkpoints, or if images cannot be read. File names are compared before any image is decoded, so that a

@@ -1,4 +1,4 @@
-"""Write metrics and pictures for TensorBoard. `pip install -e '.[tensorboard]'` installs TensorBoard."""
+"""Write metrics and pictures for TensorBoard. It needs the package `tensorboard`."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ def writer(folder):
     TensorBoard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise InputError("--tensorboard: TensorBoard is not installed; pip install -e '.[tensorboard]'.")
+        raise InputError("--tensorboard: TensorBoard is not installed; run pip install tensorboard.")
     with warn_on_failure(f"the TensorBoard files in {folder / 'tensorboard'}"):
         return tf.summary.create_file_writer(str(folder / "tensorboard"))
 

@@ -175,7 +175,9 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
     def prepare(share):
         return cache.prepare(road(), pairs, "train", tmp_path / "cache", bad_share=share)
 
-    with pytest.raises(InputError, match=r"2 of 6 files are bad, .*0.3; the first: .*2.jpg: not a read"):
+    with pytest.raises(
+        InputError, match=r"2 or more of 6 photos are unreadable, .*0.3; the first: .*2.jpg: not a read"
+    ):
         prepare(0.3)
     for _ in range(2):  # the first call decodes, the second reads the cache
         capsys.readouterr()
@@ -190,7 +192,7 @@ def test_unreadable_files_up_to_a_share_are_left_out_with_a_warning(pairs, tmp_p
         prepare(0)  # the cache leaves out files, but this call allows none to be left out
     for path in (pairs / "train").iterdir():
         path.write_bytes(b"no image")
-    with pytest.raises(InputError, match="6 of 6 files"):
+    with pytest.raises(InputError, match="6 or more of 6 photos"):
         prepare(0.99)
 
 
@@ -223,6 +225,7 @@ def test_an_edited_reader_makes_a_new_cache(pairs, tmp_path, monkeypatch):
     assert len(read) == 6
     copy = tmp_path / "edited.py"
     copy.write_text(Path(cityscapes_pairs.__file__).read_text() + "# edited")
+    os.utime(copy, (0, 0))  # edited before this process began
     monkeypatch.setattr(inspect, "getfile", lambda function: copy)
     cache.prepare(dataset, pairs, "train", tmp_path / "cache")
     assert len(read) == 12
@@ -267,6 +270,16 @@ def test_a_killed_preparation_continues_from_its_last_index(pairs, tmp_path, mon
     assert train.checksums.tolist() == unbroken.checksums.tolist()
     for index, files in enumerate(train.files):
         np.testing.assert_array_equal(train.images[index], road().read(files, "train")[0][0])
+
+
+def test_no_cache_is_made_with_a_reader_that_was_edited_after_its_import(pairs, tmp_path, monkeypatch):
+    """The name of the cache would belong to the edited code, and the arrays to the old code."""
+    monkeypatch.setattr(cache.filesystem, "STARTED", 0)
+    with pytest.raises(InputError, match=r"\.py: edited after this process began, .*; restart Python"):
+        cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    with pytest.raises(InputError, match="restart Python"):
+        cache.generated(road().name, road().generate, tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache").glob("*/*") if path.suffix != ".lock"]
 
 
 def test_generated_files_appear_completely_or_not_at_all(tmp_path):

@@ -10,14 +10,16 @@ import sys
 import types
 
 import pytest
+from conftest import with_other_code
 
+import experiments
 from core import ops
-from core.inference import restore
 from core.models import mobilenet_unet
 from core.runs import code_digest
 from core.runtime import cli
+from core.runtime.errors import InputError
 from core.training import loop
-from experiments import article, cityscape_road
+from experiments import cityscape_road
 
 pytestmark = pytest.mark.usefixtures("small_articles")
 ROAD = cityscape_road.experiment(cli.parse(cityscape_road.define_flags))
@@ -128,10 +130,26 @@ def test_sets_are_compared_without_their_order(monkeypatch):
 
 
 def test_a_file_edited_after_the_start_of_the_process_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(code_digest, "STARTED", os.path.getmtime(ops.__file__) - 1)
+    monkeypatch.setattr(code_digest.files, "STARTED", os.path.getmtime(ops.__file__) - 1)
     code_digest.record(tmp_path, ROAD, epoch=0, step=0, write=True)
     (warning,) = capsys.readouterr().out.splitlines()
     assert "core/ops.py" in warning and "restart Python" in warning
+
+
+def test_code_whose_steps_were_lost_is_forgotten(tmp_path, monkeypatch, capsys):
+    """A run is continued with other code, is killed before its next checkpoint, and gets its code back."""
+    code_digest.record(tmp_path, ROAD, epoch=0, step=0, write=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(ops, "LEAK", 0.5)
+        code_digest.record(tmp_path, ROAD, epoch=1, step=0, write=True)
+    assert "core/ops.py:LEAK changed" in capsys.readouterr().out and len(code_digest.read(tmp_path)) == 2
+    code_digest.record(tmp_path, ROAD, epoch=1, step=0, write=True)
+    assert not capsys.readouterr().out and len(code_digest.read(tmp_path)) == 1
+
+
+def test_a_file_that_is_being_edited_is_named(project):
+    with pytest.raises(InputError, match="core/ops.py: not valid Python"):
+        project("core/ops.py", "import tensorflow as tf", "import tensorflow as")
 
 
 @pytest.fixture
@@ -140,16 +158,17 @@ def run_with_other_code(road_run, tmp_path):
 
     The recorded hash of core/ops.py differs from the hash of the current file.
     """
-    shutil.copytree(road_run, tmp_path / "run")
-    shutil.move(tmp_path / "run/checkpoints/previous.npz", tmp_path / "run/checkpoints/last.npz")
-    (item,) = json.loads((tmp_path / "run/code.json").read_text())
+    (item,) = code_digest.read(road_run)
     assert item["files"] == code_digest.current(ROAD) and item["epoch"] == 0
-    item["files"]["core/ops.py"] = "0123456789abcdef"
-    (tmp_path / "run/code.json").write_text(json.dumps([item]))
-    return tmp_path / "run"
+    run = with_other_code(road_run, tmp_path / "run")
+    shutil.move(run / "checkpoints/previous.npz", run / "checkpoints/last.npz")
+    return run
 
 
-def test_a_run_continued_with_other_code_says_that_it_is_not_bit_identical(run_with_other_code, capsys):
+def test_a_run_continued_with_other_code_says_that_it_is_not_bit_identical(
+    run_with_other_code, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "make_train_step", lambda *args, **options: lambda *batch: 1.0)
     flags = cli.parse(
         cityscape_road.define_flags,
         [f"--flagfile={run_with_other_code / 'flags.cfg'}", f"--run_dir={run_with_other_code}"],
@@ -165,14 +184,13 @@ def test_a_run_continued_with_other_code_says_that_it_is_not_bit_identical(run_w
 
 
 def test_using_a_run_with_other_code_names_the_files_that_changed(run_with_other_code, capsys):
-    arguments = cli.parse(restore.define_flags, [f"--run_dir={run_with_other_code}"])
-    restore.restore(arguments, article)
+    experiments.load(run_with_other_code)
     assert capsys.readouterr().out == (
         f"warning: {run_with_other_code} was trained with other code; files changed since then:"
         " core/ops.py.\n"
     )
     (run_with_other_code / "code.json").unlink()  # as in runs of versions without code.json
-    restore.restore(arguments, article)
+    experiments.load(run_with_other_code)
     assert not capsys.readouterr().out
 
 

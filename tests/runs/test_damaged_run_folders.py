@@ -2,17 +2,16 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import refused, road_flags
 from damage import NOT_FILES, cut, delete, overwrite, png, replace_by
 
-from core.inference import restore
+import experiments
 from core.runs import checkpoint, run_folder
 from core.runtime import files
-from experiments import article, cityscape_road
+from experiments import cityscape_road
 
 pytestmark = pytest.mark.usefixtures("limits")
 
@@ -26,7 +25,7 @@ def claim(run_dir, *arguments):
 
 def load(run_dir):
     """Restore the run in run_dir, as `evaluate`, `predict` and `export` do."""
-    restore.restore(SimpleNamespace(run_dir=str(run_dir), checkpoint="last", lowering="auto"), article)
+    experiments.load(run_dir, "last")
 
 
 both_uses = pytest.mark.parametrize("use", [claim, load])

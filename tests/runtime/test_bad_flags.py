@@ -25,16 +25,16 @@ BAD_ARGUMENTS = """
     --road_rgb= --road_rgb=1,2 --road_rgb=1,2,3,4 --road_rgb=1,2,256 --road_rgb=red,green,blue
     --precision= --precision=float64 --deterministic=maybe --nodeterministic=1
     --run_dir= --cache_dir= --data_dir= --data_dir=/no/such/folder --data_dir=/dev/null
-    --flagfile --flagfile=/no/such.cfg --flagfile=/
+    --flagfile --flagfile=/no/such.cfg --flagfile=/ --flagfile= --init_from= --run_dir=~/runs
 """.split()
 BAD_ARGUMENTS += ["--data_dir=" + "x" * 5000, "--cache_dir=two\nlines"]
 
 
 @pytest.mark.parametrize("name", NUMERIC)
-@pytest.mark.parametrize("value", NOT_NUMBERS)
-def test_numeric_flags_refuse_invalid_values(name, value):
-    with refused(name):
-        cli.parse(cityscape_road.define_flags, [f"--{name}={value}"])
+def test_numeric_flags_refuse_invalid_values(name):
+    for value in NOT_NUMBERS:
+        with refused(name):
+            cli.parse(cityscape_road.define_flags, [f"--{name}={value}"])
 
 
 @pytest.mark.parametrize("argument", BAD_ARGUMENTS, ids=lambda argument: argument[:40])
@@ -50,6 +50,26 @@ def test_bad_arguments_are_refused(argument):
 def test_flags_that_exclude_each_other_are_refused(arguments):
     with refused(arguments.split()[0]):
         cli.parse(cityscape_road.define_flags, arguments.split())
+
+
+def test_a_flag_after_a_missing_value_is_not_taken_for_the_value():
+    with refused("--run_dir: the value is missing"):
+        cli.parse(cityscape_road.define_flags, ["--run_dir", "--epochs=3"])
+    flags = cli.parse(cityscape_road.define_flags, ["--xla", "--run_dir=--odd", "--run_dir", "runs/a"])
+    assert flags.xla and flags.run_dir == "runs/a"
+
+
+def test_an_empty_argument_is_refused():
+    with refused("an argument: is empty"):
+        cli.read(cli.parse(cityscape_road.define_flags), ["predict", "a.png", ""], arguments=True)
+
+
+def test_a_correct_flagfile_is_not_blamed(tmp_path):
+    (tmp_path / "some.cfg").write_text("--epochs=3\n")
+    for argument in ("--noxla=1", "--epochs=x", "--no_such=1"):
+        with refused(argument.partition("=")[0].lstrip("-")) as caught:
+            cli.parse(cityscape_road.define_flags, [f"--flagfile={tmp_path / 'some.cfg'}", argument])
+        assert "some.cfg" not in str(caught.value)
 
 
 def test_a_bad_flag_ends_a_command_with_one_line(exit_message, monkeypatch):
@@ -107,7 +127,7 @@ FLAGFILES = {  # name -> (content of the flagfile, text that the message must co
     "a PNG": (png(4, 4, bytes(20)), "some.cfg"),
     "a byte order mark": (b"\xef\xbb\xbf--epochs=3\n", "--epochs=3"),
     "a flag without dashes": (b"--epochs=3\nbatch_size=7\n", "batch_size=7"),
-    "an unknown flag": (b"--epochs=3\n--batchsize=7\n", "batchsize"),
+    "an unknown flag": (b"--epochs=3\n--batchsize=7\n", "some.cfg: Unknown command line flag 'batchsize'"),
     "two flags on a line": (b"--epochs=3 --batch_size=7\n", "--epochs"),
     "a name cut short": (b"--batch_size=7\n--epo", "epo"),
     "a value missing": (b"--batch_size=7\n--epochs=\n", "--epochs"),

@@ -17,7 +17,7 @@ def test_a_lock_that_another_process_holds_is_refused_at_once(tmp_path):
             pass
 
 
-def test_waiting_for_a_lock_ends_when_the_lock_is_released(tmp_path):
+def test_waiting_for_a_lock_ends_when_the_lock_is_released(tmp_path, capsys):
     def wait_for_lock():
         with files.lock(tmp_path / ".lock"):
             pass
@@ -27,6 +27,18 @@ def test_waiting_for_a_lock_ends_when_the_lock_is_released(tmp_path):
             waiting = pool.submit(wait_for_lock)
             assert not futures.wait([waiting], timeout=0.2).done
         waiting.result(timeout=30)
+    assert (
+        f"waiting for another process, which holds the lock {tmp_path / '.lock'}" in capsys.readouterr().out
+    )
+
+
+def test_the_lock_file_of_another_user_is_locked_without_writing(tmp_path, monkeypatch):
+    (tmp_path / ".lock").write_bytes(b"another user's file")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with files.lock(tmp_path / ".lock"), pytest.raises(InputError, match="^in use$"):
+        with files.lock(tmp_path / ".lock", busy="in use"):
+            pass
+    assert (tmp_path / ".lock").read_bytes() == b"another user's file"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])

@@ -35,12 +35,6 @@ def finished(unbroken, tmp_path):
     return contents(unbroken)
 
 
-def test_runs_with_different_seeds_differ(start, unbroken, tmp_path):
-    start("other", "--seed=1", "--epochs=1")
-    first = {row["epoch"]: row for row in contents(unbroken)["table"]}["1"]
-    assert contents(tmp_path / "other")["table"] != [first]
-
-
 def labels():
     """Return fields of an experiment with batch normalisation, whose moving averages must be saved."""
     return small(labels_unet, classes=1)
@@ -104,16 +98,6 @@ def test_a_run_stopped_during_validation_validates_again(start, unbroken, tmp_pa
     assert contents(tmp_path / "broken") == contents(unbroken)
 
 
-def test_a_run_killed_before_it_writes_metrics_csv_can_be_continued(start, unbroken, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        die_at_call(patch, 2, run_folder, "write_metrics")  # of epoch 2, whose checkpoint is saved
-        with pytest.raises(Killed):
-            start("run")
-    assert len(run_folder.read_metrics(tmp_path / "run")) == 1
-    assert start("run") == 0
-    assert contents(tmp_path / "run") == contents(unbroken)
-
-
 def test_a_run_killed_after_its_last_save_gets_its_best_checkpoint_and_picture(start, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         die_at_call(patch, 1, checkpoint, "keep")  # the only save of the epoch has no previous checkpoint
@@ -124,6 +108,38 @@ def test_a_run_killed_after_its_last_save_gets_its_best_checkpoint_and_picture(s
     found = contents(tmp_path / "run")
     assert found["best"] == found["last"] and found["pictures"].keys() == {"epoch_001.png"}
     assert [row["epoch"] for row in found["table"]] == ["1"]
+
+
+def test_metrics_csv_is_mended_before_the_next_epoch(start, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 2, run_folder, "write_metrics")
+        with pytest.raises(Killed):
+            start("run")
+        die_at_call(patch, 1, loop, "make_train_step")
+        with pytest.raises(Killed):
+            start("run")
+    assert len(run_folder.read_metrics(tmp_path / "run")) == 1
+    with monkeypatch.context() as patch:
+        die_at_call(patch, 1, loop.progress, "Progress")
+        with pytest.raises(Killed):
+            start("run")
+    assert len(run_folder.read_metrics(tmp_path / "run")) == 2
+
+
+def test_a_signal_ends_the_evaluation_of_single_images(start, unbroken, tmp_path, monkeypatch):
+    evaluate_images = per_image.evaluate
+
+    def interrupted(evaluate_batches, examples, rows, epoch):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate_images(evaluate_batches, examples, rows, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(per_image, "evaluate", interrupted)
+        assert start("run") == 143
+    _, state = checkpoint.load(tmp_path / "run/checkpoints/last.npz")
+    assert (state["epoch"], state["step"]) == (2, 2)
+    assert start("run") == 0
+    assert contents(tmp_path / "run") == contents(unbroken)
 
 
 def test_a_run_killed_at_its_end_still_gets_the_results_of_each_image(start, unbroken, tmp_path, monkeypatch):
@@ -148,9 +164,10 @@ def test_a_run_without_its_latest_checkpoints_is_not_begun_again(start, finished
 def test_a_full_disk_damages_no_checkpoint(start, unbroken, tmp_path, monkeypatch):
     """A limit on the file size makes a write fail before its end, as a full disk does."""
     with monkeypatch.context() as patch:
-        die_at_call(patch, 2, run_folder, "write_metrics")
+        die_at_call(patch, 2, run_folder, "write_metrics")  # of epoch 2, whose checkpoint is saved
         with pytest.raises(Killed):
             start("run")
+    assert len(run_folder.read_metrics(tmp_path / "run")) == 1
     with file_size_limit(2000), pytest.raises(InputError, match="last.npz: .*cannot be written"):
         start("run")
     assert checkpoint.load(tmp_path / "run/checkpoints/last.npz")[1]["epoch"] == 2
@@ -237,12 +254,11 @@ def test_a_run_does_not_continue_with_other_metrics(start, finished):
         start("run", "--epochs=4", metrics=metrics)
 
 
-def test_fewer_epochs_than_a_run_has_begun_are_refused(start, monkeypatch):
-    assert start("run", "--epochs=1") == 0
+def test_fewer_epochs_than_a_run_has_begun_are_refused(start, finished, monkeypatch):
     stop_at_first_step(monkeypatch)
-    assert start("run") == 143
-    with pytest.raises(InputError, match="has already begun epoch 2; give at least --epochs=2"):
-        start("run", "--epochs=1")
+    assert start("run", "--epochs=4") == 143
+    with pytest.raises(InputError, match="has already begun epoch 4; give at least --epochs=4"):
+        start("run", "--epochs=3")
 
 
 def test_another_set_of_files_is_refused_before_decoding(start, pairs, monkeypatch, capsys):
