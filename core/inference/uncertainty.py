@@ -1,12 +1,7 @@
 """Confidence intervals for the difference between two networks, or between two samples of numbers."""
 
 import numpy as np
-
-# 97.5 % quantiles of Student's t distribution for 1 to 30 degrees of freedom. From 31 degrees of freedom on,
-# `welch` uses 1.96, the 97.5 % quantile of the normal distribution.
-T_975 = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131 2.120
-    2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
-T_975 = [float(quantile) for quantile in T_975.split()]
+import tensorflow as tf
 
 
 def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
@@ -58,9 +53,19 @@ def welch(a, b):
     if not total:
         return difference, difference, difference
     degrees = total**2 / (variances[0] ** 2 / (len(a) - 1) + variances[1] ** 2 / (len(b) - 1))
-    quantile = T_975[int(degrees) - 1] if degrees < len(T_975) + 1 else 1.96
-    margin = quantile * total**0.5
+    margin = _t_quantile(degrees) * total**0.5
     return difference, difference - margin, difference + margin
+
+
+def _t_quantile(degrees):
+    """Return the 97.5 % quantile of Student's t distribution. degrees: degrees of freedom, at least 1."""
+    low, high = 1.9, 12.8  # the quantile is 12.706 for 1 degree and falls to 1.960 for infinitely many
+    for _ in range(50):  # bisection
+        t = (low + high) / 2
+        # the probability of values below -t or above t
+        outside = tf.math.betainc(tf.constant(degrees / 2, tf.float64), 0.5, degrees / (degrees + t**2))
+        low, high = (t, high) if outside > 0.05 else (low, t)
+    return t
 
 
 def _subtract(values, others):
