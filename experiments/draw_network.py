@@ -183,21 +183,20 @@ def define_flags(values):
     flags.DEFINE_string(
         "experiment", "cityscape_road", "Name of the experiment whose network is drawn.", flag_values=values
     )
-    flags.DEFINE_integer(
-        "size", None, "Side of the images in pixels; by default the training size.", 1, flag_values=values
-    )
+    size = "Height and width of the images in pixels; by default the size in the training."
+    flags.DEFINE_integer("size", None, size, 1, 2**14, flag_values=values)
     flags.DEFINE_string("output", "network.svg", "Path of the SVG file to write.", flag_values=values)
 
 
 def run(flags):
     """Draw the network of an experiment to a file; return 0.
 
-    Raises InputError for an unknown experiment, and if --size is missing and the experiment's flags do not
-    define the size.
+    Raises InputError for an unknown experiment, and if `summary.image_side` does.
     """
     experiment, own_flags = summary.default_experiment(flags.experiment)
-    side = flags.size or summary.training_side(experiment, own_flags)
-    maps = feature_maps(experiment.forward, experiment.init_weights(seed=0), side)
+    weights = experiment.init_weights(seed=0)
+    side = summary.image_side(flags.size, experiment, own_flags, weights)
+    maps = feature_maps(experiment.forward, weights, side)
     files.write_text(Path(flags.output), svg(maps))
     print(flags.output)
     return 0

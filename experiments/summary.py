@@ -64,12 +64,13 @@ def define_flags(values):
     flags.DEFINE_bool(
         "time", False, "Measure the time and memory of each operation in training steps, on CPUs only.", **own
     )
-    flags.DEFINE_integer("batch_size", 16, "With --time: number of images per step.", 1, **own)
+    flags.DEFINE_integer("batch_size", 16, "With --time: number of images per step.", 1, 10**9, **own)
     flags.DEFINE_integer(
         "steps",
         5,
         "With --time: number of profiled steps; the table shows each operation's smallest cost.",
         1,
+        10**9,
         **own,
     )
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], precision, **own)
@@ -85,11 +86,8 @@ def run(flags):
     if flags.time and tf.config.list_physical_devices("GPU"):
         raise InputError("--time: measures CPUs only; hide the GPUs with CUDA_VISIBLE_DEVICES=-1.")
     experiment, own_flags = _experiment(flags)
-    side = flags.size or training_side(experiment, own_flags)
     weights = experiment.init_weights(seed=own_flags.seed)
-    multiple = tiling.multiple(experiment.forward, weights)
-    if side % multiple:
-        raise InputError(f"--size={side}: must be a multiple of {multiple} for this network.")
+    side = image_side(flags.size, experiment, own_flags, weights)
     with lowering.disabled():
         found = operations.of_network(experiment.forward, weights, [1, side, side, 3])
     fields = receptive_fields.sides(experiment.forward, weights)
@@ -135,14 +133,19 @@ def default_experiment(name):
         return module.experiment(own_flags), own_flags
 
 
-def training_side(experiment, own_flags):
-    """Return the side, in pixels, of the resized photos or of the patches that an experiment trains on.
+def image_side(size, experiment, own_flags, weights):
+    """Return the side, in pixels, of the square images for which a command describes a network.
 
-    own_flags: the flags that define the experiment. Raises InputError if they do not define the side.
+    size: the value of --size. If it is None, the side is the side of the resized photos or of the patches
+    that the experiment trains on. own_flags: the flags that define the experiment. weights: the network's
+    weights. Raises InputError if the side is unknown, or if the network cannot process images of this side.
     """
-    side = experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
+    side = size or experiment.dataset.size or ("patch_size" in own_flags and own_flags["patch_size"].value)
     if not side:
         raise InputError("--size: give the side of the images, which the experiment's flags do not define.")
+    multiple = tiling.multiple(experiment.forward, weights)
+    if side % multiple:
+        raise InputError(f"--size={side}: must be a multiple of {multiple} for this network.")
     return side
 
 

@@ -166,8 +166,8 @@ def generate(folder):
 def _read(photo_file, labels_file, size, white_level):
     """Return a photo, uint8 [1, size, size, 3], and its label ids, uint8 [1, size, size].
 
-    Raises InputError if photo and labels differ in size, or if a resized label id is neither 0..33 nor
-    LICENCE_PLATE.
+    Raises InputError if photo and labels differ in size, or if an id in the resized labels is neither 0..33
+    nor LICENCE_PLATE.
     """
     photo, labels = read_rgb(photo_file, white_level=white_level), read_class_ids(labels_file)
     require_same_size(photo, labels, labels_file)

@@ -38,8 +38,9 @@ def read_rgb(path, *, max_pixels=MAX_PIXELS, white_level=0, page=None):
 
     max_pixels:   the largest accepted width times height.
     white_level:  the sample value of white in a file with more than 8 bits per sample. If white_level is 0,
-                  the value is detected from the samples (`core.data.samples.to_8_bits`). A PPM file in colour
-                  is an exception: Pillow reads it with 8 bits, and white is the maximum in the file's header.
+                  the header of a PGM file gives the value, and in other files it is detected from the samples
+                  (`core.data.samples.to_8_bits`). It has no effect on PPM files in colour, which Pillow
+                  scales to 8 bits.
     page:         index of a page of the file. None: the first full-size page, which is the first of `pages`.
 
     Calls `core.data.remarks.add`, so that a warning is printed later, in each of these cases:
@@ -91,7 +92,7 @@ def map_rgb(path):
                     return None
                 rows = bottom
             # the orientation is checked last, because for a PNG file getexif decodes the whole image
-            turned = image.getexif().get(Tag.Orientation, 1) != 1
+            turned = image.getexif().get(Tag.Orientation, 1) in range(2, 9)
             if turned or rows != height:
                 return None
         return np.memmap(path, np.uint8, "r", offset=first, shape=(height, width, 3))
@@ -224,7 +225,7 @@ def _read(path, max_pixels, convert, page=None):
             _remark_bands(path, image)
             # is_deep needs an undecoded image, so it is called before getexif, which decodes a PNG file
             deep = samples.is_deep(image)
-            turned = image.getexif().get(Tag.Orientation, 1) != 1
+            turned = image.getexif().get(Tag.Orientation, 1) in range(2, 9)
             converted = convert(image, deep)
         if turned:
             remarks.add(

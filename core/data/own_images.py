@@ -163,8 +163,8 @@ def _refuse_other_palette(mask, indices, palette, known):
         if colour != palette[index]:
             raise InputError(
                 f"{mask}: the palette index {index} has the colour {palette[index]}, but in {earlier} it has"
-                f" {colour}, so palette indices are no class ids here; save the masks as RGB, or, if the"
-                " indices are class ids, list them in a file for --classes."
+                f" {colour}, so the indices may not be class ids; save the masks as RGB, or, if the indices"
+                " are class ids, list them in a file for --classes."
             )
 
 
@@ -184,7 +184,7 @@ def _refuse_noise(counts, folder):
     rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
     if rare > MAX_RARE and rare > len(counts) / 2:
         raise InputError(
-            f"{folder}: the masks hold {len(counts)} different values, and each of {rare} values in less than"
+            f"{folder}: {rare} of the {len(counts)} different values in the masks each fill less than"
             f" {RARE:.2%} of the pixels, as after JPEG compression; {cure}."
         )
 
@@ -303,7 +303,7 @@ def _refuse_others(mask_file, others, total, preparation):
     coloured = preparation.classes.coloured
     values, counts = np.unique(others, return_counts=True)
     value = class_list.value_text(values[counts.argmax()], coloured)
-    cure = f"add it to --classes, or leave these pixels out with --ignore={value}"
+    cure = f"add it to --classes, or leave its pixels out with --ignore={value}"
     if coloured:
         cure += ", or let --colour_tolerance=N match colours that differ from a class colour by at most N"
     raise InputError(

@@ -70,7 +70,7 @@ def _detect_white_level(path, samples):
     if samples.dtype != np.uint16:
         raise ValueError(
             f"{samples.dtype} samples from {low:g} to {high:g}, for which the value of white is unknown;"
-            " give --white_level"
+            " give --white_level, or save the file with 8 bits"
         )
     bits = max(8, int(high).bit_length())
     if bits < 16:

@@ -2,7 +2,7 @@
 
     NAME_labels.png    class ids, 8-bit greyscale; ids 0 and 1 both look black in a viewer
     NAME_colours.png   each pixel in the palette colour of its class
-    NAME_overlay.png   the mean of the photo and NAME_colours.png
+    NAME_overlay.png   half of the photo's colours plus half of NAME_colours.png
 
 NAME is the name that `core.inference.photos.output_names` chose for the image. If the option
 `probabilities` is given, class probabilities are written too, see `core.inference.probability_files`.

@@ -140,11 +140,12 @@ def read(source, name, *, resize, resample, tile, white_level):
     image that is not memory-mapped has more than MAX_PIXELS pixels.
     """
     path = source.path
-    large = not resize and source.page == 0 and read_ahead.pixel_count(path) > tile**2
+    pixel_count = 0 if resize or source.page else read_ahead.pixel_count(path)
+    large = pixel_count > tile**2
     mapped = images.map_rgb(path) if large else None
     if mapped is not None:
         return Photo(source, name, *mapped.shape[:2], _crop_array(mapped), pixels=None)
-    if large and read_ahead.pixel_count(path) > MAX_PIXELS:
+    if large and pixel_count > MAX_PIXELS:
         raise InputError(
             f"{path}: has more than {MAX_PIXELS:,} pixels; save it as an uncompressed 8-bit RGB TIFF file,"
             " which is read tile by tile, or cut it into smaller files."
@@ -162,12 +163,7 @@ def read(source, name, *, resize, resample, tile, white_level):
 
 
 def _in_folder(folder, recursive):
-    """Yield the paths of a folder's image files.
-
-    If recursive is True, also yields the paths of the image files in subfolders, as `find` describes. If
-    recursive is False and there are subfolders, prints a line that names one subfolder and counts the other
-    subfolders.
-    """
+    """Yield a folder's image files. `find` describes what is done with its subfolders."""
     yield from listing.image_files(folder)
     below = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),

@@ -60,9 +60,8 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     activations. sources: a list of `photos.Source`s. options: `Options`.
     `core.inference.outputs` describes the files that are written for each image, and
     `core.inference.records` describes the file shares.jsonl. The results of earlier calls stay in the
-    folder. If an image is segmented again, each new file replaces the image's earlier file of the same name.
-    Files with class probabilities from an earlier call are replaced only if options.probabilities has the
-    same format. Otherwise the old files stay beside the new results.
+    folder, except files that a new file of the same name replaces. So earlier files with class probabilities
+    stay if the new call writes another format or none.
     Raises InputError in these cases:
     - options.threshold is given, and the number of classes is not two
     - `records.opened` raises InputError for output_dir, or a result file cannot be written
@@ -189,9 +188,8 @@ class Job:
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first call computes the radius, which takes seconds and about as much memory as a tile. During
-        this time no other thread can run the network. So the radius and a tile are never computed at the same
-        time, and their memory does not add up.
+        The first call computes the radius, which takes seconds and about as much memory as a tile. It holds
+        the lock `in_use`, so that no tile is computed at the same time.
         """
         if self.radius is None:
             with self.in_use:
@@ -222,8 +220,8 @@ class Job:
 
         def network(pixels):
             """Run the network on one tile, uint8 [h, w, 3]; return the results for this tile, a list."""
-            # `Job.write` runs this function and measures its own duration as the time of "write". This time
-            # would include the network, so the network's duration is subtracted from it.
+            # `Job.write` measures its own duration, which includes this call, as the time of "write". So the
+            # network's duration is subtracted from it.
             with self.stopwatch.add("write", sign=-1):
                 return [output[0] for output in self.network(pixels[None])]
 

@@ -34,11 +34,12 @@ def resize_images(images, side, resample):
     """Scale images to float32 [B, side, side, 3] like Pillow's `resize`, but with TensorFlow ops.
 
     images: float32 [B, H, W, 3] with integer values 0..255. resample: the filter, `Image.Resampling.NEAREST`
-    or `Image.Resampling.BILINEAR`. Raises InputError for other filters.
-    The values of the result are integers. With NEAREST, they equal Pillow's values. With BILINEAR, this
-    function and Pillow compute weighted means and round them. A value may differ from Pillow's value by 1 if
-    a mean is near the midpoint of two integers.
-    TensorFlow Lite supports all ops that this function uses.
+    or `Image.Resampling.BILINEAR`. Raises InputError for other filters. The values of the result are
+    integers. With NEAREST, they equal Pillow's values if `side` is a power of two. For other sides, Pillow
+    may take the previous row or column where a position lies exactly between two pixels, because Pillow
+    rounds positions. With BILINEAR, this function and Pillow compute weighted means and round them. A value
+    may differ from Pillow's value by 1 if a mean is near the midpoint of two integers. TensorFlow Lite
+    supports all ops that this function uses.
     """
     _, height, width, _ = tf.unstack(tf.shape(images))
     if resample == Image.Resampling.NEAREST:

@@ -30,11 +30,11 @@ def multiple(forward, weights):
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
     reason = "the logits do not have the height and width of the input"
-    for side in 2 ** np.arange(10):
-        images = tf.zeros([1, 3 * side, 3 * side, 3])
+    for power in 2 ** np.arange(10):
+        images = tf.zeros([1, 3 * power, 3 * power, 3])
         try:
             if forward(weights, images).shape[1:3] == images.shape[1:3]:
-                return int(side)
+                return int(power)
         except (ValueError, tf.errors.OpError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise InputError(
@@ -154,7 +154,7 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     multiple: the number that must divide the sides of the network's input. `function` must pad its argument,
     because the sides of a tile at the bottom or on the right of the image may not be divisible.
 
-    The index, in the image, of the first row of each tile is a multiple of 4 * multiple. Therefore the
+    Each tile begins at an image row whose index is a multiple of 4 * multiple. Therefore the
     Winograd convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole
     image, at each resolution of the network. Different windows would cause different rounding errors.
     Raises InputError if tile is not larger than twice the overlap.
@@ -163,7 +163,8 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
     if tile <= 2 * overlap:
         raise InputError(
-            f"--tile: must be above {2 * overlap} pixels, twice the radius of this network's receptive field."
+            f"--tile: must be above {2 * overlap} pixels, twice the radius of this network's receptive field"
+            f" after rounding up to a multiple of {multiple}."
         )
     tile = -(-max(tile, 2 * overlap + align) // align) * align
     for top, first_row, last_row in spans(padded[0], tile, overlap, align):

@@ -17,7 +17,7 @@ from absl import flags
 from core import lowering
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import checks
+from core.training import checks, common_flags
 from experiments import article
 from experiments.benchmark import keras_baselines, table, this_code
 
@@ -55,14 +55,15 @@ def define_flags(values):
         "What to measure. train: training steps; infer: prediction; input: the input pipeline of training.",
         **own,
     )
-    flags.DEFINE_integer("batch_size", 16, "Number of images per step.", lower_bound=1, **own)
+    new = common_flags.Definer(values)
+    new.integer("batch_size", 16, "Number of images per step.", 1)
     flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Dtype of the activations.", **own)
     flags.DEFINE_enum("lowering", "auto", lowering.MODES, lowering.HELP, **own)
     flags.DEFINE_list("peers", [], peers, **own)
     flags.DEFINE_string("torch_python", sys.executable, torch_python, **own)
     flags.DEFINE_string("openvino_python", None, openvino_python, **own)
-    flags.DEFINE_float("seconds", 10, "Duration of each measurement in seconds.", lower_bound=0, **own)
-    flags.DEFINE_integer("turns", 3, "Number of measurements of each implementation.", lower_bound=1, **own)
+    new.number("seconds", 10, "Duration of each measurement in seconds.")
+    new.integer("turns", 3, "Number of measurements of each implementation.", 1)
     flags.DEFINE_string("cache_dir", "cache", "Folder for generated images and for decoded images.", **own)
     flags.DEFINE_bool("json", False, "Print all metrics as one line of JSON instead of a table.", **own)
     flags.register_validator(
@@ -73,11 +74,9 @@ def define_flags(values):
 def run(flags):
     """Measure all implementations, print the comparison, and return 0.
 
-    Raises InputError if --experiment is missing or names no experiment, if flags contradict each other, if a
-    measurement fails, if no baseline has the experiment's network, if a baseline computes on another kind of
-    device, and if the network of a baseline has a different number of parameters than the experiment's
-    network. Raises OSError if the Python interpreter
-    of a baseline cannot be started.
+    Raises InputError if --experiment names no experiment, if flags contradict each other, if a measurement
+    fails, or if a baseline lacks the network, uses another kind of device or has another number of
+    parameters. Raises OSError if a baseline's Python interpreter cannot be started.
     """
     if not flags.experiment:
         raise InputError("--experiment: name an experiment, such as cityscape_road.")

@@ -37,6 +37,7 @@ def multiply_adds(ops):
     A convolution has one multiply-add for each pair of an output element and a kernel element that
     contributes to this output element. Products with padding are counted. The gradient with respect to the
     input has as many multiply-adds as the convolution, and so has the gradient with respect to the kernel.
+    All branches of `tf.cond` are counted, and the body of a loop is counted once.
     """
     total = 0
     for op in ops:

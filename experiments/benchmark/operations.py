@@ -127,8 +127,7 @@ def of_network(forward, weights, shape, *, training=False):
     operations = []
     for index, group in sorted(groups.items()):
         read = _variables(group, depending, variables)
-        types = [op.type for op in group if index_of(op.name) is None]
-        types = [each for each in types if each not in PASSIVE]
+        types = [op.type for op in group if index_of(op.name) is None and op.type not in PASSIVE]
         operations.append(
             Operation(
                 index=index,

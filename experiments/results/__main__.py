@@ -16,7 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from core.runs import run_folder
-from core.runtime import cli
+from core.runtime import cli, files
 from core.runtime.errors import InputError
 from experiments.results import record, tables
 
@@ -53,16 +53,21 @@ def define_flags(values):
         ("remark", "", "With --add: anything else that affects the result."),
     ):
         flags.DEFINE_string(name, default, help_text, flag_values=values)
+        one_line = "must be a single line"
+        flags.register_validator(name, lambda text: "\n" not in (text or ""), one_line, flag_values=values)
 
 
 def run(flags):
-    """Add a run, draw the curves, update the tables or print the tables, as the flags say; return 0.
+    """Do what --add, --curves and --write ask for, in this order; without them, print the tables. Return 0.
 
-    The result file is written if --add is given, then the curves are drawn if --curves is given, and then the
-    tables are updated if --write is given. If none of the three flags is given, the tables are printed.
-    Raises InputError if the run to add is unfinished, if `add` raises it, if --curves is given without
-    matplotlib, and if README.md or BUILD_NOTES.md lacks the lines that `put` searches.
+    Raises InputError if --add or --write is given to an installed copy instead of a checkout, and if `add`,
+    `draw_curves` or `put` does.
     """
+    if (flags.add or flags.write) and not (ROOT / "BUILD_NOTES.md").is_file():
+        raise InputError(
+            f"--add, --write: {ROOT} holds an installed copy of the project, without README.md; run this"
+            " command in a checkout."
+        )
     if flags.add:
         add(flags)
     found = tables.groups()
@@ -122,7 +127,7 @@ def add(flags):
         raise InputError(
             f"--name={flags.name}: must end with _s{run_seed}, because the run's seed is {run_seed}."
         )
-    path.write_text(text, encoding="utf-8")
+    files.write_text(path, text)
     print(path)
 
 
@@ -139,7 +144,7 @@ def put(path, table):
             f"{path}: has no lines <!-- results --> and <!-- end of results -->; add them before and after"
             " the place of the table."
         )
-    path.write_text(f"{before}{start}{table}{end}{after}", encoding="utf-8")
+    files.write_text(path, f"{before}{start}{table}{end}{after}")
 
 
 def draw_curves(found, path):
@@ -152,10 +157,8 @@ def draw_curves(found, path):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError(
-            "--curves: matplotlib is missing; install it with pip install -e '.[plots]'."
-        ) from None
-    figure = Figure(figsize=(4 * len(tables.ARTICLES), 3.2), layout="constrained")
+        raise InputError("--curves: matplotlib is missing; install it with pip install matplotlib.") from None
+    figure = Figure(figsize=(4 * len(tables.ARTICLES), 3.2), dpi=90, layout="constrained")
     panels = figure.subplots(1, len(tables.ARTICLES))
     for panel, (word, article) in zip(panels, tables.ARTICLE_OF.items()):
         for name, results in found.items():
@@ -166,7 +169,7 @@ def draw_curves(found, path):
         panel.set(title=f"{word}: {tables.COLUMNS[article.best]}", xlabel="epoch")
         if panel.lines:
             panel.legend(fontsize=6)
-    figure.savefig(path, dpi=90)
+    run_folder.write_figure(Path(path), figure)
     print(path)
 
 

@@ -2,7 +2,7 @@
 
 import time
 
-from core.runs import run_folder
+from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
@@ -54,7 +54,8 @@ def text(folder, *, settings, data, machine, commit, remark):
         **({"remark": remark} if remark else {}),
     }
     rows = run_folder.read_metrics(folder)
-    if rows[-1]["epoch"] != summary["final"]["epoch"]:
+    _, state = checkpoint.load(folder / "checkpoints" / "last.npz")
+    if not state["epoch"] == rows[-1]["epoch"] == summary["final"]["epoch"] or state["step"]:
         raise InputError(f"{folder}: the training of more epochs has begun; wait until it has ended.")
     lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(rows[0])]
     lines += [",".join(f"{value:.6g}" for value in row.values()) for row in rows]

@@ -224,9 +224,8 @@ def _ours(results, column, data):
     results: list of `Result` of a group. column: the metric's column in the result files. data: the text in
     the column "data of our runs" of the same line of the table.
 
-    The cell leaves out the data if `data` equals the text after "# data:" in the group's result files. It
-    leaves out the settings if they are "the article's" or "better", because the title of the cell's column
-    names these settings. The cell is '' if results is empty.
+    The data are left out if they equal `data`. The settings are left out if they are "the article's" or
+    "better", which the title of the column says. The cell is '' if results is empty.
     """
     if not results:
         return ""

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from conftest import refused
 from PIL import Image, PngImagePlugin
+from PIL.ExifTags import Base as Tag
 
 from core.data import remarks
 from core.data.images import map_rgb, pages, read_class_ids, read_rgb, require_same_size
@@ -291,10 +292,12 @@ def test_the_message_for_an_unsupported_tiff_describes_its_layout(tmp_path):
 
 def test_the_message_explains_a_mask_that_only_fits_the_unrotated_photo(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", exif=exif)
-    with remarks.collect() as found:
-        photo = read_rgb(tmp_path / "photo.jpg")
+    for orientation in (0, 6):  # 0 is invalid and has no effect
+        exif[Tag.Orientation] = orientation
+        Image.fromarray(COLOUR).save(tmp_path / "photo.jpg", exif=exif)
+        with remarks.collect() as found:
+            photo = read_rgb(tmp_path / "photo.jpg")
+        assert bool(found) == bool(orientation)
     assert photo.size == (6, 8) and "EXIF orientation" in found[0][1]
     with pytest.raises(InputError, match="mask.png: 8x6 pixels, but its photo has 6x8 because its EXIF"):
         require_same_size(photo, Image.new("L", (8, 6)), "mask.png")

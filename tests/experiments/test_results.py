@@ -11,13 +11,13 @@ from experiments.results import __main__ as results
 from experiments.results import tables
 
 
-def add(arguments):
+def command(arguments):
     return results.run(cli.parse(results.define_flags, arguments))
 
 
 def test_a_result_file_contains_the_metrics_and_command_of_its_run(road_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    add([f"--add={road_run}", "--name=road_tiny_s0", "--settings=better", "--commit=abc"])
+    command([f"--add={road_run}", "--name=road_tiny_s0", "--settings=better", "--commit=abc"])
     text = (tmp_path / "road_tiny_s0.csv").read_text()
     result = tables.groups(tmp_path)["road_tiny"][0]
     assert str(road_run.parent) not in text  # no paths of this machine
@@ -44,14 +44,14 @@ def test_published_results_are_not_replaced_and_a_seed_must_be_the_runs(road_run
     published = "# settings: better\n# data: two pairs\nepoch,val_iou\n1,0.9\n"
     (tmp_path / "road_tiny_s0.csv").write_text(published)
     with pytest.raises(InputError, match="road_tiny_s0.csv: already exists"):
-        add([f"--add={road_run}", "--name=road_tiny_s0"])
+        command([f"--add={road_run}", "--name=road_tiny_s0"])
     assert (tmp_path / "road_tiny_s0.csv").read_text() == published
     with pytest.raises(InputError, match="must end with _s0, because the run's seed is 0"):
-        add([f"--add={road_run}", "--name=road_tiny_s7"])
+        command([f"--add={road_run}", "--name=road_tiny_s7"])
     with pytest.raises(InputError, match="--data=all: the other runs of road_tiny have 'two pairs'"):
-        add([f"--add={road_run}", "--name=road_tiny_s7", "--data=all"])
+        command([f"--add={road_run}", "--name=road_tiny_s7", "--data=all"])
     with pytest.raises(InputError, match="pets stands for oxford_pets, but .* is no run of it"):
-        add([f"--add={road_run}", "--name=pets_tiny_s0"])
+        command([f"--add={road_run}", "--name=pets_tiny_s0"])
 
 
 def test_a_run_that_trains_more_epochs_is_refused(road_run, tmp_path, monkeypatch):
@@ -60,20 +60,33 @@ def test_a_run_that_trains_more_epochs_is_refused(road_run, tmp_path, monkeypatc
     rows = (run / "metrics.csv").read_text().splitlines()
     (run / "metrics.csv").write_text("\n".join([*rows, rows[-1].replace("2,", "3,", 1)]) + "\n")
     with pytest.raises(InputError, match="the training of more epochs has begun"):
-        add([f"--add={run}", "--name=road_tiny_s0"])
+        command([f"--add={run}", "--name=road_tiny_s0"])
 
 
-def test_a_table_replaces_only_the_text_between_its_marks(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("above\n<!-- results -->\nold\n<!-- end of results -->\nbelow\n")
-    results.put(path, "| new |\n")
-    assert path.read_text() == "above\n<!-- results -->\n| new |\n<!-- end of results -->\nbelow\n"
-    path.write_text("<!-- results -->\nold\n")
+def test_write_replaces_only_the_text_between_the_marks_in_both_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    paths = [tmp_path / name for name in ("README.md", "BUILD_NOTES.md")]
+    for path in paths:
+        path.write_text("above\n<!-- results -->\nold\n<!-- end of results -->\nbelow\n")
+    command(["--write"])
+    found = tables.groups()
+    for path, table in zip(paths, (tables.articles_table(found), tables.groups_table(found))):
+        expected = f"above\n<!-- results -->\n{table}<!-- end of results -->\nbelow\n"
+        assert path.read_text(encoding="utf-8") == expected
+    paths[0].write_text("<!-- results -->\nold\n")
     with pytest.raises(InputError, match="README.md: has no lines"):
-        results.put(path, "| new |\n")
-    assert path.read_text() == "<!-- results -->\nold\n"
+        command(["--write"])
+    paths[1].unlink()
+    with pytest.raises(InputError, match="--add, --write: .* holds an installed copy of the project"):
+        command(["--write"])
+    assert paths[0].read_text() == "<!-- results -->\nold\n"
+
+
+def test_a_remark_of_several_lines_is_refused():
+    with pytest.raises(InputError, match="--remark.*must be a single line"):
+        command(["--remark=one\ntwo"])
 
 
 def test_a_name_that_fits_no_group_is_refused(road_run):
     with pytest.raises(InputError, match="begin with one of road"):
-        add([f"--add={road_run}", "--name=other"])
+        command([f"--add={road_run}", "--name=other"])

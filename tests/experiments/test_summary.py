@@ -132,6 +132,9 @@ def test_command_prints_both_tables(capsys, road_run, small_articles):
     arguments = ["--experiment=cityscape_road", "--size=32"]
     assert summary.run(cli.parse(summary.define_flags, arguments)) == 0
     assert "cityscape_road, images of 32x32 pixels" in capsys.readouterr().out
+    for command in (summary, draw_network):
+        with pytest.raises(InputError, match="--size=31"):
+            command.run(cli.parse(command.define_flags, ["--experiment=cityscape_road", "--size=31"]))
 
 
 def test_networks_with_many_kinds_of_layers_and_residual_sums_are_drawn():
