@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,9 @@ from absl import flags
 from PIL import Image
 from small_networks import small, small_articles
 
+from core.data import dubai_aerial
 from core.data.cache import Examples, photo_hash
+from core.data.synthetic import aerial_scenes
 from core.inference import render
 from core.models import road_unet
 from core.runtime import cli
@@ -50,6 +54,12 @@ def refused(named):
 
 def assert_one_sentence(message, named):
     assert str(named) in message and "\n" not in message and message.endswith("."), message
+
+
+@pytest.fixture(autouse=True)
+def no_curves(monkeypatch):
+    """Make trainings draw no curves, which saves time. After `monkeypatch.undo()`, they draw curves."""
+    monkeypatch.setattr(render, "curves", lambda history: None)
 
 
 @pytest.fixture
@@ -133,6 +143,19 @@ def write_pairs(folder, **counts):
     return folder
 
 
+def write_tiles(folder):
+    """Write aerial photos and masks of 48x48 pixels, three in each of two tiles; return the folder."""
+    palette = np.array(dubai_aerial.PALETTE, np.uint8)
+    for tile in (1, 2):
+        for part in (1, 2, 3):
+            photo, class_ids = aerial_scenes.scene((tile, part), size=(48, 48))
+            for kind, pixels in (("images", photo), ("masks", palette[class_ids])):
+                path = folder / f"Tile {tile}/{kind}/image_part_{part:03}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return folder
+
+
 def decoded(folder, images, masks, rows=None):
     """Write images and masks to files in a folder; return `Examples` that map these files into memory.
 
@@ -186,11 +209,30 @@ def road_run(tmp_path_factory):
     return folder / "run"
 
 
+def with_other_code(run, folder):
+    """Copy the run folder `run` to `folder`, and change the recorded hash of core/ops.py; return `folder`."""
+    shutil.copytree(run, folder)
+    (item,) = json.loads((folder / "code.json").read_text())
+    item["files"]["core/ops.py"] = "0123456789abcdef"
+    (folder / "code.json").write_text(json.dumps([item]))
+    return folder
+
+
 @pytest.fixture(name="small_articles")
 def use_small_articles():
     """Make every experiment and every restored run use a small network during a test."""
     with small_articles():
         yield
+
+
+def small_road(values=None, **changes):
+    """Return the experiment cityscape_road with a small network.
+
+    values: the parsed flags; by default the flags that `road_flags` returns. changes: field of the experiment
+    -> replacement.
+    """
+    experiment = cityscape_road.experiment(values or road_flags("unused"))
+    return dataclasses.replace(experiment, **small(road_unet) | changes)
 
 
 def train_road(pairs, run_dir, *arguments, **changes):
@@ -202,16 +244,13 @@ def train_road(pairs, run_dir, *arguments, **changes):
     folders = [f"--data_dir={pairs}", f"--cache_dir={pairs.parent / 'cache'}"]
     sizes = ["--size=16", "--batch_size=4", "--epochs=3"]
     values = road_flags(run_dir, *folders, *sizes, *arguments)
-    experiment = dataclasses.replace(cityscape_road.experiment(values), **small(road_unet) | changes)
-    return loop.run(experiment, cityscape_road.define_flags, values)
+    return loop.run(small_road(values, **changes), cityscape_road.define_flags, values)
 
 
 @pytest.fixture
-def start(pairs, tmp_path, monkeypatch):
+def start(pairs, tmp_path):
     """Return a function (name, *arguments, **changes) that calls `train_road`.
 
-    The run folder is tmp_path / name. To save time, the trainings draw no curves. After `monkeypatch.undo()`,
-    trainings draw curves.
+    The run folder is tmp_path / name.
     """
-    monkeypatch.setattr(render, "curves", lambda history: None)
     return lambda name, *arguments, **changes: train_road(pairs, tmp_path / name, *arguments, **changes)

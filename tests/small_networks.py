@@ -7,12 +7,12 @@ import pytest
 
 from core.models import dubai_unet, labels_unet, mobilenet_unet, mobilenet_v2, pets_unet, road_unet
 
-FILTERS = (4, 8, 8)  # channels of each level
+FILTERS = (4, 8)  # channels of each level
 BLOCKS = ((8, 1), (8, 2), (8, 1), (8, 2), (8, 2), (12, 2), (16, 1))  # (output channels, stride)
 MOBILENET = {"BLOCKS": BLOCKS, "TAPS": (1, 3, 4, 5), "TAP_CHANNELS": (48, 48, 48, 48, 16)}
 
 
-def small(module, *, filters=(4, 8), **options):
+def small(module, *, filters=FILTERS, **options):
     """Return a dict with the `Experiment` fields init_weights and forward of a small network.
 
     module: a module of `core.models`, which defines the architecture. filters: the number of channels of each

@@ -17,7 +17,13 @@ from core.runtime import cli
 from experiments import article
 from experiments.benchmark import comparison, flops, keras_baselines
 
-ARTICLES = ("cityscape_road", "oxford_pets", "oxford_pets_mobilenet", "cityscapes_labels", "dubai_aerial")
+ARTICLES = {  # name of the experiment -> number of parameters of the article's network
+    "cityscape_road": 1_961_152,
+    "oxford_pets": 34_513_475,
+    "oxford_pets_mobilenet": 6_504_227,
+    "cityscapes_labels": 31_061_282,
+    "dubai_aerial": 1_421_830,
+}
 
 
 def numpy_products(x, kernel, stride):
@@ -124,7 +130,7 @@ def test_flops_shapes_and_initial_kernels_of_plain_networks_agree_with_keras(nam
     trained = [variable for variable in ours.values() if variable.trainable]
     shapes = sorted(tuple(variable.shape) for variable in trained)
     assert shapes == sorted(tuple(variable.shape) for variable in model.trainable_weights)
-    assert model.count_params() == weights.count(ours)
+    assert model.count_params() == weights.count(ours) == ARTICLES[name]
     kernels, keras_kernels = deviations(trained), deviations(model.trainable_weights)
     assert [shape for shape, _ in kernels] == [shape for shape, _ in keras_kernels]
     np.testing.assert_allclose(*([each for _, each in side] for side in (kernels, keras_kernels)), rtol=0.1)
@@ -144,6 +150,8 @@ def test_flops_shapes_and_initial_kernels_of_plain_networks_agree_with_keras(nam
         if name != "oxford_pets_mobilenet":  # the encoder's variables have no levels in their names
             by_hand = 2e-9 * counted_by_hand(ours, pixels=2 * 32 * 64)
             assert flops.gflop(predict, images) == pytest.approx(by_hand)
+        if name not in ("cityscape_road", "dubai_aerial"):
+            return  # the gradients of the other networks contain no other counted types of ops
         gflop = training_gflop(lambda images: experiment.forward(ours, images, training=True), trained)
     theirs = training_gflop(lambda images: model(images, training=True), model.trainable_variables)
     assert gflop == pytest.approx(theirs, rel=1e-12) and gflop > 0
@@ -151,7 +159,7 @@ def test_flops_shapes_and_initial_kernels_of_plain_networks_agree_with_keras(nam
 
 @pytest.mark.parametrize("mode, precision", [("train", "bfloat16"), ("infer", "float32")])
 def test_a_keras_measurement_reports_all_metrics(mode, precision):
-    network = {"network": "labels_unet", "filters": [4, 6], "channels": 5, "size": [16, 32]}
+    network = {"network": "labels_unet", "filters": [4], "channels": 5, "size": [16, 32]}
     spec = types.SimpleNamespace(**network, mode=mode, precision=precision, batch_size=2, seconds=0)
     before, begun = keras.config.dtype_policy(), time.time()
     try:
@@ -161,8 +169,7 @@ def test_a_keras_measurement_reports_all_metrics(mode, precision):
     assert metrics["images_per_second"] == pytest.approx(2 / metrics["step_seconds"])
     assert begun < metrics["first_step_at"] < time.time()
     trained, total = metrics["parameters"]
-    # moving mean and variance of the normalisation after each ReLU
-    assert total - trained == 2 * (4 * 4 + 2 * 6 + 4)
+    assert total - trained == 2 * 2 * 4  # moving mean and variance of two batch normalisations
 
 
 @pytest.mark.parametrize("peer, mode", [("torch", "train"), ("openvino", "infer")])

@@ -7,35 +7,35 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import refused
-from small_networks import small_articles
+from conftest import refused, with_other_code
 
 from core import losses
 from core.inference import comparison, per_image, uncertainty
 from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
-from core.training import loop
-from experiments import article, cityscape_road, compare
+from experiments import article, compare
 
 pytestmark = pytest.mark.usefixtures("small_articles")
 
 
 @pytest.fixture(scope="module")
 def other_run(road_run):
-    """Return the folder of a run that differs from `road_run` in the learning rate and the seed."""
-    flags = cli.parse(
-        cityscape_road.define_flags,
-        [
-            f"--flagfile={road_run / 'flags.cfg'}",
-            f"--run_dir={road_run.parent / 'other'}",
-            "--learning_rate=0.003",
-            "--seed=1",
-        ],
-    )
-    with small_articles():
-        loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags)
-    return road_run.parent / "other"
+    """Return the folder of a copy of `road_run` with another learning rate, another seed and larger losses.
+
+    The validation loss of each epoch and the loss of each validation image are larger by 0.25.
+    """
+    other = shutil.copytree(road_run, road_run.parent / "other")
+    text = (other / "flags.cfg").read_text()
+    for old, new in (("--seed=0", "--seed=1"), ("--learning_rate=0.001", "--learning_rate=0.003")):
+        assert old in text
+        text = text.replace(old, new)
+    (other / "flags.cfg").write_text(text)
+    rows = run_folder.read_metrics(other)
+    run_folder.write_metrics(other, [{**row, "val_loss": row["val_loss"] + 0.25} for row in rows])
+    saved = per_image.load(other)
+    per_image.save(other, dataclasses.replace(saved, loss=saved.loss + 0.25))
+    return other
 
 
 def compared(tmp_path, *arguments):
@@ -54,7 +54,7 @@ def test_two_runs_are_compared_by_flags_code_metrics_curves_and_images(road_run,
     final = [run_folder.read_metrics(folder)[-1] for folder in (road_run, other_run)]
     assert f"{final[1]['val_loss']:.4f} (" in out
     (line,) = [line for line in out.splitlines() if line.startswith("  loss ")]
-    assert f"{final[1]['val_loss'] - final[0]['val_loss']:+.4f}" in line
+    assert line.split() == ["loss", "+0.2500", "[+0.2500,", "+0.2500]", "differs"]
     assert "on 5 validation images from 5 files" in out
     assert (tmp_path / "out/curves.png").stat().st_size > 10_000
 
@@ -82,9 +82,8 @@ def test_runs_with_other_images_or_code_of_earlier_epochs_form_groups_of_their_o
     road_run, tmp_path, capsys
 ):
     other = changed_copy(road_run, tmp_path / "other_images", {"data": [1, 2]})
-    edited = shutil.copytree(road_run, tmp_path / "edited")
-    (item,) = json.loads((edited / "code.json").read_text())
-    earlier = {**item, "files": {**item["files"], "core/ops.py": "0123456789abcdef"}}
+    edited = with_other_code(road_run, tmp_path / "edited")
+    (earlier,), (item,) = (json.loads((run / "code.json").read_text()) for run in (edited, road_run))
     (edited / "code.json").write_text(json.dumps([earlier, {**item, "epoch": 1}]))
     assert compared(tmp_path, "--group", [road_run, other, edited]) == 0
     out = capsys.readouterr().out
@@ -98,12 +97,9 @@ def edited_run(road_run, tmp_path):
 
     The recorded hash of core/ops.py differs from the hash of the current file.
     """
-    shutil.copytree(road_run, tmp_path / "edited")
-    (item,) = json.loads((tmp_path / "edited/code.json").read_text())
-    item["files"]["core/ops.py"] = "0123456789abcdef"
-    (tmp_path / "edited/code.json").write_text(json.dumps([item]))
-    (tmp_path / "edited" / per_image.NAME).unlink()
-    return tmp_path / "edited"
+    run = with_other_code(road_run, tmp_path / "edited")
+    (run / per_image.NAME).unlink()
+    return run
 
 
 def test_a_run_trained_with_other_code_is_not_evaluated_again(road_run, edited_run, tmp_path, capsys):

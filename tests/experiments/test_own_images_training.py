@@ -1,18 +1,18 @@
 """Trainings on the user's images, and the files that they keep in the run folder."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
-from conftest import refused
-from PIL import Image
+from conftest import refused, write_tiles
 
 import experiments
 from core.data import class_list, dubai_aerial
-from core.data.synthetic import aerial_scenes
-from core.inference import restore
 from core.runs import checkpoint
-from core.runtime import cli
+from core.runtime import cli, precision
 from core.runtime.errors import InputError
-from experiments import article, compare, draw_network, own_images, summary
+from experiments import compare, draw_network, evaluate, export, own_images, predict, summary
 from experiments import dubai_aerial as aerial
 
 pytestmark = pytest.mark.usefixtures("small_articles")
@@ -26,29 +26,21 @@ def photos(tmp_path_factory):
     classes.txt beside these folders holds the class colours.
     """
     folder = tmp_path_factory.mktemp("photos")
-    palette = np.array(dubai_aerial.PALETTE, np.uint8)
-    for tile in (1, 2):
-        for part in (1, 2, 3):
-            photo, ids = aerial_scenes.scene((tile, part), size=(48, 48))
-            for kind, pixels in (("images", photo), ("masks", palette[ids])):
-                for path in (
-                    folder / f"tiles/Tile {tile}/{kind}/part_{part}.png",
-                    folder / f"own/{kind}/Tile {tile}_part_{part}.png",
-                ):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    Image.fromarray(pixels).save(path)
+    for kind in ("images", "masks"):
+        (folder / "own" / kind).mkdir(parents=True)
+    for path in write_tiles(folder / "tiles").rglob("*.png"):
+        tile, kind, name = path.parts[-3:]
+        shutil.copy(path, folder / "own" / kind / f"{tile}_{name}")
     lines = [f"{name}: {r},{g},{b}\n" for name, (r, g, b) in dubai_aerial.COLOURS.items()]
     (folder / "classes.txt").write_text("".join(lines))
     return folder
 
 
 def train(script, tmp_path, *arguments):
-    """Train the experiment of the module `script` for one epoch in tmp_path/run; return the parsed flags."""
+    """Train the experiment of the module `script` for one epoch in tmp_path/run."""
     common = ["--epochs=1", "--batch_size=4", "--patch_size=16", "--seed=3"]
     folders = [f"--run_dir={tmp_path}/run", f"--cache_dir={tmp_path}/cache"]
-    arguments = [*common, *folders, *arguments]
-    assert experiments.train(script, *arguments) == 0
-    return cli.parse(script.define_flags, arguments)
+    assert experiments.train(script, *common, *folders, *arguments) == 0
 
 
 def test_rearranged_aerial_photos_give_bit_identical_weights(photos, tmp_path):
@@ -68,14 +60,33 @@ def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(ph
     train(own_images, tmp_path, *own, "--ignore=155,155,155", "--class_weights=balanced")
     classes.unlink()
     (tmp_path / "run").rename(tmp_path / "moved")
-    values = cli.parse(restore.define_flags, [f"--run_dir={tmp_path}/moved"])
-    run = restore.restore(values, article)
+    run = experiments.load(tmp_path / "moved")
     assert run.experiment.classes == dubai_aerial.CLASSES[:5] and run.experiment.ignore
     weights = class_list.read_weights(tmp_path / "moved/class_weights.txt", run.experiment.classes)
     assert len(set(weights)) > 2 and run.experiment.loss.keywords == {"class_weights": weights}
+    commands_use_the_run(tmp_path / "moved", photos / "own/images/Tile 1_image_part_001.png", tmp_path)
 
 
-def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_path):
+def commands_use_the_run(run, photo, folder):
+    """Call evaluate, predict and export with the run of own_images in the folder `run`.
+
+    photo: an image file for predict. folder: the folder in which the results are written.
+    """
+    assert evaluate.run(cli.parse(evaluate.define_flags, [f"--run_dir={run}"])) == 0
+    figures = json.loads((run / "evaluation/val_best/figures.json").read_text())
+    assert list(figures["classes"]) == list(dubai_aerial.CLASSES[:5])
+    arguments = [f"--run_dir={run}", f"--output_dir={folder / 'predicted'}"]
+    assert predict.run(cli.parse(predict.define_flags, arguments), [str(photo)]) == 0
+    (record,) = map(json.loads, (folder / "predicted/shares.jsonl").open())
+    assert list(record["shares"]) == list(dubai_aerial.CLASSES[:5])
+    arguments = [f"--run_dir={run}", f"--output_dir={folder / 'exported'}", "--tflite"]
+    assert export.run(cli.parse(export.define_flags, arguments)) == 0
+    exported = {path.name for path in (folder / "exported").iterdir()}
+    assert exported == {"model.json", "model.tflite", "saved_model"}
+
+
+def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(precision, "step_seconds", lambda: {"float32": 0.1, "bfloat16": 0.2})
     files = {"classes": (photos / "classes.txt").read_text()}
     files["class_weights"] = "".join(f"{line.split(':')[0]}: 1\n" for line in files["classes"].splitlines())
     for name, text in files.items():
@@ -88,21 +99,22 @@ def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_pa
         with refused(f"{tmp_path}/{name}.txt: differs from {tmp_path}/run/{name}.txt"):
             train(own_images, tmp_path, *own, "--precision=auto")
         (tmp_path / f"{name}.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "classes.txt").unlink()  # the run folder has a copy
+    train(own_images, tmp_path, own[0], "--classes=classes.txt", own[2], "--precision=auto")
 
 
-def test_found_classes_are_written_to_the_run_folder_and_read_from_it(photos, tmp_path, capsys):
-    flags = train(own_images, tmp_path, f"--data_dir={photos}/own")
-    found = class_list.read(tmp_path / "run/classes.txt")
-    assert set(found.palette) <= set(dubai_aerial.PALETTE)
-    assert f"{len(found.names)} classes in the masks" in capsys.readouterr().out
-    text = (tmp_path / "run/classes.txt").read_text()
-    (tmp_path / "run/classes.txt").write_text(text.replace("colour #6ec1e4:", "road:"))
-    assert "road" in own_images.experiment(flags).classes  # a run that has a checkpoint reads the file
-
-
-def test_commands_that_read_a_run_without_checkpoints_leave_its_classes_unchanged(photos, tmp_path):
+def test_found_classes_are_kept_in_the_run_folder_and_commands_leave_them_unchanged(photos, tmp_path, capsys):
     train(own_images, tmp_path, f"--data_dir={photos}/own", "--class_weights=balanced")
     run = tmp_path / "run"
+    found = class_list.read(run / "classes.txt")
+    assert set(found.palette) <= set(dubai_aerial.PALETTE)
+    assert f"{len(found.names)} classes in the masks" in capsys.readouterr().out
+    text = (run / "classes.txt").read_text()
+    (run / "classes.txt").write_text(text.replace("colour #6ec1e4:", "road:"))
+    flags = cli.parse(own_images.define_flags, [f"--run_dir={run}"])
+    assert "road" in own_images.experiment(flags).classes  # a run that has a checkpoint reads the file
+    (run / "classes.txt").write_text(text)
     for path in (run / "checkpoints").iterdir():
         path.unlink()
     before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
@@ -112,7 +124,7 @@ def test_commands_that_read_a_run_without_checkpoints_leave_its_classes_unchange
     assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.parametrize("command, size", [(summary, "256x256"), (draw_network, "64x64")])
+@pytest.mark.parametrize("command, size", [(summary, "256x256"), (draw_network, "128x128")])
 def test_the_default_network_is_described_without_a_run_folder(
     shared_cache, tmp_path, monkeypatch, capsys, command, size
 ):

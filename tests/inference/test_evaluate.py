@@ -11,28 +11,30 @@ import pytest
 from conftest import decoded, refused
 from PIL import Image
 
+import experiments
 from core import metrics
 from core.data import cache, membership
 from core.experiment import IGNORE
-from core.inference import render, report, restore, split
+from core.inference import render, report, split
 from core.runs import checkpoint
 from core.runtime import cli
-from experiments import article
 from experiments import evaluate as verb
 
 pytestmark = pytest.mark.usefixtures("small_articles")
 
 
-@pytest.mark.parametrize("name", ["best", "last"])
-def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path, name):
-    flags = SimpleNamespace(run_dir=str(road_run), checkpoint=name, lowering="auto")
-    restored = restore.restore(flags, article, data=True)
+def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path):
+    restored = experiments.load(road_run, data=True)
     results, folder = report.evaluate(restored, "val", tmp_path / "out")
-    row = checkpoint.load(road_run / "checkpoints" / f"{name}.npz")[1]["history"][-1]
+    row = checkpoint.load(road_run / "checkpoints/best.npz")[1]["history"][-1]
     trained = {name.removeprefix("val_"): row[name] for name in row if name.startswith("val_")}
     assert trained.keys() == {"loss", "iou", "accuracy", "precision", "recall"}
     assert {name: results[name] for name in trained} == pytest.approx(trained, rel=0, abs=0, nan_ok=True)
 
+    (tmp_path / "one by one/worst.png").mkdir(parents=True)  # makes the first evaluation fail
+    with refused("worst.png"):
+        report.evaluate(restored, "val", tmp_path / "one by one", batch_size=1)
+    (tmp_path / "one by one/worst.png").rmdir()
     one_by_one, _ = report.evaluate(restored, "val", tmp_path / "one by one", batch_size=1)
     assert one_by_one["classes"] == results["classes"] and one_by_one["loss"] == pytest.approx(
         results["loss"]
@@ -42,7 +44,7 @@ def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path, name):
     assert written["loss"] == results["loss"]
     facts = written["evaluation"]
     assert facts["data"] == str(road_run.parent / "pairs") and facts["split"] == "val"
-    assert facts["checkpoint"] == str(road_run / f"checkpoints/{name}.npz") and facts["epoch"] == row["epoch"]
+    assert facts["checkpoint"] == str(road_run / "checkpoints/best.npz") and facts["epoch"] == row["epoch"]
     assert (facts["examples"], facts["examples_trained_on"]) == (5, 0)
     assert len(facts["code"]) == 16 and facts["code_changed_since_training"] == [] and facts["date"] > "2020"
     with open(folder / "confusion.csv") as file:
@@ -64,37 +66,13 @@ def test_a_wrong_data_dir_is_not_blamed_on_flags_cfg(road_run, tmp_path):
     assert "flags.cfg" not in str(caught.value)
 
 
-@pytest.mark.parametrize("flag", ["--data_dir", "--output_dir"])
-def test_an_empty_path_is_refused(flag):
-    with refused(f"{flag}: the path is empty"):
-        verb.run(cli.parse(verb.define_flags, [f"{flag}="]))
-
-
-def test_each_evaluation_writes_to_its_own_folder(road_run, tmp_path):
-    shutil.copytree(road_run, tmp_path / "run")
-    flags = SimpleNamespace(run_dir=str(tmp_path / "run"), checkpoint="best", lowering="auto")
-    restored = restore.restore(flags, article, data=True)
-    folders = [report.evaluate(restored, "train")[1] for _ in range(2)]
-    assert folders == [tmp_path / "run/evaluation" / name for name in ("train_best", "train_best_2")]
-    with refused("take another --output_dir"):
-        report.evaluate(restored, "train", folders[0])
-
-
 def test_a_folder_that_another_evaluation_has_just_made_is_not_used(tmp_path):
     run = SimpleNamespace(folder=tmp_path, checkpoint=tmp_path / "checkpoints/best.npz")
     folders = [report._new_folder(run, "val", None) for _ in range(2)]  # both evaluations are still running
     assert folders == [tmp_path / "evaluation/val_best", tmp_path / "evaluation/val_best_2"]
-
-
-def test_an_evaluation_that_failed_to_write_can_be_repeated(road_run, tmp_path):
-    flags = SimpleNamespace(run_dir=str(road_run), checkpoint="best", lowering="auto")
-    restored = restore.restore(flags, article, data=True)
-    (tmp_path / "worst.png").mkdir()
-    with refused("worst.png"):
-        report.evaluate(restored, "val", tmp_path)
-    (tmp_path / "worst.png").rmdir()
-    report.evaluate(restored, "val", tmp_path)
-    assert (tmp_path / "figures.json").is_file()
+    (folders[0] / "figures.json").touch()
+    with refused("take another --output_dir"):
+        report._new_folder(run, "val", folders[0])
 
 
 @pytest.fixture
@@ -185,19 +163,15 @@ def test_the_command_line_prints_every_class_and_finds_moved_data(road_run, tmp_
     shutil.copytree(road_run.parent / "pairs", tmp_path / "moved")
     shutil.copy(tmp_path / "moved/train/1.jpg", tmp_path / "moved/val/new.jpg")
     arguments = [f"--run_dir={road_run}", f"--data_dir={tmp_path / 'moved'}"]
-    for name, line in (
-        ("val", "5 val examples from"),
-        ("train", "8 train examples from"),
-        ("all", "14 all examples from"),
-    ):
+    for name, line in (("val", "5 val examples from"), ("all", "14 all examples from")):
         output_dir = f"--output_dir={tmp_path / name}"
         flags = cli.parse(verb.define_flags, [*arguments, f"--split={name}", output_dir])
         assert verb.run(flags) == 0
         printed = capsys.readouterr().out
         assert line in printed
-        trained_on = {"val": 0, "train": 8, "all": 9}[name]
+        trained_on = {"val": 0, "all": 9}[name]
         assert f"the run was trained on {trained_on} of them" in printed
         lines = {line.split()[0]: line.split() for line in printed.splitlines()}
-        pixels = {"val": 5, "train": 8, "all": 14}[name] * 16 * 32
+        pixels = {"val": 5, "all": 14}[name] * 16 * 32
         assert lines["road"][-1] == f"{pixels:,}"
         assert {"loss", "accuracy", "mean_iou", "background"} <= lines.keys()

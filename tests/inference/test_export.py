@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +12,11 @@ import tensorflow as tf
 from PIL import Image
 from small_networks import small_articles
 
-from core.inference import decision, export, photos, predict, restore
+import experiments
+from core.inference import decision, export, photos, predict
 from core.models import road_unet
 from core.runtime import cli
 from core.runtime.errors import InputError
-from experiments import article
 from experiments import export as verb
 
 FOREIGN = """
@@ -39,9 +38,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("core", "expe
 @pytest.fixture(scope="module")
 def run(road_run):
     with small_articles():
-        return restore.restore(
-            SimpleNamespace(run_dir=str(road_run), checkpoint="best", lowering="auto"), article
-        )
+        return experiments.load(road_run)
 
 
 def test_an_export_loads_without_this_project_and_equals_predict(
@@ -59,14 +56,15 @@ def test_an_export_loads_without_this_project_and_equals_predict(
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-I", "-c", FOREIGN, str(exported)]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=120)
-    for name in ("32", "37", "1"):
-        result = np.load(exported / f"{name}.npz")
-        for pixels, class_ids, shares in zip(*(result[key] for key in ("images", *OUTPUTS))):
-            labels, predicted = predicted_for(run, pixels, tmp_path, resize=32)
-            # the scaled photo may differ by a rounding error of one level
-            np.testing.assert_allclose(shares, predicted, rtol=0, atol=0.01)
-            decided = np.abs(shares[..., 1] - 0.5) > 0.01
-            np.testing.assert_array_equal(class_ids[decided], labels[decided])
+    results = [np.load(exported / f"{name}.npz") for name in ("32", "37", "1")]
+    images, class_ids, shares = ([each for result in results for each in result[key]] for key in ARRAYS)
+    for found, probabilities, (labels, predicted) in zip(
+        class_ids, shares, predicted_for(run, images, tmp_path, resize=32), strict=True
+    ):
+        # the scaled photo may differ by a rounding error of one level
+        np.testing.assert_allclose(probabilities, predicted, rtol=0, atol=0.01)
+        decided = np.abs(probabilities[..., 1] - 0.5) > 0.01
+        np.testing.assert_array_equal(found[decided], labels[decided])
     assert np.load(exported / "40.npz")["class_ids"].shape == (0, 40, 40)
 
     with pytest.raises(InputError, match="not empty"):
@@ -81,34 +79,44 @@ def test_an_export_without_scaling_equals_predict_at_the_own_size(run, small_art
     run = dataclasses.replace(run, weights=weights)
     export.save(run, tmp_path / "exported", scale="none")
     card = json.loads((tmp_path / "exported/model.json").read_text())
-    assert card["scaling"] == "none" and "multiples of 4" in card["input"]["size"]
+    assert card["scaling"] == "none" and "multiples of 2" in card["input"]["size"]
     # without the variable `loaded`, the signature's variables would be deleted
     loaded = tf.saved_model.load(str(tmp_path / "exported/saved_model"))
     segment = loaded.signatures["serving_default"]
+    inputs, class_ids, shares = [], [], []
     for size in ((1, 32, 32), (2, 37, 61), (3, 1, 100)):
         images = np.random.RandomState(size[1]).randint(0, 256, (*size, 3)).astype(np.uint8)
         outputs = segment(images=tf.constant(images))
-        for pixels, class_ids, shares in zip(images, *(outputs[key].numpy() for key in OUTPUTS)):
-            labels, predicted = predicted_for(run, pixels, tmp_path, tile=64)
-            assert 0.01 < class_ids.mean() < 0.99
-            np.testing.assert_array_equal(class_ids, labels)
-            np.testing.assert_allclose(shares, predicted, rtol=0, atol=1e-3)
+        inputs += [*images]
+        class_ids += [*outputs["class_ids"].numpy()]
+        shares += [*outputs["probabilities"].numpy()]
+    for found, probabilities, (labels, predicted) in zip(
+        class_ids, shares, predicted_for(run, inputs, tmp_path, tile=64), strict=True
+    ):
+        assert 0.01 < found.mean() < 0.99
+        np.testing.assert_array_equal(found, labels)
+        np.testing.assert_allclose(probabilities, predicted, rtol=0, atol=1e-3)
     empty = segment(images=tf.zeros([0, 37, 61, 3], tf.uint8))
     assert empty["class_ids"].shape == (0, 37, 61) and empty["probabilities"].shape == (0, 37, 61, 2)
 
 
-OUTPUTS = ("class_ids", "probabilities")
+ARRAYS = ("images", "class_ids", "probabilities")
 
 
-def predicted_for(run, pixels, folder, **options):
-    """Return class ids and probabilities that `predict` writes for an image."""
-    Image.fromarray(pixels).save(folder / "photo.png")
+def predicted_for(run, images, folder, **options):
+    """Return a list with (class ids, probabilities) that `predict` writes for each of the given images."""
+    paths = [folder / f"{index}.png" for index in range(len(images))]
+    for path, pixels in zip(paths, images):
+        Image.fromarray(pixels).save(path)
     options = predict.Options(probabilities="npy", **options)
-    sources = photos.find([folder / "photo.png"])
-    predict.run(run.experiment, run.weights, run.dtype, sources, folder / "out", options)
-    return np.asarray(Image.open(folder / "out/photo_labels.png")), np.load(
-        folder / "out/photo_probabilities.npy"
-    )
+    predict.run(run.experiment, run.weights, run.dtype, photos.find(paths), folder / "out", options)
+    return [
+        (
+            np.asarray(Image.open(folder / f"out/{path.stem}_labels.png")),
+            np.load(folder / f"out/{path.stem}_probabilities.npy"),
+        )
+        for path in paths
+    ]
 
 
 def test_an_export_does_not_mix_its_files_with_those_of_another_export(
@@ -144,6 +152,7 @@ def test_the_tflite_model_equals_the_saved_model(run, tmp_path):
 
 def test_probabilities_of_several_logits_and_of_one():
     logits = tf.constant([[[[1.0, 2.0, 3.0]]]])
-    np.testing.assert_allclose(decision.probabilities(logits), tf.nn.softmax(logits))
+    expected = [[[[0.0900306, 0.2447285, 0.6652410]]]]
+    np.testing.assert_allclose(decision.probabilities(logits), expected, rtol=1e-5)
     one = decision.probabilities(tf.fill([1, 1, 1, 1], 3.0))
     np.testing.assert_allclose(one, [[[[0.04742587, 0.95257413]]]], rtol=1e-6)

@@ -34,6 +34,8 @@ def test_tiles_give_the_logits_of_the_whole_image(name, monkeypatch):
     weights = network.init_weights(seed=0, **options)
     assert tiling.multiple(network.forward, weights) == multiple
     assert tiling.receptive_field_radius(network.forward, weights, multiple) == radius
+    if name in ("dubai", "labels"):  # the radius equals that of road, with which the tiles are tested
+        return
 
     overlap = -(-radius // multiple) * multiple
     columns_of_tiles = 2 if name == "road" else 1  # a single column of tiles saves time

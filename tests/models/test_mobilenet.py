@@ -1,5 +1,6 @@
 """MobileNetV2 against Keras' model, and its U-Net against the tutorial's Keras code."""
 
+import functools
 import shutil
 import socket
 import threading
@@ -19,7 +20,6 @@ from core.models import mobilenet_unet, mobilenet_v2
 from core.runtime import cli, downloads, files
 from core.runtime.errors import InputError
 from core.training import optimizer, pretrained, step
-from core.weights import count
 from experiments import oxford_pets_mobilenet
 from experiments.benchmark import keras_baselines
 
@@ -166,15 +166,6 @@ def test_outputs_gradients_and_averages_of_the_whole_network_equal_keras():
         np.testing.assert_allclose(decoder[name], wanted, atol=1e-5, err_msg=name)
 
 
-def test_parameter_counts_equal_the_tutorials():
-    weights = mobilenet_unet.init_weights(seed=0, classes=3)
-    trained = {name: variable for name, variable in weights.items() if variable.trainable}
-    assert count(weights) == 6_504_227
-    assert count(mobilenet_unet.encoder(weights)) == 1_841_984
-    assert count(trained) == 4_660_323
-    assert not any(name.startswith("encoder/") for name in trained)
-
-
 def test_initial_values_depend_on_the_seed_and_have_the_deviation_of_pix2pix():
     first, again, other = (
         mobilenet_unet.init_weights(seed=seed, classes=3)["up1/transpose/kernel"].numpy()
@@ -185,13 +176,12 @@ def test_initial_values_depend_on_the_seed_and_have_the_deviation_of_pix2pix():
     assert abs(first.mean()) < 1e-4 and abs(first.std() - 0.02) < 1e-4
 
 
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_image_sides_are_multiples_of_32_in_both_precisions(dtype):
+def test_image_sides_are_multiples_of_32_in_bfloat16():
     weights = mobilenet_unet.init_weights(seed=0, classes=3)
     for height, width in ((32, 32), (64, 96)):
-        images = tf.cast(pictures(1, height, width, 3), dtype)
+        images = tf.cast(pictures(1, height, width, 3), tf.bfloat16)
         logits = mobilenet_unet.forward(weights, images, training=True, seed=[0, 0])
-        assert logits.shape == (1, height, width, 3) and logits.dtype == dtype
+        assert logits.shape == (1, height, width, 3) and logits.dtype == tf.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -227,7 +217,9 @@ def test_weights_are_read_from_every_format_of_keras_files(file, keras_files, en
         np.testing.assert_array_equal(variable, encoder_weights[name], err_msg=name)
 
 
-def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files):
+def test_an_invalid_weights_file_is_named_with_the_reason(tmp_path, keras_files, monkeypatch):
+    built_once = functools.cache(tf.keras.applications.MobileNetV2)
+    monkeypatch.setattr(tf.keras.applications, "MobileNetV2", built_once)
     (tmp_path / "text.h5").write_text("not HDF5")
     whole = (keras_files / "published.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers
 from small_networks import small
 
-from core import ops, weights
+from core import ops
 from core.models import dubai_unet, labels_unet, pets_unet, road_unet
 from experiments.benchmark import keras_baselines
 
@@ -75,31 +75,14 @@ def test_outputs_and_gradients_equal_keras(ours, theirs, atol):
         np.testing.assert_allclose(forward(variables, images), still, atol=atol)
 
 
-@pytest.mark.parametrize(
-    "module, options, arrays, parameters",
-    [
-        (road_unet, {}, 19, 1_961_152),
-        (pets_unet, {"classes": 3}, 46, 34_513_475),
-        (labels_unet, {"classes": 34}, 134, 31_061_282),
-        (dubai_unet, {"classes": 6}, 46, 1_421_830),
-    ],
-)
-def test_parameter_counts_equal_the_articles(module, options, arrays, parameters):
-    variables = module.init_weights(seed=0, **options)
-    assert (len(variables), weights.count(variables)) == (arrays, parameters)
-
-
 @pytest.mark.parametrize("module, options, channels", [ROAD, PETS, LABELS, DUBAI])
-@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
-def test_image_sides_are_multiples_of_the_networks_stride_in_both_precisions(
-    module, options, channels, dtype
-):
+def test_image_sides_are_multiples_of_the_networks_stride_in_bfloat16(module, options, channels):
     network = small(module, filters=SMALL, **options)
     variables = network["init_weights"](seed=0)
     for height, width in ((4, 4), (12, 20)):
-        images = tf.zeros([1, height, width, 3], dtype)
+        images = tf.zeros([1, height, width, 3], tf.bfloat16)
         logits = network["forward"](variables, images, training=True, seed=[0, 0])
-        assert logits.shape == (1, height, width, channels) and logits.dtype == dtype
+        assert logits.shape == (1, height, width, channels) and logits.dtype == tf.bfloat16
 
 
 @pytest.mark.parametrize(

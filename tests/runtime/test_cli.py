@@ -1,6 +1,7 @@
 """The command line end to end, in separate processes, on generated data."""
 
 import configparser
+import fnmatch
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from PIL import Image
 
 from core.runtime import cli
 from experiments import cityscape_road
+from experiments.results import tables
 
 
 def test_road_learns_generated_scenes_and_its_run_segments_photos(shared_cache, tmp_path):
@@ -104,8 +106,11 @@ def test_characters_that_stdout_cannot_represent_are_printed_as_escapes(monkeypa
 def test_an_installation_contains_every_module_the_best_settings_and_the_results():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    assert config["options"]["packages"] == "find_namespace:"  # also finds folders without __init__.py
-    patterns = config["options.packages.find"]["include"].split()
-    assert patterns == ["core*", "experiments*"]
-    assert config["options.package_data"]["experiments"] == "best/*.cfg, results/*.csv"
-    assert len(list(ROOT.glob("experiments/best/*.cfg"))) == 5
+    included = config["options.packages.find"]["include"].split()
+    for module in [*ROOT.glob("core/**/*.py"), *ROOT.glob("experiments/**/*.py")]:
+        package = ".".join(module.relative_to(ROOT).parent.parts)
+        assert any(fnmatch.fnmatch(package, pattern) for pattern in included), module
+    patterns = config["options.package_data"]["experiments"].split(", ")
+    data = {path for pattern in patterns for path in ROOT.glob(f"experiments/{pattern}")}
+    assert data == {*ROOT.glob("experiments/**/*.cfg"), *tables.FOLDER.glob("*.csv")}
+    assert len([path for path in data if path.suffix == ".cfg"]) == 5

@@ -3,8 +3,7 @@
 import tensorflow as tf
 
 from core.runs import run_folder
-from core.runtime import cli, precision
-from core.training import loop
+from core.runtime import precision
 from experiments import cityscape_road
 
 
@@ -16,16 +15,11 @@ def test_both_precisions_are_measured(monkeypatch):
     assert seconds.keys() == {"float32", "bfloat16"} and min(seconds.values()) > 0
 
 
-def test_auto_records_the_faster_precision_and_a_resume_keeps_it(
-    small_articles, pairs, tmp_path, monkeypatch, capsys
-):
+def test_auto_records_the_faster_precision_and_a_resume_keeps_it(start, tmp_path, monkeypatch, capsys):
     def train(faster):
         slower = {"float32": 0.2, "bfloat16": 0.2}
         monkeypatch.setattr(precision, "step_seconds", lambda: slower | {faster: 0.1})
-        arguments = ["--size=16", "--batch_size=6", "--epochs=1", "--precision=auto", f"--data_dir={pairs}"]
-        arguments += [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={tmp_path / 'cache'}"]
-        flags = cli.parse(cityscape_road.define_flags, arguments)
-        assert loop.run(cityscape_road.experiment(flags), cityscape_road.define_flags, flags) == 0
+        assert start("run", "--epochs=1", "--precision=auto") == 0
         return capsys.readouterr().out
 
     printed = train("bfloat16")

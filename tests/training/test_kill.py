@@ -4,13 +4,9 @@ import multiprocessing
 import os
 import signal
 
-import numpy as np
-import pytest
 import small_training
-from PIL import Image
+from conftest import write_tiles
 
-from core.data import dubai_aerial
-from core.data.synthetic import aerial_scenes
 from core.runs import checkpoint
 from core.training import signals
 
@@ -28,22 +24,9 @@ DEATHS = [
 ]
 
 
-@pytest.fixture
-def tiles(tmp_path):
-    """Write aerial photos and masks of 48x48 pixels, three in each of two tiles; return their folder."""
-    palette = np.array(dubai_aerial.PALETTE, np.uint8)
-    for tile in (1, 2):
-        for part in (1, 2, 3):
-            photo, class_ids = aerial_scenes.scene((tile, part), size=(48, 48))
-            for kind, pixels in (("images", photo), ("masks", palette[class_ids])):
-                path = tmp_path / f"tiles/Tile {tile}/{kind}/image_part_{part:03}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-    return tmp_path / "tiles"
-
-
-def test_a_training_killed_at_four_moments_equals_an_uninterrupted_one(tiles, tmp_path):
+def test_a_training_killed_at_four_moments_equals_an_uninterrupted_one(tmp_path):
     """`dubai_aerial` covers dropout, several patches per photo, and a metric that is computed per batch."""
+    tiles = write_tiles(tmp_path / "tiles")
 
     def begin(run, death=None):
         training = "dubai_aerial", tmp_path / run, tmp_path / f"{run} cache", tiles, death
