@@ -29,9 +29,9 @@ class Dataset:
                of the list from `find`. K is 1, or the number of patches if `read` cuts the photo into
                patches. H and W are the same for all files of a split. If `find` returns the same files for
                both splits, the arrays must not depend on the split, because each file is decoded only
-               once. Raises InputError if a file is unreadable. After an edit of the module that defines
-               `read`, the cache decodes the files again, but not after an edit of other new modules that
-               `read` uses.
+               once. Raises InputError if a file is unreadable. The cache decodes the files again after an
+               edit of the module that defines `read`, but not after an edit of further modules that you wrote
+               and `read` calls.
     settings:  name -> JSON value: all settings that change the arrays from `read`. The cache decodes the
                files again if a setting changes.
     generate:  (folder) -> None: writes generated photos and masks in the layout that `find` expects.

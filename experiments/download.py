@@ -98,8 +98,9 @@ def run(flags, arguments):
     """Download a data set, or print the steps to get it by hand; return 0.
 
     arguments: a list with the name of the data set. Raises InputError in these cases: the list does not hold
-    exactly one known name; the data set can be downloaded, but --data_dir is missing; the download fails;
-    `_unpack` cannot unpack the archive; another process downloads into --data_dir.
+    exactly one known name; the data set can be downloaded, but --data_dir is missing or tarfile has no "data"
+    filter; the download fails; `_unpack` cannot unpack the archive; another process downloads into
+    --data_dir.
     """
     if len(arguments) != 1 or arguments[0] not in ARCHIVES | BY_HAND:
         names = ", ".join(ARCHIVES | BY_HAND)
@@ -111,6 +112,10 @@ def run(flags, arguments):
         return 0
     if not flags.data_dir:
         raise InputError(f"--data_dir: name the folder to put {name} in.")
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError(
+            f"{name}: this Python cannot unpack archives safely; use Python 3.10.12, 3.11.4, 3.12 or later."
+        )
     print(TERMS[name])
     data_dir = Path(flags.data_dir).absolute()
     data_dir.mkdir(parents=True, exist_ok=True)

@@ -123,37 +123,39 @@ def _reader(examples):
     the array.
     """
     for array in (examples.images, examples.masks):
-        if os.path.getsize(array.filename) != array.nbytes:  # `_copied` reads from the beginning of the file
+        # `_copied` reads from the beginning of the file, unless the file was deleted
+        if os.path.exists(array.filename) and os.path.getsize(array.filename) != array.nbytes:
             raise InputError(
                 f"{array.filename}: its size differs from the mapped array; select examples by rows, not by"
                 " slicing, or, if the file is damaged, delete its folder."
             )
 
-    # The files stay open, so that another process may delete them during the training.
-    images, masks = ((array, open(array.filename, "rb")) for array in (examples.images, examples.masks))
-
     def read(rows):
         """Return (images, masks, rows): uint8 [B, H, W, 3], uint8 [B, H, W] and the argument rows."""
-        photos, class_ids = tf.numpy_function(
-            lambda rows: (_copied(*images, rows), _copied(*masks, rows)),
+        images, masks = tf.numpy_function(
+            lambda rows: (_copied(examples.images, rows), _copied(examples.masks, rows)),
             [rows],
             [tf.uint8, tf.uint8],
             stateful=False,
         )
-        photos.set_shape([None, *examples.images.shape[1:]])
-        class_ids.set_shape([None, *examples.masks.shape[1:]])
-        return photos, class_ids, rows
+        images.set_shape([None, *examples.images.shape[1:]])
+        masks.set_shape([None, *examples.masks.shape[1:]])
+        return images, masks, rows
 
     return read
 
 
-def _copied(array, file, rows):
-    """Return a copy of array[rows]. array: `np.memmap`, uint8. file: the array's open file. rows: int64 [B].
+def _copied(array, rows):
+    """Return a copy of array[rows]. array: `np.memmap`, uint8. rows: int64 [B].
 
     The copy is read from the array's file, not through the memory mapping, because memory pages that are
-    read through a mapping stay in the process's memory.
+    read through a mapping stay in the process's memory. If another process has deleted the file, the copy is
+    read through the mapping.
     """
     shape = array.shape[1:]
     size = math.prod(shape)
-    copies = [np.frombuffer(os.pread(file.fileno(), size, row * size), np.uint8) for row in rows]
+    try:
+        copies = [np.fromfile(array.filename, np.uint8, size, offset=row * size) for row in rows]
+    except FileNotFoundError:
+        return array[rows]
     return np.stack([copy.reshape(shape) for copy in copies])

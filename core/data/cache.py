@@ -127,7 +127,7 @@ def generated(name, generate, cache_dir):
     if not folder.exists():
         with _building(folder) as partial:
             if not folder.exists():  # another process may have generated the files while this one waited
-                _refuse_edited(sources)
+                _warn_of_edits(sources, folder)
                 generate(partial)
                 partial.rename(folder)
     return folder
@@ -177,7 +177,7 @@ def prepare(dataset, data_dir, split, cache_dir, *, limit=0, bad_share=0.0, said
     if not folder.exists():
         with _building(folder) as partial:
             if not folder.exists():  # another process may have decoded the files while this one waited
-                _refuse_edited(cache_key.sources(dataset.read))
+                _warn_of_edits(cache_key.sources(dataset.read), folder)
                 _decode(dataset, files, split, partial, folder, bad_share)
     index, images, masks = _load(folder)
     _refuse(index.bad, len(files), bad_share)
@@ -257,14 +257,15 @@ def _building(folder):
             yield folder.with_name(f"{folder.name}.partial")
 
 
-def _refuse_edited(sources):
-    """Raise InputError if a source file was edited after this process began. sources: list of paths.
+def _warn_of_edits(sources, folder):
+    """Print a warning if source files were edited after this process began. sources: list of paths.
 
-    The name of a cache contains a digest of the edited file, but the process may run the old code.
+    The name of the cache `folder` contains a digest of the edited files, but the process may run old code.
     """
     for path in filter(filesystem.edited_since_start, sources):
-        raise InputError(
-            f"{path}: edited after this process began, so its old code might make the images; restart Python."
+        print(
+            f"warning: {path}: edited after this process began; if the process runs the old code, the images"
+            f" will be wrong: then restart Python, and delete {folder}."
         )
 
 
@@ -274,7 +275,7 @@ def _refuse(bad, total, bad_share):
     bad: one sentence about each unreadable item. total: number of all items.
     """
     if len(bad) > bad_share * total:
-        count = f"{len(bad)} or more of {total} photos are unreadable, more than --max_bad_share="
+        count = f"at least {len(bad)} of {total} photos or masks are unreadable, more than --max_bad_share="
         raise InputError((f"{count}{bad_share:g}; the first: " if bad_share else "") + bad[0])
 
 

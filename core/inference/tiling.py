@@ -29,16 +29,16 @@ def multiple(forward, weights):
     image.
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
-    reason = "the logits do not have the height and width of the input"
     for power in 2 ** np.arange(10):
         images = tf.zeros([1, 3 * power, 3 * power, 3])
         try:
             if forward(weights, images).shape[1:3] == images.shape[1:3]:
                 return int(power)
+            reason = "the logits do not have the height and width of the input"
         except (ValueError, tf.errors.OpError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise InputError(
-        "the network accepts none of the square images of 3 to 1,536 pixels that were tried"
+        "the network returns no logits of the right size for square images of 3 to 1,536 pixels"
         f" ({reason}); correct the forward pass."
     )
 

@@ -130,6 +130,7 @@ def warn_if_changed(folder, experiment):
 def record(folder, experiment, *, epoch, step, write):
     """Record in code.json which code trains a run from now on.
 
+    - Objects that begin at this position or later are removed, because their steps were not saved.
     - A new run, or a run without code.json, gets a new code.json with one object.
     - If a run is continued with the code and the versions that last trained it, nothing is written.
     - If a run is continued with other code, or with another version of TensorFlow or NumPy, an object is

@@ -47,10 +47,10 @@ RESUMABLE = {
     "tensorboard",
 }
 
-# Flags whose values may be paths or other texts, such as "imagenet". A value of such a flag counts as a path
-# if a file with this path exists. The values of --init_from and --classes, and of flags
-# whose names end in _dir or _file, are always paths.
-PATH_FLAGS = {"encoder_weights", "class_weights"}
+# Flags whose values are paths, besides flags whose names end in _dir or _file.
+ALWAYS_PATHS = {"init_from", "classes"}
+# Flags whose values are paths or other texts, such as "imagenet". A value is a path if a file has this path.
+PATHS_OR_TEXTS = {"encoder_weights", "class_weights"}
 
 
 def result_flags(define_flags, values):
@@ -186,10 +186,10 @@ def check_settings(folder, experiment, define_flags, values):
 
 def _absolute(name, value):
     """Return the value of a flag. If the value is a path, return the absolute path. name: the flag's name."""
-    is_path = name.endswith(("_dir", "_file", "init_from", "classes")) or (
-        name in PATH_FLAGS and value and os.path.isfile(value)
-    )
-    return os.path.abspath(value) if value and is_path else value
+    if not value or not isinstance(value, str):
+        return value
+    is_path = name.endswith(("_dir", "_file")) or name in ALWAYS_PATHS
+    return os.path.abspath(value) if is_path or (name in PATHS_OR_TEXTS and os.path.isfile(value)) else value
 
 
 def experiment_name(folder):

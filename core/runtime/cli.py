@@ -75,7 +75,7 @@ def _sentence(error):
         place, what = error.filename or "file system", error.strerror or error
         cure = "check that it exists and that you may access it"
         return f"{place}: {what}; {'name another place' if error.errno in files.UNFIT else cure}."
-    return "out of memory: use a smaller --batch_size or --tile, if the command has it, or a larger machine."
+    return "out of memory: use a larger machine, or a smaller --batch_size or --tile (if the command has it)."
 
 
 def _define_options(values, best):
@@ -134,6 +134,7 @@ def read(values, argv, *, arguments=False):
     a flag.
     """
     _refuse_missing_values(values, argv)
+    _refuse_home(argv[1:])
     try:
         rest = values(argv)
     except BrokenPipeError:  # stdout was closed while --help was printed; `main` handles this error
@@ -146,7 +147,7 @@ def read(values, argv, *, arguments=False):
             reason = ": ".join([*_flagfiles(argv), reason])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
         raise InputError(f"{reason}; see --help.") from None
-    _refuse_texts(values, rest[1:])
+    _refuse_empty(values, rest[1:])
     for each in argv:
         if each not in rest and not files.is_utf8(each):
             raise InputError(f"{each}: not in UTF-8; change the name.")
@@ -172,20 +173,25 @@ def _refuse_missing_values(values, argv):
             raise InputError(f"{word}: the value is missing; if {value} is the value, write {word}={value}.")
 
 
-def _refuse_texts(values, arguments):
-    """Raise InputError for an empty argument, and for a flag whose value is empty or begins with ~/.
+def _refuse_home(words):
+    """Raise InputError for a word of a command line such as --run_dir=~/runs, whose ~ no shell replaces."""
+    for word in words:
+        if word.partition("=")[2].startswith("~/") and not word.lstrip("-").startswith("flagfile="):
+            raise InputError(f"{word}: ~ is not replaced by the home folder here; write the whole path.")
 
-    arguments: the arguments that are not flags. The value of a flag may be empty if its default is empty.
+
+def _refuse_empty(values, arguments):
+    """Raise InputError for an empty argument, and for a flag whose value is empty but not its default.
+
+    arguments: the arguments that are not flags.
     """
     texts = {f"--{name}": values[name].value for name in values if values[name].default != ""}
-    for name, text in [*texts.items(), *(("an argument", each) for each in arguments)]:
+    for name, text in [*texts.items(), *(("argument", each) for each in arguments)]:
         if text == "":
             raise InputError(
                 f"{name}: is empty, for example because a shell variable is not set; give a value or leave"
                 " it out."
             )
-        if isinstance(text, str) and text.startswith("~/"):
-            raise InputError(f"{name}: the shell did not replace ~ in {text}; write $HOME instead of ~.")
 
 
 def _flagfiles(argv):

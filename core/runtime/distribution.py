@@ -132,7 +132,7 @@ def check_alike(numbers):
     """
     if (gathered(numbers) != numbers).any():
         raise InputError(
-            "the workers differ: give all workers the same command, the same data and the same code, and one"
+            "the workers differ: give all workers the same command, data, files of weights and code, and one"
             " --run_dir that all of them can access."
         )
 

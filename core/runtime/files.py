@@ -136,7 +136,7 @@ def _check_sizes(path):
 def lock(path, *, busy=None):
     """Context manager that holds an exclusive lock on the file at path while its `with` block runs.
 
-    The file is created if it is missing. It may belong to another user.
+    The file is created if it is missing. It may belong to another user, except on NFS.
     busy: what happens if another process holds the lock. None: the function prints a line and waits until
     that process releases the lock. A text: it raises InputError with this text.
     The operating system releases the lock if this process ends or is killed. On a network disk, the lock of a

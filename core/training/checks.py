@@ -53,7 +53,7 @@ def check_experiment(experiment, weights):
             f"{name}: has {classes} classes, but its network's logits have {channels} channels; give"
             " the network one channel for each class (or one channel for two classes)."
         )
-    count = classes + 1  # differs from the number of classes, so that one value per class is an error
+    count = 3 if classes == 2 else 2  # not the number of classes, so that one value per class is an error
     batch = tf.cast(tf.repeat(logits, count, axis=0), tf.float32)
     for label, function in [("the loss", experiment.loss), *experiment.measures.items()]:
         shape = function(batch, tf.zeros(batch.shape[:3], tf.uint8)).shape

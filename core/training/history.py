@@ -56,14 +56,13 @@ def line(row):
 
 
 def report(history, folder, experiment, *, best_metric, **facts):
-    """Write metrics.csv, summary.json and curves.png to a run folder, and print the last and the best row.
+    """Write summary.json and curves.png to a run folder, and print the last and the best row.
 
     curves.png is not written if matplotlib is not installed. experiment: the experiment's name. best_metric:
     the metric with which the function `best` chooses the best row. facts: further JSON values for
     summary.json.
     """
     final, top = history[-1], best(history, best_metric)
-    run_folder.write_metrics(folder, history)
     summary = {"experiment": experiment, "final": final, "best": top, "best_metric": best_metric}
     run_folder.write_json(folder / "summary.json", {**summary, **facts})
     with warn_on_failure(f"the picture {folder / 'curves.png'}"):

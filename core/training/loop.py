@@ -188,10 +188,9 @@ class Training:
         return 0
 
     def repeat_interrupted_writes(self):
-        """Write the best checkpoint, metrics.csv and the last epoch's picture again.
+        """Write the best checkpoint, metrics.csv and, if it is missing, the picture of the last epoch.
 
-        An earlier process did not write them if it was killed right after it had saved the checkpoint of an
-        epoch.
+        A process that was killed right after it had saved the checkpoint of an epoch did not write them.
         """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()
@@ -401,7 +400,7 @@ class Training:
         return f"at or shortly before step {step} of the run (epoch {math.ceil(step / self.steps)})"
 
     def report(self):
-        """Write metrics.csv, summary.json and curves.png to the run folder, and print the result.
+        """Write summary.json and curves.png to the run folder, and print the result.
 
         If this process has trained no step, summary.json keeps its device, versions and lowering rules.
         """

@@ -48,7 +48,8 @@ def make_variables(experiment, flags, folder):
 
     Raises InputError if `checks.check_experiment`, `checks.check_history`, `checkpoint.load_latest` or
     `warm_start.load` does, if the folder has only the checkpoint `best.npz`, if the variables or the state in
-    the checkpoint do not fit this run, or if the run has already begun more epochs than --epochs.
+    the checkpoint do not fit this run, if the run has already begun more epochs than --epochs, or if
+    the workers have different initial weights.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)
@@ -63,7 +64,7 @@ def make_variables(experiment, flags, folder):
         state.initial = warm_start.load(weights, flags.init_from, flags.init_checkpoint, logits=logits)
     elif not saved:
         experiment.load_weights(weights)
-    if distribution.workers() > 1:  # each worker may read its own file of weights
+    if distribution.workers() > 1:  # each worker may have read its own file of weights or its own checkpoint
         distribution.check_alike([zlib.crc32(weight.numpy()) for weight in weights.values()])
     slots = optimizer.init_slots(weights, tf.dtypes.as_dtype(flags.precision))
     averages = optimizer.init_averages(weights) if flags.ema_decay else {}

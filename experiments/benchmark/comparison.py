@@ -19,7 +19,7 @@ from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import checks, common_flags
 from experiments import article
-from experiments.benchmark import keras_baselines, table, this_code
+from experiments.benchmark import table, this_code
 
 FOLDER = Path(__file__).parent
 # Name of an implementation, or "machine" -> arguments with which a Python interpreter runs the measurement.
@@ -82,11 +82,14 @@ def run(flags):
         raise InputError("--experiment: name an experiment, such as cityscape_road.")
     pythons = {"machine": sys.executable, "ours": sys.executable, **_peer_pythons(flags)}
     settings = _settings(flags)
-    if flags.peers and settings["network"] not in keras_baselines.NETWORKS:
-        raise InputError(
-            f"--peers: no baseline has the network {settings['network']}; add it to keras_baselines.py and"
-            " torch_networks.py, or leave --peers out."
-        )
+    if flags.peers:
+        from experiments.benchmark import keras_baselines  # not above, because importing Keras is slow
+
+        if settings["network"] not in keras_baselines.NETWORKS:
+            raise InputError(
+                f"--peers: no baseline has the network {settings['network']}; add it to keras_baselines.py"
+                " and torch_networks.py, or leave --peers out."
+            )
     measurements = {name: [] for name in pythons}
     for _ in range(flags.turns):
         for name, python in pythons.items():

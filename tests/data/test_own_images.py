@@ -306,7 +306,7 @@ def test_shares_of_classes_are_printed_and_masks_without_any_class_are_refused(t
     assert [line.split() for line in printed.splitlines()[1:]] == [
         ["a", "75.00%"],
         ["b", "25.00%"],
-        ["c", "0.00%"],  # `core.training.checks.check_masks` warns about this class
+        ["c", "0.00%"],  # `core.training.checks.check_examples` warns about this class
     ]
     with pytest.raises(InputError, match="all pixels of the masks are ignored"):
         dataset(tmp_path).check(np.bincount([255], minlength=256), files)

@@ -73,6 +73,9 @@ def server(monkeypatch):
 def fetch(server, tmp_path, monkeypatch):
     """Return a function (sha256=None) -> exit code. It downloads the server's archive into tmp_path/data."""
 
+    if not hasattr(tarfile, "data_filter"):
+        pytest.skip("this Python cannot unpack archives safely")
+
     def run(sha256=None):
         archives = {"cityscapes_pairs": ((server.url, "cityscapes", sha256),)}
         monkeypatch.setattr(download, "ARCHIVES", archives)
@@ -190,6 +193,12 @@ def test_an_unknown_name_and_a_missing_folder_are_refused(arguments):
         download.run(SimpleNamespace(data_dir="nowhere"), arguments)
     with pytest.raises(InputError, match="--data_dir"):
         download.run(SimpleNamespace(data_dir=None), ["oxford_pets"])
+
+
+def test_a_python_that_cannot_unpack_safely_is_refused(monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    with pytest.raises(InputError, match="oxford_pets: this Python cannot unpack archives safely"):
+        download.run(SimpleNamespace(data_dir="nowhere"), ["oxford_pets"])
 
 
 @pytest.mark.parametrize("name", download.BY_HAND)

@@ -60,7 +60,7 @@ def test_a_flag_after_a_missing_value_is_not_taken_for_the_value():
 
 
 def test_an_empty_argument_is_refused():
-    with refused("an argument: is empty"):
+    with refused("argument: is empty"):
         cli.read(cli.parse(cityscape_road.define_flags), ["predict", "a.png", ""], arguments=True)
 
 
