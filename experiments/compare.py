@@ -207,8 +207,8 @@ def print_groups(groups):
     """Print the mean and the standard deviation of each metric over the runs of each group.
 
     If there are two groups and each has at least two runs, also print, for each metric, the difference
-    between the means of the two groups, with Welch's 95 % interval. groups: list of groups, each a list of
-    `comparison.Run`.
+    between the means of the two groups, with Welch's 95 % interval, except for metrics that do not mean the
+    same in both groups (`comparison.comparable`). groups: list of groups, each a list of `comparison.Run`.
     """
     print("\ngroups: mean +- standard deviation over the seeds, after the last epoch")
     for number, group in enumerate(groups, 1):
@@ -218,7 +218,9 @@ def print_groups(groups):
     for name in metric_names([run for group in groups for run in group]):
         samples = [[run.final[name] for run in group if name in run.final] for group in groups]
         cells = [summary(sample) for sample in samples]
-        if len(samples) == 2 and min(map(len, samples)) > 1:
+        if len(samples) == 2 and not comparison.comparable(name, groups[0][0], groups[1][0]):
+            cells.append("not comparable")
+        elif len(samples) == 2 and min(map(len, samples)) > 1:
             difference, low, high = uncertainty.welch(*samples)
             interval = f"2 - 1: {difference:+.4f} [{low:+.4f}, {high:+.4f}]"
             cells.append(f"{interval}  {verdict(low, high)}")

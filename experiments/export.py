@@ -19,7 +19,7 @@ def define_flags(values):
     flags.DEFINE_string(
         "output_dir",
         None,
-        "Folder to create; it must not exist or must be empty. It gets saved_model/ and model.json.",
+        "Folder to create; it must not exist. It gets saved_model/ and model.json.",
         flag_values=values,
     )
     flags.DEFINE_enum(
@@ -34,7 +34,7 @@ def define_flags(values):
     flags.DEFINE_bool(
         "tflite",
         False,
-        "Also write model.tflite, the model for TensorFlow Lite, which computes in float32.",
+        "Also write model.tflite, the model for TensorFlow Lite. Both models then compute in float32.",
         flag_values=values,
     )
 
@@ -42,7 +42,7 @@ def define_flags(values):
 def run(flags):
     """Export the network of a trained run; return 0.
 
-    Raises InputError if --output_dir is missing, or names a folder that is not empty.
+    Raises InputError if --output_dir is missing, and if `restore.restore` or `export.save` does.
     """
     if not flags.output_dir:
         raise InputError("--output_dir: name the folder to create.")

@@ -12,7 +12,8 @@ def predict(run, images):
     """Return the predicted class ids of photos: uint8 [N, H, W].
 
     run: `core.inference.restore.Run`. images: the photos, uint8 [N, H, W, 3], RGB. H and W may be any
-    size.
+    size. Photos are not cut into tiles, so the memory of a network that processes photos at their own size
+    grows with H * W.
     If the run was trained on resized photos, each photo is resized in the same way for the network, and its
     logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
     For files with the same pixels, `experiments.predict` with its default flags writes the same class ids,
@@ -25,7 +26,7 @@ def predict(run, images):
         raise InputError("images: the photos differ in size; predict photos of one size at a time.") from None
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise InputError(f"images: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
-    if not len(images):
+    if not images.size:
         return np.zeros(images.shape[:3], np.uint8)
     experiment, side = run.experiment, run.experiment.dataset.size
     multiple = tiling.multiple(experiment.forward, run.weights)

@@ -148,6 +148,21 @@ def bootstrap(a, b, resamples):
     return found, count, len(np.unique(files))
 
 
+def comparable(column, a, b):
+    """True if a column of metrics.csv means the same in two runs. a, b: the `Run`s.
+
+    The losses depend on the loss function, and the training loss also on --dice. An experiment's `measures`
+    may depend on the batch size.
+    """
+    same = {flag: a.settings.get(flag) == b.settings.get(flag) for flag in ("dice", "batch_size")}
+    same["loss"] = _loss_name(a.experiment.loss) == _loss_name(b.experiment.loss)
+    if column == "train_loss":
+        return same["loss"] and same["dice"]
+    if column == "val_loss":
+        return same["loss"]
+    return same["batch_size"] or column.removeprefix("val_") not in a.experiment.measures
+
+
 def _loss_name(loss):
     """Return the name of a loss function and, for a `functools.partial`, its bound arguments as a tuple."""
     function = getattr(loss, "func", loss)

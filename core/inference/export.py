@@ -3,8 +3,9 @@
 An export is a folder with these files:
 
 saved_model/   a SavedModel. The input of its signature `serving_default` is images, uint8 [N, H, W, 3], RGB.
-               N, H and W may have any values. The outputs are class_ids, uint8 [N, H, W], and probabilities,
-               float32 [N, H, W, classes].
+               N may be 0. H and W may be any numbers above 0. Images are not cut into tiles, so without
+               scaling the memory grows with N * H * W. The outputs are class_ids, uint8 [N, H, W], and
+               probabilities, float32 [N, H, W, classes].
 model.json     a description of input and output: sizes, scaling, class names, palette
 model.tflite   a TensorFlow Lite model with the same input and outputs; written only if `save` is called with
                tflite=True
@@ -12,6 +13,7 @@ model.tflite   a TensorFlow Lite model with the same input and outputs; written 
 
 import os
 import shutil
+import uuid
 
 import tensorflow as tf
 
@@ -27,32 +29,33 @@ SCALINGS = ("train", "none")
 def save(run, output_dir, *, scale="train", tflite=False):
     """Export the network of a trained run to a folder.
 
-    run: a `restore.Run`. output_dir: the folder, which must be empty or missing.
+    run: a `restore.Run`. output_dir: the folder to create, which must not exist.
     scale: "train" or "none". "train": the model scales images to the size of the training images, and
     scales the logits back to the size of the input images, as `experiments.predict` does by default. "none":
     the network processes images at their own size. If the run was trained on patches, "train" means the same
     as "none".
     tflite: if False, the SavedModel computes in the dtype of the run. If True, model.tflite is written too,
     and both models compute in float32, because TensorFlow Lite has no bfloat16 convolution.
-    Raises InputError if output_dir is not empty or cannot be written. Also raises InputError if the model
-    scales images, and `scaling.resize_images` does not support the filter with which the training photos were
-    resized.
+    Raises ValueError if scale is none of these values. Raises InputError if output_dir exists or cannot be
+    written, if TensorFlow Lite does not support an op of the network, or if the model scales images and
+    `scaling.resize_images` does not support the filter with which the training photos were resized.
     """
-    with files.writing(output_dir):
-        if output_dir.exists() and any(output_dir.iterdir()):
-            raise InputError(f"{output_dir}: the folder is not empty; use another --output_dir.")
+    if scale not in SCALINGS:
+        raise ValueError(f"scale must be one of {SCALINGS}, not {scale!r}")
+    if os.path.lexists(output_dir):
+        raise InputError(f"{output_dir}: exists already; name a folder that does not exist as --output_dir.")
     side = run.experiment.dataset.size if scale == "train" else None
     multiple = tiling.multiple(run.experiment.forward, run.weights)
     module = tf.Module()
     module.weights = list(run.weights.values())
     signature = _signature(run, side, multiple, tf.float32 if tflite else run.dtype)
     output_dir = output_dir.absolute()
-    # Renamed to output_dir once complete. The process id keeps two exports on one machine apart. An export
-    # that is killed leaves this folder.
-    partial = output_dir.with_name(f".{output_dir.name}.{os.getpid()}.partial")
+    # Renamed to output_dir once complete. The random name keeps two exports apart. An export that is killed
+    # leaves this folder.
+    partial = output_dir.with_name(f".{output_dir.name}.{uuid.uuid4().hex}.partial")
     try:
         with files.writing(output_dir):
-            partial.mkdir(parents=True, exist_ok=True)
+            partial.mkdir(parents=True)
             try:
                 with lowering.disabled():  # exports use TensorFlow's own ops, which run on all devices
                     tf.saved_model.save(module, str(partial / "saved_model"), signatures=signature)
@@ -60,11 +63,24 @@ def save(run, output_dir, *, scale="train", tflite=False):
                 raise OSError(error.message) from None
             if tflite:
                 converter = tf.lite.TFLiteConverter.from_saved_model(str(partial / "saved_model"))
-                (partial / "model.tflite").write_bytes(converter.convert())
+                (partial / "model.tflite").write_bytes(_converted(converter))
             run_folder.write_json(partial / "model.json", _description(run, side, multiple))
             partial.rename(output_dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _converted(converter):
+    """Return the model of a `tf.lite.TFLiteConverter` as bytes. Raises InputError if an op is unsupported."""
+    try:
+        return converter.convert()
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # TensorFlow raises several kinds of exceptions
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"--tflite: TensorFlow Lite cannot convert this network ({reason}); leave --tflite out."
+        ) from None
 
 
 def _signature(run, side, multiple, dtype):
@@ -98,7 +114,10 @@ def _signature(run, side, multiple, dtype):
 def _description(run, side, multiple):
     """Return the content of model.json, a dict. run: `restore.Run`. side, multiple: as for `_signature`."""
     trained_side, resample = run.experiment.dataset.size, run.experiment.dataset.resample.name.lower()
-    size = f"any; the model pads images to multiples of {multiple} by repeating the last row and column"
+    size = (
+        f"any; the model pads images to multiples of {multiple} by repeating the last row and column; the"
+        " memory grows with the size"
+    )
     if side:
         size = (
             f"any; the model scales images to {side} x {side} ({resample}) and scales the logits back to the"

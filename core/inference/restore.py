@@ -48,10 +48,11 @@ def define_flags(values):
         "best",
         ["best", "last"],
         "Which weights of the run to use. best: the weights after the epoch with the best validation metric."
-        " last: the latest weights.",
+        " last: the latest weights. With --ema_decay, both are moving averages of the weights.",
         flag_values=values,
     )
-    flags.DEFINE_enum("lowering", "auto", lowering.MODES, lowering.HELP, flag_values=values)
+    replaced = f"{lowering.HELP} Exported models contain no replacements."
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, replaced, flag_values=values)
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):

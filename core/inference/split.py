@@ -22,7 +22,7 @@ def load(run, split):
     run folder has no list of hashes, `examples` is the split that `cache.load_split` returns.
     trained_on: how many of the examples the run was trained on. None if this is unknown: the run folder has
     no list of hashes, or training photos are decoded in another way than the examples, so that their hashes
-    differ.
+    differ. For the run's own validation examples, it is 0 in the second case.
     Prints the number of examples and trained_on. If trained_on is unknown, prints a warning instead. For
     "train" and "val", also prints a line if the data set lacks examples of the run's split, and a line if the
     data set has examples that the run used for neither split.

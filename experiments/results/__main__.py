@@ -89,7 +89,8 @@ def add(flags):
 
     Raises InputError if --name does not have the form GROUP_sSEED, if the first word of GROUP is not a key of
     `tables.ARTICLE_OF` or does not stand for the run's experiment, if SEED is not the run's seed, if the file
-    exists, if --settings or --data differ from the group's texts, or if the run is unfinished.
+    exists, if the run has other flags than the other runs of GROUP, if --settings or --data differ from the
+    group's texts, or if the run is unfinished.
     """
     named = re.fullmatch(rf"(({'|'.join(tables.ARTICLE_OF)})_\w+)_s(\d+)", flags.name or "")
     if not named:
@@ -107,7 +108,14 @@ def add(flags):
             f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
         )
     described = {"settings": flags.settings, "data": flags.data}
+    text = (Path(flags.add) / "flags.cfg").read_text(encoding="utf-8")
     for result in tables.groups(tables.FOLDER).get(group, [])[:1]:
+        differing = record.differing_flags(record.command(text), result.header["command"])
+        if differing:
+            raise InputError(
+                f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
+                " give another group."
+            )
         for key, text in described.items():
             described[key] = result.header[key]
             if text not in (flags[key].default, described[key]):

@@ -31,6 +31,22 @@ def command(flags_cfg):
     return " ".join(words)
 
 
+def differing_flags(command, other):
+    """Return a sorted list of the flags, except --seed, whose values differ between two recorded commands."""
+
+    def values(text):
+        found = {}
+        for word in text.split():
+            name, _, value = word.partition("=")
+            try:
+                found[name] = float(value)  # 2 and 2.0 are the same value
+            except ValueError:
+                found[name] = value
+        return {item for item in found.items() if item[0] != "--seed"}
+
+    return sorted({name for name, _ in values(command) ^ values(other)})
+
+
 def text(folder, *, settings, data, machine, commit, remark):
     """Return the text of the result file for the run in `folder`.
 

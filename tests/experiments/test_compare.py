@@ -164,6 +164,15 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["val_loss"] and "n =" in line]
     assert "0.0500 +- 0.0707 (n = 2)" in line and "1.1000 +- 0.1732 (n = 3)" in line
     assert "+1.0500" in line and "differs" in line
+    for folder in folders[2:-1]:
+        text = (folder / "flags.cfg").read_text()
+        assert "--dice=0.0\n" in text
+        (folder / "flags.cfg").write_text(text.replace("--dice=0.0\n", "--dice=1.0\n"))
+    assert compared(tmp_path, "--group", folders[:-1]) == 0
+    out = capsys.readouterr().out
+    for name, expected in (("train_loss", True), ("val_loss", False)):
+        (line,) = [line for line in out.splitlines() if line.split()[:1] == [name] and "n =" in line]
+        assert ("not comparable" in line) == expected, line
     assert compare.verdict(*uncertainty.welch([0.1, float("nan")], [0.2, 0.3])[1:]) == "undefined"
 
 

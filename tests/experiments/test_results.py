@@ -8,7 +8,7 @@ import pytest
 from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments.results import __main__ as results
-from experiments.results import tables
+from experiments.results import record, tables
 
 
 def command(arguments):
@@ -35,14 +35,18 @@ def test_a_table_shows_mean_and_sample_deviation_of_the_last_epochs(tmp_path):
     (tmp_path / "road_best_s0.csv").write_text(header + "1,0.9\n2,0.5\n")
     (tmp_path / "road_best_s1.csv").write_text(header + "1,0.1\n2,0.7\n")
     (line,) = (line for line in tables.groups_table(tables.groups(tmp_path)).splitlines() if "best`" in line)
-    assert "0.600 ± 0.141" in line  # 0.5 and 0.7
-    assert "road IoU 0.800 ± 0.141" in line  # best epochs: 0.9 in run s0, 0.7 in run s1
+    assert "0.6000 ± 0.1414" in line  # 0.5 and 0.7
+    assert "road IoU 0.8000 ± 0.1414" in line  # best epochs: 0.9 in run s0, 0.7 in run s1
 
 
 def test_published_results_are_not_replaced_and_a_seed_must_be_the_runs(road_run, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
-    published = "# settings: better\n# data: two pairs\nepoch,val_iou\n1,0.9\n"
+    trained = record.command((road_run / "flags.cfg").read_text())
+    published = f"# command: {trained}\n# settings: better\n# data: two pairs\nepoch,val_iou\n1,0.9\n"
     (tmp_path / "road_tiny_s0.csv").write_text(published)
+    (tmp_path / "road_dice_s1.csv").write_text(published.replace(" --size", " --dice=1 --seed=1 --size"))
+    with pytest.raises(InputError, match="the other runs of road_dice have other values of --dice;"):
+        command([f"--add={road_run}", "--name=road_dice_s0"])
     with pytest.raises(InputError, match="road_tiny_s0.csv: already exists"):
         command([f"--add={road_run}", "--name=road_tiny_s0"])
     assert (tmp_path / "road_tiny_s0.csv").read_text() == published

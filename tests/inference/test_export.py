@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -67,10 +68,10 @@ def test_an_export_loads_without_this_project_and_equals_predict(
         np.testing.assert_array_equal(found[decided], labels[decided])
     assert np.load(exported / "40.npz")["class_ids"].shape == (0, 40, 40)
 
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="exported: exists already"):
         export.save(run, exported)
-    with pytest.raises(InputError, match="model.json"):
-        export.save(run, exported / "model.json")  # a file, not a folder
+    with pytest.raises(ValueError, match="scale must be one of"):
+        export.save(run, tmp_path / "other", scale="Train")
 
 
 def test_an_export_without_scaling_equals_predict_at_the_own_size(run, small_articles, tmp_path):
@@ -131,6 +132,17 @@ def test_an_export_does_not_mix_its_files_with_those_of_another_export(
         export.save(run, tmp_path / "exported")
     assert [path.name for path in tmp_path.iterdir()] == ["exported"]
     assert (tmp_path / "exported/model.json").read_text() == "another export"
+
+
+def test_an_op_that_tensorflow_lite_lacks_is_reported_and_leaves_no_files(run, tmp_path, monkeypatch):
+    def convert():
+        raise RuntimeError("'tf.ResizeBicubic' op is not supported\nmore lines")
+
+    converter = SimpleNamespace(convert=convert)
+    monkeypatch.setattr(tf.lite.TFLiteConverter, "from_saved_model", lambda path: converter)
+    with pytest.raises(InputError, match=r"--tflite: .* network \('tf.ResizeBicubic' op is not supported\);"):
+        export.save(run, tmp_path / "exported", tflite=True)
+    assert not [path for path in tmp_path.iterdir() if "exported" in path.name]
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
