@@ -134,7 +134,7 @@ def test_an_export_does_not_mix_its_files_with_those_of_another_export(
     assert (tmp_path / "exported/model.json").read_text() == "another export"
 
 
-def test_an_op_that_tensorflow_lite_lacks_is_reported_and_leaves_no_files(run, tmp_path, monkeypatch):
+def test_an_op_that_tensorflow_lite_lacks_is_reported(run, small_articles, tmp_path, monkeypatch):
     def convert():
         raise RuntimeError("'tf.ResizeBicubic' op is not supported\nmore lines")
 
