@@ -129,6 +129,7 @@ def generated(name, generate, cache_dir):
             if not folder.exists():  # another process may have generated the files while this one waited
                 _warn_of_edits(sources, folder)
                 generate(partial)
+                os.sync()  # so that a power failure after the renaming leaves no empty files
                 partial.rename(folder)
     return folder
 

@@ -166,7 +166,10 @@ def check_settings(folder, experiment, define_flags, values):
     differing = {
         name: f"--{name} (begun with {begun[name].value}, now {value})"
         for name, value in result_flags(define_flags, values).items()
-        if _absolute(name, begun[name].value) != value and (name, value) != ("precision", precision.AUTO)
+        if _absolute(name, begun[name].value) != value
+        and (name, value) != ("precision", precision.AUTO)
+        # the file may have been deleted, because a begun run does not need it
+        and not (name in PATHS_OR_TEXTS and value and os.path.abspath(value) == begun[name].value)
     }
     if begun.schedule == "constant":
         differing.pop("epochs", None)
@@ -252,8 +255,8 @@ def recorded_flag(folder, name):
 def record_flag(folder, name, value):
     """Replace the value of a flag in the flags.cfg of a run folder. name: the flag's name.
 
-    The training calls this function for --epochs, because a run may be continued with a new value of
-    --epochs. Does nothing if flags.cfg does not contain the flag.
+    The training calls this function for flags of which a continued run may have a new value. Does nothing if
+    flags.cfg does not contain the flag.
     """
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]

@@ -9,6 +9,7 @@ run are bit-identical.
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import time
 import zlib
@@ -118,8 +119,10 @@ class Training:
         self.best_metric = checks.best_metric(experiment, self.val)
         self.started = time.monotonic() - self.state.seconds
         self.make_functions()
-        if self.is_chief:  # a continued run may have a new value of --epochs
+        if self.is_chief:  # a continued run may have new values of these flags
             run_folder.record_flag(folder, "epochs", flags.epochs)
+            if flags.data_dir:  # the data may have moved
+                run_folder.record_flag(folder, "data_dir", os.path.abspath(flags.data_dir))
 
     def make_functions(self):
         """Create the functions `train_step`, `evaluate` and, for pictures of predictions, `predict`.
@@ -274,6 +277,11 @@ class Training:
         loss = self.train_step(*batch)
         if self.lowered is None:
             self.lowered = dict(lowering.applied() - before)
+            self.state.trained = {
+                "device": self.device_name,
+                "versions": device.versions(),
+                "lowering": self.lowered,
+            }
             print(f"lowering: {lowering.described(self.lowered)}")
         return loss
 
@@ -400,23 +408,14 @@ class Training:
         return f"at or shortly before step {step} of the run (epoch {math.ceil(step / self.steps)})"
 
     def report(self):
-        """Write summary.json and curves.png to the run folder, and print the result.
-
-        If this process has trained no step, summary.json keeps its device, versions and lowering rules.
-        """
+        """Write summary.json and curves.png to the run folder, and print the result."""
         if self.is_chief:
-            trained = {
-                "device": self.device_name,
-                "versions": device.versions(),
-                "lowering": self.lowered or {},
-            }
-            if self.lowered is None:
-                old = run_folder.read_summary(self.folder)
-                trained |= {name: old[name] for name in trained if name in old}
+            old = run_folder.read_summary(self.folder)  # for checkpoints of versions without `State.trained`
+            trained = {name: old.get(name, {}) for name in ("device", "versions", "lowering")}
             facts = {
                 "seconds": self.state.seconds,
                 "parameters": count(self.weights),
-                **trained,
+                **(self.state.trained or trained),
                 **({"initial_weights": self.state.initial} if self.state.initial else {}),
             }
             history.report(

@@ -4,7 +4,7 @@ import dataclasses
 
 from core.runtime.errors import InputError
 
-NEW = {"data_dir", "image_files", "initial"}  # fields that checkpoints of earlier versions lack
+NEW = {"data_dir", "image_files", "initial", "trained"}  # fields that checkpoints of earlier versions lack
 
 
 @dataclasses.dataclass
@@ -23,6 +23,8 @@ class State:
     # with --init_from, the result of `warm_start.load`, which names the source of the initial weights;
     # otherwise empty
     initial: dict = dataclasses.field(default_factory=dict)
+    # "device", "versions" and "lowering" (the applied rules) of the process that trained the last step
+    trained: dict = dataclasses.field(default_factory=dict)
 
 
 def state_from_json(saved, folder):

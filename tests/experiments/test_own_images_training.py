@@ -100,8 +100,10 @@ def test_a_run_does_not_continue_after_an_edit_of_its_class_files(photos, tmp_pa
             train(own_images, tmp_path, *own, "--precision=auto")
         (tmp_path / f"{name}.txt").write_text(text)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "classes.txt").unlink()  # the run folder has a copy
-    train(own_images, tmp_path, own[0], "--classes=classes.txt", own[2], "--precision=auto")
+    for name in files:
+        (tmp_path / f"{name}.txt").unlink()  # the run folder has a copy
+    own[1:] = [f"--{name}={name}.txt" for name in files]
+    train(own_images, tmp_path, *own, "--precision=auto")
 
 
 def test_found_classes_are_kept_in_the_run_folder_and_commands_leave_them_unchanged(photos, tmp_path, capsys):
