@@ -21,11 +21,13 @@ the rule computes the edited network, or TensorFlow's primitive runs.
     graph.py          functions that find the ops that produced a tensor
     policy.py         whether rules are enabled, and how often each rule was applied
 
-The rules have two limits. First, a rule may bypass an intermediate tensor of the network, such as a
+The rules have three limits. First, a rule may bypass an intermediate tensor of the network, such as a
 concatenation. The gradient with respect to such a tensor lacks the part that flows through the op that the
 rule replaced. If no other op reads the tensor, the gradient is None. The gradients of the weights are
 complete. To study the gradient of an intermediate tensor, use --lowering=off or `disabled()`. Second, the
-rules do not see `tape.stop_recording()`. To stop a gradient, use `tf.stop_gradient`.
+rules do not see `tape.stop_recording()`. To stop a gradient, use `tf.stop_gradient`. Third, a step function,
+such as `tf.sign`, can turn a rounding difference into another value. For networks with exact values, such as
+binary networks, use --lowering=off.
 """
 
 from core.lowering.policy import HELP, MODES, applied, configure, described, disabled, enabled, prediction

@@ -56,11 +56,13 @@ def call_that_made(x, primitives, *, uses):
 def concatenated(x):
     """Return the list of tensors [B, H, W, *] that x concatenates along the channels, or None.
 
-    The result is None if x is not such a concatenation, or if the graph already has an op that reads x.
+    The result is None if x is not such a concatenation, if the number of channels of a part is unknown or 0,
+    or if the graph already has an op that reads x.
     """
-    if x.op.type != "ConcatV2" or _uses(x) > 0:
+    if x.op.type != "ConcatV2" or _uses(x) > 0 or tf.get_static_value(x.op.inputs[-1]) not in (-1, 3):
         return None
-    return list(x.op.inputs[:-1]) if tf.get_static_value(x.op.inputs[-1]) in (-1, 3) else None
+    parts = list(x.op.inputs[:-1])
+    return parts if all(part.shape.rank == 4 and part.shape[3] for part in parts) else None
 
 
 def nearest_source(up):

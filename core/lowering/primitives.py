@@ -16,7 +16,7 @@ from core.lowering import fusion, graph, merged, policy, transposed, winograd
 
 def conv2d(x, kernel, strides, padding, **options):
     """Return `tf.nn.conv2d` of x [B, H, W, I] and kernel [h, w, I, O]. strides: int."""
-    if options or not _may_be_lowered(x, kernel):
+    if options or not _may_be_lowered(x, kernel) or kernel.shape[2] != x.shape[3]:  # the last: grouped
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
     kernel = tf.convert_to_tensor(graph.before_cast(kernel))
     y = merged.transpose_then_conv(x, kernel, strides, padding)

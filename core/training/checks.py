@@ -22,6 +22,8 @@ def check_experiment(experiment, weights):
     - there are fewer than 2 or more than 255 classes, or two classes have the same name
     - the palette does not have one colour for each class
     - the name of a weight begins with a prefix that checkpoints use for other variables
+    - two names mean the same weight, or a weight has a constraint, which the optimizer would ignore
+    - the network reads trainable variables that are not among the weights
     - the network has neither one logit per class nor, with two classes, a single logit
     - the logits do not have the height and width of the image
     - the loss or a measure does not return one value per example
@@ -45,6 +47,14 @@ def check_experiment(experiment, weights):
         raise InputError(
             f"{name}: rename the weight {reserved[0]!r}, because names that begin with {', '.join(prefixes)}"
             " are reserved in checkpoints."
+        )
+    if len({id(weight) for weight in weights.values()}) < len(weights):
+        raise InputError(f"{name}: two names of weights mean the same variable; use one name in both layers.")
+    constrained = [each for each, weight in weights.items() if weight.constraint is not None]
+    if constrained:
+        raise InputError(
+            f"{name}: the constraint of {constrained[0]!r} has no effect; apply it in"
+            " `core.training.optimizer.update`."
         )
     logits = _logits(experiment, weights)
     channels = logits.shape[-1]
@@ -108,17 +118,35 @@ def _logits(experiment, weights):
     """
     for side in SIDES:
         try:
-            logits = experiment.forward(weights, tf.zeros([1, side, side, 3]))
+            with tf.GradientTape() as tape:
+                logits = experiment.forward(weights, tf.zeros([1, side, side, 3]))
         except (ValueError, tf.errors.InvalidArgumentError):  # the network does not accept this side
             if side == SIDES[-1]:
                 raise
             continue
         if logits.shape[1:3] == [side, side]:
+            _refuse_other_variables(experiment, weights, tape)
             return logits
     raise InputError(
         f"{experiment.name}: for an image of {side}x{side} pixels, its network returns logits of the shape"
         f" {logits.shape}; correct the network, so that logits have the height and width of the image."
     )
+
+
+def _refuse_other_variables(experiment, weights, tape):
+    """Raise InputError if a forward pass read a trainable variable that is not among the weights.
+
+    Such a variable, for example of a Keras layer, would be neither trained nor saved. tape: the
+    `tf.GradientTape` of the forward pass. With several replicas, nothing is checked, because the tape then
+    watches the components of the weights.
+    """
+    own = {id(weight) for weight in weights.values()}
+    others = [each.name for each in tape.watched_variables() if id(each) not in own]
+    if others and not tf.distribute.has_strategy():
+        raise InputError(
+            f"{experiment.name}: the network reads the trainable variable {others[0]!r}, which is not among"
+            " its weights, so it would be neither trained nor saved; add it to the initial weights."
+        )
 
 
 def check_examples(experiment, train, val):

@@ -345,6 +345,12 @@ def unknown_channels(x):
     return tf.compat.v1.placeholder_with_default(x, [None] * 4)
 
 
+def convolution_of_a_map_with_unknown_channels(x, kernel):
+    both = tf.concat([x, unknown_channels(x)], axis=-1)
+    both.set_shape([None, None, None, 12])
+    return ops.conv2d(both, kernel)
+
+
 def activated_between(x, skip, up_kernel, up_bias, kernel, bias):
     up = tf.nn.relu(ops.conv2d_transpose(x, up_kernel, up_bias, stride=2))
     return ops.conv2d(tf.concat([up, skip], axis=-1), kernel, bias)
@@ -418,6 +424,18 @@ NEAR_MISSES = {
 
 
 PREDICTION_NEAR_MISSES = {
+    "a grouped convolution of concatenated maps": (
+        lambda x, kernel: ops.conv2d(tf.concat([x, x], axis=-1), kernel),
+        ([MAP], [random(3, 3, 6, 4)]),
+    ),
+    "a concatenated map without channels": (
+        lambda x, kernel: ops.conv2d(tf.concat([x, x[..., :0]], axis=-1), kernel),
+        ([MAP], [random(3, 3, 6, 4)]),
+    ),
+    "a concatenated map with an unknown number of channels": (
+        convolution_of_a_map_with_unknown_channels,
+        ([MAP], [random(3, 3, 12, 4)]),
+    ),
     "a custom gradient around the convolution": (
         leaky_relu_of(convolution_with_its_own_gradient),
         ([MAP], []),

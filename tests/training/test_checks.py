@@ -28,9 +28,22 @@ def losses_of_classes(logits, masks):
     return tf.zeros([2])
 
 
-def with_weight(name):
+def with_weight(name, constraint=None):
     """Return a replacement of `init_weights` whose dict also has the weight `name`."""
-    return lambda *, seed: small(road_unet)["init_weights"](seed=seed) | {name: tf.Variable(1.0)}
+    weight = tf.Variable(1.0, constraint=constraint)
+    return lambda *, seed: small(road_unet)["init_weights"](seed=seed) | {name: weight}
+
+
+def shared_weight(*, seed):
+    weights = small(road_unet)["init_weights"](seed=seed)
+    return weights | {"logit/again": weights["logit"]}
+
+
+OUTSIDE = tf.Variable(1.0, name="outside")
+
+
+def network_with_a_variable_outside(weights, images, **options):
+    return small(road_unet)["forward"](weights, images, **options) * OUTSIDE
 
 
 def smaller_logits(weights, images, *, training=False, seed=None):
@@ -56,6 +69,9 @@ def smaller_logits(weights, images, *, training=False, seed=None):
         ({"measures": {"sharpness": losses_of_pixels}}, "sharpness has the shape (3, 32, 32, 1)"),
         ({"metrics": lambda confusion: {"iou": metrics.iou(confusion)}}, "'iou' has the shape (2,)"),
         ({"init_weights": with_weight("average/scale")}, "rename the weight 'average/scale'"),
+        ({"init_weights": with_weight("scale", tf.nn.relu)}, "the constraint of 'scale' has no effect"),
+        ({"init_weights": shared_weight}, "two names of weights mean the same variable"),
+        ({"forward": network_with_a_variable_outside}, "the trainable variable 'outside:0', which is not"),
         ({"forward": smaller_logits}, "returns logits of the shape (1, 256, 256, 1)"),
         ({"measures": {"accuracy": losses.binary_cross_entropy}}, "two metrics are called 'accuracy'"),
     ],
