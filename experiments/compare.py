@@ -29,7 +29,7 @@ from absl import flags
 from core.inference import comparison, render, uncertainty
 from core.metrics import is_metric
 from core.runs import code_digest, run_folder
-from core.runtime import cli, files
+from core.runtime import cli
 from core.runtime.errors import InputError
 from experiments import article
 
@@ -107,8 +107,7 @@ def draw(runs, output_dir):
     if not figure:
         print("\nno curves: matplotlib is missing; install it with pip install matplotlib")
         return
-    with files.writing(output_dir):
-        output_dir.mkdir(parents=True, exist_ok=True)
+    output_dir.mkdir(parents=True, exist_ok=True)
     run_folder.write_figure(output_dir / "curves.png", figure)
     print(f"\ncurves: {output_dir / 'curves.png'}")
 

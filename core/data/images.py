@@ -262,10 +262,8 @@ def _remark_pages(path, image):
 def _remark_bands(path, image):
     """Call `remarks.add` if a TIFF file has bands other than colour and alpha, such as near infrared."""
     tags = getattr(image, "tag_v2", {})
-    bands, colours = (
-        tags.get(Tag.SamplesPerPixel, 1),
-        COLOUR_BANDS.get(tags.get(Tag.PhotometricInterpretation)),
-    )
+    bands = tags.get(Tag.SamplesPerPixel, 1)
+    colours = COLOUR_BANDS.get(tags.get(Tag.PhotometricInterpretation))
     if colours and bands > colours + sum(kind in ALPHA for kind in tags.get(Tag.ExtraSamples, ())):
         used = f"the first {colours}" if colours > 1 else "the first"
         remarks.add(f"bands {bands}", f"{path}: only {used} of its {bands} bands are used")

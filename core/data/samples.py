@@ -91,10 +91,8 @@ def _samples(open_image):
     """
     with open_image() as image:
         tags = getattr(image, "tag_v2", {})
-        inverted, planar = (
-            tags.get(Tag.PhotometricInterpretation) == MIN_IS_WHITE,
-            tags.get(Tag.PlanarConfiguration) == SEPARATE_PLANES,
-        )
+        inverted = tags.get(Tag.PhotometricInterpretation) == MIN_IS_WHITE
+        planar = tags.get(Tag.PlanarConfiguration) == SEPARATE_PLANES
         raw, mode, kind = [_raw_mode(tile) for tile in image.tile], image.mode, image.format
         pgm_white = _pgm_white(image.tile[0])
         if mode[0] not in "IF" and (planar or mode not in ("RGB", "RGBA") or raw[0].startswith("LA")):

@@ -163,7 +163,7 @@ def read(source, name, *, resize, resample, tile, white_level):
 
 
 def _in_folder(folder, recursive):
-    """Yield a folder's image files. `find` describes what is done with its subfolders."""
+    """Yield the image files of a folder. The docstring of `find` describes how subfolders are treated."""
     yield from listing.image_files(folder)
     below = sorted(
         (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),

@@ -154,10 +154,10 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     multiple: the number that must divide the sides of the network's input. `function` must pad its argument,
     because the sides of a tile at the bottom or on the right of the image may not be divisible.
 
-    Each tile begins at an image row whose index is a multiple of 4 * multiple. Therefore the
-    Winograd convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole
-    image, at each resolution of the network. Different windows would cause different rounding errors.
-    Raises InputError if tile is not larger than twice the overlap.
+    Each tile begins at an image row whose index is a multiple of 4 * multiple. Therefore the Winograd
+    convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole image, at
+    each resolution of the network. Different windows would cause different rounding errors. Raises InputError
+    if tile is not larger than twice the overlap.
     """
     align = winograd.OUTPUT_ROWS * multiple
     overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))

@@ -12,10 +12,10 @@ an object is added. Runs that were trained by old versions of this project have 
 
 `files` contains a digest of the experiment's script, and of each project file that the script imports,
 directly or indirectly. Left out are the files in DECIDE_NOTHING and, if `current` finds which network the
-experiment uses, the other networks. A digest does not depend on the file's comments, docstrings or
-blank lines. If a function or a constant of these files was replaced at run time, for example in a notebook,
-`files` also contains a digest of the new one, under the name FILE:NAME. Replaced fields of an `Experiment`
-are not recorded.
+experiment uses, the other networks. A digest does not depend on the file's comments, docstrings or blank
+lines. If a function or a constant of these files was replaced at run time, for example in a notebook, `files`
+also contains a digest of the new one, under the name FILE:NAME. Replaced fields of an `Experiment` are not
+recorded.
 """
 
 import ast
@@ -36,6 +36,7 @@ from core.runtime import files
 from core.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]  # the folder of the packages `core` and `experiments`
+
 # Folders and files that have no digest. They are rarely edited, and most of them affect results only through
 # images, flags or the device, which a run records elsewhere.
 DECIDE_NOTHING = (

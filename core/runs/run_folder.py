@@ -255,8 +255,8 @@ def recorded_flag(folder, name):
 def record_flag(folder, name, value):
     """Replace the value of a flag in the flags.cfg of a run folder. name: the flag's name.
 
-    The training calls this function for flags of which a continued run may have a new value. Does nothing if
-    flags.cfg does not contain the flag.
+    The training calls this function for flags whose values may change when a run is continued. Does nothing
+    if flags.cfg does not contain the flag.
     """
     lines, flag = _flags_cfg(folder), f"--{name}="
     changed = [f"{flag}{value}" if line.startswith(flag) else line for line in lines]

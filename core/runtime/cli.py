@@ -144,10 +144,10 @@ def read(values, argv, *, arguments=False):
         names = [each.partition("=")[0].lstrip("-") for each in argv[1:] if each.startswith("-")]
         if not any(name in reason for name in names if name not in ("", "flagfile")):
             # no flag of the command line is wrong, so the error comes from a flagfile
-            reason = ": ".join([*_flagfiles(argv), reason])
+            reason = ": ".join([*filter(None, _flagfiles(argv)), reason])
         reason = reason.replace(". Did you mean", ", did you mean").rstrip(". ?")
         raise InputError(f"{reason}; see --help.") from None
-    _refuse_empty(values, rest[1:])
+    _refuse_empty(values, rest[1:], _flagfiles(argv))
     for each in argv:
         if each not in rest and not files.is_utf8(each):
             raise InputError(f"{each}: not in UTF-8; change the name.")
@@ -159,13 +159,8 @@ def read(values, argv, *, arguments=False):
 def _refuse_missing_values(values, argv):
     """Raise InputError if a flag that needs a value is followed by another flag, as in `--run_dir --seed=1`.
 
-    absl would take the second flag for the value of the first flag. Also raises InputError for a flagfile
-    without a name, which absl would ignore.
+    absl would take the second flag for the value of the first flag.
     """
-    if any(word in ("", "--flagfile=", "-flagfile=") for word in _flagfiles(argv)):
-        raise InputError(
-            "--flagfile: is empty, for example because a shell variable is not set; name a file."
-        )
     words = argv[1 : argv.index("--")] if "--" in argv else argv[1:]
     for word, value in zip(words, words[1:]):
         name = word.lstrip("-")
@@ -180,13 +175,15 @@ def _refuse_home(words):
             raise InputError(f"{word}: ~ is not replaced by the home folder here; write the whole path.")
 
 
-def _refuse_empty(values, arguments):
+def _refuse_empty(values, arguments, flagfiles):
     """Raise InputError for an empty argument, and for a flag whose value is empty but not its default.
 
-    arguments: the arguments that are not flags.
+    arguments: the arguments that are not flags. flagfiles: the names of the flagfiles. absl would ignore a
+    flagfile with an empty name.
     """
-    texts = {f"--{name}": values[name].value for name in values if values[name].default != ""}
-    for name, text in [*texts.items(), *(("argument", each) for each in arguments)]:
+    texts = [(f"--{name}", values[name].value) for name in values if values[name].default != ""]
+    texts += [("argument", each) for each in arguments] + [("--flagfile", each) for each in flagfiles]
+    for name, text in texts:
         if text == "":
             raise InputError(
                 f"{name}: is empty, for example because a shell variable is not set; give a value or leave"
@@ -195,9 +192,10 @@ def _refuse_empty(values, arguments):
 
 
 def _flagfiles(argv):
-    """Return the words of a command line that give flagfiles: --flagfile=FILE, or --flagfile and FILE."""
-    words = []
-    for number, word in enumerate(argv):
-        if word.lstrip("-").partition("=")[0] == "flagfile" and word.startswith("-"):
-            words += [word] if "=" in word else argv[number : number + 2]
-    return words
+    """Return the names of the flagfiles in a command line: FILE of --flagfile=FILE and of --flagfile FILE."""
+    names = []
+    for word, following in zip(argv, [*argv[1:], ""]):
+        flag, equals, name = word.partition("=")
+        if flag in ("-flagfile", "--flagfile"):
+            names.append(name if equals else following)
+    return names

@@ -41,6 +41,32 @@ def check_experiment(experiment, weights):
             f"{name}: has {classes} classes and {len(experiment.palette)} colours in its palette; give each"
             " class one colour."
         )
+    _check_weights(name, weights)
+    logits = _logits(experiment, weights)
+    channels = logits.shape[-1]
+    if channels != classes and (channels, classes) != (1, 2):
+        raise InputError(
+            f"{name}: has {classes} classes, but its network's logits have {channels} channels; give"
+            " the network one channel for each class (or one channel for two classes)."
+        )
+    _check_shapes(experiment, logits)
+    measured = _measured(experiment)
+    repeated = sorted(each for each in set(measured) if measured.count(each) > 1)
+    if repeated:
+        raise InputError(f"{name}: two metrics are called {repeated[0]!r}; rename one of them.")
+    if experiment.best not in measured:
+        raise InputError(
+            f"{name}: best={experiment.best!r} is not one of its metrics; use one of"
+            f" {', '.join(sorted(measured))}."
+        )
+    return channels
+
+
+def _check_weights(name, weights):
+    """Raise InputError for a name or a weight that checkpoints or the optimizer cannot handle.
+
+    name: the experiment's name. weights: name -> `tf.Variable`. `check_experiment` lists the cases.
+    """
     prefixes = (checkpoint.AVERAGE, *checkpoint.OPTIMIZER)
     reserved = sorted(each for each in weights if each.startswith(prefixes))
     if reserved:
@@ -56,13 +82,14 @@ def check_experiment(experiment, weights):
             f"{name}: the constraint of {constrained[0]!r} has no effect; apply it in"
             " `core.training.optimizer.update`."
         )
-    logits = _logits(experiment, weights)
-    channels = logits.shape[-1]
-    if channels != classes and (channels, classes) != (1, 2):
-        raise InputError(
-            f"{name}: has {classes} classes, but its network's logits have {channels} channels; give"
-            " the network one channel for each class (or one channel for two classes)."
-        )
+
+
+def _check_shapes(experiment, logits):
+    """Raise InputError if the loss, a measure or a metric has a wrong shape.
+
+    logits: the logits of one image, [1, H, W, channels].
+    """
+    name, classes = experiment.name, len(experiment.classes)
     count = 3 if classes == 2 else 2  # not the number of classes, so that one value per class is an error
     batch = tf.cast(tf.repeat(logits, count, axis=0), tf.float32)
     for label, function in [("the loss", experiment.loss), *experiment.measures.items()]:
@@ -77,16 +104,6 @@ def check_experiment(experiment, weights):
             raise InputError(
                 f"{name}: the metric {label!r} has the shape {np.shape(value)}; return a single number."
             )
-    measured = _measured(experiment)
-    repeated = sorted(each for each in set(measured) if measured.count(each) > 1)
-    if repeated:
-        raise InputError(f"{name}: two metrics are called {repeated[0]!r}; rename one of them.")
-    if experiment.best not in measured:
-        raise InputError(
-            f"{name}: best={experiment.best!r} is not one of its metrics; use one of"
-            f" {', '.join(sorted(measured))}."
-        )
-    return channels
 
 
 def check_history(experiment, history, folder):

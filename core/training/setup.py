@@ -48,8 +48,8 @@ def make_variables(experiment, flags, folder):
 
     Raises InputError if `checks.check_experiment`, `checks.check_history`, `checkpoint.load_latest` or
     `warm_start.load` does, if the folder has only the checkpoint `best.npz`, if the variables or the state in
-    the checkpoint do not fit this run, if the run has already begun more epochs than --epochs, or if
-    the workers have different initial weights.
+    the checkpoint do not fit this run, if the run has already begun more epochs than --epochs, or if the
+    workers have different initial weights.
     """
     weights = experiment.init_weights(seed=flags.seed)
     logits = checks.check_experiment(experiment, weights)

@@ -108,9 +108,9 @@ def add(flags):
             f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
         )
     described = {"settings": flags.settings, "data": flags.data}
-    text = (Path(flags.add) / "flags.cfg").read_text(encoding="utf-8")
     for result in tables.groups(tables.FOLDER).get(group, [])[:1]:
-        differing = record.differing_flags(record.command(text), result.header["command"])
+        command = record.command((Path(flags.add) / "flags.cfg").read_text(encoding="utf-8"))
+        differing = record.differing_flags(command, result.header["command"])
         if differing:
             raise InputError(
                 f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
