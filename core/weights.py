@@ -1,4 +1,4 @@
-"""Create named float32 `tf.Variable`s with initial values, convert them to constants, and count parameters.
+"""Create named float32 `tf.Variable`s with initial values, use them as constants, and count parameters.
 
 Random initial values depend only on the seed and on the variable's name, shape and distribution. Variables
 may therefore be created in any order, and adding a variable to a network does not change the initial values
@@ -10,7 +10,7 @@ import zlib
 
 import tensorflow as tf
 
-MAX_FIXED = 10**7  # largest number of parameters for which `fixed` returns arrays
+MAX_FIXED = 10**7  # largest number of parameters that `fixed` turns into constants
 
 
 def glorot_uniform(name, shape, *, seed):
@@ -68,17 +68,24 @@ def batch_norm(name, channels):
     }
 
 
-def fixed(weights):
-    """Return the weights as constants for a compiled network: a dict, name -> float32 NumPy array.
+def fixed(forward):
+    """Wrap a forward pass so that it uses the weights as constants of its graph; return the wrapped function.
 
-    weights: a dict of variables. The arrays do not follow later changes of the variables. TensorFlow casts
-    and rearranges constant kernels once, when it compiles the network, and not in each call. For more than
-    MAX_FIXED parameters, casting and rearranging would take seconds, and several times the memory of the
-    weights. In this case, the result is `weights` itself.
+    The wrapped function may be called only while a `tf.function` is traced. TensorFlow casts and rearranges
+    constant kernels once, when it compiles the graph, and not in each call. The constants do not follow later
+    changes of the variables. For more than MAX_FIXED parameters, casting and rearranging would take seconds,
+    and several times the memory of the weights. In this case, the variables are used.
+    forward: a function (weights, images, **options) -> logits. weights is a dict of name -> `tf.Variable`.
     """
-    if count(weights) > MAX_FIXED:
-        return weights
-    return {name: variable.numpy() for name, variable in weights.items()}
+
+    def with_constants(weights, images, **options):
+        if count(weights) <= MAX_FIXED:
+            with tf.init_scope():  # outside of the graph, where variables have values
+                values = {name: variable.numpy() for name, variable in weights.items()}
+            weights = {name: tf.constant(value) for name, value in values.items()}
+        return forward(weights, images, **options)
+
+    return with_constants
 
 
 def count(weights):

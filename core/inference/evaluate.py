@@ -72,8 +72,7 @@ def make_evaluate(experiment, weights, dtype):
 def make_predict(experiment, weights, dtype):
     """Return a compiled function: images [B, H, W, 3] with values 0..255 -> class ids uint8 [B, H, W].
 
-    experiment, dtype: as for `make_evaluate`. weights: name -> tf.Variable, or the result of
-    `core.weights.fixed`.
+    experiment, weights, dtype: as for `make_evaluate`.
     """
 
     @tf.function(autograph=False, reduce_retracing=True)

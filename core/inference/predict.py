@@ -290,9 +290,8 @@ def make_network(experiment, weights, dtype, multiple, options):
     effect: see `core.weights.fixed`. multiple: images are padded so that this number divides their height and
     width; see `tiling.padded`.
     """
-    weights = fixed(weights)
     forward = tiling.mirrored(experiment.forward) if options.flip else experiment.forward
-    forward = tiling.padded(forward, multiple)
+    forward = fixed(tiling.padded(forward, multiple))
 
     @tf.function(autograph=False, reduce_retracing=True)
     def compute(images):

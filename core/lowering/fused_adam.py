@@ -31,7 +31,7 @@ def arguments(step, learning_rate, beta1, beta2, epsilon):
     """
     step_arguments = {"beta1_power": beta1**step, "beta2_power": beta2**step, "lr": learning_rate}
     constants = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon}
-    return step_arguments | {name: tf.constant(value) for name, value in constants.items()}
+    return step_arguments | {name: tf.cast(value, tf.float32) for name, value in constants.items()}
 
 
 def apply(weight, mean, square, gradient, arguments):
@@ -51,8 +51,8 @@ def _formula(weight, mean, square, gradient, step, learning_rate, beta1, beta2, 
     On a CPU, the results are bit-identical to the results of this op. To change the optimizer, edit
     `core.training.optimizer.adam` instead of this function.
     """
-    mean = mean + (gradient - mean) * (1 - tf.constant(beta1))
-    square = square + (tf.square(gradient) - square) * (1 - tf.constant(beta2))
+    mean = mean + (gradient - mean) * (1 - tf.cast(beta1, tf.float32))
+    square = square + (tf.square(gradient) - square) * (1 - tf.cast(beta2, tf.float32))
     rate = learning_rate * tf.sqrt(1 - beta2**step) / (1 - beta1**step)
     return weight - mean * rate / (tf.sqrt(square) + epsilon), mean, square
 

@@ -31,8 +31,8 @@ def adam(weight, mean, square, gradient, *, step, learning_rate):
     gradient, and square is the moving average of the squared gradient. step: float32 scalar, 1 in the first
     step. learning_rate: float32 scalar.
     """
-    mean = mean + (gradient - mean) * (1 - tf.constant(BETA1))
-    square = square + (tf.square(gradient) - square) * (1 - tf.constant(BETA2))
+    mean = mean + (gradient - mean) * (1 - tf.cast(BETA1, tf.float32))
+    square = square + (tf.square(gradient) - square) * (1 - tf.cast(BETA2, tf.float32))
     rate = learning_rate * tf.sqrt(1 - BETA2**step) / (1 - BETA1**step)  # bias correction of mean and square
     return weight - mean * rate / (tf.sqrt(square) + EPSILON), mean, square
 

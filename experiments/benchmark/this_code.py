@@ -66,7 +66,8 @@ def _step(mode, experiment, weights, flags, examples):
         return lambda: next(examples), lambda *batch: 0.0
     dtype = tf.dtypes.as_dtype(flags.precision)
     if mode == "infer":
-        predict = make_predict(experiment, fixed(weights), dtype)
+        with_constants = dataclasses.replace(experiment, forward=fixed(experiment.forward))
+        predict = make_predict(with_constants, weights, dtype)
         return (
             lambda: predict(next(examples)[0]).numpy(),
             lambda images, masks, share: flops.gflop(predict, images),

@@ -121,6 +121,19 @@ def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jso
     assert np.abs(overlay - mixed).max() <= 1
 
 
+def test_an_edited_forward_pass_may_compute_with_weights_as_with_tensors(run, tmp_path):
+    """In prediction, weights are constants. Slices with tensors and np.float64 factors work nevertheless."""
+
+    def forward(weights, images, **options):
+        kernel = weights["logit"][..., : tf.constant(1)] * np.float64(-1)
+        return road_unet.forward({**weights, "logit": kernel}, images, **options)
+
+    path = photo(tmp_path / "photo.png", 64, 48)
+    edited = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, forward=forward))
+    _, labels = segment(edited, [path], tmp_path / "out")
+    np.testing.assert_array_equal(labels["photo"], 1 - expected(run, path))
+
+
 def test_memory_mapped_and_decoded_files_give_the_same_result(run, tmp_path, monkeypatch):
     path = photo(tmp_path / "plain.png", 411, 357)
     Image.open(path).save(tmp_path / "mapped.tif")

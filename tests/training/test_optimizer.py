@@ -30,7 +30,7 @@ def test_adams_formula_equals_the_fused_op_bit_for_bit(gradient_scale):
 
 
 def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
-    """The edits: plain gradient descent, swapped moments, only biases updated, and BETA1 = 0.8."""
+    """The edits: plain gradient descent, swapped moments, only biases updated, and other values of BETA1."""
     unedited, adam = stepped(), optimizer.adam
 
     def wrapped(*args, **options):
@@ -54,8 +54,9 @@ def test_an_edit_of_adams_formula_changes_the_step(monkeypatch):
         monkeypatch.setattr(optimizer, "adam", edit)
         assert stepped() != unedited, edit.__name__
     monkeypatch.setattr(optimizer, "adam", adam)
-    monkeypatch.setattr(optimizer, "BETA1", 0.8)
-    assert stepped() != unedited
+    for beta in (0.8, 0, tf.Variable(0.8)):
+        monkeypatch.setattr(optimizer, "BETA1", beta)
+        assert stepped() != unedited
 
 
 def stepped():
