@@ -48,10 +48,6 @@ def test_class_metrics_equal_hand_computed_values():
     assert metrics.accuracy(CONFUSION) == 80 / 91
 
 
-def test_iou_differs_from_dice():
-    assert metrics.iou(np.array([[6, 1], [1, 2]]))[1] == 2 / 4  # the Dice coefficient would be 4 / 6
-
-
 def test_binary_metrics_describe_class_1():
     found = metrics.binary(np.array([[6, 1], [3, 2]]))
     assert found == {"iou": 2 / 6, "accuracy": 8 / 12, "precision": 2 / 3, "recall": 2 / 5}

@@ -124,7 +124,8 @@ def flips(examples, **options):
 def test_augmentation_differs_by_epoch_and_is_the_same_after_a_resume(examples):
     first = flips(examples)
     assert first == flips(examples)
-    assert flips(examples, epoch=1) != first
+    assert flips(examples, epoch=1) != first and flips(examples, seed=2) != first
+    assert set(first.values()) == {True, False}
     rest = flips(examples, first_step=1)
     assert rest == {number: first[number] for number in rest} and len(rest) == 6
 

@@ -155,13 +155,13 @@ def test_ids_of_8_and_16_bits_and_palettes_become_class_ids(tmp_path):
 
 
 def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
-    write_pairs(tmp_path, ["a"])
-    preparation = own_images.Preparation(IDS, size=6)
+    write_pairs(tmp_path, ["a"], np.where(VALUES == 7, 300, 0).astype(np.uint16))
+    preparation = own_images.Preparation(IDS, size=7)
     made = own_images.dataset(preparation, val_share=0.5, split_seed=0, data_dir=tmp_path)
     photo, mask = made.read(own_folders.find(tmp_path, "train")[0], "train")
-    expected = Image.open(tmp_path / "images/a.png").resize((6, 6), Image.Resampling.BILINEAR)
+    expected = Image.open(tmp_path / "images/a.png").resize((7, 7), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(photo[0], expected)
-    assert mask.shape == (1, 6, 6) and set(np.unique(mask)) == {0, 1}
+    assert mask.shape == (1, 7, 7) and set(np.unique(mask)) == {0, 2}  # 1 would be an interpolated class id
 
 
 def test_mask_values_without_a_class_are_refused_or_ignored(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from conftest import refused, write_tiles
 
 import experiments
-from core.data import class_list, dubai_aerial
+from core.data import cache, class_list, dubai_aerial
 from core.runs import checkpoint
 from core.runtime import cli, precision
 from core.runtime.errors import InputError
@@ -60,10 +60,13 @@ def test_a_run_keeps_its_classes_and_class_weights_without_the_original_files(ph
     train(own_images, tmp_path, *own, "--ignore=155,155,155", "--class_weights=balanced")
     classes.unlink()
     (tmp_path / "run").rename(tmp_path / "moved")
-    run = experiments.load(tmp_path / "moved")
+    run = experiments.load(tmp_path / "moved", data=True)
     assert run.experiment.classes == dubai_aerial.CLASSES[:5] and run.experiment.ignore
     weights = class_list.read_weights(tmp_path / "moved/class_weights.txt", run.experiment.classes)
     assert len(set(weights)) > 2 and run.experiment.loss.keywords == {"class_weights": weights}
+    trained_on = cache.load_split(run.experiment.dataset, run.flags, "train")
+    pixels = np.bincount(trained_on.masks[trained_on.rows].ravel(), minlength=256)[: len(weights)]
+    np.testing.assert_allclose((weights * pixels)[pixels > 0], pixels.sum() / np.sum(pixels > 0), rtol=1e-5)
     commands_use_the_run(tmp_path / "moved", photos / "own/images/Tile 1_image_part_001.png", tmp_path)
 
 

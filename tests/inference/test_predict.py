@@ -412,7 +412,7 @@ def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
     del arrays["down0/conv1"]
     checkpoint.save(path.parent, arrays, state)
     checkpoint.keep(path.parent, "best")
-    with pytest.raises(InputError, match="another network.*: down0/conv1, logit"):
+    with pytest.raises(InputError, match=r"best.npz: .*another network.*: down0/conv1, logit"):
         experiments.load(changed)
     path.unlink()
     with pytest.raises(InputError, match="best.npz: no such checkpoint"):
@@ -434,3 +434,15 @@ def test_command_line_flags_reach_the_prediction(road_run, tmp_path, monkeypatch
         verb.run(flags, [str(path)])
     options = predict.Options(resize=32, tile=64, flip=True, threshold=0.4, white_level=4095)
     assert seen == [options, dataclasses.replace(options, resize=None)]
+
+
+def test_by_default_photos_get_the_white_level_of_the_training(road_run, tmp_path, monkeypatch):
+    run, seen = shutil.copytree(road_run, tmp_path / "run"), []
+    text = (run / "flags.cfg").read_text()
+    assert "--white_level=0\n" in text
+    (run / "flags.cfg").write_text(text.replace("--white_level=0\n", "--white_level=2000\n"))
+    monkeypatch.setattr(predict, "run", lambda *arguments: seen.append(arguments[-1].white_level))
+    path = photo(tmp_path / "a.png", 40, 30)
+    for arguments in ([], ["--white_level=0"]):
+        verb.run(cli.parse(verb.define_flags, [f"--run_dir={run}", *arguments]), [str(path)])
+    assert seen == [2000, 0]

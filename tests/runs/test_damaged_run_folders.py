@@ -132,8 +132,3 @@ def test_a_file_name_that_is_too_long_is_refused(tmp_path):
 def test_unicode_line_separators_in_folder_names_survive_flags_cfg(tmp_path):
     for _ in range(2):
         claim(tmp_path / "run", f"--cache_dir={tmp_path}/line\u2028feed\x85")
-
-
-def test_restoring_a_checkpoint_of_another_network_is_refused(run):
-    with refused(run / "checkpoints/last.npz"):
-        load(run)

@@ -118,6 +118,7 @@ def test_when_ops_are_deterministic(gpus, xla, deterministic, expected, monkeypa
     calls = []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus)
     monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: {"device_name": "H"})
-    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(1))
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: calls.append(True))
+    monkeypatch.setattr(device.config, "disable_op_determinism", lambda: calls.append(False))
     device.set_up(SimpleNamespace(deterministic=deterministic, xla=xla, strategy="single"))
-    assert bool(calls) == expected
+    assert calls == [expected]

@@ -4,6 +4,7 @@ import pytest
 
 from core.runtime import cli
 from core.runtime.errors import InputError
+from core.training.step import Recipe, recipe_from_flags
 from experiments import (
     cityscape_road,
     cityscapes_labels,
@@ -19,17 +20,21 @@ def test_contradictory_flags_are_refused():
 
 
 @pytest.mark.parametrize(
-    "script, expected",
+    "script, expected, clip_norm, changes",
     [
-        (cityscape_road, (25, 5, 128, 1)),
-        (oxford_pets, (10, 64, 128, 0)),
-        (oxford_pets_mobilenet, (20, 64, 128, 0)),
-        (cityscapes_labels, (60, 32, 256, 0)),
-        (dubai_aerial, (20, 32, 160, 0)),
+        (cityscape_road, (25, 5, 128), 1, []),
+        (oxford_pets, (10, 64, 128), 0, ["flip"]),
+        (oxford_pets_mobilenet, (20, 64, 128), 0, ["flip"]),
+        (cityscapes_labels, (60, 32, 256), 0, ["random_crop", "flip"]),
+        (dubai_aerial, (20, 32, 160), 0, []),
     ],
 )
-def test_defaults_are_the_documented_settings(script, expected):
+def test_defaults_are_the_documented_settings(script, expected, clip_norm, changes):
+    """changes: the names of the experiment's own augmentations."""
     flags = cli.parse(script.define_flags)
     side = flags.patch_size if script is dubai_aerial else flags.size
-    assert (flags.epochs, flags.batch_size, side, flags.clip_norm) == expected
-    assert flags.learning_rate == 1e-3
+    assert (flags.epochs, flags.batch_size, side) == expected
+    assert recipe_from_flags(flags, steps=1) == Recipe(1e-3, clip_norm)
+    assert (flags.augment, flags.early_stopping_patience, flags.precision) == ([], 0, "float32")
+    own = script.experiment(flags).augment
+    assert [getattr(change, "func", change).__name__ for change in own] == changes

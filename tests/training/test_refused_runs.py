@@ -56,6 +56,14 @@ def test_training_on_pairs_without_road_is_refused(pairs, tmp_path):
         train(flags)
 
 
+def test_unreadable_files_are_left_out_only_with_skip_bad_images(start, pairs):
+    (pairs / "train/2.jpg").write_bytes(b"no image")
+    arguments = "--epochs=1", "--max_bad_share=0.2"
+    with refused("2.jpg"):
+        start("refused", *arguments)
+    assert start("run", *arguments, "--skip_bad_images") == 0
+
+
 @pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError, tf.errors.InternalError])
 def test_images_that_exceed_the_memory_of_the_device_are_reported(tmp_path, monkeypatch, error):
     def variable(*_, **__):

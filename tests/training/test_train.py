@@ -80,7 +80,7 @@ def test_validation_metrics_equal_numpy_over_the_whole_set(start, pairs, tmp_pat
     assert row["val_recall"] == (truth & found).sum() / truth.sum()
 
 
-def test_flags_reach_the_training_step_and_its_seeds_count_all_steps(start, monkeypatch):
+def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypatch):
     seen, seeds, training = {}, [], batches.training
 
     def init_weights(*, seed):
@@ -89,7 +89,7 @@ def test_flags_reach_the_training_step_and_its_seeds_count_all_steps(start, monk
 
     def make_step(*arguments):
         seen["recipe"] = arguments[5]
-        return lambda *batch: seeds.append(batch[-1].numpy().tolist()) or 1.0
+        return lambda *batch: seeds.append(batch[-1].numpy().tolist()) or float(len(batch[0]))
 
     def noted(*arguments, **options):
         seen["changes"] = options["changes"]
@@ -99,10 +99,15 @@ def test_flags_reach_the_training_step_and_its_seeds_count_all_steps(start, monk
     monkeypatch.setattr(loop, "make_train_step", make_step)
     monkeypatch.setattr(batches, "training", noted)
     flags = "--schedule=cosine --warmup_steps=1 --weight_decay=0.01 --dice=0.5 --ema_decay=0.9"
-    start("run", "--seed=5", "--epochs=2", "--augment=flip,zoom", *flags.split(), init_weights=init_weights)
+    fields = {"init_weights": init_weights, "augment": (augment.dihedral,)}
+    fields["load_weights"] = lambda weights: seen.update(loaded=set(weights))
+    start("run", "--seed=5", "--epochs=2", "--augment=flip,zoom", *flags.split(), **fields)
+    assert seen["loaded"] == set(SMALL(seed=0))
     assert seen["recipe"] == Recipe(1e-3, 1.0, 0.01, "cosine", 1, 4, 0.5, 0.9)
-    assert seen["changes"] == [augment.flip, augment.zoom] and seen["seed"] == 5
+    assert seen["changes"] == [augment.dihedral, augment.flip, augment.zoom] and seen["seed"] == 5
     assert seeds == [[5, step] for step in range(4)]
+    # the four images of the first batch have the loss 4, the two images of the last batch the loss 2
+    assert [float(cell) for cell in column(tmp_path / "run", "train_loss")] == pytest.approx([20 / 6] * 2)
 
 
 def test_a_loss_that_is_too_large_ends_the_run(start):
@@ -149,6 +154,8 @@ def test_early_stopping_ends_a_run_without_smaller_validation_loss(start, tmp_pa
     still = "--epochs=9", "--learning_rate=1e-30", "--early_stopping_patience=2"
     assert start("run", *still) == 0
     assert checkpoint.load_latest(tmp_path / "run/checkpoints")[1]["epoch"] == 3
+    # all epochs have the same metrics, so the first epoch is the best
+    assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 1
     capsys.readouterr()
     assert start("run", *still) == 0
     assert "finished (stopped early, by --early_stopping_patience)" in capsys.readouterr().out
