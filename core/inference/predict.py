@@ -22,7 +22,17 @@ import tensorflow as tf
 
 from core import lowering
 from core.data import read_ahead, remarks
-from core.inference import decision, outputs, photos, pipeline, probability_files, records, scaling, tiling
+from core.inference import (
+    decision,
+    outputs,
+    photos,
+    pipeline,
+    probability_files,
+    receptive_field,
+    records,
+    scaling,
+    tiling,
+)
 from core.runtime import progress
 from core.runtime.errors import InputError
 from core.weights import fixed
@@ -188,14 +198,12 @@ class Job:
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first call computes the radius, which takes seconds and about as much memory as a tile. It holds
-        the lock `in_use`, so that no tile is computed at the same time.
+        The first call computes the radius, which takes seconds, and less memory than a tile. It holds the
+        lock `in_use`, so that no tile is computed at the same time.
         """
         if self.radius is None:
             with self.in_use:
-                self.radius = tiling.receptive_field_radius(
-                    self.experiment.forward, self.weights, self.multiple
-                )
+                self.radius = receptive_field.radius(self.experiment.forward, self.weights, self.multiple)
         return self.radius
 
     def strips(self, photo, arrays):

@@ -1,20 +1,15 @@
 """Run a network on images of any size: pad images to a size that the network accepts, or cut them into tiles.
 
-For padding, `multiple` finds the number that must divide the height and the width of the network's input.
-For tiles, `receptive_field_radius` measures the radius of the receptive field. Both functions run the
-network's forward pass, so that no network has to declare these numbers.
+For padding, `multiple` finds the number that must divide the height and the width of the network's input. It
+runs the network's forward pass, so that no network has to declare this number. Tiles also need the radius of
+the receptive field, which `receptive_field.radius` measures.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from core import lowering
 from core.lowering import winograd
 from core.runtime.errors import InputError
-
-# The largest length, in pixels, of the images on which `receptive_field_radius` runs the network. A radius of
-# half of this length or more cannot be measured.
-LARGEST_PROBE = 8192
 
 
 def multiple(forward, weights):
@@ -24,9 +19,8 @@ def multiple(forward, weights):
     times the power, and returns the power if the logits have the size of the image. A power is too small if
     the network halves an odd side. Then the feature maps of a skip connection differ in size and the forward
     pass raises an exception, or the logits have another size. Raises InputError if all powers are too small.
-    If a network resizes feature maps to the size of a skip connection, it accepts sides that its strides do
-    not divide. The result is then too small, and the logits of tiles differ from the logits of the whole
-    image.
+    If a network resizes feature maps to the size of another map, it accepts sides that its strides do not
+    divide. The result is then too small for tiles, which `receptive_field.radius` detects.
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
     for power in 2 ** np.arange(10):
@@ -40,43 +34,6 @@ def multiple(forward, weights):
     raise InputError(
         "the network returns no logits of the right size for square images of 3 to 1,536 pixels"
         f" ({reason}); correct the forward pass."
-    )
-
-
-def receptive_field_radius(forward, weights, multiple):
-    """Return the radius of the network's receptive field, in pixels.
-
-    An output pixel depends on the input pixels around it. The radius is the largest distance, along one axis,
-    between an output pixel and an input pixel on which the output pixel depends.
-
-    To measure the radius, the network runs with `probe_weights` on a black image, and on images that are
-    black except for one bright row or column. The radius is the distance from the bright line to the farthest
-    output pixel that it changes. Because pooling makes this distance depend on the position of the line,
-    `multiple` consecutive positions are tried, and the largest distance is returned.
-
-    forward: a function (weights, images) -> logits. weights: name -> tensor. multiple: the number that the
-    function `multiple` returns.
-    Raises InputError if the radius is too large to be measured, or if no output pixel changes.
-    """
-    probe = probe_weights(weights)
-    width = 16 * multiple
-    while width <= LARGEST_PROBE:
-        # [multiple, width]: for each image, the distance of each position from the bright line. The distance
-        # is negative before the line.
-        distance = np.arange(width) - (width // 2 + np.arange(multiple)[:, None])
-        changed = [_changed(forward, probe, distance == 0, axis) for axis in (1, 2)]
-        if not all(map(np.any, changed)):
-            raise InputError(
-                "--tile: must be at least the image's size, because the radius of this network's receptive"
-                " field cannot be measured: a bright line in the input changed no output."
-            )
-        farthest = max(np.abs(distance[each]).max() for each in changed)
-        if farthest + multiple < width // 2:
-            return int(farthest)
-        width *= 2
-    raise InputError(
-        "--tile: must be at least the image's size, because this network's outputs depend on inputs"
-        f" {farthest} pixels away."
     )
 
 
@@ -174,46 +131,3 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
             columns = slice(first_column, min(last_column, width))
             kept = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
             yield rows, columns, [output[kept] for output in function(pixels)]
-
-
-def probe_weights(weights):
-    """Return weights with which a bright input pixel changes every output pixel that depends on it.
-
-    The returned dict, name -> tensor, replaces the network's own weights. The values of kernels, which are
-    the weights with four axes, are positive. So no ReLU sets a change to zero, and changes of several
-    activations do not cancel. Weights whose names end in bias, beta or mean are zero, so that the activations
-    of a black image are zero. All other weights are one.
-    weights: the network's own weights, name -> tensor.
-    """
-    return {name: _probe_weight(name, variable) for name, variable in weights.items()}
-
-
-def _probe_weight(name, variable):
-    """Return the replacement for the weight `name`. The values of a kernel are positive random numbers.
-
-    The values differ, because a normalisation over channels has constant outputs if all channels are equal.
-    The values are smaller for larger kernels, so that the activations of deep networks do not overflow.
-    """
-    if len(variable.shape) == 4:
-        height, width, *channels = variable.shape
-        factors = tf.random.stateless_uniform(variable.shape, [0, 0], 0.5, 1.5)
-        return factors / (height * width * min(channels))
-    return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
-
-
-def _changed(forward, probe, bright, axis):
-    """Find the output pixels that change if one line of a black image is made bright.
-
-    Runs the network on B images with one bright line each, and on a black image. Returns bool [B, length]:
-    element [i, p] is True if, at position p, the outputs for image i and the black image differ.
-    forward: a function (weights, images) -> logits. probe: the result of `probe_weights`.
-    bright: bool [B, length]: the bright line of image i is at the position where bright[i] is True. B is
-    equal to the number that the function `multiple` returns.
-    axis: the axis along which positions are counted. 1: the lines are rows. 2: the lines are columns.
-    """
-    # The images have `length` pixels along `axis`, but only B pixels along the other axis.
-    stripes = np.repeat(bright[:, None, :, None], len(bright), axis=1)  # [B, B, length, 1]
-    images = 1000 * np.repeat(stripes, 3, axis=3).astype(np.float32).swapaxes(2, axis)
-    with tf.device("CPU:0"), lowering.disabled():  # on a GPU, rounding may depend on the batch size
-        black = forward(probe, tf.zeros_like(images[:1]))
-        return np.any(forward(probe, tf.constant(images)) != black, axis=(3 - axis, 3))

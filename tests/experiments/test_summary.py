@@ -93,7 +93,11 @@ def test_an_edited_op_changes_its_line_and_the_receptive_field(monkeypatch):
     monkeypatch.setattr(ops, "maxpool_up", repeated)
     names = [each.name for each in operations.of_network(forward, weights, [1, 8, 8, 3])]
     assert "maxpool_up, ConcatV2" in names and receptive_fields.sides(forward, weights) == before
-    monkeypatch.setattr(ops, "maxpool_up", lambda x: repeated(x + tf.reduce_mean(x, [1, 2], keepdims=True)))
+
+    def excited(x):
+        return repeated(x * tf.sigmoid(tf.reduce_mean(x, [1, 2], keepdims=True)))
+
+    monkeypatch.setattr(ops, "maxpool_up", excited)
     after = receptive_fields.sides(forward, weights)
     # the mean depends on the whole image, so the receptive field has no bound
     assert after[4] == before[4] and after[5] is None

@@ -27,10 +27,10 @@ from core.inference import (
     pipeline,
     png,
     predict,
+    receptive_field,
     records,
     restore,
     scaling,
-    tiling,
 )
 from core.models import road_unet
 from core.runs import checkpoint
@@ -167,8 +167,8 @@ class Network:
 
 def test_one_tile_is_computed_at_a_time_and_the_receptive_field_once(run, tmp_path, monkeypatch, capsys):
     network, probes = Network(monkeypatch), []
-    probe = tiling.receptive_field_radius
-    monkeypatch.setattr(tiling, "receptive_field_radius", lambda *args: probes.append(1) or probe(*args))
+    probe = receptive_field.radius
+    monkeypatch.setattr(receptive_field, "radius", lambda *args: probes.append(1) or probe(*args))
     paths = [photo(tmp_path / f"{index}.png", 400, 340) for index in range(6)]
     assert segment(run, paths, tmp_path / "out", tile=256)[0] == 0
     assert network.calls >= 4 * len(paths) and network.most == 1
@@ -304,7 +304,7 @@ def test_a_photo_gets_its_record_even_if_writing_an_earlier_photo_fails(run, tmp
 
 def test_the_progress_line_reaches_its_total_with_tiles_and_unreadable_images(run, tmp_path, monkeypatch):
     Network(monkeypatch, lambda: None)
-    monkeypatch.setattr(tiling, "receptive_field_radius", lambda *_: 8)
+    monkeypatch.setattr(receptive_field, "radius", lambda *_: 8)
     jobs = []
     monkeypatch.setattr(predict.Job, "report", lambda job, seconds: jobs.append(job))
     paths = [photo(tmp_path / f"{size}.png", size, size) for size in (16, 300, 330, 410)]

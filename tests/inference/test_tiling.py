@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from core import lowering, ops
-from core.inference import tiling
+from core.inference import receptive_field, tiling
 from core.lowering import policy
 from core.models import dubai_unet, labels_unet, mobilenet_unet, pets_unet, road_unet
 from core.runtime.errors import InputError
@@ -33,7 +33,7 @@ def test_tiles_give_the_logits_of_the_whole_image(name, monkeypatch):
         monkeypatch.setattr(mobilenet_unet, "FILTERS", FILTERS[:4])
     weights = network.init_weights(seed=0, **options)
     assert tiling.multiple(network.forward, weights) == multiple
-    assert tiling.receptive_field_radius(network.forward, weights, multiple) == radius
+    assert receptive_field.radius(network.forward, weights, multiple) == radius
     if name in ("dubai", "labels"):  # the radius equals that of road, with which the tiles are tested
         return
 
@@ -118,17 +118,48 @@ def test_multiple_and_radius_of_layers_that_can_be_computed_by_hand():
         """A softmax over channels, whose output is constant if all channels are equal."""
         return x + ops.conv2d(tf.nn.softmax(ops.conv2d(x, weights["one"])), weights["two"])
 
+    def added_mean(weights, x):
+        return x + tf.reduce_mean(x, axis=[1, 2], keepdims=True)
+
+    def scaled_by_mean(weights, x):
+        return x * tf.sigmoid(tf.reduce_mean(x / 255, axis=[1, 2], keepdims=True))
+
     weights = {"one": tf.ones([3, 3, 3, 3]), "two": tf.ones([5, 5, 3, 3])}
     networks = (convolutions, 1, 3), (pooled, 2, 1), (strided, 2, 3), (attention, 1, 3)
     for forward, multiple, radius in networks:
         assert tiling.multiple(forward, weights) == multiple, forward
-        assert tiling.receptive_field_radius(forward, weights, multiple) == radius, forward
-    with pytest.raises(InputError, match="--tile: .* depend on inputs"):
-        tiling.receptive_field_radius(
-            lambda weights, x: x + tf.reduce_mean(x, axis=[1, 2], keepdims=True), weights, 4
-        )
+        assert receptive_field.radius(forward, weights, multiple) == radius, forward
+    for edit in (added_mean, scaled_by_mean):
+        with pytest.raises(InputError, match="--tile: .* depend on inputs"):
+            receptive_field.radius(edit, weights, 4)
     with pytest.raises(InputError, match="--tile: must be at least .* changed no output"):
-        tiling.receptive_field_radius(lambda weights, x: 0 * convolutions(weights, x), weights, 4)
+        receptive_field.radius(lambda weights, x: 0 * convolutions(weights, x), weights, 4)
+
+
+def test_a_gate_of_a_feature_map_belongs_to_the_receptive_field():
+    def forward(weights, x):
+        return x * tf.sigmoid(ops.conv2d(x / 255, weights["gate"]))
+
+    weights = {"gate": 0.1 * tf.ones([7, 7, 3, 3])}
+    assert receptive_field.radius(forward, weights, 1) == 3
+
+
+def test_reflection_padding_does_not_prevent_the_measurement():
+    def forward(weights, x):
+        x = tf.pad(ops.maxpool_down(x), [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
+        return ops.maxpool_up(tf.nn.conv2d(x, weights["kernel"], 1, "VALID"))
+
+    assert receptive_field.radius(forward, {"kernel": tf.ones([3, 3, 3, 3])}, 2) == 3
+
+
+def test_a_network_that_accepts_sides_which_its_stride_does_not_divide_is_refused():
+    def forward(weights, x):
+        return tf.image.resize(tf.nn.conv2d(x, weights["stem"], 4, "SAME"), tf.shape(x)[1:3])
+
+    weights = {"stem": tf.ones([7, 7, 3, 3])}
+    assert tiling.multiple(forward, weights) == 1
+    with pytest.raises(InputError, match="shifted by 1 pixels"):
+        receptive_field.radius(forward, weights, 1)
 
 
 def test_a_scale_that_starts_at_zero_does_not_block_the_probe():
@@ -136,7 +167,7 @@ def test_a_scale_that_starts_at_zero_does_not_block_the_probe():
         return x + weights["gate"] * ops.conv2d(x, weights["kernel"])
 
     weights = {"gate": tf.zeros([3]), "kernel": tf.ones([5, 5, 3, 3])}
-    assert tiling.receptive_field_radius(forward, weights, 1) == 2
+    assert receptive_field.radius(forward, weights, 1) == 2
 
 
 def test_spans_cover_each_output_once_with_enough_inputs_around_it():

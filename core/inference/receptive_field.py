@@ -1,0 +1,147 @@
+"""Measure the receptive field of a network: which outputs change if one line of the input image changes.
+
+The network runs on two kinds of images. On black images with one bright line, and with `probe_weights`, no
+change of an output is lost in rounding, in a ReLU or in a pooling. But on a black image, a product of
+feature maps such as x * sigmoid(mean(x)) changes only where x is not zero. The network therefore also runs
+with its own weights on images of noise, in which one line is brighter.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from core import lowering
+from core.runtime.errors import InputError
+
+# The largest length, in pixels, of the images on which `radius` runs the network. A radius of half of this
+# length or more cannot be measured.
+LARGEST_PROBE = 8192
+# On images of noise, a difference counts as a change if it is larger than NOISE_TOLERANCE times the largest
+# output. Smaller differences may be rounding errors.
+NOISE_TOLERANCE = 1e-5
+
+
+def radius(forward, weights, multiple):
+    """Return the radius of the network's receptive field, in pixels.
+
+    An output pixel depends on the input pixels around it. The radius is the largest distance, along one axis,
+    between an output pixel and an input pixel on which the output pixel depends. The distance depends on the
+    position of the input pixel, because of pooling. So `multiple` consecutive positions are tried.
+
+    forward: a function (weights, images) -> logits. weights: name -> tensor. multiple: the number that
+    `tiling.multiple` returns.
+    Raises InputError if the radius is too large to be measured, if no output pixel changes, or if the outputs
+    for an image that is shifted by `multiple` pixels are not the shifted outputs.
+    """
+    length = 16 * multiple
+    while length <= LARGEST_PROBE:
+        farthest = max(_farthest(forward, weights, multiple, length, axis) for axis in (1, 2))
+        if farthest + multiple < length // 2:
+            return farthest
+        length *= 2
+    raise InputError(
+        "--tile: must be at least the image's size, because this network's outputs depend on inputs"
+        f" {farthest} pixels away."
+    )
+
+
+def probes(weights, height, width):
+    """Return the two kinds of images, a list of tuples (weights, image, line, tolerance).
+
+    weights: name -> tensor, the weights with which the network runs on images of this kind. image: float32
+    [height, width, 3], the unchanged image. line: float32 [height, width, 3], the values of a changed row or
+    column. tolerance: an output has changed if it differs by more than tolerance times the largest output.
+    """
+    black = np.zeros([height, width, 3], np.float32)
+    noise = np.random.RandomState(0).uniform(0, 255, black.shape).astype(np.float32)
+    return [
+        (probe_weights(weights), black, black + 1000, 0),
+        (weights, noise, noise + 1000, NOISE_TOLERANCE),
+    ]
+
+
+def probe_weights(weights):
+    """Return weights with which a bright input pixel changes every output pixel that depends on it.
+
+    The returned dict, name -> tensor, replaces the network's own weights. The values of kernels, which are
+    the weights with four axes, are positive. So no ReLU sets a change to zero, and changes of several
+    activations do not cancel. Weights whose names end in bias, beta or mean are zero, so that the activations
+    of a black image are zero. All other weights are one.
+    weights: the network's own weights, name -> tensor.
+    """
+    return {name: _probe_weight(name, variable) for name, variable in weights.items()}
+
+
+def _probe_weight(name, variable):
+    """Return the replacement for the weight `name`. The values of a kernel are positive random numbers.
+
+    The values differ, because a normalisation over channels has constant outputs if all channels are equal.
+    The values are smaller for larger kernels, so that the activations of deep networks do not overflow.
+    """
+    if len(variable.shape) == 4:
+        height, width, *channels = variable.shape
+        factors = tf.random.stateless_uniform(variable.shape, [0, 0], 0.5, 1.5)
+        return factors / (height * width * min(channels))
+    return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
+
+
+def _farthest(forward, weights, multiple, length, axis):
+    """Return the largest distance along one axis between a line and an output that it changes, in pixels.
+
+    The lines are near the middle of the images. axis: 1 if they are rows, 2 if they are columns. length: the
+    size of the images along this axis. The size along the other axis is the smallest size that
+    `tiling.multiple` has tried. If the first line changes outputs near the end of the image, only this line
+    is tried. Raises InputError as `radius` does.
+    """
+    black, noise = probes(weights, *((length, 3 * multiple) if axis == 1 else (3 * multiple, length)))
+    first, *others = length // 2 + np.arange(multiple + 1)
+    (on_black,), (on_noise,) = (_distances(forward, kind, [first], axis) for kind in (black, noise))
+    if not len(on_black):
+        raise InputError(
+            "--tile: must be at least the image's size, because the radius of this network's receptive field"
+            " cannot be measured: a bright line in the input changed no output."
+        )
+    farthest = int(np.abs([*on_black, *on_noise]).max())
+    if farthest + multiple >= length // 2:
+        return farthest
+    found = _distances(forward, black, others, axis)
+    if not np.array_equal(found[-1], on_black):
+        raise InputError(
+            "--tile: must be at least the image's size, because the outputs for an image that is shifted by"
+            f" {multiple} pixels are not the shifted outputs; let the forward pass raise ValueError for image"
+            " sides that its strides do not divide."
+        )
+    if not set(on_noise) <= set(on_black):  # a product of feature maps enlarges the receptive field
+        found += _distances(forward, noise, others, axis)
+    return max(farthest, int(np.abs(np.concatenate(found)).max()))
+
+
+def _distances(forward, kind, lines, axis):
+    """Return a list with an array for each line, int64 [N]: its distances from the outputs that it changes.
+
+    A distance is the position of the output minus the position of the line, along the axis, in pixels. kind:
+    an item of `probes`. lines: the positions of the lines. axis: 1 if they are rows, 2 if they are columns.
+    """
+    weights, image, line, tolerance = kind
+
+    def outputs(image):
+        with tf.device("CPU:0"), lowering.disabled():  # on a GPU, equal sums may be rounded differently
+            return forward(weights, tf.constant(image[None])).numpy()
+
+    before = outputs(image)
+    limit = tolerance * np.abs(before).max()
+    changes = (np.abs(outputs(with_line(image, line, place, axis)) - before) for place in lines)
+    return [
+        np.flatnonzero((change > limit).any(axis=(0, 3 - axis, 3))) - place
+        for place, change in zip(lines, changes)
+    ]
+
+
+def with_line(image, line, place, axis):
+    """Return a copy of `image` in which one row (axis=1) or column (axis=2) has the values of `line`.
+
+    image, line: float32 [height, width, 3]. place: the index of the row or column.
+    """
+    at = (place, slice(None)) if axis == 1 else (slice(None), place)
+    image = image.copy()
+    image[at] = line[at]
+    return image
