@@ -5,12 +5,12 @@ Run: python -m experiments.compare runs/a runs/b
 
 For two runs without --group, a line is printed for the validation loss and for each metric that is computed
 from the confusion matrix. Four things are left out: metrics of one class, such as iou/road; the number of
-classes in a mean (classes_averaged); metrics that are NaN; and the loss, if the loss functions or the class
-weights differ. The line shows the value of the second run minus the value of the first run, with a 95 %
-interval. Both values belong to the last epoch of their run. The interval comes from a paired bootstrap over
-the validation images that both runs have. The interval accounts for the choice of the images, but not for the
-choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
-with several seeds after the edit, and use --group.
+classes in a mean (classes_averaged); metrics that are NaN; and the loss, if the loss functions, the class
+weights, core/losses.py or the experiment's script differ. The line shows the value of the second run minus
+the value of the first run, with a 95 % interval. Both values belong to the last epoch of their run. The
+interval comes from a paired bootstrap over the validation images that both runs have. The interval accounts
+for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a metric,
+train with several seeds before the edit and with several seeds after the edit, and use --group.
 
 With --group, runs form a group if they have the same experiment, code and images, and the same values of all
 flags that affect the result, except --seed. The runs of a group must have different seeds. For each group,

@@ -13,7 +13,9 @@ Splits:  DIR may define the training and the validation photos in one of these f
            the folders images/train/, images/val/, masks/train/ and masks/val/
          Otherwise a random share of the photos, --val_share, is used for validation.
 Classes: A line of the file --classes is NAME: ID or NAME: COLOUR, such as "road: 7" or "road: 128,64,128".
-         Without --classes, every value in the masks is a class, except the values of --ignore. A new run
+         Networks and predictions number the classes from 0, in the order of this file. These class ids may
+         differ from the ids in the masks. Without --classes, every value in the masks is a class, except the
+         values of --ignore. To find the values, a new run reads all masks, even with --limit. A new run
          writes its classes to classes.txt in its run folder. All commands that use the run read this file. To
          rename or merge classes, edit a copy of the file and pass the copy to a new run as --classes.
 """

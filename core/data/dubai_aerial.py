@@ -16,6 +16,7 @@ A user's own photos in the same layout may have any format that `core.data.image
 case of folder names is ignored.
 """
 
+import functools
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from core.data import colours, patches, remarks
+from core.data import colours, patches, read_ahead, remarks
 from core.data.images import read_mask_colours, read_rgb, require_same_size
 from core.data.listing import by_stem, find_root, here_and_below, image_files, subfolder
 from core.data.synthetic import aerial_scenes
@@ -183,7 +184,9 @@ def _check(pixels, files, patch_size, colour_tolerance):
         return
     others = Counter()
     with ThreadPoolExecutor() as pool:
-        for counts in pool.map(lambda each: _other_colours(each[1], patch_size, colour_tolerance), files):
+        count = functools.partial(_other_colours, patch_size=patch_size, colour_tolerance=colour_tolerance)
+        masks = [mask for _, mask in files]
+        for counts in read_ahead.ahead(pool, count, masks, read_ahead.pixel_count):
             others.update(counts)
     frequent = ", ".join(f"{colour} {count:,}" for colour, count in others.most_common(5))
     frequent += " ..." * (len(others) > 5)

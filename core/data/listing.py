@@ -39,6 +39,12 @@ def find_root(data_dir, is_root):
     return found[0] if found else None
 
 
+def subfolders(folder):
+    """Return a list of the direct subfolders of a folder that are not hidden, in natural order."""
+    below = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(below, key=natural_order)
+
+
 def subfolder(folder, name):
     """Return the path of the subfolder with this name. The letter case of the name may differ.
 

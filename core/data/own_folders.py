@@ -49,7 +49,8 @@ def _root(data_dir):
     """Return the folder of the data set: data_dir itself, or else one of its direct subfolders.
 
     The folder of a data set holds both images/ and masks/, or it holds train/images/ or val/images/. Raises
-    InputError if there is no such folder, or if several subfolders are such folders.
+    InputError if there is no such folder, if several subfolders are such folders, or if data_dir holds a list
+    but a subfolder holds the data set.
     """
     root = listing.find_root(data_dir, _is_root)
     if not root:
@@ -57,6 +58,9 @@ def _root(data_dir):
             f"{data_dir}: no folders images/ and masks/ here or one level down; pass the folder that holds"
             " them as --data_dir."
         )
+    for name in (f"{split}.txt" for split in SPLITS):
+        if root != data_dir and (data_dir / name).is_file():
+            raise InputError(f"{data_dir / name}: not used, because the data set is {root}; move it there.")
     return root
 
 
@@ -136,8 +140,7 @@ def _by_key(folder):
                     f"{path}: {found[key].name} has the same stem; remove or rename one of them."
                 )
             found[key] = path
-        below = [path for path in current.iterdir() if path.is_dir() and path.name[0] != "."]
-        folders += sorted(below, key=listing.natural_order)
+        folders += listing.subfolders(current)
     return found
 
 

@@ -8,7 +8,6 @@ A mask value is an id or a packed colour (`core.data.colours.pack`).
 """
 
 import dataclasses
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.data import class_list, colours, images, own_folders, patches
+from core.data import class_list, colours, images, own_folders, patches, read_ahead
 from core.data.synthetic import pet_scenes
 from core.experiment import IGNORE, Dataset
 from core.runtime.errors import InputError
@@ -121,7 +120,7 @@ def find_classes(data_dir, *, skip_unreadable=False):
 
     counts, known = Counter(), {}
     with ThreadPoolExecutor() as pool:
-        for mask, counted in zip(masks, pool.map(count, masks)):
+        for mask, counted in zip(masks, read_ahead.ahead(pool, count, masks, read_ahead.pixel_count)):
             if counted:
                 values, pixels, palette = counted
                 counts.update(dict(zip(values.tolist(), pixels.tolist())))
@@ -130,7 +129,7 @@ def find_classes(data_dir, *, skip_unreadable=False):
                 break
     if not counts:
         raise InputError(f"{masks[0].parent}: none of the {len(masks)} masks can be read; replace them.")
-    _refuse_noise(counts, masks[0].parent)
+    _refuse_noise(counts, coloured, masks[0].parent)
     _refuse_greys(counts, coloured, masks[0].parent)
     if len(counts) < 2:
         raise InputError(
@@ -146,7 +145,7 @@ def find_classes(data_dir, *, skip_unreadable=False):
 def _palette(mask_file):
     """Return the palette of a palette image, a list of (red, green, blue); [] for images of other modes."""
     with Image.open(mask_file, formats=images.FORMATS) as image:
-        flat = image.palette.getdata()[1] if image.mode == "P" else b""  # without decoding the pixels
+        flat = image.palette.getdata()[1] if image.palette else b""  # without decoding the pixels
     return list(zip(flat[::3], flat[1::3], flat[2::3]))
 
 
@@ -168,24 +167,30 @@ def _refuse_other_palette(mask, indices, palette, known):
             )
 
 
-def _refuse_noise(counts, folder):
+def _refuse_noise(counts, coloured, folder):
     """Raise InputError if the masks have more than 255 different mask values, or too many rare mask values.
 
-    JPEG compression of masks produces many rare mask values. RARE and MAX_RARE define "too many rare".
-    counts: Counter, mask value -> number of pixels. folder: the folder of the masks, which the message names.
+    JPEG compression of masks produces many rare colours. RARE and MAX_RARE define "too many rare".
+    counts: Counter, mask value -> number of pixels. coloured: True if mask values are packed colours. folder:
+    the folder of the masks, which the message names.
     """
-    cure = "list the colours of the classes in a file for --classes, and let --colour_tolerance=N match them"
+    cure = "if all of them are classes, list their ids in a file for --classes"
+    if coloured:
+        cure = (
+            "if JPEG compression changed the colours, list the colours of the classes in a file for"
+            " --classes, and let --colour_tolerance=N match them"
+        )
     if len(counts) > class_list.MAX_CLASSES:
         raise InputError(
             f"{folder}: the masks hold more than {class_list.MAX_CLASSES} different values, but at most"
-            f" {class_list.MAX_CLASSES} classes are possible; merge classes in the masks, or, if JPEG"
-            f" compression changed the colours, {cure}."
+            f" {class_list.MAX_CLASSES} classes are possible; merge classes in the masks"
+            f"{', or, ' + cure if coloured else ''}."
         )
     rare = sum(pixels < RARE * counts.total() for pixels in counts.values())
     if rare > MAX_RARE and rare > len(counts) / 2:
         raise InputError(
             f"{folder}: {rare} of the {len(counts)} different values in the masks each fill less than"
-            f" {RARE:.2%} of the pixels, as after JPEG compression; {cure}."
+            f" {RARE:.2%} of the pixels; {cure}."
         )
 
 
@@ -234,8 +239,6 @@ def _holds_ids(mask_file):
     If a file cannot be opened, `_mask_values` later raises an error that gives the reason.
     """
     try:
-        if not os.path.isfile(mask_file):
-            return True
         with Image.open(mask_file, formats=images.FORMATS) as image:
             return image.format == "PNG" and image.mode in images.ID_MODES
     except Exception:
@@ -303,7 +306,7 @@ def _refuse_others(mask_file, others, total, preparation):
     coloured = preparation.classes.coloured
     values, counts = np.unique(others, return_counts=True)
     value = class_list.value_text(values[counts.argmax()], coloured)
-    cure = f"add it to --classes, or leave its pixels out with --ignore={value}"
+    cure = f"correct the mask, or, in a new run, add it to --classes or leave it out with --ignore={value}"
     if coloured:
         cure += ", or let --colour_tolerance=N match colours that differ from a class colour by at most N"
     raise InputError(

@@ -22,7 +22,8 @@ def is_deep(image):
     The image must not be decoded yet, because decoding removes the layout of the samples from the image.
     """
     bits = getattr(image, "tag_v2", {}).get(Tag.BitsPerSample, (8,))
-    return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in _raw_mode(tile) for tile in image.tile)
+    layouts = set(map(_raw_mode, image.tile)) - {"BGR;16"}  # a BMP file of 16 bits per pixel, not per sample
+    return image.mode[0] in "IF" or max(bits) > 8 or any(";16" in layout for layout in layouts)
 
 
 def to_8_bits(path, open_image, white_level):

@@ -112,7 +112,7 @@ def bootstrap(a, b, resamples):
     An image is common if both runs were validated on an image with the same pixels. Images of a run with the
     same pixels count as one image. The metrics are the metrics that the experiment computes from a confusion
     matrix and that `metrics.is_metric` accepts. Metrics that are NaN are left out. The loss is left out if
-    the loss functions or their bound arguments, such as class weights, differ.
+    the loss functions may differ (`_same_loss`).
     a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
@@ -143,7 +143,7 @@ def bootstrap(a, b, resamples):
         }
 
     found = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
-    if _loss_name(a.experiment.loss) != _loss_name(b.experiment.loss):
+    if not _same_loss(a, b):
         found.pop("loss", None)
     return found, count, len(np.unique(files))
 
@@ -155,12 +155,24 @@ def comparable(column, a, b):
     may depend on the batch size.
     """
     same = {flag: a.settings.get(flag) == b.settings.get(flag) for flag in ("dice", "batch_size")}
-    same["loss"] = _loss_name(a.experiment.loss) == _loss_name(b.experiment.loss)
+    same["loss"] = _same_loss(a, b)
     if column == "train_loss":
         return same["loss"] and same["dice"]
     if column == "val_loss":
         return same["loss"]
     return same["batch_size"] or column.removeprefix("val_") not in a.experiment.measures
+
+
+def _same_loss(a, b):
+    """True if two runs were trained with the same loss function. a, b: the `Run`s.
+
+    The result is False if the loss functions of the present experiments have different names or bound
+    arguments, such as class weights. It is also False if core/losses.py or the experiment's script changed
+    between the runs, because either may define the loss function.
+    """
+    changed = {path.partition(":")[0] for path in code_digest.changed_files(a.code, b.code)}
+    sources = {"core/losses.py", *(f"experiments/{run.experiment.name}.py" for run in (a, b))}
+    return _loss_name(a.experiment.loss) == _loss_name(b.experiment.loss) and not changed & sources
 
 
 def _loss_name(loss):

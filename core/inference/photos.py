@@ -165,10 +165,7 @@ def read(source, name, *, resize, resample, tile, white_level):
 def _in_folder(folder, recursive):
     """Yield the image files of a folder. The docstring of `find` describes how subfolders are treated."""
     yield from listing.image_files(folder)
-    below = sorted(
-        (path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."),
-        key=listing.natural_order,
-    )
+    below = listing.subfolders(folder)
     if below and not recursive:
         more = f" and {len(below) - 1} more subfolders" if len(below) > 1 else ""
         print(f"not searched without --recursive: {below[0]}{more}")

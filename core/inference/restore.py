@@ -1,6 +1,7 @@
 """Load the experiment, the flags and the trained weights of a run from its run folder."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import tensorflow as tf
@@ -79,6 +80,8 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     other_data = bool(data_dir) or not data
     without = ("data_dir", "limit") if other_data else () if limit else ("limit",)
     run_flags = run_folder.read_flags(folder, module.define_flags, without=without)
+    if not os.path.isdir(run_flags.cache_dir):  # the cache was deleted, or the run comes from another machine
+        run_flags.cache_dir = "cache"
     if data_dir:
         cli.read(run_flags, ["", f"--data_dir={data_dir}"])
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"

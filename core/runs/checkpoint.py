@@ -117,12 +117,13 @@ def restore(variables, arrays, folder):
         for name, variable in variables.items()
     }
     found = {(name, *array.shape, array.dtype) for name, array in arrays.items()}
-    differing = sorted({name for name, *_ in expected ^ found})
+    names = {name for name, *_ in expected ^ found}
+    differing = sorted(names, key=lambda name: (name.startswith((AVERAGE, *OPTIMIZER)), name))
     if differing:
         raise InputError(
             f"{folder}: the checkpoint belongs to another network, because these variables differ:"
-            f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}; use a checkpoint of this"
-            " network."
+            f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}; restore the code that"
+            " trained the checkpoint, or train the present network in a new --run_dir."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

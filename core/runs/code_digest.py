@@ -82,7 +82,7 @@ def current(experiment, root=ROOT):
         # A script may import several networks, but the experiment uses only one of them. If the script wraps
         # this network in a function, the network's file is unknown, and all imported networks get a digest.
         if path == script and networks <= set(imported):
-            imported = [each for each in imported if each.parent.name != "models" or each in networks]
+            imported = [each for each in imported if each in networks or not _is_network(each)]
         pending += imported
         digests |= _replaced(tree, name) if root == ROOT else {}
     return dict(sorted(digests.items()))
@@ -284,9 +284,14 @@ def _imported_files(tree, path, root):
     return [path for path in candidates if path.is_file()]
 
 
-@functools.cache  # commands that use several runs parse each file once
-def _parsed(source):
-    return ast.parse(source)
+def _is_network(path):
+    """True if a Python file is a module of core/models that defines a function `forward`."""
+    tree = _parsed(path.read_text("utf-8"))
+    functions = [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
+    return path.parent.name == "models" and "forward" in functions
+
+
+_parsed = functools.cache(ast.parse)  # commands that use several runs parse each file once
 
 
 @functools.cache

@@ -65,6 +65,10 @@ def main(define_flags, run, *, arguments=False):
         sys.exit(141)
     except (InputError, OSError, MemoryError, tf.errors.ResourceExhaustedError) as error:
         sys.exit(f"error: {' '.join(_sentence(error).splitlines())}")
+    except tf.errors.InternalError as error:  # raised if a GPU lacks the memory for a copy
+        if "Dst tensor is not initialized" not in error.message:
+            raise
+        sys.exit(f"error: {_sentence(error)}")
 
 
 def _sentence(error):
@@ -75,7 +79,10 @@ def _sentence(error):
         place, what = error.filename or "file system", error.strerror or error
         cure = "check that it exists and that you may access it"
         return f"{place}: {what}; {'name another place' if error.errno in files.UNFIT else cure}."
-    return "out of memory: use a larger machine, or a smaller --batch_size or --tile (if the command has it)."
+    return (
+        "out of memory: use a larger machine, a GPU that no other process uses, or a smaller --batch_size or"
+        " --tile (if the command has it)."
+    )
 
 
 def _define_options(values, best):

@@ -37,12 +37,11 @@ def set_up(flags):
 def _warn_of_unused_gpu():
     """Print a warning if the machine has an NVIDIA driver. Called only if TensorFlow finds no GPU.
 
-    Prints nothing if CUDA_VISIBLE_DEVICES is set, because the user may have hidden the GPUs with this
-    variable. TensorFlow's own message about a missing GPU is not visible, because `core/__init__.py` hides
-    start-up messages.
+    Prints nothing if CUDA_VISIBLE_DEVICES hides all GPUs, as the values "" and -1 do. TensorFlow's own
+    message about a missing GPU is not visible, because `core/__init__.py` hides start-up messages.
     """
-    is_hidden_by_user = "CUDA_VISIBLE_DEVICES" in os.environ
-    if not is_hidden_by_user and any(map(os.path.exists, DRIVERS)):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # job schedulers set it to the GPUs of the job
+    if visible not in ("", "-1") and any(map(os.path.exists, DRIVERS)):
         print(
             "warning: TensorFlow does not find this machine's NVIDIA GPU and uses the CPU; run pip install"
             " 'tensorflow[and-cuda]', or set TF_CPP_MIN_LOG_LEVEL=0 to see which library is missing."

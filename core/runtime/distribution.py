@@ -26,8 +26,8 @@ def strategy(name):
     single: the current strategy, by default one device. mirrored: all GPUs of this machine, or all logical
     CPU devices if there is no GPU.
     multi_worker: the machines that the environment variable TF_CONFIG lists. The call waits until all workers
-    have started. Raises InputError if TF_CONFIG is missing or wrong, or if this worker cannot listen at the
-    address that TF_CONFIG gives it.
+    have started. Raises InputError if TF_CONFIG is missing or wrong, or if this worker cannot start, for
+    example because it cannot listen at the address that TF_CONFIG gives it.
     """
     if name == "single":
         return tf.distribute.get_strategy()
@@ -52,11 +52,12 @@ def strategy(name):
     print(f"{task['type']} {task['index']}: waiting until all workers in TF_CONFIG have started", flush=True)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
-    except tf.errors.OpError:
+    except tf.errors.OpError as error:
         raise InputError(
-            f"--strategy=multi_worker: cannot listen at {cluster[task['type']][task['index']]}, this"
-            " worker's address in TF_CONFIG; check that the address belongs to this machine, that the port"
-            " is free, and that all workers are running."
+            f"--strategy=multi_worker: cannot start at {cluster[task['type']][task['index']]}, this worker's"
+            f" address in TF_CONFIG ({error.message.splitlines()[0]}); check that the address belongs to this"
+            " machine, that the port is free, that its GPUs have free memory, and that all workers are"
+            " running."
         ) from None
 
 

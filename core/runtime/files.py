@@ -18,9 +18,11 @@ from core.runtime.errors import InputError
 # More disk space or other permissions would not help.
 UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.ENAMETOOLONG}
 
-# errno values for failures of the machine and for missing permissions. They do not mean that the file is
-# damaged.
+# errno values for failures of the machine or of a network disk, and for missing permissions. They do not mean
+# that the file is damaged.
 PASSING = {errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE}
+PASSING |= {errno.ENOTCONN, errno.ETIMEDOUT, errno.ECONNRESET, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+PASSING |= {errno.ENETDOWN, errno.ENETUNREACH}
 
 # errno values with which file systems without locks, such as some network disks, refuse a lock
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}

@@ -154,8 +154,8 @@ def _refuse_other_variables(experiment, weights, tape):
     """Raise InputError if a forward pass read a trainable variable that is not among the weights.
 
     Such a variable, for example of a Keras layer, would be neither trained nor saved. tape: the
-    `tf.GradientTape` of the forward pass. With several replicas, nothing is checked, because the tape then
-    watches the components of the weights.
+    `tf.GradientTape` of the forward pass. With --strategy=mirrored or multi_worker, nothing is checked,
+    because the tape then may watch the components of the weights.
     """
     own = {id(weight) for weight in weights.values()}
     others = [each.name for each in tape.watched_variables() if id(each) not in own]

@@ -121,6 +121,7 @@ class Training:
         self.make_functions()
         if self.is_chief:  # a continued run may have new values of these flags
             run_folder.record_flag(folder, "epochs", flags.epochs)
+            run_folder.record_flag(folder, "cache_dir", os.path.abspath(flags.cache_dir))
             if flags.data_dir:  # the data may have moved
                 run_folder.record_flag(folder, "data_dir", os.path.abspath(flags.data_dir))
 
@@ -299,7 +300,8 @@ class Training:
             if value < MIN_LOSS:
                 raise InputError(
                     f"the loss is {value:.3g} {self.place()}, but a loss must not be negative: correct the"
-                    " loss function or the masks. The checkpoints were saved before this step."
+                    " loss function or the masks, or add a constant to a loss that is negative by design. The"
+                    " checkpoints were saved before this step."
                 )
             if not value < MAX_LOSS:  # also true if the value is NaN
                 raise self.diverged(f"the loss ({value:.3g})")
@@ -398,8 +400,9 @@ class Training:
         """
         return InputError(
             f"{what} is NaN, infinite or far too large {self.place()}: the training diverged; begin a new"
-            " --run_dir with a smaller --learning_rate, with --clip_norm=1, or with smaller class weights."
-            " The checkpoints were saved before this step."
+            " --run_dir with a smaller --learning_rate, with --clip_norm=1, or with smaller class weights; if"
+            f" the loss function has values of {MAX_LOSS:.0f} or more by design, divide it by a constant. The"
+            " checkpoints were saved before this step."
         )
 
     def place(self):

@@ -6,7 +6,8 @@ place. In distributed training, each replica has a copy of each variable, and al
 Three arguments of the functions below are dicts of name -> `tf.Variable`:
 
     weights   the network's variables
-    slots     the optimizer's variables, with the names "adam/..." and "scaling/..."
+    slots     the optimizer's variables, with the names "adam/..." and "scaling/..."; other names must begin
+              with a prefix that `core.runs.checkpoint.OPTIMIZER` lists, so that they do not count as weights
     averages  the moving averages of the weights: "average/NAME" for the weight NAME
 """
 

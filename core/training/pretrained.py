@@ -100,6 +100,8 @@ def load(weights, path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras prints dozens of warnings for a file of another network
             model = _read(path)
+    except tf.errors.OpError:  # a lost worker or a full GPU, so the file may be undamaged
+        raise
     except Exception as error:  # HDF5 and Keras raise several exception classes for damaged files
         raise InputError(
             f"{path}: damaged, or not the weights of Keras' MobileNetV2 at width 1.0"

@@ -59,6 +59,9 @@ def make_variables(experiment, flags, folder):
             f"{folder / 'checkpoints'}: last.npz and previous.npz are missing, so the run cannot continue;"
             f" restore one of them from a copy, or begin a new --run_dir with --init_from={folder}."
         )
+    # With several workers, each new variable is created by all workers together. Without this check, only the
+    # workers without a checkpoint would create the variables of `load_weights`.
+    distribution.check_alike([bool(saved)])
     state = State()
     if not saved and flags.init_from:
         state.initial = warm_start.load(weights, flags.init_from, flags.init_checkpoint, logits=logits)

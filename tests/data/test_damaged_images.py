@@ -1,5 +1,7 @@
 """Image files of every kind are read correctly or refused in one sentence that names the file."""
 
+import struct
+
 import numpy as np
 import pytest
 from conftest import assert_one_sentence, refused
@@ -85,6 +87,8 @@ def test_a_file_with_a_flipped_bit_is_refused_or_gives_the_same_pixels(tmp_path,
 
 PHOTOS = {  # a PIL image, the format of its file, and options for Pillow's save
     "black and white": (PHOTO.convert("1"), "PNG", {}),
+    "grey": (PHOTO.convert("L"), "PNG", {}),
+    "colour with alpha": (Image.merge("RGBA", (*PHOTO.split(), PHOTO.convert("L"))), "PNG", {}),
     "grey with alpha": (PHOTO.convert("LA"), "PNG", {}),
     "palette": (PHOTO.quantize(), "PNG", {}),
     "CMYK": (PHOTO.convert("CMYK"), "TIFF", {}),
@@ -103,6 +107,16 @@ PHOTOS = {  # a PIL image, the format of its file, and options for Pillow's save
 def test_photos_of_other_formats_are_read_as_rgb(tmp_path, photo, kind, options):
     (tmp_path / "1.jpg").write_bytes(encoded(photo, kind, **options))
     np.testing.assert_array_equal(images.read_rgb(tmp_path / "1.jpg"), photo.convert("RGB"))
+
+
+def test_a_bmp_file_of_16_bits_per_pixel_is_read(tmp_path):
+    """Each pixel has 5 bits of red, 6 bits of green and 5 bits of blue."""
+    pixels = struct.pack("<2H", 0b11111_000000_00000, 0b00000_111111_11111)
+    masks = struct.pack("<3I", 0b11111_000000_00000, 0b111111_00000, 0b11111)
+    header = struct.pack("<I2i2H6I", 40, 2, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0) + masks
+    start = struct.pack("<2sI2HI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header))
+    (tmp_path / "1.bmp").write_bytes(start + header + pixels)
+    assert np.asarray(images.read_rgb(tmp_path / "1.bmp")).tolist() == [[[255, 0, 0], [0, 255, 255]]]
 
 
 def packed_rows(ids, depth):

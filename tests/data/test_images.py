@@ -20,25 +20,6 @@ GREY = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8) * 5
 COLOUR = np.stack([GREY, GREY // 2, 255 - GREY], axis=-1)
 
 
-def test_other_colour_modes_are_converted_to_rgb(tmp_path):
-    grey = np.stack([GREY] * 3, axis=-1)
-    cases = {
-        "grey.png": (Image.fromarray(GREY), grey),
-        "sixteen bits.png": (Image.fromarray(GREY.astype(np.uint16) * 257), grey),
-        "umlaut-ä.png": (Image.fromarray(COLOUR), COLOUR),
-        "alpha.png": (Image.fromarray(np.dstack([COLOUR, GREY])), COLOUR),
-        "palette.gif": (Image.fromarray(COLOUR).quantize(), None),
-        "cmyk.jpg": (Image.fromarray(COLOUR).convert("CMYK"), None),
-        "png called.jpg": (Image.fromarray(COLOUR), COLOUR),
-    }
-    for name, (image, expected) in cases.items():
-        image.save(tmp_path / name, "PNG" if "called" in name else None)
-        read = read_rgb(tmp_path / name)
-        assert (read.mode, read.size) == ("RGB", (8, 6)), name
-        if expected is not None:
-            np.testing.assert_array_equal(read, expected, err_msg=name)
-
-
 def test_only_uncompressed_rgb_files_are_memory_mapped(tmp_path):
     photo = Image.fromarray(COLOUR)
     photo.save(tmp_path / "a.ppm")
@@ -102,11 +83,6 @@ def test_the_message_for_an_unknown_format_lists_the_known_formats(tmp_path):
         InputError, match="photo.tga: not a readable image .its format is none of JPEG, PNG, .*PPM"
     ):
         read_rgb(tmp_path / "photo.tga")
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="gone.jpg"):
-        read_rgb(tmp_path / "gone.jpg")
 
 
 def test_class_ids_are_the_stored_numbers(tmp_path):

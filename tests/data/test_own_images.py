@@ -57,6 +57,13 @@ def test_photos_and_masks_are_paired_by_path_and_stem(tmp_path):
         assert [mask.name for _, mask in found] == ["2.png", "10.png", "1.png"]
 
 
+def test_a_list_beside_the_folder_of_the_data_set_is_refused(tmp_path):
+    write_pairs(tmp_path / "set", ["a", "b"])
+    (tmp_path / "train.txt").write_text("a")
+    with pytest.raises(InputError, match="train.txt: not used"):
+        own_folders.find(tmp_path, "train")
+
+
 @pytest.mark.parametrize("form, other", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_with_accents_match_in_composed_and_decomposed_form(tmp_path, form, other):
     """In a macOS archive, a file name may hold "ä" as two characters: the letter "a" and the two dots."""
@@ -152,6 +159,17 @@ def test_ids_of_8_and_16_bits_and_palettes_become_class_ids(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[1][0], expected)
     write_mask(tmp_path / "masks/a.png", np.where(VALUES == 7, 300, 0).astype(np.uint16))
     np.testing.assert_array_equal(read(tmp_path)[1][0], 2 * expected)
+
+
+def test_a_palette_mask_without_its_palette_is_read_as_ids(tmp_path):
+    write_pairs(tmp_path, ["a"])
+    path = tmp_path / "masks/a.png"
+    write_mask(path, palette=[9, 9, 9] * 256)
+    data = path.read_bytes()
+    start = data.index(b"PLTE") - 4  # a chunk has 4 bytes of length, 4 of type, its data, and 4 of checksum
+    path.write_bytes(data[:start] + data[start + 12 + 3 * 256 :])
+    classes, _ = own_images.find_classes(tmp_path)
+    assert classes.values == ((0,), (7,))
 
 
 def test_photos_are_resized_bilinearly_and_masks_by_nearest_neighbour(tmp_path):
@@ -291,7 +309,7 @@ def test_jpeg_masks_of_two_values_are_not_taken_for_many_classes(tmp_path):
     large[500:504, 500:504] = 0
     Image.fromarray(large).save(tmp_path / "masks/a.jpg", quality=80)
     (tmp_path / "masks/a.png").unlink()
-    with pytest.raises(InputError, match="as after JPEG compression; .*--colour_tolerance"):
+    with pytest.raises(InputError, match="if JPEG compression changed the colours, .*--colour_tolerance"):
         own_images.find_classes(tmp_path)
 
 

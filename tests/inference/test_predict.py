@@ -387,10 +387,11 @@ def test_every_experiment_is_found_by_its_name():
 def test_a_run_is_restored_without_its_data(road_run, tmp_path):
     moved = tmp_path / "moved"
     shutil.copytree(road_run, moved)
-    flags = (moved / "flags.cfg").read_text().replace("pairs", "gone")
+    flags = (moved / "flags.cfg").read_text().replace("pairs", "gone").replace("/cache", "/gone")
     (moved / "flags.cfg").write_text(flags)
     run = experiments.load(moved, "last")
     weights = run.weights
+    assert run.flags.cache_dir == "cache"  # the default, because the folder in flags.cfg does not exist
     assert run.flags.run_dir == str(moved)  # own_images reads its classes from this folder
     arrays, _ = checkpoint.load(road_run / "checkpoints/last.npz")
     for name, variable in weights.items():

@@ -144,6 +144,14 @@ def test_a_gate_of_a_feature_map_belongs_to_the_receptive_field():
     assert receptive_field.radius(forward, weights, 1) == 3
 
 
+def test_a_lack_of_memory_is_not_reported_as_a_fault_of_the_network():
+    def forward(weights, x):
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        tiling.multiple(forward, {})
+
+
 def test_reflection_padding_does_not_prevent_the_measurement():
     def forward(weights, x):
         x = tf.pad(ops.maxpool_down(x), [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")

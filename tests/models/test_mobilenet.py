@@ -260,6 +260,15 @@ def narrow_first_kernel(path):
 FIRST = (3, 3, 3, 32)
 
 
+def test_a_lost_worker_does_not_count_as_a_damaged_file(keras_files, monkeypatch):
+    def read(path):
+        raise tf.errors.UnavailableError(None, None, "worker 1 ended")
+
+    monkeypatch.setattr(pretrained, "_read", read)
+    with pytest.raises(tf.errors.UnavailableError):
+        pretrained.load({}, keras_files / "new.weights.h5")
+
+
 @pytest.fixture
 def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))

@@ -51,6 +51,13 @@ def test_only_the_network_in_use_has_a_digest():
     assert networks == ["core/models/mobilenet_unet.py", "core/models/mobilenet_v2.py"]
 
 
+def test_a_module_of_parts_that_the_network_gets_from_the_script_has_a_digest(project, tmp_path):
+    (tmp_path / "core/models/gates.py").write_text("def attention(x, skip):\n    return skip\n")
+    script = "experiments/cityscape_road.py"
+    digests = project(script, "import road_unet", "import gates, mobilenet_unet, road_unet")
+    assert "core/models/gates.py" in digests and "core/models/mobilenet_unet.py" not in digests
+
+
 @pytest.fixture
 def project(tmp_path):
     """Copy the project's source files; return a function (path, old, new) -> hashes of the copied code.

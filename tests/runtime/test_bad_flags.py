@@ -170,6 +170,17 @@ def device_is_full(values):
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
-@pytest.mark.parametrize("run", [device_is_full, lambda values: np.zeros(2**47)], ids=["TensorFlow", "NumPy"])
+def copy_fails(values):
+    message = (
+        "Failed copying input tensor to GPU:0 in order to run _EagerConst: Dst tensor is not initialized."
+    )
+    raise tf.errors.InternalError(None, None, message)
+
+
+def array_is_too_large(values):
+    np.zeros(2**47)
+
+
+@pytest.mark.parametrize("run", [device_is_full, copy_fails, array_is_too_large])
 def test_out_of_memory_is_reported_with_its_cure(exit_message, run):
     assert_one_sentence(exit_message(run), "--batch_size")

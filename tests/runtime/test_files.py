@@ -1,5 +1,6 @@
 """NumPy archives are read completely or refused, and paths that cannot be written are refused."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_an_archive_that_does_not_fit_into_memory_does_not_count_as_damaged(tmp_
     np.savez(tmp_path / "arrays.npz", a=np.arange(9))
     monkeypatch.setattr(np, "load", memory_is_full)
     with pytest.raises(MemoryError):
+        files.read_arrays(tmp_path / "arrays.npz", ())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ETIMEDOUT])
+def test_a_disk_that_is_lost_does_not_count_as_a_damaged_archive(tmp_path, monkeypatch, number):
+    def lost(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    np.savez(tmp_path / "arrays.npz", a=np.arange(9))
+    monkeypatch.setattr(np, "load", lost)
+    with pytest.raises(OSError, match=os.strerror(number)):
         files.read_arrays(tmp_path / "arrays.npz", ())
 
 

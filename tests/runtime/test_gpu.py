@@ -76,15 +76,15 @@ def test_every_op_of_training_and_prediction_has_a_gpu_kernel(name, small_articl
         assert not ops_on_host(predict.get_concrete_function(tf.TensorSpec([None, None, None, 3], tf.uint8)))
 
 
-@pytest.mark.parametrize("hidden", [False, True])
-def test_a_warning_names_a_gpu_that_tensorflow_does_not_find(monkeypatch, capsys, hidden):
+@pytest.mark.parametrize("visible, warns", [(None, True), ("0,1", True), ("", False), ("-1", False)])
+def test_a_warning_names_a_gpu_that_tensorflow_does_not_find(monkeypatch, capsys, visible, warns):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(device, "DRIVERS", (__file__,))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if hidden:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert "CPU" in device.set_up(SimpleNamespace(deterministic=False, xla=False))
-    assert ("does not find this machine's NVIDIA GPU" in capsys.readouterr().out) != hidden
+    assert ("does not find this machine's NVIDIA GPU" in capsys.readouterr().out) == warns
 
 
 @pytest.mark.parametrize("strategy, count", [("single", 1), ("mirrored", 8)])
