@@ -45,8 +45,6 @@ class Dataset:
     select:    (owner, split) -> int64 vector: the indices of the decoded examples that belong to the split.
                By default, these are all decoded examples. owner: int64 [number of decoded examples], for each
                example the index of its files in the list from `find` without the unreadable files.
-    white_level:  the sample value of white in photos with more than 8 bits per sample. If it is 0,
-               `core.data.images.read_rgb` detects the value of white in each file.
     """
 
     name: str
@@ -58,7 +56,6 @@ class Dataset:
     check: Callable[[np.ndarray, Sequence[Files]], None] = lambda pixels, files: None
     resample: Image.Resampling = Image.Resampling.BILINEAR
     select: Callable[[np.ndarray, str], np.ndarray] = lambda owner, split: np.arange(len(owner))
-    white_level: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,34 +46,22 @@ def define_flags(values):
         learning_rate=1e-3,
         clip_norm=1.0,
     )
-    flags.DEFINE_list(
-        "road_rgb",
-        "128,64,128",
-        "Colour of the road in the masks: red,green,blue, each 0 to 255.",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "road_tolerance",
-        30,
-        "A mask pixel is road if each of its channels differs from --road_rgb by at most this much.",
-        lower_bound=0,
-        upper_bound=255,
-        flag_values=values,
-    )
-    flags.DEFINE_bool(
-        "clean_labels",
-        False,
-        "Remove JPEG noise from the masks, for training and validation: apply a 3x3 median filter at full"
-        " size, then give each resized pixel the majority class of its area. If off, masks are resized by"
-        " nearest neighbour, as in the article.",
-        flag_values=values,
-    )
-    flags.register_validator(
+    new = common_flags.Definer(values)
+    colour = "Colour of the road in the masks: red,green,blue, each 0 to 255."
+    flags.DEFINE_list("road_rgb", "128,64,128", colour, **new.own)
+    new.must(
         "road_rgb",
         lambda rgb: len(rgb) == 3 and all(len(c) < 9 and c.strip().isdecimal() and int(c) < 256 for c in rgb),
         "must be three numbers from 0 to 255, as in 128,64,128",
-        flag_values=values,
     )
+    tolerance = "A mask pixel is road if each of its channels differs from --road_rgb by at most this much."
+    new.integer("road_tolerance", 30, tolerance, 0, 255)
+    clean = (
+        "Remove JPEG noise from the masks, for training and validation: apply a 3x3 median filter at full"
+        " size, then give each resized pixel the majority class of its area. If off, masks are resized by"
+        " nearest neighbour, as in the article."
+    )
+    new.switch("clean_labels", False, clean)
 
 
 def experiment(flags):

@@ -45,20 +45,17 @@ def define_flags(values):
         learning_rate=1e-3,
         clip_norm=0.0,
     )
-    flags.DEFINE_integer(
-        "resize",
-        280,
+    new = common_flags.Definer(values)
+    resize = (
         "Height and width in pixels to which training images are resized before they are cropped at random"
-        " to --size. Validation images are resized to --size.",
-        lower_bound=1,
-        upper_bound=2**14,
-        flag_values=values,
+        " to --size. Validation images are resized to --size."
     )
+    new.integer("resize", 280, resize, 1, 2**14)
     flags.register_multi_flags_validator(
         ["resize", "size"],
         lambda value: value["resize"] >= value["size"],
         "--resize must be at least --size, the size of the crops",
-        flag_values=values,
+        **new.own,
     )
 
 

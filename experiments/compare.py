@@ -36,21 +36,12 @@ from experiments import article
 
 def define_flags(values):
     """Define the flags --group, --output_dir and --resamples."""
-    flags.DEFINE_bool(
-        "group",
-        False,
-        "Compare groups of runs; the runs of a group differ only in --seed.",
-        flag_values=values,
-    )
-    flags.DEFINE_string("output_dir", "comparison", "Folder for the file curves.png.", flag_values=values)
-    flags.DEFINE_integer(
-        "resamples",
-        2000,
-        "Number of bootstrap samples of the validation images.",
-        100,
-        10**6,
-        flag_values=values,
-    )
+    own = {"flag_values": values}
+    group = "Compare groups of runs; the runs of a group differ only in --seed."
+    flags.DEFINE_bool("group", False, group, **own)
+    flags.DEFINE_string("output_dir", "comparison", "Folder for the file curves.png.", **own)
+    samples = "Number of bootstrap samples of the validation images."
+    flags.DEFINE_integer("resamples", 2000, samples, 100, 10**6, **own)
 
 
 def run(flags, arguments):

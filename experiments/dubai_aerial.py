@@ -31,7 +31,6 @@ Run: python -m experiments.dubai_aerial
 import functools
 
 import tensorflow as tf
-from absl import flags
 
 from core import losses, metrics
 from core.data import dubai_aerial
@@ -51,44 +50,23 @@ def define_flags(values):
     common_flags.define(
         values, name="dubai_aerial", epochs=20, batch_size=32, learning_rate=1e-3, clip_norm=0.0
     )
-    flags.DEFINE_integer(
-        "patch_size",
-        160,
-        f"Height and width, in pixels, of the patches that photos are cut into; a multiple of {MULTIPLE}.",
-        lower_bound=MULTIPLE,
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "split_by",
-        "patch",
-        ["patch", "image"],
+    new = common_flags.Definer(values)
+    side = f"Height and width, in pixels, of the patches that photos are cut into; a multiple of {MULTIPLE}."
+    new.integer("patch_size", 160, side, MULTIPLE)
+    halved = f"must be a multiple of {MULTIPLE}, because the network halves the side at each level"
+    new.must("patch_size", lambda size: size % MULTIPLE == 0, halved)
+    split_by = (
         "patch: validate on a tenth of all patches, as in the article. image: validate on all patches of a"
-        " tenth of the photos.",
-        flag_values=values,
+        " tenth of the photos."
     )
-    flags.DEFINE_integer(
-        "split_seed",
-        42,
-        "Seed of the random choice of the validation patches or photos.",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "colour_tolerance",
-        0,
+    new.choice("split_by", "patch", ["patch", "image"], split_by)
+    seed = "Seed of the random choice of the validation patches or photos."
+    new.integer("split_seed", 42, seed, 0, 2**32 - 1)
+    tolerance = (
         "A mask pixel belongs to the nearest class colour if no channel differs by more than this; otherwise"
-        " it is unlabeled. Use a value above 0 for masks that were JPEG-compressed.",
-        lower_bound=0,
-        upper_bound=255,
-        flag_values=values,
+        " it is unlabeled. Use a value above 0 for masks that were JPEG-compressed."
     )
-    flags.register_validator(
-        "patch_size",
-        lambda size: size % MULTIPLE == 0,
-        f"must be a multiple of {MULTIPLE}, because the network halves the side at each level",
-        flag_values=values,
-    )
+    new.integer("colour_tolerance", 0, tolerance, 0, 255)
 
 
 def soft_jaccard(logits, masks):

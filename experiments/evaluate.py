@@ -24,35 +24,21 @@ from experiments import article
 def define_flags(values):
     """Define the flags that choose the trained weights, the images and the output folder."""
     restore.define_flags(values)
-    flags.DEFINE_string(
-        "data_dir",
-        None,
+    own = {"flag_values": values}
+    data_dir = (
         "Folder of the data set; by default the folder that the run was trained on. The run's training and"
-        " validation images are recognised by their pixels, even if files were moved or added.",
-        flag_values=values,
+        " validation images are recognised by their pixels, even if files were moved or added."
     )
-    flags.DEFINE_enum(
-        "split",
-        "val",
-        ["val", "train", "all"],
+    flags.DEFINE_string("data_dir", None, data_dir, **own)
+    split = (
         "Which images to evaluate. val: the run's validation images; train: its training images; all: every"
-        " image in the folder, for example to evaluate the run on a new data set.",
-        flag_values=values,
+        " image in the folder, for example to evaluate the run on a new data set."
     )
-    flags.DEFINE_integer(
-        "batch_size",
-        None,
-        "Images per batch; by default the batch size of the training.",
-        1,
-        10**9,
-        flag_values=values,
-    )
-    flags.DEFINE_string(
-        "output_dir",
-        None,
-        "Folder for the results; by default a new subfolder of evaluation/ in the run folder.",
-        flag_values=values,
-    )
+    flags.DEFINE_enum("split", "val", ["val", "train", "all"], split, **own)
+    batch = "Images per batch; by default the batch size of the training."
+    flags.DEFINE_integer("batch_size", None, batch, 1, 10**9, **own)
+    output_dir = "Folder for the results; by default a new subfolder of evaluation/ in the run folder."
+    flags.DEFINE_string("output_dir", None, output_dir, **own)
 
 
 def run(flags):

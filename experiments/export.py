@@ -16,27 +16,17 @@ from experiments import article
 def define_flags(values):
     """Define the flags that choose the weights, the output folder, the scaling of images and the formats."""
     restore.define_flags(values)
-    flags.DEFINE_string(
-        "output_dir",
-        None,
-        "Folder to create; it must not exist. It gets saved_model/ and model.json.",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "scaling",
-        "train",
-        export.SCALINGS,
+    own = {"flag_values": values}
+    output_dir = "Folder to create; it must not exist. It gets saved_model/ and model.json."
+    flags.DEFINE_string("output_dir", None, output_dir, **own)
+    scaling = (
         "train: the model scales images to the training size, and its logits back to the images' size,"
         " as predict does. none: the model processes images at their own size. Networks trained on patches"
-        " are always exported without scaling.",
-        flag_values=values,
+        " are always exported without scaling."
     )
-    flags.DEFINE_bool(
-        "tflite",
-        False,
-        "Also write model.tflite, the model for TensorFlow Lite. Both models then compute in float32.",
-        flag_values=values,
-    )
+    flags.DEFINE_enum("scaling", "train", export.SCALINGS, scaling, **own)
+    tflite = "Also write model.tflite, the model for TensorFlow Lite. Both models then compute in float32."
+    flags.DEFINE_bool("tflite", False, tflite, **own)
 
 
 def run(flags):

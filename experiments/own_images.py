@@ -130,41 +130,25 @@ def experiment(flags):
     network, _ = NETWORKS[flags.network]
     logits = 1 if flags.network == "road_unet" and len(classes.names) == 2 else len(classes.names)
     loss = losses.binary_cross_entropy if logits == 1 else losses.categorical_cross_entropy
-    side = flags.patch_size or dataset.size
+    options, loading = {"logits" if network is road_unet else "classes": logits}, {}
+    if network is mobilenet_unet:
+        options |= {"train_encoder": flags.train_encoder, "freeze_encoder_norm": flags.freeze_encoder_norm}
+        loading["load_weights"] = lambda weights: pretrained.initialise(
+            mobilenet_unet.encoder(weights), flags.encoder_weights, flags.patch_size or dataset.size
+        )
     return Experiment(
         name="own_images",
         classes=classes.names,
         palette=classes.palette,
         dataset=dataset,
-        init_weights=_init_weights(network, logits, flags),
-        load_weights=lambda weights: _load_encoder(weights, network, flags.encoder_weights, side),
+        init_weights=functools.partial(network.init_weights, **options),
+        **loading,
         forward=network.forward,
         loss=functools.partial(loss, class_weights=class_weights) if class_weights else loss,
         metrics=metrics.multiclass(classes.names),
         best="mean_iou",
         ignore=bool(flags.ignore),
     )
-
-
-def _init_weights(network, logits, flags):
-    """Return a function (*, seed) -> dict of name -> `tf.Variable`, the initial weights of a network.
-
-    network: a module of `core.models`. logits: the number of logits per pixel. flags: for mobilenet_unet,
-    --train_encoder and --freeze_encoder_norm determine which variables of the encoder are trainable.
-    """
-    options = {"logits" if network is road_unet else "classes": logits}
-    if network is mobilenet_unet:
-        options |= {"train_encoder": flags.train_encoder, "freeze_encoder_norm": flags.freeze_encoder_norm}
-    return functools.partial(network.init_weights, **options)
-
-
-def _load_encoder(weights, network, source, side):
-    """Assign pretrained values to the encoder's variables if the network is mobilenet_unet.
-
-    weights: name -> `tf.Variable` of the whole network. source, side: see `pretrained.initialise`.
-    """
-    if network is mobilenet_unet:
-        pretrained.initialise(mobilenet_unet.encoder(weights), source, side)
 
 
 def _refuse_edited_files(flags, folder):

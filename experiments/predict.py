@@ -73,7 +73,7 @@ def run(flags, arguments):
     """
     sources = photos.find([Path(argument) for argument in arguments], recursive=flags.recursive)
     trained = restore.restore(flags, article)
-    white_level = trained.experiment.dataset.white_level if flags.white_level is None else flags.white_level
+    white_level = trained.flags.white_level if flags.white_level is None else flags.white_level
     options = predict.Options(
         resize=trained.experiment.dataset.size if flags.size == "train" else None,
         tile=flags.tile,

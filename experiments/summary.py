@@ -46,33 +46,18 @@ from experiments.benchmark import op_times, operations, receptive_fields
 def define_flags(values):
     """Define the flags that choose the network, the image size and the measurement."""
     own = {"flag_values": values}
-    precision = "With --time: dtype of the activations; by default the dtype of the experiment or run."
-    flags.DEFINE_string(
-        "experiment", None, "Name of an experiment whose network to describe, such as cityscape_road.", **own
-    )
-    flags.DEFINE_string(
-        "run_dir", None, "Folder of a run whose network to describe, instead of --experiment.", **own
-    )
-    flags.DEFINE_integer(
-        "size",
-        None,
-        "Height and width of the images in pixels; by default the size in the training.",
-        1,
-        2**14,
-        **own,
-    )
-    flags.DEFINE_bool(
-        "time", False, "Measure the time and memory of each operation in training steps, on CPUs only.", **own
-    )
+    experiment = "Name of an experiment whose network to describe, such as cityscape_road."
+    flags.DEFINE_string("experiment", None, experiment, **own)
+    run_dir = "Folder of a run whose network to describe, instead of --experiment."
+    flags.DEFINE_string("run_dir", None, run_dir, **own)
+    size = "Height and width of the images in pixels; by default the size in the training."
+    flags.DEFINE_integer("size", None, size, 1, 2**14, **own)
+    time = "Measure the time and memory of each operation in training steps, on CPUs only."
+    flags.DEFINE_bool("time", False, time, **own)
     flags.DEFINE_integer("batch_size", 16, "With --time: number of images per step.", 1, 10**9, **own)
-    flags.DEFINE_integer(
-        "steps",
-        5,
-        "With --time: number of profiled steps; the table shows each operation's smallest cost.",
-        1,
-        10**9,
-        **own,
-    )
+    steps = "With --time: number of profiled steps; the table shows each operation's smallest cost."
+    flags.DEFINE_integer("steps", 5, steps, 1, 10**9, **own)
+    precision = "With --time: dtype of the activations; by default the dtype of the experiment or run."
     flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], precision, **own)
 
 

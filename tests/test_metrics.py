@@ -68,23 +68,6 @@ def test_a_mean_over_no_classes_is_nan_without_a_warning():
     assert np.isnan(found["mean_iou_19"]) and found["classes_averaged_19"] == 0 and found["mean_iou"] == 1
 
 
-def test_binary_cross_entropy_equals_hand_computed_values():
-    logits = np.random.RandomState(0).normal(0, 3, (3, 4, 5, 1)).astype(np.float32)
-    masks = np.random.RandomState(1).randint(0, 2, (3, 4, 5)).astype(np.uint8)
-    p = 1 / (1 + np.exp(-logits[..., 0].astype(np.float64)))
-    expected = -np.where(masks, np.log(p), np.log(1 - p)).mean(axis=(1, 2))
-    np.testing.assert_allclose(losses.binary_cross_entropy(logits, masks), expected, rtol=1e-5)
-
-
-def test_categorical_cross_entropy_equals_hand_computed_values():
-    logits = np.random.RandomState(0).normal(0, 3, (3, 4, 5, 6)).astype(np.float32)
-    masks = np.random.RandomState(1).randint(0, 6, (3, 4, 5)).astype(np.uint8)
-    p = np.exp(logits.astype(np.float64))
-    p = np.take_along_axis(p / p.sum(-1, keepdims=True), masks[..., None].astype(int), -1)
-    expected = -np.log(p[..., 0]).mean(axis=(1, 2))
-    np.testing.assert_allclose(losses.categorical_cross_entropy(logits, masks), expected, rtol=1e-5)
-
-
 def test_losses_stay_finite_at_very_large_logits():
     logits = tf.constant([[[[1e4], [-1e4]]]])
     assert losses.binary_cross_entropy(logits, [[[0, 1]]]).numpy() == pytest.approx([1e4])

@@ -83,7 +83,6 @@ def dataset(*, train_size, val_size, white_level=0):
         generate=generate,
         resample=RESAMPLE,
         size=val_size,
-        white_level=white_level,
     )
 
 

@@ -50,7 +50,6 @@ def road_dataset(*, size, road_rgb, road_tolerance, clean_labels=False, white_le
         generate=generate,
         check=lambda pixels, files: _check(pixels, files, road_rgb, road_tolerance, white_level),
         size=size,
-        white_level=white_level,
     )
 
 

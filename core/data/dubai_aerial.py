@@ -72,7 +72,6 @@ def dataset(*, patch_size, split_by, split_seed, colour_tolerance=0, white_level
         size=None,
         check=lambda pixels, files: _check(pixels, files, patch_size, colour_tolerance),
         select=lambda owner, split: patches.select(owner, split, split_by, HELD_OUT, split_seed),
-        white_level=white_level,
     )
 
 

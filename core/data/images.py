@@ -100,25 +100,19 @@ def map_rgb(path):
         return None
 
 
-def read_class_ids(path):
+def read_class_ids(path, *, largest=255):
     """Return the class ids in a PNG file as a PIL image of mode L, rotated upright by its EXIF orientation.
 
     The ids are the file's greyscale values of 2 to 16 bits, without scaling, or its palette indices.
 
+    largest: the largest allowed id, 255 or 65535. For 65535, the image has the mode I, and greyscale values
+    of 1 bit are read as the ids 0 and 255.
+
     Raises InputError that names the file in these cases: the file is damaged, not readable or not a PNG
-    file; it holds colours or an alpha band; its greyscale values have 1 bit; an id is above 255; it has more
-    than MAX_PIXELS pixels.
+    file; it holds colours or an alpha band; its greyscale values have 1 bit and `largest` is 255; an id is
+    above `largest`; it has more than MAX_PIXELS pixels.
     """
-    return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=255))
-
-
-def read_wide_class_ids(path):
-    """Return the class ids in a PNG file, int32 [H, W], rotated upright by its EXIF orientation.
-
-    Unlike `read_class_ids`, this function accepts ids up to 65535 and greyscale values of 1 bit, whose two
-    values are read as the ids 0 and 255. In all other cases it raises as `read_class_ids` does.
-    """
-    return np.asarray(_read(path, MAX_PIXELS, functools.partial(_class_ids, largest=2**16 - 1)))
+    return _read(path, MAX_PIXELS, functools.partial(_class_ids, largest=largest))
 
 
 def pages(path):

@@ -87,7 +87,6 @@ def dataset(preparation, *, val_share, split_seed, data_dir=None):
         check=lambda pixels, files: _check(pixels, files, preparation.classes.names),
         select=select,
         size=preparation.size,
-        white_level=preparation.white_level,
     )
 
 
@@ -252,7 +251,7 @@ def _mask_values(mask_file, coloured):
     """
     if coloured:
         return colours.pack(images.read_mask_colours(mask_file))
-    return images.read_wide_class_ids(mask_file)
+    return np.asarray(images.read_class_ids(mask_file, largest=class_list.MAX_ID))
 
 
 def _read(photo_file, mask_file, preparation):

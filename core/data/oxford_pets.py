@@ -42,7 +42,6 @@ def dataset(*, size, white_level=0):
         generate=generate,
         check=_check,
         size=size,
-        white_level=white_level,
     )
 
 

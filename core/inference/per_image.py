@@ -43,7 +43,11 @@ def evaluate(evaluate_batches, examples, rows, epoch):
     examples: the split, a `core.data.cache.Examples`. rows: an iterable over examples.rows, which may raise
     an exception to end the evaluation. epoch: the number of epochs that the weights were trained for.
     """
-    results = [evaluate_batches([_batch_of_one(examples, row)]) for row in rows]
+    share = tf.constant(1.0)  # the batch is not divided among replicas, see `core.data.batches`
+    results = []
+    for row in rows:
+        image, mask = examples.images[row : row + 1], examples.masks[row : row + 1]
+        results.append(evaluate_batches([(tf.constant(image), tf.constant(mask), share)]))
     return PerImage(
         epoch=np.array(epoch),
         hashes=examples.checksums,
@@ -51,16 +55,6 @@ def evaluate(evaluate_batches, examples, rows, epoch):
         confusion=np.stack([confusion for _, confusion in results]),
         loss=np.array([means["loss"] for means, _ in results]),
     )
-
-
-def _batch_of_one(examples, row):
-    """Return a batch with the example of index `row`: (images, masks, share).
-
-    images: uint8 [1, H, W, 3]. masks: uint8 [1, H, W]. share: float32 [], 1.0, because the batch is not
-    divided among replicas; see `core.data.batches`.
-    """
-    images, masks = examples.images[row : row + 1], examples.masks[row : row + 1]
-    return tf.constant(images), tf.constant(masks), tf.constant(1.0)
 
 
 def save(folder, results):

@@ -41,19 +41,16 @@ class Run:
 
 def define_flags(values):
     """Define the flags --run_dir, --checkpoint and --lowering of evaluate, predict and export."""
-    flags.DEFINE_string(
-        "run_dir", None, "Folder of a trained run, such as runs/cityscape_road.", flag_values=values
-    )
-    flags.DEFINE_enum(
-        "checkpoint",
-        "best",
-        ["best", "last"],
+    own = {"flag_values": values}
+    run_dir = "Folder of a trained run, such as runs/cityscape_road."
+    flags.DEFINE_string("run_dir", None, run_dir, **own)
+    weights = (
         "Which weights of the run to use. best: the weights after the epoch with the best validation metric."
-        " last: the latest weights. With --ema_decay, both are moving averages of the weights.",
-        flag_values=values,
+        " last: the latest weights. With --ema_decay, both are moving averages of the weights."
     )
+    flags.DEFINE_enum("checkpoint", "best", ["best", "last"], weights, **own)
     replaced = f"{lowering.HELP} Exported models contain no replacements."
-    flags.DEFINE_enum("lowering", "auto", lowering.MODES, replaced, flag_values=values)
+    flags.DEFINE_enum("lowering", "auto", lowering.MODES, replaced, **own)
 
 
 def restore(values, article, *, data=False, data_dir=None, limit=True):

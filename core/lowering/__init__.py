@@ -30,8 +30,8 @@ such as `tf.sign`, can turn a rounding difference into another value. For networ
 binary networks, use --lowering=off.
 """
 
-from core.lowering.policy import HELP, MODES, applied, configure, described, disabled, enabled, prediction
-from core.lowering.primitives import (
+from core.lowering.policy import HELP, MODES, applied, configure, described, disabled, prediction  # noqa: F401
+from core.lowering.primitives import (  # noqa: F401
     batch_norm_inference,
     bias_add,
     conv2d,
@@ -39,20 +39,3 @@ from core.lowering.primitives import (
     depthwise_conv2d,
     leaky_relu,
 )
-
-__all__ = [
-    "HELP",
-    "MODES",
-    "applied",
-    "batch_norm_inference",
-    "bias_add",
-    "configure",
-    "conv2d",
-    "conv2d_transpose",
-    "depthwise_conv2d",
-    "described",
-    "disabled",
-    "enabled",
-    "leaky_relu",
-    "prediction",
-]

@@ -129,7 +129,7 @@ def _define_data(new, name):
     new.number("max_bad_share", 0.05, share, upper_bound=0.99)
     white = (
         "Sample value of white in photos with more than 8 bits per sample, such as 4095. 0: the value is"
-        " detected in each file, with a warning."
+        " detected in each file, with a warning if it is below 65535; in PGM files, the header gives it."
     )
     new.integer("white_level", 0, white, 0, 2**31 - 1)
     new.folder("data_dir", None, "Folder of the data set. Default: generated images.")

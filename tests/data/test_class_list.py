@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from conftest import refused
 
 from core.data import class_list
 from core.runtime.errors import InputError
@@ -60,14 +59,6 @@ def test_invalid_class_lists_are_refused(tmp_path, text, reason):
 def test_invalid_mask_values_are_refused(text):
     with pytest.raises(ValueError, match="neither an id from 0 to 65535 nor a colour"):
         class_list.parse_value(text)
-
-
-def test_missing_and_binary_files_are_named(tmp_path):
-    with refused("gone.txt"):
-        class_list.read(tmp_path / "gone.txt")
-    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
-    with refused("binary.txt"):
-        class_list.read(tmp_path / "binary.txt")
 
 
 def test_class_weights_must_name_each_class_once(tmp_path):

@@ -3,7 +3,6 @@
 The trainings use the settings in experiments/best, with the losses and networks of the articles.
 """
 
-import csv
 import json
 
 import numpy as np
@@ -15,6 +14,7 @@ from PIL import Image
 import experiments
 from core.inference import arrays
 from core.lowering import winograd
+from core.runs import run_folder
 from core.runtime import cli
 from experiments import __main__ as listing
 from experiments import (
@@ -48,9 +48,8 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
     assert changed and not changed & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
     folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
     assert experiments.train(script, best, *COMMANDS[script], *folders, "--epochs=1") == 0
-    with open(tmp_path / "run" / "metrics.csv") as file:
-        (row,) = csv.DictReader(file)
-    assert 0 < float(row["train_loss"]) < 10 and 0 <= float(row["val_accuracy"]) <= 1
+    (row,) = run_folder.read_metrics(tmp_path / "run")
+    assert 0 < row["train_loss"] < 10 and 0 <= row["val_accuracy"] <= 1
     assert f"val_{json.loads((tmp_path / 'run/summary.json').read_text())['best_metric']}" in row
     Image.open(tmp_path / "run" / "predictions" / "epoch_001.png").verify()
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"best.npz", "last.npz"}

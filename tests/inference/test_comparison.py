@@ -12,7 +12,9 @@ from core.inference import comparison, per_image
 def test_common_images_of_a_single_file_are_refused(monkeypatch):
     """Patches of one photo are one cluster. All resampled sets would be equal."""
     run = SimpleNamespace(
+        code={},
         experiment=SimpleNamespace(
+            name="road",
             classes=("a", "b"),
             loss=losses.categorical_cross_entropy,
             metrics=lambda confusion: {"iou": metrics.iou(confusion)[1]},

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from core.inference import png
-from core.runtime.errors import InputError
 
 
 @pytest.mark.parametrize("strip", [1, 7, 40])
@@ -27,13 +26,6 @@ def test_pillow_reads_the_pixels_that_were_written_in_strips(tmp_path, strip):
         np.testing.assert_array_equal(image, pixels, name)
         if kind == png.PALETTE:
             np.testing.assert_array_equal(image.convert("RGB"), palette[pixels])
-
-
-def test_an_unfinished_picture_leaves_no_file(tmp_path):
-    with pytest.raises(InputError), png.writer(tmp_path / "a.png", 4, 4, colour=png.GREY) as append:
-        append(np.zeros([2, 4], np.uint8))
-        raise OSError(28, "No space left on device")
-    assert not list(tmp_path.iterdir())
 
 
 def test_pillow_reads_16_bit_greyscale(tmp_path):

@@ -403,8 +403,6 @@ def test_a_run_is_restored_without_its_data(road_run, tmp_path):
 def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
     with pytest.raises(InputError, match="--run_dir"):
         restore.restore(SimpleNamespace(run_dir=None), article)
-    with pytest.raises(InputError, match="no flags.cfg"):
-        experiments.load(tmp_path)
     changed = tmp_path / "changed"
     shutil.copytree(road_run, changed)
     path = changed / "checkpoints/best.npz"
@@ -418,11 +416,6 @@ def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="best.npz: no such checkpoint"):
         experiments.load(changed)
-    flags = (changed / "flags.cfg").read_text()
-    for name in ("predict", "os", "../core", "no_such"):
-        (changed / "flags.cfg").write_text(flags.replace("cityscape_road", name, 1))
-        with pytest.raises(InputError, match="no experiment"):
-            experiments.load(changed)
 
 
 def test_command_line_flags_reach_the_prediction(road_run, tmp_path, monkeypatch):

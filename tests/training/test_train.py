@@ -1,6 +1,5 @@
 """The training loop: metrics against NumPy, steps against Keras, run folders, failures."""
 
-import csv
 import dataclasses
 import importlib.util
 import json
@@ -17,7 +16,7 @@ from small_networks import small
 from core.data import augment, batches, cache
 from core.inference import render
 from core.models import road_unet
-from core.runs import checkpoint
+from core.runs import checkpoint, run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
 from core.training import history, loop, optimizer, tensorboard
@@ -36,9 +35,7 @@ def test_a_run_folder_holds_metrics_summary_pictures_flags_and_tensorboard_event
     run = tmp_path / "run"
     summary = json.loads((run / "summary.json").read_text())
     assert summary["final"]["epoch"] == 3 and summary["final"]["step"] == 6
-    assert summary["best"]["val_iou"] == max(
-        json.loads(cell) for cell in column(run, "val_iou") if cell != "nan"
-    )
+    assert summary["best"]["val_iou"] == np.nanmax([row["val_iou"] for row in run_folder.read_metrics(run)])
     assert summary["parameters"] == sum(int(np.prod(w.shape)) for w in SMALL(seed=0).values())
     assert {"python", "tensorflow", "keras", "numpy"} == summary["versions"].keys()
     assert "CPU" in summary["device"] or "GPU" in summary["device"]
@@ -52,11 +49,6 @@ def test_a_run_folder_holds_metrics_summary_pictures_flags_and_tensorboard_event
     assert str(run / "predictions") in capsys.readouterr().out
     repeated = cli.parse(cityscape_road.define_flags, [f"--flagfile={run / 'flags.cfg'}"])
     assert (repeated.size, repeated.batch_size, repeated.epochs) == (16, 4, 3)
-
-
-def column(run, name):
-    with open(run / "metrics.csv") as file:
-        return [row[name] for row in csv.DictReader(file)]
 
 
 def test_validation_metrics_equal_numpy_over_the_whole_set(start, pairs, tmp_path):
@@ -107,7 +99,8 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
     assert seen["changes"] == [augment.dihedral, augment.flip, augment.zoom] and seen["seed"] == 5
     assert seeds == [[5, step] for step in range(4)]
     # the four images of the first batch have the loss 4, the two images of the last batch the loss 2
-    assert [float(cell) for cell in column(tmp_path / "run", "train_loss")] == pytest.approx([20 / 6] * 2)
+    rows = run_folder.read_metrics(tmp_path / "run")
+    assert [row["train_loss"] for row in rows] == pytest.approx([20 / 6] * 2)
 
 
 def test_a_loss_that_is_too_large_ends_the_run(start):
@@ -250,7 +243,8 @@ def test_a_failed_picture_gives_a_warning_and_keeps_the_epoch(start, tmp_path, m
     told = capsys.readouterr().out
     assert told.count("could not be written (OSError: [Errno 28] No space left on device)") == len(failing)
     assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 1
-    assert column(tmp_path / "run", "epoch") == ["1"] and (tmp_path / "run/summary.json").exists()
+    (row,) = run_folder.read_metrics(tmp_path / "run")
+    assert row["epoch"] == 1 and (tmp_path / "run/summary.json").exists()
 
 
 def test_a_run_can_be_trained_in_a_thread(start):
