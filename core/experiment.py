@@ -70,13 +70,14 @@ class Experiment:
                    "adam/", "scaling/" or "average/", because checkpoints use these prefixes.
     forward:       (weights, images, *, training=False, seed=None) -> logits [B, H, W, classes]. For two
                    classes, [B, H, W, 1] is also possible. weights: name -> tf.Variable; with training=False,
-                   the values may also be tensors or NumPy arrays, which have no attributes of variables such
-                   as `trainable`. images: [B, H, W, 3] with values 0..255. training: True in a training step,
-                   False in validation and prediction. seed: int64 [2] for random choices such as dropout, or
-                   None.
+                   the values may also be tensors, which have no attributes of variables such as `trainable`.
+                   images: [B, H, W, 3] with values 0..255. training: True in a training step, False in
+                   validation and prediction. seed: int64 [2] for random choices such as dropout, or None.
     loss:          (logits, masks) -> float32 [B], the loss of each example. logits are float32, and masks
-                   are class ids, uint8 [B, H, W]; see `core.losses`. If the mean loss of a training step is
-                   negative (beyond rounding) or at least 100, the run ends with an error.
+                   are class ids, uint8 [B, H, W]; see `core.losses`. Bind the values of flags with
+                   `functools.partial`, because `experiments.compare` compares bound arguments. If the mean
+                   loss of a training step is negative (beyond rounding) or at least 100, the run ends with an
+                   error.
     metrics:       (confusion matrix [classes, classes]) -> dict of name -> number. The matrix is int64.
                    Only `experiments.compare` passes float64, with integer values.
     best:          the name of a metric from `metrics` or `measures`. The best checkpoint is the checkpoint
@@ -84,7 +85,7 @@ class Experiment:
                    checkpoint has the smallest validation loss.
     measures:      name -> function, for metrics that cannot be computed from a confusion matrix. Each
                    function maps (logits, masks) to the metric of each example, float32 [B]. The value of the
-                   metric is the mean over all validation examples.
+                   metric is the mean over all validation examples. If one of them is NaN, the mean is NaN.
     augment:       functions (image uint8 [H, W, 3], mask uint8 [H, W], seed int64 [2]) -> (image, mask) that
                    change training examples at random. They are applied one after another.
     ignore:        True if masks may hold the class id IGNORE. If False, masks with this id raise InputError.

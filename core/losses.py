@@ -77,7 +77,7 @@ def dice(logits, masks):
 
 
 def balanced_class_weights(class_pixels):
-    """Return one weight per class, float32 [C], inversely proportional to the pixel count of the class.
+    """Return one weight per class, a tuple of C floats, inversely proportional to the class's pixel count.
 
     class_pixels: int [C], the number of pixels of each class in the training masks. Let N be the sum of these
     numbers, and K the number of classes that have pixels. The weight of a class with n pixels is N / (K * n),
@@ -86,7 +86,8 @@ def balanced_class_weights(class_pixels):
     """
     pixels = np.asarray(class_pixels, np.float64)
     occurring = np.count_nonzero(pixels)
-    return np.where(pixels > 0, pixels.sum() / (occurring * np.maximum(pixels, 1)), 1).astype(np.float32)
+    weights = np.where(pixels > 0, pixels.sum() / (occurring * np.maximum(pixels, 1)), 1)
+    return tuple(weights.astype(np.float32).tolist())
 
 
 def _split_ignored(masks):

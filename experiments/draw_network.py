@@ -101,6 +101,10 @@ def _sources(op, maps):
     """
     found = []
     for tensor in op.inputs:
+        while (
+            tensor.op.type == "IdentityN"
+        ):  # tf.custom_gradient adds this op, which also reads its arguments
+            tensor = tensor.op.inputs[tensor.value_index]
         nearest = [maps[tensor.op.name]] if tensor.op.name in maps else _sources(tensor.op, maps)
         found += [each for each in nearest if not any(each is other for other in found)]
     return found

@@ -267,7 +267,7 @@ def _new_class_weights(flags, dataset, names):
     if flags.class_weights != "balanced":
         return class_list.read_weights(Path(flags.class_weights), names)
     pixels = cache.load_split(dataset, flags, "train").split_pixels
-    return tuple(float(weight) for weight in losses.balanced_class_weights(pixels[: len(names)]))
+    return losses.balanced_class_weights(pixels[: len(names)])
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ import keras
 
 from core.data import augment, batches, cache
 from core.inference.evaluate import make_evaluate
-from core.models import mobilenet_v2
+from core.models import mobilenet_unet
 from core.runtime import cli, device
-from core.training import checks, pretrained
+from core.training import checks
 from experiments import article
 from experiments.benchmark import keras_baselines
 
@@ -82,8 +82,9 @@ def keras_model(experiment, flags, logits):
     if encoder is None:
         return model
     if flags.encoder_weights != "none":
-        weights = mobilenet_v2.init_weights(seed=0, trainable=False)
-        pretrained.initialise(weights, flags.encoder_weights, flags.size)
+        variables = experiment.init_weights(seed=0)
+        experiment.load_weights(variables)
+        weights = mobilenet_unet.encoder(variables)
         for variable in encoder.variables:
             variable.assign(weights[variable.path.replace("moving_", "")])
     encoder.trainable = flags.train_encoder

@@ -32,7 +32,7 @@ def find(data_dir, split):
 
     Raises InputError in these cases: images/ or masks/ is missing; there is no photo; a photo has no mask; a
     line of a list does not name exactly one photo; a list is empty; both lists name the same photo; one of
-    the two lists, or a folder of this split, is missing.
+    the two lists, or a folder of this split, is missing; `_root` raises it.
     """
     root = _root(data_dir)
     if any((root / f"{each}.txt").is_file() for each in SPLITS):
@@ -60,7 +60,10 @@ def _root(data_dir):
         )
     for name in (f"{split}.txt" for split in SPLITS):
         if root != data_dir and (data_dir / name).is_file():
-            raise InputError(f"{data_dir / name}: not used, because the data set is {root}; move it there.")
+            raise InputError(
+                f"{data_dir / name}: not used, because the data set is in {root}; move this file into that"
+                " folder, or pass that folder as --data_dir."
+            )
     return root
 
 
@@ -74,7 +77,7 @@ def _is_root(folder):
 def has_splits(data_dir):
     """True if lists or folders in data_dir define the splits.
 
-    Raises InputError if neither data_dir nor one of its direct subfolders holds a data set.
+    Raises InputError if `_root` does.
     """
     return _has_splits(_root(data_dir))
 

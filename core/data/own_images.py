@@ -99,10 +99,11 @@ def find_classes(data_dir, *, skip_unreadable=False):
 
     Raises InputError in these cases:
     - the masks have fewer than 2 or more than 255 different values
-    - most mask values are so rare that lossy compression probably produced them (`_refuse_noise`)
+    - most mask values are rare, as after lossy compression (`_refuse_noise`)
     - the masks look like black-and-white masks that were scaled or smoothed (`_refuse_greys`)
     - palette masks use different colours for the same index (`_refuse_other_palette`)
-    - a mask cannot be read and skip_unreadable is False, or `own_folders.find` raises InputError
+    - a mask cannot be read and skip_unreadable is False, no mask can be read, or `own_folders.find` raises
+      InputError
     """
     splits = own_folders.SPLITS if own_folders.has_splits(data_dir) else own_folders.SPLITS[:1]
     masks = list(dict.fromkeys(mask for split in splits for _, mask in own_folders.find(data_dir, split)))
@@ -305,7 +306,7 @@ def _refuse_others(mask_file, others, total, preparation):
     coloured = preparation.classes.coloured
     values, counts = np.unique(others, return_counts=True)
     value = class_list.value_text(values[counts.argmax()], coloured)
-    cure = f"correct the mask, or, in a new run, add it to --classes or leave it out with --ignore={value}"
+    cure = f"correct the mask, or, in a new run, list {value} in the file --classes or give --ignore={value}"
     if coloured:
         cure += ", or let --colour_tolerance=N match colours that differ from a class colour by at most N"
     raise InputError(

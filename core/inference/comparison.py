@@ -152,26 +152,33 @@ def comparable(column, a, b):
     """True if a column of metrics.csv means the same in two runs. a, b: the `Run`s.
 
     The losses depend on the loss function, and the training loss also on --dice. An experiment's `measures`
-    may depend on the batch size.
+    may depend on the batch size and on the number of replicas, which --strategy affects.
     """
-    same = {flag: a.settings.get(flag) == b.settings.get(flag) for flag in ("dice", "batch_size")}
+    same = {flag: a.settings.get(flag) == b.settings.get(flag) for flag in ("dice", "batch_size", "strategy")}
     same["loss"] = _same_loss(a, b)
     if column == "train_loss":
         return same["loss"] and same["dice"]
     if column == "val_loss":
         return same["loss"]
-    return same["batch_size"] or column.removeprefix("val_") not in a.experiment.measures
+    parts = same["batch_size"] and same["strategy"]
+    return parts or column.removeprefix("val_") not in a.experiment.measures
 
 
 def _same_loss(a, b):
     """True if two runs were trained with the same loss function. a, b: the `Run`s.
 
     The result is False if the loss functions of the present experiments have different names or bound
-    arguments, such as class weights. It is also False if core/losses.py or the experiment's script changed
-    between the runs, because either may define the loss function.
+    arguments, such as class weights, or if they are closures, whose variables are not compared. It is also
+    False if the two runs were trained with different versions of core/losses.py, of the experiment's script,
+    or of the module that defines the loss function.
     """
-    changed = {path.partition(":")[0] for path in code_digest.changed_files(a.code, b.code)}
-    sources = {"core/losses.py", *(f"experiments/{run.experiment.name}.py" for run in (a, b))}
+    functions = [getattr(run.experiment.loss, "func", run.experiment.loss) for run in (a, b)]
+    if any(getattr(function, "__closure__", None) for function in functions):
+        return False
+    sources = {f"{getattr(function, '__module__', '').replace('.', '/')}.py" for function in functions}
+    sources |= {"core/losses.py", *(f"experiments/{run.experiment.name}.py" for run in (a, b))}
+    both = a.code.keys() & b.code.keys()
+    changed = {path.partition(":")[0] for path in code_digest.changed_files(a.code, b.code)} & both
     return _loss_name(a.experiment.loss) == _loss_name(b.experiment.loss) and not changed & sources
 
 

@@ -1,9 +1,10 @@
 """Measure the receptive field of a network: which outputs change if one line of the input image changes.
 
-The network runs on two kinds of images. On black images with one bright line, and with `probe_weights`, no
-change of an output is lost in rounding, in a ReLU or in a pooling. But on a black image, a product of
-feature maps such as x * sigmoid(mean(x)) changes only where x is not zero. The network therefore also runs
-with its own weights on images of noise, in which one line is brighter.
+The network runs on two kinds of images. First, it runs with `probe_weights`, on a black image and on black
+images with one bright line. So no change of an output is lost in rounding, in a ReLU or in a pooling. But
+where a feature map is zero, a product such as x * sigmoid(mean(x)) stays zero, whatever the other factor is.
+Therefore the network also runs with its own weights, on an image of noise and on the same image with one line
+made brighter.
 """
 
 import numpy as np
@@ -88,9 +89,10 @@ def _farthest(forward, weights, multiple, length, axis):
     """Return the largest distance along one axis between a line and an output that it changes, in pixels.
 
     The lines are near the middle of the images. axis: 1 if they are rows, 2 if they are columns. length: the
-    size of the images along this axis. The size along the other axis is the smallest size that
-    `tiling.multiple` has tried. If the first line changes outputs near the end of the image, only this line
-    is tried. Raises InputError as `radius` does.
+    size of the images along this axis. The size along the other axis is 3 * multiple: `tiling.multiple` has
+    found that the network accepts this size. If the first line changes outputs near an end of the image, only
+    this line is tried. Raises InputError if it changes no output, or if the outputs for a shifted image are
+    not the shifted outputs.
     """
     black, noise = probes(weights, *((length, 3 * multiple) if axis == 1 else (3 * multiple, length)))
     first, *others = length // 2 + np.arange(multiple + 1)

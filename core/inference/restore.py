@@ -62,7 +62,8 @@ def restore(values, article, *, data=False, data_dir=None, limit=True):
     run's flags --data_dir and --limit are ignored.
     data_dir: a data folder that replaces the run's --data_dir. Then the run's --limit is ignored too.
     limit: if False, the run's --limit is ignored.
-    Prints a warning if the code has changed since the training. Raises InputError if --run_dir is not given
+    Prints a warning if the code has changed since the training. If the run's --cache_dir does not exist, the
+    flag --cache_dir of the result is "cache". Raises InputError if --run_dir is not given
     or is not a run folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names,
     shapes or dtypes of the variables in the checkpoint differ from those of the network.
     """

@@ -29,7 +29,7 @@ def multiple(forward, weights):
             if forward(weights, images).shape[1:3] == images.shape[1:3]:
                 return int(power)
             reason = "the logits do not have the height and width of the input"
-        except tf.errors.ResourceExhaustedError:  # says nothing about this power
+        except (tf.errors.ResourceExhaustedError, tf.errors.InternalError):  # the device's memory is full
             raise
         except (ValueError, tf.errors.OpError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -123,7 +123,7 @@ def restore(variables, arrays, folder):
         raise InputError(
             f"{folder}: the checkpoint belongs to another network, because these variables differ:"
             f" {', '.join(differing[:8])}{' ...' if len(differing) > 8 else ''}; restore the code that"
-            " trained the checkpoint, or train the present network in a new --run_dir."
+            " trained the checkpoint, or train the present network in a new --run_dir without --init_from."
         )
     for name, variable in variables.items():
         variable.assign(arrays[name])

@@ -25,6 +25,7 @@ import hashlib
 import inspect
 import io
 import json
+import re
 import sys
 import tokenize
 from pathlib import Path
@@ -286,9 +287,8 @@ def _imported_files(tree, path, root):
 
 def _is_network(path):
     """True if a Python file is a module of core/models that defines a function `forward`."""
-    tree = _parsed(path.read_text("utf-8"))
-    functions = [each.name for each in tree.body if isinstance(each, ast.FunctionDef)]
-    return path.parent.name == "models" and "forward" in functions
+    is_model = path.parent.name == "models"
+    return is_model and re.search(r"^def forward\(", path.read_text("utf-8"), re.MULTILINE) is not None
 
 
 _parsed = functools.cache(ast.parse)  # commands that use several runs parse each file once

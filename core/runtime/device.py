@@ -37,8 +37,8 @@ def set_up(flags):
 def _warn_of_unused_gpu():
     """Print a warning if the machine has an NVIDIA driver. Called only if TensorFlow finds no GPU.
 
-    Prints nothing if CUDA_VISIBLE_DEVICES hides all GPUs, as the values "" and -1 do. TensorFlow's own
-    message about a missing GPU is not visible, because `core/__init__.py` hides start-up messages.
+    Prints nothing if CUDA_VISIBLE_DEVICES is "" or -1, which hide all GPUs. TensorFlow's own message about a
+    missing GPU is not visible, because `core/__init__.py` hides start-up messages.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # job schedulers set it to the GPUs of the job
     if visible not in ("", "-1") and any(map(os.path.exists, DRIVERS)):

@@ -55,9 +55,9 @@ def strategy(name):
     except tf.errors.OpError as error:
         raise InputError(
             f"--strategy=multi_worker: cannot start at {cluster[task['type']][task['index']]}, this worker's"
-            f" address in TF_CONFIG ({error.message.splitlines()[0]}); check that the address belongs to this"
-            " machine, that the port is free, that its GPUs have free memory, and that all workers are"
-            " running."
+            f" address in TF_CONFIG ({error.message.partition(chr(10))[0]}); check that this address belongs"
+            " to this machine, that its port is free, that this machine's GPUs have free memory, and that all"
+            " workers are running."
         ) from None
 
 

@@ -186,8 +186,8 @@ def check_examples(experiment, train, val):
         if beyond and not (experiment.ignore and beyond == [IGNORE]):
             raise InputError(
                 f"{examples.data_dir}: the masks hold class ids {beyond}, but the classes of"
-                f" {experiment.name} are 0 to {classes - 1}; correct the function that reads"
-                " the masks, or the experiment's list of classes."
+                f" {experiment.name} are 0 to {classes - 1}; correct the function that reads the masks, or"
+                f" the experiment's list of classes, or, to leave out pixels of id {IGNORE}, set ignore=True."
             )
     experiment.dataset.check(train.class_pixels, train.files)
     for split, examples in (("training", train), ("validation", val)):

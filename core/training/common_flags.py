@@ -161,8 +161,8 @@ def _define_device(new):
     )
     new.choice("strategy", "single", distribution.STRATEGIES, devices)
     resident = (
-        "Keep the decoded images in the device's memory, with a random split also the validation images."
-        " Useful if a GPU would otherwise wait for images from the CPU."
+        "Keep the decoded training images in the device's memory; if the split is random, also the validation"
+        " images. Useful if a GPU would otherwise wait for images from the CPU."
     )
     new.switch("data_on_device", False, resident)
     same = (

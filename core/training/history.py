@@ -25,11 +25,14 @@ def best(history, metric):
     """Return the row of the best epoch: the first row with the largest `val_METRIC`.
 
     history: the rows of the run. metric: the name of a metric. If it is "loss", the result is the first row
-    with the smallest `val_loss`. NaN counts as worse than any number.
+    with the smallest `val_loss`. NaN counts as worse than any number. If all values are NaN, the result is
+    the last row.
     """
     values = np.array([row[f"val_{metric}"] for row in history], np.float64)
     if metric == "loss":
         values = -values
+    if np.isnan(values).all():
+        return history[-1]
     return history[np.argmax(np.where(np.isnan(values), -np.inf, values))]
 
 

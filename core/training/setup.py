@@ -59,8 +59,8 @@ def make_variables(experiment, flags, folder):
             f"{folder / 'checkpoints'}: last.npz and previous.npz are missing, so the run cannot continue;"
             f" restore one of them from a copy, or begin a new --run_dir with --init_from={folder}."
         )
-    # With several workers, each new variable is created by all workers together. Without this check, only the
-    # workers without a checkpoint would create the variables of `load_weights`.
+    # With several workers, creating a variable waits until all workers create it. `load_weights` may create
+    # variables, and only workers without a checkpoint call it. So all workers must agree on `saved`.
     distribution.check_alike([bool(saved)])
     state = State()
     if not saved and flags.init_from:

@@ -9,7 +9,6 @@ scaling of the images, form an additional operation with the number -1.
 import contextlib
 import dataclasses
 import functools
-import inspect
 import re
 
 import tensorflow as tf
@@ -50,9 +49,8 @@ def scopes():
     calls another function of `core.ops`, the inner call has no scope of its own and is not in the list. The
     name of a gradient op contains the scope of the call whose gradient the op computes.
     """
-    public = {
-        name: value for name, value in vars(ops).items() if inspect.isfunction(value) and name[0] != "_"
-    }
+    # `callable`, because an op with the decorator `tf.custom_gradient` is not a Python function
+    public = {name: value for name, value in vars(ops).items() if callable(value) and name[0] != "_"}
     calls, inside = [], False
 
     def scoped(name, function):

@@ -1,7 +1,7 @@
 """Measure the receptive field of each operation of a network: change one line of an image.
 
-The line is one pixel wide. If the change of the line changes a pixel of an operation's output, the line
-crosses the receptive field of this output pixel. `core.inference.receptive_field` describes the images.
+The line is one pixel wide. If a pixel of an operation's output changes, the line crosses the receptive field
+of this pixel. `core.inference.receptive_field` describes the images and the changed lines.
 
 `experiments.benchmark.operations` defines what an operation is.
 """
@@ -21,8 +21,9 @@ def sides(forward, weights):
 
     The side is the height or the width of the receptive field, whichever is larger. If the sides differ
     between output pixels, the largest side is returned. The side is None if the receptive field is larger
-    than about LARGEST_PROBE pixels, if the output is not a feature map [B, H, W, C], if no line changes the
-    output, or if the network accepts images whose sides its strides do not divide.
+    than about LARGEST_PROBE pixels, if the output is not a feature map [B, H, W, C], or if no line changes
+    the output. All sides are None if the network accepts images whose sides its strides do not divide,
+    because m, see below, is then too small.
 
     Let m be the result of `tiling.multiple`: the smallest power of two that must divide the height and width
     of the images. Output pixels at a distance of m image pixels have receptive fields of the same size.
@@ -54,18 +55,21 @@ def _sides(forward, weights, multiple, length, axis):
     found = {}
     for probe, image, line, tolerance in receptive_field.probes(weights, *sizes):
         images = [receptive_field.with_line(image, line, place, axis) for place in lines]
-        for call, changed in _changed(forward, probe, np.stack([*images, image]), tolerance, axis).items():
+        for call, changed in _changed(forward, probe, images, image, tolerance, axis).items():
             found[call] = None if changed is None else changed | found.get(call, False)
-    return {
-        call: None if changed is None else _side(changed, lines, length) for call, changed in found.items()
-    }
+    places = [changed.shape[1] for changed in found.values() if changed is not None]
+    if length > multiple * min((each for each in places if each > 1), default=length):
+        return dict.fromkeys(found)  # a stride does not divide all sides that the network accepts
+    return {call: _side(changed, lines, length) for call, changed in found.items()}
 
 
-def _changed(forward, probe, images, tolerance, axis):
+def _changed(forward, probe, images, image, tolerance, axis):
     """Return a dict: `Operation.index` -> bool [B, places], or None if the output is not [B, H, W, C].
 
-    Element [i, j] is True if the operation's outputs for images[i] and for the last image differ at place j
-    along an axis. images: float32 [B + 1, height, width, 3]. probe, tolerance: see `receptive_field.probes`.
+    Element [i, j] is True if, at place j along the axis, the operation's outputs for images[i] and for image
+    differ by more than tolerance times the largest output. images: a list of B arrays like image.
+    image: float32 [height, width, 3]. probe: the weights with which the network runs. tolerance: see
+    `receptive_field.probes`.
     """
 
     @tf.function(autograph=False)
@@ -77,12 +81,16 @@ def _changed(forward, probe, images, tolerance, axis):
 
     def differs(y):
         y = tf.cast(y, tf.float32)
-        limit = tolerance * tf.reduce_max(tf.abs(y[-1]))
-        return tf.reduce_any(tf.abs(y[:-1] - y[-1]) > limit, axis=[3 - axis, 3])
+        limit = tolerance * tf.reduce_max(tf.abs(y[1]))
+        return tf.reduce_any(tf.abs(y[0] - y[1]) > limit, axis=[2 - axis, 2])
 
     with lowering.disabled():
-        found = compare.get_concrete_function(tf.TensorSpec(images.shape))(images)
-    return {call: None if changed is None else changed.numpy() for call, changed in found.items()}
+        compare = compare.get_concrete_function(tf.TensorSpec([2, *image.shape]))
+    found = [compare(tf.constant([each, image])) for each in images]
+    return {
+        call: None if changed is None else np.array([each[call] for each in found])
+        for call, changed in found[0].items()
+    }
 
 
 def _side(changed, lines, length):
@@ -99,15 +107,12 @@ def _side(changed, lines, length):
     largest offset minus the smallest offset, plus 1.
 
     The result is None if a line changes the first or the last place, because the receptive field may then
-    exceed the image. The result is also None if no line changes the output, or if the stride of the output is
-    larger than `multiple`.
+    exceed the image. The result is also None if no line changes the output.
     """
-    if changed is None:
+    if changed is None or changed[:, [0, -1]].any() or not changed.any():
         return None
     multiple, places = changed.shape
     stride = length / places
-    if changed[:, [0, -1]].any() or not changed.any() or stride > multiple:
-        return None
     line, place = np.nonzero(changed)
     offset, kind = lines[line] - place * stride, place % round(multiple / stride)
     return max(int(np.ptp(offset[kind == each])) + 1 for each in np.unique(kind))

@@ -29,7 +29,7 @@ def define_flags(values):
         "write", False, "Replace the tables in README.md and BUILD_NOTES.md.", flag_values=values
     )
     for name, default, help_text in (
-        ("curves", None, "PNG file to which the validation curves of all runs are drawn."),
+        ("curves", None, "PNG file to which the validation curves of runs with at least 3 epochs are drawn."),
         ("add", None, "Folder of a finished run for which a result file is written."),
         ("name", None, "With --add: name of the result file without .csv: GROUP_sSEED, as in road_best_s0."),
         (
@@ -85,12 +85,13 @@ def run(flags):
 def add(flags):
     """Write the result file of the run in the folder --add.
 
-    If GROUP has result files, --settings and --data may be left out. Then the group's texts are used.
+    If GROUP has result files, --settings and --data may be left out. Then the group's texts are used. But
+    --data is needed if these files do not record the checksums of the images.
 
     Raises InputError if --name does not have the form GROUP_sSEED, if the first word of GROUP is not a key of
     `tables.ARTICLE_OF` or does not stand for the run's experiment, if SEED is not the run's seed, if the file
-    exists, if the run has other flags than the other runs of GROUP, if --settings or --data differ from the
-    group's texts, or if the run is unfinished.
+    exists, if the run has other flags or images than the other runs of GROUP, if --settings or --data differ
+    from the group's texts, or if the run is unfinished.
     """
     named = re.fullmatch(rf"(({'|'.join(tables.ARTICLE_OF)})_\w+)_s(\d+)", flags.name or "")
     if not named:
@@ -115,6 +116,16 @@ def add(flags):
             raise InputError(
                 f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
                 " give another group."
+            )
+        images = result.header.get("images")
+        if images and images != record.images(Path(flags.add)):
+            raise InputError(
+                f"--name={flags.name}: the other runs of {group} have other images; give another group."
+            )
+        if not images and flags.data == flags["data"].default:
+            raise InputError(
+                f"--data: the other runs of {group} have no record of their images; give"
+                f" --data={result.header['data']!r} if the run has the same images."
             )
         for key, text in described.items():
             described[key] = result.header[key]

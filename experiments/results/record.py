@@ -32,7 +32,11 @@ def command(flags_cfg):
 
 
 def differing_flags(command, other):
-    """Return a sorted list of the flags, except --seed, whose values differ between two recorded commands."""
+    """Return a sorted list of the flags whose values differ between two recorded commands.
+
+    Flags that affect results at most by rounding, such as --tensorboard, and --seed are left out.
+    """
+    unaffected = {"seed", *run_folder.RESUMABLE} - {"data_dir"}  # without --data_dir, the data are generated
 
     def values(text):
         found = {}
@@ -42,7 +46,7 @@ def differing_flags(command, other):
                 found[name] = float(value)  # 2 and 2.0 are the same value
             except ValueError:
                 found[name] = value
-        return {item for item in found.items() if item[0] != "--seed"}
+        return {item for item in found.items() if item[0].removeprefix("--") not in unaffected}
 
     return sorted({name for name, _ in values(command) ^ values(other)})
 
@@ -51,16 +55,25 @@ def text(folder, *, settings, data, machine, commit, remark):
     """Return the text of the result file for the run in `folder`.
 
     folder: the path of the run folder. settings, data, machine, commit, remark: texts for the header, as the
-    user gave them. If remark is empty, the header has no remark. Raises InputError if the training has not
-    ended, or if a file of the run is damaged.
+    user gave them. If remark is empty, the header has no remark. If the run has another --batch_size than the
+    article, the cells of the experiment's `measures` are empty, because they depend on the batch size. Raises
+    InputError if the training has not ended, or if a file of the run is damaged.
     """
     summary = run_folder.read_summary(folder)
     if not summary:
         raise InputError(f"{folder}: no summary.json, or a damaged one; wait until the training has ended.")
+    rows = run_folder.read_metrics(folder)
+    _, state = checkpoint.load(folder / "checkpoints" / "last.npz")
+    planned = run_folder.recorded_flag(folder, "epochs")
+    may_stop_early = run_folder.recorded_flag(folder, "early_stopping_patience") != "0"
+    continued = planned != str(state["epoch"]) and not may_stop_early
+    if continued or not state["epoch"] == rows[-1]["epoch"] == summary["final"]["epoch"] or state["step"]:
+        raise InputError(f"{folder}: the training of more epochs has begun; wait until it has ended.")
     header = {
         "command": command((folder / "flags.cfg").read_text(encoding="utf-8")),
         "settings": settings,
         "data": data,
+        "images": images(folder),
         "seed": run_folder.recorded_flag(folder, "seed"),
         "machine": machine,
         "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -69,10 +82,26 @@ def text(folder, *, settings, data, machine, commit, remark):
         "minutes": round(summary["seconds"] / 60),
         **({"remark": remark} if remark else {}),
     }
-    rows = run_folder.read_metrics(folder)
-    _, state = checkpoint.load(folder / "checkpoints" / "last.npz")
-    if not state["epoch"] == rows[-1]["epoch"] == summary["final"]["epoch"] or state["step"]:
-        raise InputError(f"{folder}: the training of more epochs has begun; wait until it has ended.")
     lines = [f"# {key}: {value}" for key, value in header.items()] + [",".join(rows[0])]
-    lines += [",".join(f"{value:.6g}" for value in row.values()) for row in rows]
+    unlike = _depend_on_batches(folder)
+    for row in rows:
+        lines.append(",".join("" if name in unlike else f"{value:.6g}" for name, value in row.items()))
     return "".join(f"{line}\n" for line in lines)
+
+
+def images(folder):
+    """Return the checksums of a run's training and validation images and masks, as text."""
+    _, state = checkpoint.load(folder / "checkpoints" / "last.npz")
+    return ", ".join(f"{checksum:08x}" for checksum in state["data"])
+
+
+def _depend_on_batches(folder):
+    """Return the columns of a run's metrics.csv whose values depend on its --batch_size, a set of names.
+
+    The set is empty if the run has the batch size of the article. folder: the run folder.
+    """
+    module = article(run_folder.experiment_name(folder))
+    trained = run_folder.read_flags(folder, module.define_flags, without=("data_dir",))
+    if trained.batch_size == cli.parse(module.define_flags).batch_size:
+        return set()
+    return {f"val_{name}" for name in module.experiment(trained).measures}

@@ -1,9 +1,10 @@
 """Read the result files and format them as Markdown tables.
 
 A result file, `GROUP_sSEED.csv`, describes one run. It begins with a header: one line `# key: value` for each
-of the keys command, settings, data, seed, machine, versions, commit, date and minutes. A line with the key
-remark may follow. After the header come the column names of the run's metrics.csv, and one line of metrics
-for each recorded epoch. Some result files do not record all epochs.
+of the keys command, settings, data, seed, machine, versions, commit, date and minutes. Newer files also have
+the key images, with the checksums of the images and masks. A line with the key remark may follow. After the
+header come the column names of the run's metrics.csv, and one line of metrics for each recorded epoch. Some
+result files do not record all epochs.
 
 The files of a GROUP describe runs with the same data and settings and with different seeds. In two groups of
 dubai, the runs also differ in precision, and in `mobilenet_article` in the version of the code. The tables
@@ -180,7 +181,7 @@ def groups_table(found):
     for name, results in found.items():
         header = results[0].header
         last = [mean_and_deviation(results, column) for column in COLUMNS]
-        epochs = f"{max(result.epochs[-1]['epoch'] for result in results):g}"
+        epochs = ", ".join(dict.fromkeys(f"{result.epochs[-1]['epoch']:g}" for result in results))
         minutes = ", ".join(dict.fromkeys(result.header["minutes"] for result in results))
         about = f"{header['data']}; {_settings(header)}"
         lines.append(_row(f"`{name}`", about, len(results), epochs, *last, _best(name, results), minutes))

@@ -10,18 +10,23 @@ import pytest
 import tensorflow as tf
 from conftest import decoded
 
-from core.data import augment, batches
+from core.data import augment, batches, resident
 from core.runtime.errors import InputError
 
 
 @pytest.fixture
 def examples(tmp_path):
-    """Return eleven `Examples`. All pixel values of image i are i. The split leaves out image 4."""
+    """Return eleven `Examples`. All pixel values of image i are i. The split leaves out image 4.
+
+    In each mask, row 1 holds the number of the image, and the other rows hold the numbers of the columns.
+    """
     numbers = np.arange(11, dtype=np.uint8)
+    masks = np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)).copy()
+    masks[:, 1] = numbers[:, None]
     return decoded(
         tmp_path,
         np.broadcast_to(numbers[:, None, None, None], (11, 6, 8, 3)),
-        np.broadcast_to(np.arange(8, dtype=np.uint8), (11, 6, 8)),
+        masks,
         rows=[0, 1, 2, 3, 5, 6, 7, 8, 9, 10],
     )
 
@@ -42,6 +47,14 @@ def test_an_epoch_has_each_example_once_including_the_last_batch(examples):
 def test_an_epoch_continues_from_any_step(examples):
     assert order(examples, first_step=2) == order(examples)[2:]
     assert order(examples, first_step=3) == []
+
+
+def test_images_on_the_device_give_the_batches_that_are_read_from_the_cache(examples):
+    on_device = resident.make_training(examples, 4, seed=1)(2, 1)
+    read = batches.training(examples, 4, seed=1, epoch=2, first_step=1)
+    for one, other in zip(on_device, read, strict=True):
+        for part, expected in zip(one, other, strict=True):
+            np.testing.assert_array_equal(part, expected)
 
 
 def test_a_part_of_an_array_is_refused(examples):

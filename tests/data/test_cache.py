@@ -366,9 +366,16 @@ def test_a_remark_that_find_adds_for_both_splits_is_kept_once(pairs, tmp_path):
         remarks.add("unlisted", "2 photos are in no list")
         return road().find(folder, split)
 
-    searched = dataclasses.replace(road(), find=find)
+    asked = set()
+
+    def read(files, split):
+        asked.add(split)
+        return road().read(files, split)
+
+    searched = dataclasses.replace(road(), find=find, read=read)
     examples = cache.prepare(searched, pairs, "all", tmp_path / "cache")
     assert examples.warnings == ["2 photos are in no list"]
+    assert asked == {"val"}  # as validation photos are decoded
 
 
 def read_repeated(files, split, times=1):

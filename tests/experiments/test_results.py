@@ -1,5 +1,6 @@
 """The published results: result files are made from run folders, and tables from result files."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from core.runs import run_folder
 from core.runtime import cli
 from core.runtime.errors import InputError
+from experiments import cityscape_road
 from experiments.results import __main__ as results
 from experiments.results import record, tables
 
@@ -42,8 +44,16 @@ def test_published_results_are_not_replaced_and_a_seed_must_be_the_runs(road_run
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     trained = record.command((road_run / "flags.cfg").read_text())
     published = f"# command: {trained}\n# settings: better\n# data: two pairs\nepoch,val_iou\n1,0.9\n"
+    (tmp_path / "road_old_s1.csv").write_text(published)
+    published = f"# images: {record.images(road_run)}\n{published}"
     (tmp_path / "road_tiny_s0.csv").write_text(published)
-    (tmp_path / "road_dice_s1.csv").write_text(published.replace(" --size", " --dice=1 --seed=1 --size"))
+    (tmp_path / "road_other_s1.csv").write_text(published.replace("# images: ", "# images: 1"))
+    with pytest.raises(InputError, match="the other runs of road_other have other images"):
+        command([f"--add={road_run}", "--name=road_other_s0"])
+    with pytest.raises(InputError, match="give --data='two pairs' if"):
+        command([f"--add={road_run}", "--name=road_old_s0"])
+    other = published.replace(" --size", " --dice=1 --seed=1 --tensorboard --size")
+    (tmp_path / "road_dice_s1.csv").write_text(other)
     with pytest.raises(InputError, match="the other runs of road_dice have other values of --dice;"):
         command([f"--add={road_run}", "--name=road_dice_s0"])
     with pytest.raises(InputError, match="road_tiny_s0.csv: already exists"):
@@ -64,6 +74,32 @@ def test_a_run_that_trains_more_epochs_is_refused(road_run, tmp_path, monkeypatc
     (run / "metrics.csv").write_text("\n".join([*rows, rows[-1].replace("2,", "3,", 1)]) + "\n")
     with pytest.raises(InputError, match="the training of more epochs has begun"):
         command([f"--add={run}", "--name=road_tiny_s0"])
+
+
+def test_a_run_with_a_larger_number_of_epochs_to_train_is_refused(road_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    run = shutil.copytree(road_run, tmp_path / "run")
+    run_folder.record_flag(run, "epochs", 9)
+    with pytest.raises(InputError, match="the training of more epochs has begun"):
+        command([f"--add={run}", "--name=road_tiny_s0"])
+
+
+def test_metrics_that_depend_on_the_batch_size_are_left_out_for_another_batch_size(road_run, monkeypatch):
+    monkeypatch.setattr(record, "article", lambda name: ScriptWithMeasure)
+    texts = {"settings": "", "data": "", "machine": "", "commit": "", "remark": ""}
+    *_, columns, _, last = record.text(road_run, **texts).splitlines()
+    cells = dict(zip(columns.split(","), last.split(",")))
+    assert cells["val_iou"] == "" and cells["val_accuracy"] != ""
+
+
+class ScriptWithMeasure:
+    """The script of `cityscape_road`, but with the metric iou among the `measures` of the experiment."""
+
+    define_flags = cityscape_road.define_flags
+
+    @staticmethod
+    def experiment(flags):
+        return dataclasses.replace(cityscape_road.experiment(flags), measures={"iou": None})
 
 
 def test_write_replaces_only_the_text_between_the_marks_in_both_documents(tmp_path, monkeypatch):

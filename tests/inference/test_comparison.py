@@ -18,7 +18,7 @@ def test_common_images_of_a_single_file_are_refused(monkeypatch):
             classes=("a", "b"),
             loss=losses.categorical_cross_entropy,
             metrics=lambda confusion: {"iou": metrics.iou(confusion)[1]},
-        )
+        ),
     )
     results = per_image.PerImage(
         epoch=np.array(1),

@@ -86,7 +86,7 @@ def logits(run, path, size=None):
     size: (height, width) in pixels.
     """
     image = Image.open(path).convert("RGB")
-    image = image.resize(size[::-1], Image.Resampling.BILINEAR) if size else image
+    image = image.resize(size[::-1], run.experiment.dataset.resample) if size else image
     return road_unet.forward(run.weights, np.asarray(image, np.float32)[None]).numpy()[0]
 
 
@@ -101,15 +101,25 @@ def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jso
         photo(tmp_path / "even.png", 64, 48),
     ]
     Image.open(paths[0]).convert("L").save(tmp_path / "grey.png")
-    code, labels = segment(run, [*paths, tmp_path / "grey.png"], tmp_path / "out", resize=resize)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((16, 16), 500, np.uint16)).save(deep)
+    sources = [*paths, tmp_path / "grey.png", deep]
+    code, labels = segment(run, sources, tmp_path / "out", resize=resize, white_level=2000)
     assert code == 0
     shapes = {name: found.shape for name, found in labels.items()}
-    assert shapes == {"odd": (37, 61), "turned": (48, 32), "tiny": (1, 1), "even": (48, 64), "grey": (37, 61)}
+    assert shapes == {
+        "odd": (37, 61),
+        "turned": (48, 32),
+        "tiny": (1, 1),
+        "even": (48, 64),
+        "grey": (37, 61),
+        "deep": (16, 16),
+    }
     if not resize:
         np.testing.assert_array_equal(labels["even"], expected(run, paths[3]))
         assert 0.01 < labels["even"].mean() < 0.99
     records = [json.loads(line) for line in (tmp_path / "out/shares.jsonl").read_text().splitlines()]
-    assert [record["name"] for record in records] == ["odd", "turned", "tiny", "even", "grey"]
+    assert [record["name"] for record in records] == ["odd", "turned", "tiny", "even", "grey", "deep"]
     for record in records:
         found = labels[record["name"]]
         assert record["shares"] == {"background": (found == 0).mean(), "road": (found == 1).mean()}
@@ -119,6 +129,8 @@ def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jso
     overlay = np.asarray(Image.open(tmp_path / "out/even_overlay.png"), float)
     mixed = (np.asarray(Image.open(paths[3]), float) + PALETTE[labels["even"]]) / 2
     assert np.abs(overlay - mixed).max() <= 1
+    overlay = Image.open(tmp_path / "out/deep_overlay.png")  # sample 500 of 2000 becomes 64
+    np.testing.assert_array_equal(overlay, 32 + PALETTE[labels["deep"]] // 2)
 
 
 def test_an_edited_forward_pass_may_compute_with_weights_as_with_tensors(run, tmp_path):
@@ -145,6 +157,10 @@ def test_memory_mapped_and_decoded_files_give_the_same_result(run, tmp_path, mon
     np.testing.assert_array_equal(plain["plain"], mapped["mapped"])
     overlays = [Image.open(tmp_path / name / f"{name}_overlay.png") for name in ("plain", "mapped")]
     np.testing.assert_array_equal(*map(np.asarray, overlays))
+    mixed = (np.asarray(Image.open(path), float) + PALETTE[plain["plain"]]) / 2
+    assert np.abs(np.asarray(overlays[0], float) - mixed).max() <= 1
+    (record,) = map(json.loads, (tmp_path / "mapped/shares.jsonl").open())
+    assert record["shares"]["road"] == (mapped["mapped"] == 1).mean()
 
 
 class Network:
@@ -338,8 +354,13 @@ def test_subfolders_are_searched_if_recursive_and_mentioned_if_not(tmp_path, cap
     assert [source.path.name for source in found] == ["1.png", "2.png", "3.png", "4.png"]
 
 
-@pytest.mark.parametrize("strip", [100, 2**22])
-def test_class_ids_are_decided_from_logits_scaled_to_the_images_size(run, tmp_path, monkeypatch, strip):
+@pytest.mark.parametrize(
+    "strip, resample", [(100, Image.Resampling.BILINEAR), (2**22, Image.Resampling.NEAREST)]
+)
+def test_class_ids_are_decided_from_scaled_logits(run, tmp_path, monkeypatch, strip, resample):
+    """strip: the number of values in a strip. resample: the filter that resized the training photos."""
+    dataset = dataclasses.replace(run.experiment.dataset, resample=resample)
+    run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, dataset=dataset))
     monkeypatch.setattr(scaling, "STRIP_VALUES", strip)
     path = photo(tmp_path / "a.png", 75, 41)
     _, labels = segment(run, [path], tmp_path / "out", resize=32, probabilities="png")

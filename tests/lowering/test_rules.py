@@ -369,6 +369,12 @@ MAP, SKIP = random(2, 4, 6, 6), random(2, 8, 12, 3, seed=1)
 UP = [MAP, SKIP], [random(3, 3, 4, 9, seed=2)]
 POSITIVE_NORM = [*NORM[:3], NORM[3] ** 2]
 NEAR_MISSES = {
+    "a dilated convolution": (
+        lambda x, kernel: lowering.conv2d(  # stop_gradient: some CPUs lack the gradient of dilation
+            tf.stop_gradient(x), tf.stop_gradient(kernel), 1, "SAME", dilations=2
+        ),
+        ([MAP], [random(3, 3, 6, 4)]),
+    ),
     "bilinear up-sampling": (up_by(bilinear), UP),
     "a custom gradient around the up-sampling": (up_by(up_with_its_own_gradient), UP),
     "the up-sampled map is used twice": (up_used_twice, UP),

@@ -132,6 +132,7 @@ def test_the_best_epoch_is_the_first_with_the_best_defined_value():
         {"val_iou": iou, "val_loss": loss} for iou, loss in ((np.nan, 3), (-0.5, 2), (-0.5, np.nan), (0, 2.5))
     ]
     assert history.best(rows[:1], "iou") is rows[0]
+    assert history.best([rows[0], dict(rows[0])], "iou") is not rows[0]  # all are NaN: the last row
     assert history.best(rows[:3], "iou") is rows[1] and history.best(rows, "iou") is rows[3]
     assert history.best(rows, "loss") is rows[1] and history.best(rows[::-1], "loss") is rows[1]
 

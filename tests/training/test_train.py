@@ -13,6 +13,7 @@ from conftest import small_road
 from PIL import Image
 from small_networks import small
 
+from core import losses
 from core.data import augment, batches, cache
 from core.inference import render
 from core.models import road_unet
@@ -79,8 +80,16 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
         seen["seed"] = seed
         return SMALL(seed=seed)
 
+    def forward(weights, images, *, training=False, seed=None):
+        assert not training  # the training step is replaced, so only validation and pictures call this
+        return FORWARD(weights, images)
+
+    def loss(logits, masks):
+        assert logits.dtype == tf.float32
+        return losses.binary_cross_entropy(logits, masks)
+
     def make_step(*arguments):
-        seen["recipe"] = arguments[5]
+        seen["slots"], seen["recipe"] = arguments[2], arguments[5]
         return lambda *batch: seeds.append(batch[-1].numpy().tolist()) or float(len(batch[0]))
 
     def noted(*arguments, **options):
@@ -91,9 +100,12 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
     monkeypatch.setattr(loop, "make_train_step", make_step)
     monkeypatch.setattr(batches, "training", noted)
     flags = "--schedule=cosine --warmup_steps=1 --weight_decay=0.01 --dice=0.5 --ema_decay=0.9"
+    flags += " --precision=float16"
     fields = {"init_weights": init_weights, "augment": (augment.dihedral,)}
+    fields |= {"forward": forward, "loss": loss}
     fields["load_weights"] = lambda weights: seen.update(loaded=set(weights))
     start("run", "--seed=5", "--epochs=2", "--augment=flip,zoom", *flags.split(), **fields)
+    assert "scaling/factor" in seen["slots"]
     assert seen["loaded"] == set(SMALL(seed=0))
     assert seen["recipe"] == Recipe(1e-3, 1.0, 0.01, "cosine", 1, 4, 0.5, 0.9)
     assert seen["changes"] == [augment.dihedral, augment.flip, augment.zoom] and seen["seed"] == 5
@@ -188,14 +200,19 @@ def test_a_step_does_not_retrace_for_the_last_batch(pairs, tmp_path):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("clip_norm, weight_decay", [(0.0, 0.0), (0.01, 20.0)])
-def test_training_steps_equal_keras(clip_norm, weight_decay):
+@pytest.mark.parametrize(
+    "clip_norm, weight_decay, dice, schedule", [(0.0, 0.0, 0.0, "constant"), (0.01, 20.0, 0.5, "cosine")]
+)
+def test_training_steps_equal_keras(clip_norm, weight_decay, dice, schedule):
     """The losses of five steps and the final weights equal those of Keras' loss and AdamW optimizer."""
     experiment = small_road()
     ours, keras = SMALL(seed=0), SMALL(seed=0)
-    adamw = tf.keras.optimizers.AdamW(1e-3, weight_decay=weight_decay, global_clipnorm=clip_norm or None)
-    recipe = Recipe(1e-3, clip_norm, weight_decay)
-    step = make_train_step(experiment, ours, optimizer.init_slots(ours, tf.float32), {}, tf.float32, recipe)
+    averages, keras_averages = optimizer.init_averages(ours), optimizer.init_averages(keras)
+    rate = tf.keras.optimizers.schedules.CosineDecay(1e-3, 5) if schedule == "cosine" else 1e-3
+    adamw = tf.keras.optimizers.AdamW(rate, weight_decay=weight_decay, global_clipnorm=clip_norm or None)
+    recipe = Recipe(1e-3, clip_norm, weight_decay, schedule, steps=5, dice=dice, ema_decay=0.9)
+    slots = optimizer.init_slots(ours, tf.float32)
+    step = make_train_step(experiment, ours, slots, averages, tf.float32, recipe)
     for number in range(5):
         images = np.random.RandomState(number).randint(0, 256, (2, 8, 8, 3)).astype(np.uint8)
         masks = np.random.RandomState(9 + number).randint(0, 2, (2, 8, 8)).astype(np.uint8)
@@ -204,12 +221,15 @@ def test_training_steps_equal_keras(clip_norm, weight_decay):
             expected = tf.reduce_mean(
                 tf.keras.losses.binary_crossentropy(masks[..., None], logits, from_logits=True)
             )
+            expected += dice * tf.reduce_mean(losses.dice(logits, masks))
         gradients = tape.gradient(expected, list(keras.values()))
         assert tf.linalg.global_norm(gradients) > 0.01  # so that clip_norm=0.01 scales the gradients
         adamw.apply_gradients(zip(gradients, keras.values()))
+        optimizer.update_averages(keras_averages, keras, number + 1, decay=0.9)
         assert float(step(images, masks, 1.0, [0, number])) == pytest.approx(float(expected), rel=1e-5)
-    for name in ours:
-        np.testing.assert_allclose(ours[name], keras[name], rtol=1e-4, atol=1e-6)
+    for found, wanted in ((ours, keras), (averages, keras_averages)):
+        for name in found:
+            np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-6)
 
 
 def test_tensorboard_needs_its_package_and_a_folder_for_its_files(tmp_path, monkeypatch, capsys):

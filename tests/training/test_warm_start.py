@@ -76,7 +76,7 @@ def test_a_warm_started_run_records_its_origin_and_no_longer_needs_it(start, tmp
     start("origin", "--epochs=1")
     theirs, _ = checkpoint.load(tmp_path / "origin/checkpoints/last.npz")
     warm = f"--init_from={tmp_path / 'origin'}", "--init_checkpoint=last", "--learning_rate=1e-12", "--seed=5"
-    start("run", *warm, "--epochs=1")
+    start("run", *warm, "--epochs=1", load_weights=lambda weights: pytest.fail("called despite --init_from"))
     ours, _ = checkpoint.load(tmp_path / "run/checkpoints/last.npz")
     np.testing.assert_allclose(ours["logit"], theirs["logit"], rtol=1e-5)
     assert ours["adam/step"] == 2  # Adam starts anew
