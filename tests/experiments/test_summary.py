@@ -153,6 +153,23 @@ def test_networks_with_many_kinds_of_layers_and_residual_sums_are_drawn():
     assert "M0 0" not in drawn
 
 
+def test_an_op_with_a_gradient_of_its_own_has_a_row_and_one_line_in_the_diagram(monkeypatch):
+    @tf.custom_gradient
+    def conv(x, kernel):
+        return ops.conv2d(x, kernel), lambda upstream: (upstream, kernel)
+
+    monkeypatch.setattr(ops, "own_conv", conv, raising=False)
+
+    def forward(weights, x, **options):
+        return ops.conv2d(ops.own_conv(x, weights["kernel"]), tf.ones([1, 1, 3, 3]))
+
+    weights = {"kernel": tf.Variable(tf.ones([3, 3, 3, 3]), name="kernel")}
+    names = [each.name for each in operations.of_network(forward, weights, [1, 8, 8, 3])]
+    assert [name.split(",")[0] for name in names] == ["own_conv", "conv2d"]
+    image, first, second = draw_network.feature_maps(forward, weights, 8)
+    assert first.sources == [image] and second.sources == [first]
+
+
 @pytest.mark.parametrize(
     "arguments, expected",
     [
