@@ -26,7 +26,7 @@ from PIL import Image
 
 from core.data import colours, patches, read_ahead, remarks
 from core.data.images import read_mask_colours, read_rgb, require_same_size
-from core.data.listing import by_stem, find_root, here_and_below, image_files, subfolder
+from core.data.listing import by_stem, find_root, here_and_below, image_files, pairs, subfolder
 from core.data.synthetic import aerial_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -130,20 +130,10 @@ def _tiles(root):
 
 
 def _tile(tile):
-    """Yield the (photo, mask) files in a tile's folder. Raises InputError if a photo has no mask.
-
-    Masks without a photo are not used. A warning gives their number (`core.data.remarks`).
-    """
+    """Return a list of the (photo, mask) files in a tile's folder. Raises InputError as `pairs` does."""
     masks_folder = subfolder(tile, "masks")
-    masks = by_stem(image_files(masks_folder))
-    photos = by_stem(image_files(subfolder(tile, "images")))
-    for stem, photo in photos.items():
-        if stem not in masks:
-            raise InputError(f"{photo}: no mask {masks_folder / stem}.png; restore it or remove the photo.")
-        yield photo, masks[stem]
-    unused = len(masks.keys() - photos.keys())
-    if unused:
-        remarks.add(f"masks in {tile}", f"{masks_folder}: {unused} masks have no photo and are not used")
+    masks, photos = (by_stem(image_files(folder)) for folder in (masks_folder, subfolder(tile, "images")))
+    return pairs(photos, masks, masks_folder)
 
 
 def _remark_others(root, tiles):

@@ -39,6 +39,26 @@ def find_root(data_dir, is_root):
     return found[0] if found else None
 
 
+def pairs(photos, masks, masks_folder):
+    """Match photos with masks; return a list of (photo, mask) in the order of the photos.
+
+    photos, masks: dicts, key -> path. A photo and its mask have the same key. masks_folder: the folder of the
+    masks, to which the keys are relative. Masks without a photo are not used. A warning gives their number
+    (`core.data.remarks`). Raises InputError if a photo has no mask.
+    """
+    for key, photo in photos.items():
+        if key not in masks:
+            raise InputError(
+                f"{photo}: no mask {masks_folder / key} with an image suffix; add it or remove the photo."
+            )
+    unused = len(masks.keys() - photos.keys())
+    if unused:
+        remarks.add(
+            f"masks in {masks_folder}", f"{masks_folder}: {unused} masks without a photo are not used"
+        )
+    return [(photo, masks[key]) for key, photo in photos.items()]
+
+
 def subfolders(folder):
     """Return a list of the direct subfolders of a folder that are not hidden, in natural order."""
     below = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")

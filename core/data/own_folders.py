@@ -103,26 +103,13 @@ def _folder(parent, name):
 def _pairs(images_folder, masks_folder):
     """Return a list of (photo, mask) for all photos in images_folder and its subfolders, in natural order.
 
-    Masks without a photo are not used. A warning gives their number (`core.data.remarks`). Raises InputError
-    if there is no photo, or if a photo has no mask.
+    Raises InputError if there is no photo, or if `listing.pairs` does.
     """
-    masks = _by_key(masks_folder)
-    pairs = []
-    for key, photo in _by_key(images_folder).items():
-        mask = masks.pop(key, None)
-        if mask is None:
-            raise InputError(
-                f"{photo}: no mask {masks_folder / key} with an image suffix; add it or remove the photo."
-            )
-        pairs.append((photo, mask))
+    pairs = listing.pairs(_by_key(images_folder), _by_key(masks_folder), masks_folder)
     if not pairs:
         raise InputError(
             f"{images_folder}: no file with one of the suffixes {' '.join(listing.SUFFIXES)}; put photos"
             " there, or convert them to one of these formats."
-        )
-    if masks:
-        remarks.add(
-            f"masks in {masks_folder}", f"{masks_folder}: {len(masks)} masks without a photo are not used"
         )
     return pairs
 

@@ -51,7 +51,7 @@ def test_tiles_and_photos_are_sorted_by_their_numbers(tmp_path):
 def test_a_photo_without_mask_is_named(tmp_path):
     write_tile(tmp_path / "Tile 1", count=2)
     (tmp_path / "Tile 1/masks/part_2.png").unlink()
-    with pytest.raises(InputError, match=r"part_2\.jpg: no mask .*masks/part_2\.png"):
+    with pytest.raises(InputError, match=r"part_2\.jpg: no mask .*masks/part_2 with an image suffix"):
         dubai_aerial.find(tmp_path, "train")
 
 
@@ -244,7 +244,7 @@ def test_files_and_folders_that_are_not_used_are_counted_in_warnings(tmp_path, c
     printed = capsys.readouterr().out
     assert "1 folders not called 'Tile N' are not used (Suburb)" in printed
     assert "1 other files are not used (notes.txt)" in printed
-    assert "masks: 1 masks have no photo and are not used" in printed
+    assert "masks: 1 masks without a photo are not used" in printed
 
 
 def test_two_photos_with_the_same_stem_are_refused(tmp_path):
