@@ -8,6 +8,9 @@ Layouts:
 In the shapes below, h and w are the height and width of a kernel, I and O are the numbers of input and
 output channels, and s is the stride. Convolutions use SAME padding, so H/s and W/s are rounded up.
 
+In the names of the ops, `down` and `up` mean encoder and decoder. `maxpool_up` computes no maximum: it is the
+nearest-neighbour up-sampling that reverses the size change of `maxpool_down`.
+
 Kernels are stored as float32 and cast to the dtype of the activations. The dtype of the images therefore
 decides the precision of a whole forward pass.
 
@@ -62,8 +65,8 @@ def maxpool_down(x):
 def conv2d_up(x, kernel):
     """Transposed convolution of stride 1, then leaky ReLU: [B, H, W, I] -> [B, H, W, O].
 
-    kernel: [h, w, O, I]. A transposed convolution of stride 1 equals a convolution with the kernel rotated
-    by 180 degrees.
+    kernel: [h, w, O, I]. With odd h and w, a transposed convolution of stride 1 equals a convolution whose
+    kernel is rotated by 180 degrees and has its last two axes exchanged.
     """
     return lowering.leaky_relu(conv2d_transpose(x, kernel), LEAK)
 

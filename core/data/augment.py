@@ -6,6 +6,9 @@ Each function returns the changed image and mask. The functions have these argum
     mask     uint8 [H, W], class ids
     seed     int [2], which determines the random choices of the function
 
+Unlike a forward pass, these functions may use `if` with tensors: they run eagerly, or in graphs that
+AutoGraph converts (`tf.data.Dataset.map` and `core.data.resident`).
+
 A caller that applies several augmentations must pass a different seed to each, so that their random choices
 are independent.
 """

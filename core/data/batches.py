@@ -123,7 +123,7 @@ def _reader(examples):
     the array.
     """
     for array in (examples.images, examples.masks):
-        # `_copied` reads from the beginning of the file, unless the file was deleted
+        # `_copied` computes positions in the file from rows, so an array must map its whole file
         if os.path.exists(array.filename) and os.path.getsize(array.filename) != array.nbytes:
             raise InputError(
                 f"{array.filename}: its size differs from the mapped array; select examples by rows, not by"

@@ -85,7 +85,7 @@ class Examples:
         return np.sum(list(counts), axis=0)
 
     @property
-    def checksums(self):
+    def split_hashes(self):
         """The photo hashes of the split's N examples, int64 [N], in the order of `rows`."""
         return self.photo_hashes[self.rows]
 
@@ -364,7 +364,7 @@ def _append(index, result, path, images, masks):
 
     index: the `_Index`. result: what `_read` returned for the item. path: the item's first file, for error
     messages. images, masks: the open array files. For an unreadable item, only the index is changed.
-    Raises the InputError of `_check_arrays`.
+    Raises InputError if `_check_arrays` does.
     """
     if isinstance(result, str):
         index.examples.append(0)

@@ -1,10 +1,10 @@
 """Write and read the file that records which examples a run trained and validated on.
 
 The file is `data_split.npz` in the run folder. It holds a hash of the decoded photo of each training and
-validation example (`core.data.cache.Examples.checksums`). If photos are cut into patches, the photo of an
-example is a patch. The hashes identify the photos even after the data set has been moved or has grown. Paths
-would not identify the photos after a move, and --limit and the split seed select other photos in a grown data
-set.
+validation example (`core.data.cache.Examples.split_hashes`). If photos are cut into patches, the photo of an
+example is a patch. The hashes still identify the photos if the data set has been moved or has grown. Paths
+change when the data set is moved. If the data set has grown, the same --limit and split seed select other
+photos.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def write(folder, train, val):
     folder: the run folder. train, val: `core.data.cache.Examples` of the two splits.
     """
     with files.atomic(folder / NAME) as file:
-        np.savez(file, train=train.checksums, val=val.checksums)
+        np.savez(file, train=train.split_hashes, val=val.split_hashes)
 
 
 def read(folder):

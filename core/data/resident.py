@@ -14,9 +14,9 @@ from core.runtime.errors import InputError
 def make_training(examples, batch_size, *, seed, changes=()):
     """Copy all images and masks to the device; return a function (epoch, first_step) -> iterator.
 
-    The iterator yields the batches of `batches.training` for one replica, on GPUs up to rounding: tuples
-    (images, masks, share) of images uint8 [B, H, W, 3], masks uint8 [B, H, W], and share float32 [], which
-    is 1. first_step is the number of batches that the iterator skips at the start of the epoch.
+    The iterator yields the same batches as `batches.training` with one replica; on GPUs, augmented pixels
+    may differ by rounding. A batch is a tuple (images, masks, share): images uint8 [B, H, W, 3], masks uint8
+    [B, H, W], share float32 [], always 1. first_step: number of batches to skip at the start of the epoch.
 
     examples, batch_size, seed, changes: see `batches.training`. Raises InputError if the images and masks do
     not fit into the device's memory.

@@ -19,7 +19,7 @@ class PerImage:
     """The results of a network on N validation images.
 
     epoch:      int64 [], the number of epochs that the network was trained for
-    hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.checksums`
+    hashes:     int64 [N], a hash of the pixels of each image, from `core.data.cache.Examples.split_hashes`
     files:      int64 [N]: for each image, an index into the list `core.data.cache.Examples.files`, which
                 holds the files that the images were read from. The patches of one photo have the same index.
     confusion:  int64 [N, classes, classes], pixel counts: confusion[n, t, p] is the number of pixels of
@@ -50,7 +50,7 @@ def evaluate(evaluate_batches, examples, rows, epoch):
         results.append(evaluate_batches([(tf.constant(image), tf.constant(mask), share)]))
     return PerImage(
         epoch=np.array(epoch),
-        hashes=examples.checksums,
+        hashes=examples.split_hashes,
         files=examples.owner[examples.rows],
         confusion=np.stack([confusion for _, confusion in results]),
         loss=np.array([means["loss"] for means, _ in results]),

@@ -35,17 +35,17 @@ def load(run, split):
             " have been trained on some of the evaluated images."
         )
         return examples, None
-    if split != "all" and not np.array_equal(np.sort(examples.checksums), np.sort(record[split])):
+    if split != "all" and not np.array_equal(np.sort(examples.split_hashes), np.sort(record[split])):
         examples = _own(examples, split, record, run.flags.limit)
     # the hashes are comparable if the examples are decoded as in the training, or are the run's own
-    comparable = split == "train" or (split == "val" and np.isin(examples.checksums, record["val"]).all())
+    comparable = split == "train" or (split == "val" and np.isin(examples.split_hashes, record["val"]).all())
     if not (comparable or _decoded_alike(run.experiment.dataset, examples.files[0])):
         print(
             f"warning: {run.experiment.name} decodes training photos in another way than the {len(examples)}"
             " evaluated examples, so the run may have been trained on some of them."
         )
         return examples, None
-    trained_on = int(np.isin(examples.checksums, record["train"]).sum())
+    trained_on = int(np.isin(examples.split_hashes, record["train"]).sum())
     print(
         f"{len(examples)} {split} examples from {examples.data_dir}; the run was trained on {trained_on}"
         " of them"

@@ -1,10 +1,10 @@
 """Rules for prediction: they arrange ops so that TensorFlow fuses a convolution with the ops after it.
 
-If TensorFlow uses oneDNN, its graph optimiser fuses up to four ops into one on CPUs: a convolution, a bias,
-the addition of another map, and an activation function, in this order. By default, TensorFlow uses oneDNN on
-Linux, on processors with AVX512-VNNI, AVX-VNNI, AVX512-BF16 or AMX instructions. The bias is required. The
-fused op writes one map to memory, but separate ops write one map each. If ops have another order than this,
-or lack the bias, the rules below rewrite them into this order, with a bias.
+If TensorFlow uses oneDNN, its graph optimiser can replace up to four successive ops on CPUs by one op: a
+convolution, the addition of a bias, the addition of another map, and an activation function, in this order.
+The bias is required. By default, TensorFlow uses oneDNN on Linux, on processors with AVX512-VNNI, AVX-VNNI,
+AVX512-BF16 or AMX instructions. The fused op writes only its result to memory, while each separate op writes
+a map. The rules below rewrite some sequences of ops that have another order, or no bias.
 
 In training, the graph optimiser cannot fuse these ops, because the backward pass reads the values between
 them. The rules therefore apply only inside of `policy.prediction`.

@@ -1,7 +1,7 @@
 """Functions that find the ops that produced a symbolic tensor, for the rules of `core.lowering`.
 
-`tf.custom_gradient` inserts Identity ops into the graph. No function here searches the ops before such an op
-of a model, because a rule that bypassed the op would lose the custom gradient.
+`tf.custom_gradient` inserts Identity ops into the graph. A rule that bypassed such an op of a model would
+lose the custom gradient. The functions below therefore do not search the ops before it.
 
 Some functions count the ops that read a tensor. Ops that read only the tensor's shape are not counted.
 """
@@ -155,7 +155,7 @@ def custom_gradient(function):
         result, gradient = function(*args)
 
         def scoped_gradient(upstream):
-            upstream = tf.convert_to_tensor(upstream)  # the gradient of tf.gather is an IndexedSlices
+            upstream = tf.convert_to_tensor(upstream)  # it may be an IndexedSlices, as from tf.gather
             upstream.set_shape(result.shape)  # some ops, such as tf.py_function, lose the static shape
             with tf.name_scope(f"{scope}/"):
                 return gradient(upstream)

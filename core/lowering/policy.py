@@ -32,9 +32,9 @@ def disabled():
     """Context manager: graphs that the current thread traces inside the with block are traced without rules.
 
     Exports use this context manager, because exported graphs may run on any device and should hold the 3x3
-    kernels themselves, not transformed kernels. Measurements of the receptive field use it too, because they
-    test whether the outputs for two images are exactly equal. With a rule, rounding could make equal outputs
-    differ.
+    kernels themselves, not transformed kernels. Measurements of the receptive field use it too. They compare
+    the outputs for two images, exactly or with a small tolerance, and rounding in a rule could make equal
+    outputs differ.
     """
     return _true_inside(_disabled)
 
@@ -71,7 +71,8 @@ def enabled():
 def direct_convolutions_are_faster(dtype):
     """True for bfloat16 on a processor with AMX (Intel's matrix instructions).
 
-    On such a processor, TensorFlow's convolutions are faster than rules that save multiplications.
+    On such a processor, TensorFlow's convolutions are faster than `winograd` and `transpose_then_conv`, so
+    these two rules are not used, and prediction uses `conv2d_of_blocks`. No other rule depends on AMX.
     """
     return dtype == tf.bfloat16 and _has_amx()
 

@@ -6,7 +6,8 @@ arguments of TensorFlow's primitive, such as dilations.
 
 TensorFlow's primitive always runs in these cases: the call has options; the kernel that rules would receive
 is not float32; the graph does not know the whole shape of the kernel; the graph does not know that x has rank
-4; the graph does not know how many channels x has.
+4; the graph does not know how many channels x has; the convolution is grouped, which means that the kernel
+has fewer input channels than x.
 """
 
 import tensorflow as tf
@@ -16,7 +17,8 @@ from core.lowering import fusion, graph, merged, policy, transposed, winograd
 
 def conv2d(x, kernel, strides, padding, **options):
     """Return `tf.nn.conv2d` of x [B, H, W, I] and kernel [h, w, I, O]. strides: int."""
-    if options or not _may_be_lowered(x, kernel) or kernel.shape[2] != x.shape[3]:  # the last: grouped
+    # the last condition is true for a grouped convolution
+    if options or not _may_be_lowered(x, kernel) or kernel.shape[2] != x.shape[3]:
         return tf.nn.conv2d(x, kernel, strides=strides, padding=padding, **options)
     kernel = tf.convert_to_tensor(graph.before_cast(kernel))
     y = merged.transpose_then_conv(x, kernel, strides, padding)

@@ -23,7 +23,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """
     weights = {}
 
-    def layer(name, shape, channels, init):  # shape: of the kernel. channels: the length of the bias
+    def layer(name, shape, channels, init):  # shape: the kernel's shape. channels: the number of biases
         weights[f"{name}/kernel"] = init(f"{name}/kernel", shape, seed=seed)
         weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
 
@@ -46,8 +46,8 @@ def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
 
     The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
     H and W must be multiples of 2 ** depth. training: True enables dropout. seed: int64 [2], determines
-    which values are dropped; without a seed there is no dropout. depth: the number of max-poolings. F(level)
-    in the comments is FILTERS[level].
+    which values are dropped; without a seed there is no dropout. depth: the number of max-poolings. It must
+    be len(filters) - 1 for the `filters` of `init_weights`. F(level) in the comments is FILTERS[level].
     """
     seed = seed if training else None
 

@@ -22,7 +22,7 @@ def init_weights(*, seed, classes, filters=FILTERS):
     """
     weights = {}
 
-    def layer(name, shape, channels):  # shape: of the kernel. channels: the length of the bias
+    def layer(name, shape, channels):  # shape: the kernel's shape. channels: the number of biases
         weights[f"{name}/kernel"] = glorot_uniform(f"{name}/kernel", shape, seed=seed)
         weights[f"{name}/bias"] = zeros(f"{name}/bias", channels)
 
@@ -49,8 +49,8 @@ def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
 
     The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
     H and W must be multiples of 2 ** depth. training: True makes batch normalisation use the batch's
-    statistics and update the moving averages. seed: has no effect. depth: the number of max-poolings.
-    F(level) in the comments is FILTERS[level].
+    statistics and update the moving averages. seed: has no effect. depth: the number of max-poolings. It must
+    be len(filters) - 1 for the `filters` of `init_weights`. F(level) in the comments is FILTERS[level].
     """
 
     def relu_norm(name, x):

@@ -54,6 +54,8 @@ def forward(weights, images, *, training=False, seed=None):
     """
     variables = encoder(weights)
     *skips, x = mobilenet_v2.forward(variables, images / 128 - 1, training=training)  # input in -1..1
+    # The variables of a frozen encoder get no gradient anyway. With `stop_gradient`, the rule
+    # `frozen_part_apart` of core/lowering/merged.py also saves the gradients of the encoder's maps.
     if training and not any(variable.trainable for variable in variables.values()):
         *skips, x = map(tf.stop_gradient, [*skips, x])
     for level in reversed(range(DEPTH)):

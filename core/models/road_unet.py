@@ -17,8 +17,8 @@ DEPTH = len(FILTERS) - 1  # number of max-poolings, each of which halves height 
 def init_weights(*, seed, filters=FILTERS, logits=1):
     """Return the initial kernels, name -> float32 `tf.Variable`: 1,961,152 parameters with one logit.
 
-    Kernels are Glorot uniform. filters: channels per level. logits: the number of logits per pixel. It is 1
-    for two classes, as in the article. Otherwise it is the number of classes.
+    Kernels are Glorot uniform. filters: channels per level. logits: the number of logits per pixel: one for
+    each class or, with two classes, a single logit, as in the article.
     """
     shapes, channels = {}, 3
     for level, width in enumerate(filters):
@@ -34,12 +34,12 @@ def init_weights(*, seed, filters=FILTERS, logits=1):
 
 
 def forward(weights, images, *, training=False, seed=None, depth=DEPTH):
-    """Return the logits of images [B, H, W, 3] with values 0..255: [B, H, W, 1] in the article.
+    """Return the logits [B, H, W, L] of images [B, H, W, 3] with values 0..255. In the article, L is 1.
 
     The images are float32, bfloat16 or float16. All activations and the logits have the dtype of the images.
     H and W must be multiples of 2 ** depth. The network has neither dropout nor batch normalisation, so the
-    arguments training and seed have no effect. depth: the number of max-poolings. F(level) in the comments
-    is FILTERS[level].
+    arguments training and seed have no effect. depth: the number of max-poolings. It must be
+    len(filters) - 1 for the `filters` of `init_weights`. F(level) in the comments is FILTERS[level].
     """
     skips, x = [], images / 255  # [B, H, W, 3] in 0..1
     for level in range(depth):

@@ -90,7 +90,7 @@ def _check_shapes(experiment, logits):
     logits: the logits of one image, [1, H, W, channels].
     """
     name, classes = experiment.name, len(experiment.classes)
-    count = 3 if classes == 2 else 2  # not the number of classes, so that one value per class is an error
+    count = 3 if classes == 2 else 2  # differs from classes, so that one value per class is an error
     batch = tf.cast(tf.repeat(logits, count, axis=0), tf.float32)
     for label, function in [("the loss", experiment.loss), *experiment.measures.items()]:
         shape = function(batch, tf.zeros(batch.shape[:3], tf.uint8)).shape
@@ -199,7 +199,7 @@ def check_examples(experiment, train, val):
 
 def warn_of_shared_photos(train, val):
     """Print a warning if validation photos are identical to training photos, pixel by pixel."""
-    shared = np.isin(val.checksums, train.checksums).sum()
+    shared = np.isin(val.split_hashes, train.split_hashes).sum()
     if shared:
         print(
             f"warning: {shared} of the {len(val)} validation images are identical to training images, pixel"

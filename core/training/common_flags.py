@@ -59,6 +59,7 @@ class Definer:
         self.must(flag, lambda name: name is None or re.fullmatch(r"[^\0\r\n]+", name), "must name a folder")
 
     def must(self, flag, holds, message):
+        """Add a validator. holds: a function (value) -> bool. message: the error if the result is False."""
         flags.register_validator(flag, holds, message, **self.own)
 
     def needs(self, flag, other, allowed, message):

@@ -9,9 +9,9 @@ The keys of a row are the columns of metrics.csv:
                        class weights, it is weighted, so compare it only between runs with equal weights
     val_NAME           the validation metric NAME, such as `val_accuracy`, or `val_iou/road` for one class
     images_per_second  training images per second; the time of validation and checkpoints is not counted
-    seconds            running time of the run until the end of the epoch, without the loading of the images.
-                       If the run was interrupted and continued, the time from the last checkpoint before the
-                       interruption to the continuation is not counted
+    seconds            time from the end of the loading of the images to the end of the epoch. If the run was
+                       interrupted, the time from its last checkpoint to the end of the loading of the images
+                       in the continued run is not counted
 """
 
 import numpy as np

@@ -29,8 +29,8 @@ from core.training import checks, history, setup, signals, tensorboard
 from core.training.step import make_train_step, recipe_from_flags
 from core.weights import count
 
-# Shortest time, in seconds, between two readings of losses from the device within an epoch. Each reading
-# waits until the device has computed the steps.
+# Time in seconds after which the next step of an epoch reads the losses from the device. The last step of an
+# epoch always reads them. Each reading waits until the device has computed the steps.
 LOSS_SYNC_SECONDS = 0.5
 # A batch's loss below MIN_LOSS ends the run with an error. MIN_LOSS is not 0, because rounding can make a
 # loss of 0 slightly negative.
@@ -194,7 +194,8 @@ class Training:
     def repeat_interrupted_writes(self):
         """Write the best checkpoint, metrics.csv and, if it is missing, the picture of the last epoch.
 
-        A process that was killed right after it had saved the checkpoint of an epoch did not write them.
+        `finish_epoch` writes these files after it has saved the checkpoint. If the process was killed
+        in between, the files are missing or lack the last epoch.
         """
         if self.is_chief and self.state.history and self.state.step == 0:
             self.keep_best()

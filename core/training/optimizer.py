@@ -6,8 +6,9 @@ place. In distributed training, each replica has a copy of each variable, and al
 Three arguments of the functions below are dicts of name -> `tf.Variable`:
 
     weights   the network's variables
-    slots     the optimizer's variables, with the names "adam/..." and "scaling/..."; other names must begin
-              with a prefix that `core.runs.checkpoint.OPTIMIZER` lists, so that they do not count as weights
+    slots     the optimizer's variables. Their names begin with "adam/" or "scaling/". If you add variables
+              with another prefix, add the prefix to `core.runs.checkpoint.OPTIMIZER`. Otherwise, commands
+              that load a run take these variables for weights
     averages  the moving averages of the weights: "average/NAME" for the weight NAME
 """
 

@@ -14,12 +14,15 @@ class State:
     epoch: int = 0  # number of finished epochs, including their validation
     step: int = 0  # number of finished steps in the current epoch
     loss_sum: float = 0.0  # sum of the training losses of all images in the current epoch so far
-    step_seconds: float = 0.0  # total duration of the finished steps in the current epoch
+    step_seconds: float = (
+        0.0  # duration of these steps; a stop by a signal can lose about half a second of it
+    )
     seconds: float = 0.0  # running time until the checkpoint, see `core.training.history`
     data: list = dataclasses.field(default_factory=list)  # checksums of the training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`
     data_dir: str = ""  # the folder that the images were read from
-    image_files: list = dataclasses.field(default_factory=list)  # the result of `setup.image_files`
+    # the result of `setup.image_files`: for each split, the number of photos and a checksum of their paths
+    image_files: list = dataclasses.field(default_factory=list)
     # with --init_from, the result of `warm_start.load`, which names the source of the initial weights;
     # otherwise empty
     initial: dict = dataclasses.field(default_factory=dict)

@@ -268,7 +268,7 @@ def test_a_killed_preparation_continues_from_its_last_index(pairs, tmp_path, mon
     unbroken = cache.prepare(road(), pairs, "train", tmp_path / "other cache")
     assert train.checksum == unbroken.checksum
     assert train.class_pixels.tolist() == unbroken.class_pixels.tolist()
-    assert train.checksums.tolist() == unbroken.checksums.tolist()
+    assert train.split_hashes.tolist() == unbroken.split_hashes.tolist()
     for index, files in enumerate(train.files):
         np.testing.assert_array_equal(train.images[index], road().read(files, "train")[0][0])
 
@@ -307,17 +307,17 @@ def test_generated_files_appear_completely_or_not_at_all(tmp_path):
 def test_checksums_are_equal_for_equal_photos_only(pairs, tmp_path):
     (pairs / "train" / "7.jpg").write_bytes((pairs / "train" / "2.jpg").read_bytes())
     train = cache.prepare(road(), pairs, "train", tmp_path / "cache")
-    assert train.checksums.dtype == np.int64
-    assert train.checksums[6] == train.checksums[1] and len(set(train.checksums.tolist())) == 6
+    assert train.split_hashes.dtype == np.int64
+    assert train.split_hashes[6] == train.split_hashes[1] and len(set(train.split_hashes.tolist())) == 6
     both = cache.prepare(road(), pairs, "all", tmp_path / "cache")
     val = cache.prepare(road(), pairs, "val", tmp_path / "cache")
-    assert both.checksums.tolist() == [*train.checksums, *val.checksums]
+    assert both.split_hashes.tolist() == [*train.split_hashes, *val.split_hashes]
 
 
 def test_checksums_are_in_the_order_of_the_rows_of_the_split(pairs, tmp_path):
     chosen = dataclasses.replace(road(), select=lambda owner, split: np.array([4, 1]))
     train = cache.prepare(chosen, pairs, "train", tmp_path / "cache")
-    assert train.checksums.tolist() == train.photo_hashes[[4, 1]].tolist()
+    assert train.split_hashes.tolist() == train.photo_hashes[[4, 1]].tolist()
 
 
 def test_a_complete_cache_is_used_without_writing(pairs, tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ def test_photos_are_recognised_after_the_data_moved_and_grew(tmp_path):
     membership.write(tmp_path, train, val)
     record = membership.read(tmp_path)
     moved = examples(tmp_path / "moved", [9, 4, 2, 8])
-    assert np.isin(moved.checksums, record["train"]).tolist() == [False, False, True, False]
-    assert np.isin(moved.checksums, record["val"]).tolist() == [False, True, False, False]
+    assert np.isin(moved.split_hashes, record["train"]).tolist() == [False, False, True, False]
+    assert np.isin(moved.split_hashes, record["val"]).tolist() == [False, True, False, False]
 
 
 def test_old_runs_have_no_record_and_a_damaged_record_is_named(tmp_path):
