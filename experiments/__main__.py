@@ -19,7 +19,7 @@ def commands(folder):
     scripts = {path.stem: path for path in folder.glob("[!_]*.py")}
     scripts |= {path.parent.name: path for path in folder.glob("*/__main__.py")}
     for name, path in sorted(scripts.items()):
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = ast.parse(path.read_bytes())
         functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
         kind = experiments if "experiment" in functions else others
         kind[name] = (ast.get_docstring(tree) or "").partition("\n")[0]

@@ -166,8 +166,7 @@ def print_code(runs):
             lines.append(f"  run {each.label}: unknown, because run {missing[0]} has no code.json")
         elif changed:
             lines.append(f"  run {each.label}: {', '.join(changed)}")
-    print("\nfiles whose code differs from run 1" + ("" if lines else ": none"))
-    print("\n".join(lines), end="\n" if lines else "")
+    print("\nfiles whose code differs from run 1" + ("" if lines else ": none"), *lines, sep="\n")
 
 
 def print_difference(a, b, *, resamples):

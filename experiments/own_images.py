@@ -47,41 +47,41 @@ SIZE = 256  # side of the resized photos, in pixels, if neither --size nor --pat
 def define_flags(values):
     """Define the flags that all experiments share, and this experiment's own flags."""
     common_flags.define(values, name="own_images", epochs=25, batch_size=8, learning_rate=1e-3, clip_norm=1.0)
-    own = {"flag_values": values}
-    flags.DEFINE_enum("network", "dubai_unet", list(NETWORKS), "The network to train.", **own)
+    new = common_flags.Definer(values)
+    new.choice("network", "dubai_unet", list(NETWORKS), "The network to train.")
     size = f"Height and width in pixels to which photos are resized; by default {SIZE}."
-    flags.DEFINE_integer("size", None, size, 1, 2**14, **own)
+    new.integer("size", None, size, 1, 2**14)
     patch_size = (
         "Height and width in pixels of the patches that photos are cut into. Photos are then not resized."
     )
-    flags.DEFINE_integer("patch_size", None, patch_size, 1, 2**14, **own)
+    new.integer("patch_size", None, patch_size, 1, 2**14)
     classes = (
         "File with a line NAME: ID or NAME: COLOUR for each class; by default, every mask value is a class."
     )
-    flags.DEFINE_string("classes", None, classes, **own)
+    flags.DEFINE_string("classes", None, classes, **new.own)
     ignore = "Mask id or colour whose pixels do not count in the loss and the metrics"
-    flags.DEFINE_multi_string("ignore", [], ignore, **own)
+    flags.DEFINE_multi_string("ignore", [], ignore, **new.own)
     tolerance = (
         "A pixel of a mask belongs to the nearest class colour if no channel differs by more than this. Masks"
         " with other colours are refused."
     )
-    flags.DEFINE_integer("colour_tolerance", 0, tolerance, 0, 255, **own)
+    new.integer("colour_tolerance", 0, tolerance, 0, 255)
     weights = (
         "Weights of the classes in the loss. none: all classes weigh the same. balanced: each weight is"
         " inversely proportional to the number of pixels of its class in the training masks. A path: read"
         " from this file, which has a line NAME: WEIGHT for each class."
     )
-    flags.DEFINE_string("class_weights", "none", weights, **own)
+    flags.DEFINE_string("class_weights", "none", weights, **new.own)
     share = "Share of the photos used for validation if --data_dir does not define the splits."
-    common_flags.Definer(values).number("val_share", 0.2, share, 0.001, 0.999)
+    new.number("val_share", 0.2, share, 0.001, 0.999)
     seed = "Seed of the random choice of the validation photos if --data_dir does not define the splits."
-    flags.DEFINE_integer("split_seed", 42, seed, 0, 2**32 - 1, **own)
+    new.integer("split_seed", 42, seed, 0, 2**32 - 1)
     pretrained.define_flags(values)
     flags.register_multi_flags_validator(
         ["size", "patch_size"],
         lambda value: value["size"] is None or value["patch_size"] is None,
         "give --size or --patch_size, not both",
-        **own,
+        **new.own,
     )
 
 

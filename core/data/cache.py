@@ -372,9 +372,10 @@ def _append(index, result, path, images, masks):
         return
     (photos, class_ids), file_remarks = result
     _check_arrays(photos, class_ids, index.size, path)
-    images.write(photos.tobytes())
-    masks.write(class_ids.tobytes())
-    index.checksum = zlib.crc32(class_ids.tobytes(), zlib.crc32(photos.tobytes(), index.checksum))
+    for file, array in ((images, photos), (masks, class_ids)):
+        data = array.tobytes()
+        file.write(data)
+        index.checksum = zlib.crc32(data, index.checksum)
     index.examples.append(len(class_ids))
     index.remarks += file_remarks
     index.size = list(class_ids.shape[1:])
@@ -409,9 +410,8 @@ def _appendable(path, size):
 
     The file is created if it is missing. Bytes after the first `size` bytes are removed.
     """
-    file = open(path, "r+b" if path.exists() else "w+b")
+    file = open(path, "ab")  # writes always append
     file.truncate(size)
-    file.seek(size)
     return file
 
 

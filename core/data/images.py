@@ -83,7 +83,7 @@ def map_rgb(path):
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
-            rows, (first, *_) = 0, (offset for _, _, offset, _ in image.tile)
+            rows, first = 0, image.tile[0].offset
             for codec, (left, top, right, bottom), offset, arguments in image.tile:
                 layout, stride, *_ = arguments if isinstance(arguments, tuple) else (arguments, 0)
                 plain = codec == "raw" and layout == image.mode == "RGB" and stride in (0, 3 * width)

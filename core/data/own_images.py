@@ -280,7 +280,7 @@ def _class_ids(mask_file, preparation):
     """
     classes = preparation.classes
     values = _mask_values(mask_file, classes.coloured)
-    known = {value: index for index, values in enumerate(classes.values) for value in values}
+    known = {value: index for index, accepted in enumerate(classes.values) for value in accepted}
     known |= dict.fromkeys(preparation.ignore, IGNORE)
     if classes.coloured:
         palette = [colours.unpack(value) for value in known]

@@ -126,7 +126,7 @@ def bootstrap(a, b, resamples):
     files, classes, count = results[0].files[rows[0]], len(a.experiment.classes), len(rows[0])
     # One array per run, with one row per image: the flattened confusion matrix, the loss, and 1. If rows are
     # added, the last element of the sum is the number of images.
-    sums = [
+    arrays = [
         np.column_stack([each.confusion[images].reshape(count, -1), each.loss[images], np.ones(count)])
         for each, images in zip(results, rows)
     ]
@@ -142,7 +142,7 @@ def bootstrap(a, b, resamples):
             name: value for name, value in metrics.items() if is_metric(f"val_{name}")
         }
 
-    found = uncertainty.paired_bootstrap(statistic, *sums, files, resamples=resamples)
+    found = uncertainty.paired_bootstrap(statistic, *arrays, files, resamples=resamples)
     if not _same_loss(a, b):
         found.pop("loss", None)
     return found, count, len(np.unique(files))
@@ -154,20 +154,21 @@ def comparable(column, a, b):
     The losses depend on the loss function, and the training loss also on --dice. An experiment's `measures`
     may depend on the batch size and on the number of replicas, which --strategy affects.
     """
-    same = {flag: a.settings.get(flag) == b.settings.get(flag) for flag in ("dice", "batch_size", "strategy")}
-    same["loss"] = _same_loss(a, b)
+
+    def same(*flags):
+        return all(a.settings.get(flag) == b.settings.get(flag) for flag in flags)
+
     if column == "train_loss":
-        return same["loss"] and same["dice"]
+        return _same_loss(a, b) and same("dice")
     if column == "val_loss":
-        return same["loss"]
-    parts = same["batch_size"] and same["strategy"]
-    return parts or column.removeprefix("val_") not in a.experiment.measures
+        return _same_loss(a, b)
+    return column.removeprefix("val_") not in a.experiment.measures or same("batch_size", "strategy")
 
 
 def _same_loss(a, b):
     """True if two runs were trained with the same loss function. a, b: the `Run`s.
 
-    The result is False if the loss functions of the present experiments have different names or bound
+    The result is False if the loss functions of the present experiments have different code or bound
     arguments, such as class weights, or if they are closures, whose variables are not compared. It is also
     False if the two runs were trained with different versions of core/losses.py, of the experiment's script,
     or of the module that defines the loss function.
@@ -179,14 +180,14 @@ def _same_loss(a, b):
     sources |= {"core/losses.py", *(f"experiments/{run.experiment.name}.py" for run in (a, b))}
     both = a.code.keys() & b.code.keys()
     changed = {path.partition(":")[0] for path in code_digest.changed_files(a.code, b.code)} & both
-    return _loss_name(a.experiment.loss) == _loss_name(b.experiment.loss) and not changed & sources
+    return _loss_code(a.experiment.loss) == _loss_code(b.experiment.loss) and not changed & sources
 
 
-def _loss_name(loss):
-    """Return the name of a loss function and, for a `functools.partial`, its bound arguments as a tuple."""
+def _loss_code(loss):
+    """Return the code of a loss function and, as text, the arguments that `functools.partial` binds to it."""
     function = getattr(loss, "func", loss)
     bound = getattr(loss, "args", ()), getattr(loss, "keywords", {})
-    return getattr(function, "__module__", ""), getattr(function, "__qualname__", repr(function)), bound
+    return getattr(function, "__code__", function), repr(bound)
 
 
 def _common_rows(a, b):

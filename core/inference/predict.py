@@ -10,6 +10,7 @@ four bytes of memory per pixel.
 """
 
 import dataclasses
+import functools
 import itertools
 import sys
 import threading
@@ -86,7 +87,8 @@ def run(experiment, weights, dtype, sources, output_dir, options):
     with records.opened(output_dir) as log:
         names = photos.output_names(sources, log.names())
         job = Job(experiment, weights, dtype, names, output_dir, options, log)
-        outputs.refuse_overwriting([source.path for source in sources], job.written())
+        written = (path for name in names.values() for path in job.paths(name))
+        outputs.refuse_overwriting([source.path for source in sources], written)
         with pipeline.threads(job.stopped) as pool:
             decoded = read_ahead.ahead(
                 pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path, source.page)
@@ -128,7 +130,6 @@ class Job:
         self.names, self.output_dir = names, output_dir  # names: `Source` -> name of the result files
         self.multiple = tiling.multiple(experiment.forward, weights)
         self.compute = make_network(experiment, weights, dtype, self.multiple, options)
-        self.radius = None  # the radius of the receptive field in pixels; `overlap` computes it
         # A thread holds the lock `in_use` while it runs the network. An exception in `run` sets `stopped`.
         self.in_use, self.stopped = threading.Lock(), threading.Event()
         self.unreadable = []  # one InputError for each image that could not be read
@@ -136,12 +137,10 @@ class Job:
         self.stopwatch = pipeline.Stopwatch("decode", "network", "write")
         self.bar = progress.Progress(len(names), "image")
 
-    def written(self):
-        """Yield the paths of all files that this job will write."""
-        for name in self.names.values():
-            yield from outputs.paths(
-                self.output_dir, name, self.options.probabilities, len(self.experiment.classes)
-            )
+    def paths(self, name):
+        """Return the paths of the result files with this NAME; see `outputs.paths`."""
+        classes = len(self.experiment.classes)
+        return outputs.paths(self.output_dir, name, self.options.probabilities, classes)
 
     def read(self, source):
         """Read an image, a `photos.Source`, and return it as a `photos.Photo`.
@@ -187,7 +186,7 @@ class Job:
         """
         for batch in pipeline.batches(decoded, self.options.tile**2, self.multiple):
             if batch[0].pixels is None:
-                yield Segmented(batch[0], self.tiles(batch[0], self.overlap()), batch[0].area)
+                yield Segmented(batch[0], self.tiles(batch[0], self.overlap), batch[0].area)
                 continue
             results = self.network(np.stack([photo.pixels for photo in batch]))
             for photo, *arrays in zip(batch, *results):
@@ -195,16 +194,15 @@ class Job:
                 yield Segmented(photo, self.strips(photo, arrays), size)
             self.bar.add(len(batch))
 
+    @functools.cached_property
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first call computes the radius, which takes seconds, and less memory than a tile. It holds the
+        The first access computes the radius, which takes seconds, and less memory than a tile. It holds the
         lock `in_use`, so that no tile is computed at the same time.
         """
-        if self.radius is None:
-            with self.in_use:
-                self.radius = receptive_field.radius(self.experiment.forward, self.weights, self.multiple)
-        return self.radius
+        with self.in_use:
+            return receptive_field.radius(self.experiment.forward, self.weights, self.multiple)
 
     def strips(self, photo, arrays):
         """Yield strips of results for `outputs.write`, for a photo that is not processed in tiles.
@@ -226,7 +224,7 @@ class Job:
         in pixels.
         """
 
-        def network(pixels):
+        def run_tile(pixels):
             """Run the network on one tile, uint8 [h, w, 3]; return the results for this tile, a list."""
             # `Job.write` measures its own duration, which includes this call, as the time of "write". So the
             # network's duration is subtracted from it.
@@ -234,7 +232,7 @@ class Job:
                 return [output[0] for output in self.network(pixels[None])]
 
         size = {"tile": self.options.tile, "overlap": overlap, "multiple": self.multiple}
-        tiles = tiling.tiled(network, photo.crop, photo.height, photo.width, **size)
+        tiles = tiling.tiled(run_tile, photo.crop, photo.height, photo.width, **size)
         for rows, row in itertools.groupby(tiles, key=lambda part: part[0]):
             yield [np.concatenate(parts, axis=1) for parts in zip(*(arrays for _, _, arrays in row))]
             self.bar.add(Fraction(rows.stop - rows.start, photo.height))
@@ -266,9 +264,8 @@ class Job:
             f" stage, summed over threads: {self.stopwatch.shares(seconds)}"
         )
         if done:
-            classes = len(self.experiment.classes)
-            written = outputs.paths(self.output_dir, "NAME", self.options.probabilities, classes)
-            print(f"{self.output_dir}: {', '.join(path.name for path in written)}, shares.jsonl")
+            names = ", ".join(path.name for path in self.paths("NAME"))
+            print(f"{self.output_dir}: {names}, shares.jsonl")
             print("NAME_labels.png holds class ids, so it looks black; view NAME_colours.png instead")
         for line in remarks.summary(sorted(self.remarks)):
             print(f"warning: {line}", file=sys.stderr)

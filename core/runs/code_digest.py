@@ -73,10 +73,11 @@ def current(experiment, root=ROOT):
         name = path.relative_to(root).as_posix()
         if name in digests or name.startswith(DECIDE_NOTHING):
             continue
-        source = path.read_text("utf-8")
         try:
+            with tokenize.open(path) as file:  # follows a byte order mark or a coding comment, as Python does
+                source = file.read()
             tree, statements = _parsed(source), _statements(source)
-        except (SyntaxError, tokenize.TokenError) as error:
+        except (SyntaxError, UnicodeDecodeError, tokenize.TokenError) as error:
             raise InputError(f"{path}: not valid Python ({error}); correct this file.") from None
         digests[name] = hashlib.sha256(statements.encode()).hexdigest()[:16]
         imported = _imported_files(tree, path, root)
@@ -288,7 +289,7 @@ def _imported_files(tree, path, root):
 def _is_network(path):
     """True if a Python file is a module of core/models that defines a function `forward`."""
     is_model = path.parent.name == "models"
-    return is_model and re.search(r"^def forward\(", path.read_text("utf-8"), re.MULTILINE) is not None
+    return is_model and re.search(rb"^def forward\(", path.read_bytes(), re.MULTILINE) is not None
 
 
 _parsed = functools.cache(ast.parse)  # commands that use several runs parse each file once

@@ -86,9 +86,10 @@ def claim(folder, experiment, define_flags, values):
     with contextlib.ExitStack() as stack:
         with files.writing(folder):
             stack.enter_context(_exclusive(folder))
-        if not is_begun(folder):  # an existing flags.cfg may be replaced, because no checkpoint depends on it
+        if is_begun(folder):
+            check_settings(folder, experiment, define_flags, values)
+        else:  # an existing flags.cfg may be replaced, because no checkpoint depends on it
             _write_flags(folder, experiment, define_flags, values)
-        check_settings(folder, experiment, define_flags, values)
         yield
 
 
@@ -158,10 +159,9 @@ def check_settings(folder, experiment, define_flags, values):
     of epochs. --precision=auto fits every run, because `setup.choose_precision` replaces it by the run's
     precision.
     """
-    if experiment_name(folder) != experiment:
-        raise InputError(
-            f"{folder} is a run of {experiment_name(folder)}, not of {experiment}; take another --run_dir."
-        )
+    begun_by = experiment_name(folder)
+    if begun_by != experiment:
+        raise InputError(f"{folder} is a run of {begun_by}, not of {experiment}; take another --run_dir.")
     begun = read_flags(folder, define_flags, without=("data_dir",))  # the data may have moved
     differing = {
         name: f"--{name} (begun with {begun[name].value}, now {value})"

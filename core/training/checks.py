@@ -111,14 +111,13 @@ def check_history(experiment, history, folder):
 
     history: the rows of the run's finished epochs. folder: the run folder.
     """
-    names = {f"val_{name}" for name in _measured(experiment)}
-    for row in history[:1]:
-        differing = names ^ {name for name in row if name.startswith("val_")}
-        if differing:
-            raise InputError(
-                f"{folder} was begun with other metrics ({', '.join(sorted(differing))} differ); restore the"
-                " experiment's metrics, or begin a new --run_dir."
-            )
+    now = {f"val_{name}" for name in _measured(experiment)}
+    begun = {name for name in history[0] if name.startswith("val_")} if history else now
+    if now != begun:
+        raise InputError(
+            f"{folder} was begun with other metrics ({', '.join(sorted(now ^ begun))} differ); restore the"
+            " experiment's metrics, or begin a new --run_dir."
+        )
 
 
 def _measured(experiment):

@@ -231,11 +231,9 @@ class Training:
         if flags.data_on_device:
             return resident.make_training(self.train, flags.batch_size, seed=flags.seed, changes=changes)
 
-        def make_batches(epoch, first_step):
-            options = {"seed": flags.seed, "epoch": epoch, "first_step": first_step, "changes": changes}
-            return self.distributed(batches.training, self.train, **options)
-
-        return make_batches
+        return lambda epoch, first_step: self.distributed(
+            batches.training, self.train, seed=flags.seed, epoch=epoch, first_step=first_step, changes=changes
+        )
 
     def distributed(self, make_batches, examples, **options):
         """Return a distributed dataset of batches. Each batch is split among the replicas.
@@ -321,9 +319,9 @@ class Training:
         Raises `signals.Stopped` during the validation if a worker has received SIGINT or SIGTERM. Then the
         epoch is not finished, and the continued run validates the network from the first batch on.
         """
+        steps = math.ceil(len(self.val) / self.flags.batch_size)
         val_batches = self.distributed(batches.evaluation, self.val)
-        count = math.ceil(len(self.val) / self.flags.batch_size)
-        val_batches = progress.track(val_batches, count, "validation step")
+        val_batches = progress.track(val_batches, steps, "validation step")
         means, confusion = self.evaluate(signals.stop_when(self.must_stop, val_batches))
         row = self.row({**means, **self.experiment.metrics(confusion)})
         # After the last epoch, save the results of each single validation image, which `experiments.compare`

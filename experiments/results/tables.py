@@ -51,60 +51,66 @@ class Article:
 
 ARTICLES = (
     Article(
-        "cityscape_road",
-        "S. Panchal, 2019, [Cityscape Image Segmentation With TensorFlow 2.0]"
-        "(https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf)"
-        " ([code](https://github.com/shubham0204/Google_Colab_Notebooks))",
-        "road IoU",
-        "val_iou",
-        "none given",
-        "val_iou",
-        ("road_article",),
-        ("road_best",),
+        experiment="cityscape_road",
+        link=(
+            "S. Panchal, 2019, [Cityscape Image Segmentation With TensorFlow 2.0]"
+            "(https://towardsdatascience.com/cityscape-segmentation-with-tensorflow-2-0-b320b6605cbf)"
+            " ([code](https://github.com/shubham0204/Google_Colab_Notebooks))"
+        ),
+        metric="road IoU",
+        column="val_iou",
+        published="none given",
+        best="val_iou",
+        groups=("road_article",),
+        better=("road_best",),
     ),
     Article(
-        "oxford_pets",
-        "L. Kapoor, [Semantic image segmentation using UNet]"
-        "(https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e)"
-        " ([code](https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet))",
-        "validation loss",
-        "val_loss",
-        "0.394, on 704 of the 3669 photos, read from the article's plot",
-        "val_mean_iou",
-        ("pets_article",),
-        ("pets_best", "pets_303_best"),
+        experiment="oxford_pets",
+        link=(
+            "L. Kapoor, [Semantic image segmentation using UNet]"
+            "(https://medium.com/geekculture/semantic-image-segmentation-using-unet-28dbc247d63e)"
+            " ([code](https://github.com/lohit-kapoor/Semantic-Image-Segmentation-Using-UNet))"
+        ),
+        metric="validation loss",
+        column="val_loss",
+        published="0.394, on 704 of the 3669 photos, read from the article's plot",
+        best="val_mean_iou",
+        groups=("pets_article",),
+        better=("pets_best", "pets_303_best"),
     ),
     Article(
-        "oxford_pets_mobilenet",
-        "TensorFlow tutorial [Image segmentation](https://www.tensorflow.org/tutorials/images/segmentation)",
-        "accuracy",
-        "val_accuracy",
-        "0.8772, on 704 of the 3669 photos",
-        "val_accuracy",
-        ("mobilenet_article",),
-        ("mobilenet_best",),
+        experiment="oxford_pets_mobilenet",
+        link="TensorFlow tutorial [Image segmentation](https://www.tensorflow.org/tutorials/images/segmentation)",
+        metric="accuracy",
+        column="val_accuracy",
+        published="0.8772, on 704 of the 3669 photos",
+        best="val_accuracy",
+        groups=("mobilenet_article",),
+        better=("mobilenet_best",),
     ),
     Article(
-        "cityscapes_labels",
-        "U-Net on Cityscapes, blog post of 2021-02-19, signed Bend; no public address known",
-        "mean IoU of the official 19 classes",
-        "val_mean_iou_19",
-        "none given",
-        "val_mean_iou",
-        ("labels_article",),
-        ("labels_best",),
+        experiment="cityscapes_labels",
+        link="U-Net on Cityscapes, blog post of 2021-02-19, signed Bend; no public address known",
+        metric="mean IoU of the official 19 classes",
+        column="val_mean_iou_19",
+        published="none given",
+        best="val_mean_iou",
+        groups=("labels_article",),
+        better=("labels_best",),
     ),
     Article(
-        "dubai_aerial",
-        "A. J. Davies, 2022, [Semantic Segmentation of Aerial Imagery using U-Net in Python]"
-        "(https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514)"
-        " ([code](https://github.com/ad-1/u-net-aerial-imagery-segmentation))",
-        "accuracy",
-        "val_accuracy",
-        "0.8616",
-        "val_accuracy",
-        ("dubai_patch_article",),
-        ("dubai_patch_best",),
+        experiment="dubai_aerial",
+        link=(
+            "A. J. Davies, 2022, [Semantic Segmentation of Aerial Imagery using U-Net in Python]"
+            "(https://towardsdatascience.com/semantic-segmentation-of-aerial-imagery-using-u-net-in-python-552705238514)"
+            " ([code](https://github.com/ad-1/u-net-aerial-imagery-segmentation))"
+        ),
+        metric="accuracy",
+        column="val_accuracy",
+        published="0.8616",
+        best="val_accuracy",
+        groups=("dubai_patch_article",),
+        better=("dubai_patch_best",),
     ),
 )
 
@@ -180,7 +186,8 @@ def groups_table(found):
     ]
     for name, results in found.items():
         header = results[0].header
-        last = [mean_and_deviation(results, column) for column in COLUMNS]
+        rows = [result.epochs[-1] for result in results]
+        last = [_mean_and_deviation(rows, column) for column in COLUMNS]
         epochs = ", ".join(dict.fromkeys(f"{result.epochs[-1]['epoch']:g}" for result in results))
         minutes = ", ".join(dict.fromkeys(result.header["minutes"] for result in results))
         about = f"{header['data']}; {_settings(header)}"
@@ -188,15 +195,14 @@ def groups_table(found):
     return "\n".join(lines) + "\n"
 
 
-def mean_and_deviation(results, column, epoch=lambda result: result.epochs[-1]):
+def _mean_and_deviation(rows, column):
     """Return a text 'mean ± standard deviation' of a metric over the runs of a group.
 
     For a single run, the text is the value of the metric. If a run lacks the metric, the text is ''.
-    results: list of `Result`. column: the metric's column in the result files. epoch: a function (`Result`)
-    -> the item of `Result.epochs` that is used, by default the last item.
+    rows: for each run, one item of `Result.epochs`. column: the metric's column in the result files.
     """
-    values = [epoch(result)[column] for result in results if column in epoch(result)]
-    if len(values) < len(results):
+    values = [row[column] for row in rows if column in row]
+    if len(values) < len(rows):
         return ""
     if len(values) == 1:
         return f"{values[0]:.4f}"
@@ -214,10 +220,8 @@ def _best(name, results):
     column = ARTICLE_OF[name.split("_")[0]].best
     if any(len(result.epochs) < 2 for result in results):
         return ""
-    best = mean_and_deviation(
-        results, column, lambda result: max(result.epochs, key=lambda row: row.get(column, 0))
-    )
-    return f"{COLUMNS[column]} {best}"
+    rows = [max(result.epochs, key=lambda row: row.get(column, 0)) for result in results]
+    return f"{COLUMNS[column]} {_mean_and_deviation(rows, column)}"
 
 
 def _ours(results, column, data):
@@ -233,9 +237,12 @@ def _ours(results, column, data):
         return ""
     header, seeds = results[0].header, len(results)
     notes = [f"{seeds} seed{'s' * (seeds > 1)}"]
-    notes += [_settings(header)] * (header["settings"] not in ("the article's", "better"))
-    notes += [header["data"]] * (header["data"] != data)
-    return f"{mean_and_deviation(results, column)} ({'; '.join(notes)})"
+    if header["settings"] not in ("the article's", "better"):
+        notes.append(_settings(header))
+    if header["data"] != data:
+        notes.append(header["data"])
+    rows = [result.epochs[-1] for result in results]
+    return f"{_mean_and_deviation(rows, column)} ({'; '.join(notes)})"
 
 
 def _settings(header):
