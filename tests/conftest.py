@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # tests of lowering and of bit-identical runs need a CPU
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # tests expect an empty stderr
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"  # servers and workers of the tests
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # else NumPy threads of pytest workers compete for cores
 
 import numpy as np

@@ -1,5 +1,6 @@
 """The cache is decoded once for the same files, settings and reader; an interrupted one is continued."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -70,7 +71,8 @@ def test_files_are_decoded_again_only_after_a_change_of_settings_or_content(pair
     assert prepare(dataset, pairs / ".." / pairs.name) == 0  # the same folder by another path
     assert prepare(dataclasses.replace(dataset, settings={"size": 8})) == 6
     (pairs / "train" / "3.jpg").chmod(0o640)
-    os.link(pairs / "train" / "3.jpg", tmp_path / "another name")
+    with contextlib.suppress(OSError):  # some file systems have no hard links
+        os.link(pairs / "train" / "3.jpg", tmp_path / "another name")
     assert prepare(dataset) == 0
     os.utime(pairs / "train" / "3.jpg", (1, 1))
     assert prepare(dataset) == 6

@@ -1,6 +1,7 @@
 """The benchmark: one measurement, the comparison of several, and the command."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -133,24 +134,24 @@ def test_the_limits_of_the_machine_are_measured(monkeypatch):
     monkeypatch.setattr(machine, "SIZES", ((4, 32, 32, 32),))
     monkeypatch.setattr(machine, "NUMBERS", 2**20)
     tf.random.set_seed(0)  # other tests enable deterministic ops, which need a seed
+    monkeypatch.setattr(measurement, "time_calls", lambda call, seconds, least: (call(), ([0.5], 1.0))[1])
     metrics = machine.measure(types.SimpleNamespace(seconds=0, precision="float32"))
-    assert metrics["conv_gflops"] > 1 and metrics["memory_gb_per_s"] > 0.5 and metrics["versions"] == {}
+    gflops, bandwidth = 2 * 9 * 32 * 4 * 32**3 / 0.5e9, 3 * 4 * 2**20 / 0.5e9  # half a second per call
+    assert metrics["conv_gflops"] == pytest.approx(gflops) and metrics["versions"] == {}
+    assert metrics["memory_gb_per_s"] == pytest.approx(bandwidth)
 
 
-def test_the_command_prints_json_and_a_message_for_a_missing_baseline(
-    monkeypatch, shared_cache, tmp_path, capsys
-):
+def test_the_command_prints_json_and_a_message_for_a_missing_baseline(monkeypatch, shared_cache, capsys):
     limits = program({"conv_gflops": 100.0, "memory_gb_per_s": 20.0, "versions": {}})
     monkeypatch.setitem(comparison.PROGRAMS, "machine", limits)
-    (tmp_path / "python").write_text("#!/bin/sh\nexit 1\n")
-    (tmp_path / "python").chmod(0o755)
+    python = shutil.which("false")  # a program that fails, as a Python without PyTorch does
     arguments = [
         *("--experiment=dubai_aerial", "--mode=infer", "--batch_size=1", "--seconds=0", "--turns=1"),
-        *("--peers=torch", f"--torch_python={tmp_path / 'python'}", f"--cache_dir={shared_cache}", "--json"),
+        *("--peers=torch", f"--torch_python={python}", f"--cache_dir={shared_cache}", "--json"),
     ]
     assert comparison.run(cli.parse(comparison.define_flags, arguments)) == 0
     printed = capsys.readouterr()
-    assert f"warning: {tmp_path / 'python'} cannot import torch; continuing without torch.\n" in printed.err
+    assert f"warning: {python} cannot import torch; continuing without torch.\n" in printed.err
     (line,) = printed.out.splitlines()
     metrics = json.loads(line)
     asked = {key: metrics[key] for key in ("experiment", "mode", "precision", "batch_size")}

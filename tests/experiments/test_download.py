@@ -36,14 +36,13 @@ GOOD = packed(*(({"name": f"cityscapes/{name}"}, name.encode()) for name in NAME
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server():
     """Start a server on 127.0.0.1; return a namespace with its state.
 
     content: the bytes that the server sends; if None, the server sends error 404. length: the Content-Length
     that the server sends; if None, the true length. requests: the number of requests so far. url: the address
     of the content.
     """
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

@@ -42,7 +42,7 @@ def test_flipped_bits_and_truncations_are_detected_or_harmless(tmp_path):
     checkpoint.save(tmp_path, ARRAYS, STATE)
     path = tmp_path / "last.npz"
     whole = path.read_bytes()
-    for position in range(len(whole)):
+    for position in range(0, len(whole), 7):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)

@@ -31,7 +31,8 @@ def test_road_learns_generated_scenes_and_its_run_segments_photos(shared_cache, 
     folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
     done = python("experiments.cityscape_road", *sizes, *folders, env=os.environ | other)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # TensorFlow's start-up messages are hidden
+    # TensorFlow's start-up messages are hidden; Matplotlib may report its font cache
+    assert not [line for line in done.stderr.splitlines() if "matplotlib" not in line.lower()]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("cityscape_road: 1,961,152 parameters")
     assert any("80 training and 80 validation images" in line for line in lines)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import threading
 from concurrent import futures
 
 import pytest
@@ -17,14 +18,23 @@ def test_a_lock_that_another_process_holds_is_refused_at_once(tmp_path):
             pass
 
 
-def test_waiting_for_a_lock_ends_when_the_lock_is_released(tmp_path, capsys):
+def test_waiting_for_a_lock_ends_when_the_lock_is_released(tmp_path, monkeypatch, capsys):
+    blocked, flock = threading.Event(), fcntl.flock
+
+    def noted(file, operation):
+        if operation == fcntl.LOCK_EX:  # the call that waits has no LOCK_NB
+            blocked.set()
+        return flock(file, operation)
+
     def wait_for_lock():
         with files.lock(tmp_path / ".lock"):
             pass
 
+    monkeypatch.setattr(fcntl, "flock", noted)
     with futures.ThreadPoolExecutor() as pool:
         with files.lock(tmp_path / ".lock"):
             waiting = pool.submit(wait_for_lock)
+            assert blocked.wait(30)
             assert not futures.wait([waiting], timeout=0.2).done
         waiting.result(timeout=30)
     assert (

@@ -11,7 +11,9 @@ from core.runs import checkpoint
 from core.training import signals
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["small_training"])  # TensorFlow is imported once
+# The server imports TensorFlow once. Before Python 3.12.8 and 3.13.1, it lacks pytest's sys.path and cannot
+# import small_training.
+FORKS.set_forkserver_preload(["core.training.loop", "experiments", "small_training"])
 
 # One run is killed at all of these moments, one after another. A moment is (victim, call), see
 # `small_training.run`; calls are counted in each process anew. All experiments share the training loop,

@@ -60,9 +60,10 @@ def test_two_replicas_of_a_process_train_like_one_device(pairs, tmp_path):
 
 def test_two_workers_train_like_one_device_and_a_run_is_continued_after_losing_a_worker(pairs, tmp_path):
     start = functools.partial(worker, pairs, tmp_path)
-    unbroken = start_all(start, 2, "unbroken")
+    clusters = np.reshape(addresses(8), (4, 2)).tolist()  # drawn together, so that no two are equal
+    unbroken = start_all(start, clusters.pop(), "unbroken")
     for victim, call in ((1, 4), (0, 2)):  # this worker dies in this call of the step
-        children = start_all(start, 2, "broken", death=(victim, ("step", call)))
+        children = start_all(start, clusters.pop(), "broken", death=(victim, ("step", call)))
         children[victim].join()
         died = time.monotonic()
         codes = ended(children)
@@ -70,7 +71,7 @@ def test_two_workers_train_like_one_device_and_a_run_is_continued_after_losing_a
         assert time.monotonic() - died < NOTICED
         told = (tmp_path / f"broken.{1 - victim}").read_text()
         assert "another worker ended or cannot be reached" in told and "same command" in told
-    again = start_all(start, 2, "broken")
+    again = start_all(start, clusters.pop(), "broken")
     # The last batch has one example, so the second worker gets none.
     train_road(pairs, tmp_path / "one", "--batch_size=2", "--limit=5")
     assert ended([*unbroken, *again]) == [0, 0, 0, 0]
@@ -109,16 +110,15 @@ def addresses(workers):
         return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
 
 
-def start_all(start, workers, run, *arguments, death=(None, None)):
+def start_all(start, cluster, run, *arguments, death=(None, None)):
     """Start the workers of a cluster; return their processes.
 
-    start: a function that starts a worker. death: (index of the worker that dies, (victim, call)), where
-    (victim, call) is the argument `death` of `small_training.run`.
+    start: a function that starts a worker. cluster: the list of the workers' addresses. death: (index of the
+    worker that dies, (victim, call)), where (victim, call) is the argument `death` of `small_training.run`.
     """
-    cluster = addresses(workers)
     return [
         start(cluster, index, run, arguments, death[1] if index == death[0] else None)
-        for index in range(workers)
+        for index in range(len(cluster))
     ]
 
 
