@@ -31,8 +31,9 @@ def load(run_dir, checkpoint="best", *, data=False):
     with the best validation metric; "last": the latest weights. data: if False, the run's data folder may be
     missing, and the returned flags --data_dir and --limit have their defaults (generated images, all files);
     if True, they have the run's values.
-    The run's flags --deterministic and --xla decide whether TensorFlow's ops become deterministic in this
-    process. By default, they do so on CPUs. Random ops without a seed then raise RuntimeError, so call
+    The run's flags --deterministic and --xla decide whether TensorFlow's ops are deterministic in this
+    process from now on. By default, they are on CPUs without --xla, and they are not on GPUs, even if you
+    enabled determinism before. Deterministic random ops without a seed raise RuntimeError, so call
     tf.random.set_seed. The rules of `core.lowering` are enabled.
     Raises InputError if run_dir is not the folder of a run, if the checkpoint is missing or damaged, or if
     the weights in the checkpoint do not fit the network.

@@ -15,7 +15,7 @@ from PIL import Image
 from core import metrics
 from core.data import remarks
 from core.data.images import read_class_ids, read_rgb, require_same_size
-from core.data.listing import by_stem, find_by_stem, image_files, subfolder
+from core.data.listing import by_stem, composed, find_by_stem, image_files, subfolder
 from core.data.synthetic import street_scenes
 from core.experiment import Dataset
 from core.runtime.errors import InputError
@@ -114,8 +114,10 @@ def find(data_dir, split):
     outside = len(image_files(photos))
     if outside:
         remarks.add("outside of cities", f"{photos}: {outside} images outside of city folders are not used")
-    used = {ids.name for _, ids in found}
-    unused = [path for path in labels.glob("[!.]*/[!.]*_gtFine_labelIds.png") if path.name not in used]
+    used = {composed(ids.name) for _, ids in found}
+    unused = [
+        path for path in labels.glob("[!.]*/[!.]*_gtFine_labelIds.png") if composed(path.name) not in used
+    ]
     if unused:
         remarks.add("labels", f"{labels}: {len(unused)} files of label ids have no photo and are not used")
     return found

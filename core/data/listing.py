@@ -144,7 +144,9 @@ def find_by_stem(folder, stem, suffix):
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):
         return usual
-    names = [f"{stem}{each}" for lower in SUFFIXES for each in (lower, lower.upper())]
+    stems = dict.fromkeys([stem, *(unicodedata.normalize(form, stem) for form in ("NFC", "NFD"))])
+    suffixes = [each for lower in SUFFIXES for each in (lower, lower.upper())]
+    names = [f"{stem}{suffix}" for stem in stems for suffix in suffixes]
     candidates = [folder / name for name in names if os.path.isfile(folder / name)]
     # A file system that ignores letter case finds the same file under the suffix .jpg and under .JPG. These
     # two paths have the same inode number, so one of them is kept.

@@ -5,6 +5,7 @@ from PIL import Image
 
 from core.inference import decision, scaling, tiling
 from core.inference.predict import Options, make_network
+from core.runs import code_digest
 from core.runtime.errors import InputError
 
 
@@ -17,7 +18,8 @@ def predict(run, images):
     If the run was trained on resized photos, each photo is resized in the same way for the network, and its
     logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
     For files with the same pixels, `experiments.predict` with its default flags writes the same class ids,
-    except where rounding decides between two classes. Raises InputError if `images` has another shape or
+    except where rounding decides between two classes. Prints a warning if the code has changed since the
+    training. Raises InputError if `images` has another shape or
     dtype than uint8 [N, H, W, 3].
     """
     try:
@@ -28,6 +30,7 @@ def predict(run, images):
         raise InputError(f"images: must be uint8 [N, H, W, 3], not {images.dtype} {list(images.shape)}.")
     if not images.size:
         return np.zeros(images.shape[:3], np.uint8)
+    code_digest.warn_if_changed(run.folder, run.experiment)  # ops may have been replaced since the restoring
     experiment, side = run.experiment, run.experiment.dataset.size
     multiple = tiling.multiple(experiment.forward, run.weights)
     network = make_network(experiment, run.weights, run.dtype, multiple, Options(resize=side))

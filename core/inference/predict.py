@@ -34,7 +34,7 @@ from core.inference import (
     scaling,
     tiling,
 )
-from core.runtime import progress
+from core.runtime import files, progress
 from core.runtime.errors import InputError
 from core.weights import fixed
 
@@ -89,6 +89,8 @@ def run(experiment, weights, dtype, sources, output_dir, options):
         job = Job(experiment, weights, dtype, names, output_dir, options, log)
         written = (path for name in names.values() for path in job.paths(name))
         outputs.refuse_overwriting([source.path for source in sources], written)
+        # up to 32 threads write at a time; each opens 3 files and, with --probabilities, one file per class
+        files.allow_open_files(1024 + 32 * (3 + len(experiment.classes)))
         with pipeline.threads(job.stopped) as pool:
             decoded = read_ahead.ahead(
                 pool, job.read, sources, lambda source: read_ahead.pixel_count(source.path, source.page)

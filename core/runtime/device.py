@@ -25,7 +25,7 @@ def set_up(flags):
     if by_default if flags.deterministic is None else flags.deterministic:
         tf.config.experimental.enable_op_determinism()
     else:
-        config.disable_op_determinism()  # an earlier training in this process may have enabled it
+        config.disable_op_determinism()  # an earlier training or the user may have enabled it
     if gpus:
         count = 1 if flags.strategy == "single" else len(gpus)
         return f"{count} x {tf.config.experimental.get_device_details(gpus[0])['device_name']}"
@@ -41,11 +41,11 @@ def _warn_of_unused_gpu():
     missing GPU is not visible, because `core/__init__.py` hides start-up messages.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # job schedulers set it to the GPUs of the job
+    cure = "run pip install 'tensorflow[and-cuda]', or set TF_CPP_MIN_LOG_LEVEL=0 to see what is missing"
+    if platform.machine() == "aarch64":
+        cure = "TensorFlow's packages for ARM have no GPU support, so use another build or a container"
     if visible not in ("", "-1") and any(map(os.path.exists, DRIVERS)):
-        print(
-            "warning: TensorFlow does not find this machine's NVIDIA GPU and uses the CPU; run pip install"
-            " 'tensorflow[and-cuda]', or set TF_CPP_MIN_LOG_LEVEL=0 to see which library is missing."
-        )
+        print(f"warning: TensorFlow does not find this machine's NVIDIA GPU and uses the CPU; {cure}.")
 
 
 def versions():

@@ -59,6 +59,11 @@ def strategy(name):
             " to this machine, that its port is free, that this machine's GPUs have free memory, and that all"
             " workers are running."
         ) from None
+    except (RuntimeError, ValueError) as error:  # this process has already used TensorFlow
+        raise InputError(
+            f"--strategy=multi_worker: TensorFlow cannot start the workers in this process ({error}); restart"
+            " Python, and begin this training before any other use of TensorFlow."
+        ) from None
 
 
 @functools.cache

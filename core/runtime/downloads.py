@@ -70,9 +70,11 @@ def _quiet_unless_terminal():
 
     Otherwise `get_file` would print a line for each update of the progress bar.
     """
+    before = tf.keras.utils.is_interactive_logging_enabled()
     if not sys.stdout.isatty():
         tf.keras.utils.disable_interactive_logging()
     try:
         yield
     finally:
-        tf.keras.utils.enable_interactive_logging()
+        if before:
+            tf.keras.utils.enable_interactive_logging()

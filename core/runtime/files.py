@@ -6,6 +6,7 @@ import fcntl
 import math
 import os
 import re
+import resource
 import time
 import zipfile
 
@@ -48,6 +49,18 @@ def is_utf8(name):
     return not re.search("[\ud800-\udfff]", str(name))
 
 
+def allow_open_files(count):
+    """Raise the limit of open files of this process to `count`, or as far as the system allows.
+
+    Larger limits are kept. The usual limit is 1024 on Linux and 256 on macOS.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 @contextlib.contextmanager
 def writing(path):
     """Context manager that converts an OSError in its `with` block into an InputError.
@@ -64,6 +77,8 @@ def writing(path):
             cure = "create its folder or name another place"
         elif error.errno in UNFIT:
             cure = "name another place"
+        elif error.errno in (errno.EMFILE, errno.ENFILE):
+            cure = "raise the limit of open files (ulimit -n 4096), then give the same command again"
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); {cure}.") from None
 
 

@@ -71,6 +71,8 @@ def download(size):
         "download the file on another machine and pass its path as --encoder_weights, or train the encoder"
         " from random weights with --encoder_weights=none --train_encoder"
     )
+    if home.startswith("~"):  # expanduser knows no home folder
+        raise InputError(f"the home folder is unknown; set KERAS_HOME to a folder, or {cure}.")
     if not path.is_file():  # a file that exists may lie in a read-only folder, where no lock can be taken
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

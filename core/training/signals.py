@@ -27,7 +27,9 @@ def catch_signals():
         for each in before:
             signal.signal(each, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    # getsignal returns None for a handler that was not installed from Python, which Python cannot restore
+    caught = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not None]
+    before = {number: signal.signal(number, receive) for number in caught}
     try:
         yield received
     finally:

@@ -53,6 +53,14 @@ def test_trimaps_become_class_ids_from_0_for_photos_of_every_format(pets):
         assert mask[0, :, 8].tolist() == 4 * [1] + 2 * [2] + 4 * [0] + 2 * [2] + 4 * [1]
 
 
+def test_names_in_another_unicode_form_than_in_the_list_are_found(pets):
+    (pets / "images/a_1.jpg").rename(pets / "images/ma\u0308r_1.jpg")  # NFD, as macOS may store names
+    (pets / "annotations/trimaps/a_1.png").rename(pets / "annotations/trimaps/m\u00e4r_1.png")
+    (pets / "annotations/trainval.txt").write_text("m\u00e4r_1 1 1 1\n", encoding="utf-8")
+    ((photo, trimap),) = DATASET.find(pets, "train")
+    assert photo.is_file() and trimap.is_file()
+
+
 def test_photos_with_other_suffixes_and_folders_of_any_letter_case_are_found(pets):
     (pets / "images/a_1.jpg").rename(pets / "images/a_1.JPEG")
     (pets / "images").rename(pets / "Images")

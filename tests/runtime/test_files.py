@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,17 @@ def test_a_disk_that_is_lost_does_not_count_as_a_damaged_archive(tmp_path, monke
     monkeypatch.setattr(np, "load", lost)
     with pytest.raises(OSError, match=os.strerror(number)):
         files.read_arrays(tmp_path / "arrays.npz", ())
+
+
+def test_the_limit_of_open_files_is_raised_but_never_lowered(monkeypatch):
+    limits = [(256, resource.RLIM_INFINITY), (256, 1000), (8192, 9000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: limits[0])
+    found = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, values: found.append(values))
+    while limits:
+        files.allow_open_files(4096)
+        limits.pop(0)
+    assert found == [(4096, resource.RLIM_INFINITY), (1000, 1000)]
 
 
 @pytest.mark.parametrize(

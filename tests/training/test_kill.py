@@ -66,3 +66,14 @@ def _signalled_twice():
     with signals.catch_signals():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_handler_that_was_not_installed_from_python_is_left_alone(monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    known = signal.getsignal
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: known(number) if number == signal.SIGINT else None
+    )
+    with signals.catch_signals():
+        assert known(signal.SIGTERM) is before and known(signal.SIGINT) is not before
+    assert known(signal.SIGTERM) is before
