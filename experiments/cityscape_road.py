@@ -33,8 +33,9 @@ def define_flags(values):
     """Define the flags that all experiments share, and this experiment's own flags.
 
     By default, the training uses the article's settings, with two exceptions. Gradients are clipped
-    (--clip_norm). A mask pixel is road if its colour is near (128, 64, 128), because the article's colour
-    (128, 63, 126) does not occur in the masks (--road_rgb, --road_tolerance).
+    (--clip_norm). A mask pixel is road if its colour is near (128, 64, 128), because the colour in the
+    article's text, (128, 63, 126), does not occur in the masks, and the colour in its notebook,
+    (128, 63, 127), misses a third of the road (--road_rgb, --road_tolerance).
     """
     common_flags.define(
         values,
@@ -59,7 +60,7 @@ def define_flags(values):
     clean = (
         "Remove JPEG noise from the masks, for training and validation: apply a 3x3 median filter at full"
         " size, then give each resized pixel the majority class of its area. If off, masks are resized by"
-        " nearest neighbour, as in the article."
+        " nearest neighbour."
     )
     new.switch("clean_labels", False, clean)
 

@@ -33,7 +33,8 @@ from core.training import common_flags, loop, pretrained
 def define_flags(values):
     """Define the flags that all experiments share, and this experiment's own flags.
 
-    By default, the training uses the article's settings.
+    By default, the training uses the settings of the tutorial. The network scales images to x / 128 - 1, as
+    in the tutorial of 2019. Later versions of the tutorial compute x / 255.
     """
     common_flags.define(
         values,

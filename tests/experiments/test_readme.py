@@ -73,5 +73,5 @@ def test_no_module_imports_from_a_higher_layer():
 
 
 def test_documents_stay_within_their_line_limits():
-    """A document that became too long, for example by a new row of results, needs a shorter text elsewhere."""
+    """A new row of results may need shorter text elsewhere in the document."""
     assert len(README.splitlines()) <= 180 and len(NOTES.splitlines()) <= 350
