@@ -32,9 +32,9 @@ def load(run_dir, checkpoint="best", *, data=False):
     missing, and the returned flags --data_dir and --limit have their defaults (generated images, all files);
     if True, they have the run's values.
     The run's flags --deterministic and --xla decide whether TensorFlow's ops are deterministic in this
-    process from now on. By default, they are on CPUs without --xla, and they are not on GPUs, even if you
-    enabled determinism before. Deterministic random ops without a seed raise RuntimeError, so call
-    tf.random.set_seed. The rules of `core.lowering` are enabled.
+    process from now on. By default, the ops are deterministic on CPUs without --xla. On GPUs, they are not
+    deterministic by default, even if you enabled determinism before. While ops are deterministic, random ops
+    without a seed raise RuntimeError, so call tf.random.set_seed. The rules of `core.lowering` are enabled.
     Raises InputError if run_dir is not the folder of a run, if the checkpoint is missing or damaged, or if
     the weights in the checkpoint do not fit the network.
     """

@@ -32,7 +32,7 @@ from core.training import common_flags, loop
 def define_flags(values):
     """Define the flags that all experiments share, and this experiment's own flags.
 
-    By default, the training uses the article's settings, with two exceptions. Gradients are clipped
+    The defaults of the flags are the article's settings, with two exceptions. Gradients are clipped
     (--clip_norm). A mask pixel is road if its colour is near (128, 64, 128), because the colour in the
     article's text, (128, 63, 126), does not occur in the masks, and the colour in its notebook,
     (128, 63, 127), misses a third of the road (--road_rgb, --road_tolerance).

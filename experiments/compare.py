@@ -8,9 +8,10 @@ from the confusion matrix. Four things are left out: metrics of one class, such 
 classes in a mean (classes_averaged); metrics that are NaN; and the loss, if the loss functions, the class
 weights, core/losses.py or the experiment's script differ. The line shows the value of the second run minus
 the value of the first run, with a 95 % interval. Both values belong to the last epoch of their run. The
-interval comes from a paired bootstrap over the validation images that both runs have. The interval accounts
-for the choice of the images, but not for the choice of the seed. To learn whether an edit changed a metric,
-train with several seeds before the edit and with several seeds after the edit, and use --group.
+interval comes from a paired bootstrap over the photos of the validation images that both runs have: the
+patches of a photo are drawn together. The interval accounts for the choice of the photos, but not for the
+choice of the seed. To learn whether an edit changed a metric, train with several seeds before the edit and
+with several seeds after the edit, and use --group.
 
 With --group, runs form a group if they have the same experiment, code and images, and the same values of all
 flags that affect the result, except --seed. The runs of a group must have different seeds. For each group,
@@ -40,7 +41,7 @@ def define_flags(values):
     group = "Compare groups of runs; the runs of a group differ only in --seed."
     flags.DEFINE_bool("group", False, group, **own)
     flags.DEFINE_string("output_dir", "comparison", "Folder for the file curves.png.", **own)
-    samples = "Number of bootstrap samples of the validation images."
+    samples = "Number of bootstrap samples of the validation photos."
     flags.DEFINE_integer("resamples", 2000, samples, 100, 10**6, **own)
 
 

@@ -29,7 +29,7 @@ COLOURS = ("#333333", "#4878a8", "#bbbbbb", "#d08a3c", "#9467a8", "#6a9a58")
 ARROWS = {"max-pooling": "#c03030", "up-sampling": "#308030", "skip connection": "#8080c0"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)  # maps are compared by identity
 class Map:
     """A feature map and the position of its box in the diagram.
 
@@ -101,12 +101,12 @@ def _sources(op, maps):
     """
     found = []
     for tensor in op.inputs:
-        while (
-            tensor.op.type == "IdentityN"
-        ):  # tf.custom_gradient adds this op, which also reads its arguments
+        # tf.custom_gradient adds an IdentityN op. Its inputs are the results of the decorated function,
+        # followed by the arguments of this function.
+        while tensor.op.type == "IdentityN":
             tensor = tensor.op.inputs[tensor.value_index]
         nearest = [maps[tensor.op.name]] if tensor.op.name in maps else _sources(tensor.op, maps)
-        found += [each for each in nearest if not any(each is other for other in found)]
+        found += [each for each in nearest if each not in found]
     return found
 
 

@@ -7,8 +7,8 @@ Files:   DIR/images/ holds the photos. DIR/masks/ holds a mask for each photo. T
          is the path of the photo in images/, except that the suffix may differ. A mask is a PNG file whose
          pixel values are ids of classes, or an image in which each class has a colour. Without --data_dir,
          120 photos of pets and their masks are generated.
-Splits:  DIR may define the training and the validation photos in one of these forms:
-           the lists of photos train.txt and val.txt
+Splits:  DIR may define the training and the validation photos. The first form that exists is used:
+           the lists train.txt and val.txt; a line is a photo's file name, stem, or path below images/
            the folders train/images/, train/masks/, val/images/ and val/masks/
            the folders images/train/, images/val/, masks/train/ and masks/val/
          Otherwise a random share of the photos, --val_share, is used for validation.

@@ -2,7 +2,8 @@
 
 Article:  "Image segmentation", a tutorial on tensorflow.org, published in 2019 and updated since,
           https://www.tensorflow.org/tutorials/images/segmentation
-Claim:    an accuracy of 0.877 after 20 epochs, on 704 of the 3669 validation photos.
+Claim:    an accuracy of 0.877 after 20 epochs, on 704 of the 3669 validation photos, with masks resized
+          bilinearly.
 Network:  core/models/mobilenet_unet.py. Input 128x128; the encoder has ImageNet weights and is not
           trained. The classes are pet, background and outline.
 Settings: Adam with learning rate 1e-3, batches of 64, 20 epochs.

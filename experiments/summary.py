@@ -14,7 +14,8 @@ receptive field:  the height or width, whichever is larger, of the area of the i
                   operation's output depends on, in pixels. If the area differs between output pixels, the
                   largest one is shown. A dash stands for more than about 2,048 pixels, for an output that is
                   not a feature map, and for an output that does not change when a line of the image changes.
-                  If the network accepts images whose sides its strides do not divide, all rows have a dash.
+                  If the network accepts images whose height or width is not divisible by its strides, all
+                  rows have a dash.
 
 With --time, a second table shows the cost of each operation in a training step, without the optimizer, on
 this machine's CPU. The cost is the number of milliseconds that the operation's TensorFlow ops take, and the

@@ -48,7 +48,10 @@ def python(*arguments, **options):
 
 @contextlib.contextmanager
 def refused(named):
-    """Context manager whose body must raise an InputError: one sentence that contains str(named)."""
+    """Context manager whose body must raise an InputError.
+
+    The message of the error must be one sentence that contains str(named).
+    """
     with pytest.raises(InputError) as caught:
         yield caught
     assert_one_sentence(str(caught.value), named)

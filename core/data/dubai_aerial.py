@@ -85,8 +85,8 @@ def find(data_dir, split):
     Masks without a photo are not used. Folders that hold images/ but are not named like a tile are not used
     either. Warnings give the number of such masks and the number of such folders (`core.data.remarks`).
 
-    Raises InputError if there is no tile with photos, if several subfolders hold tiles, or if a photo has no
-    mask.
+    Raises InputError if there is no tile with photos, if several subfolders hold tiles, if a tile lacks
+    images/ or masks/, or if a photo has no mask.
     """
     root = find_root(data_dir, _tiles)
     tiles = _tiles(root) if root else []
@@ -165,9 +165,9 @@ def _read(photo_file, mask_file, patch_size, colour_tolerance, white_level):
 def _check(pixels, files, patch_size, colour_tolerance):
     """If some mask colours belong to no class, print the most frequent of them and their numbers of pixels.
 
-    pixels: int64 [256], number of pixels of each class id. files: list of all (photo, mask) files.
-    patch_size, colour_tolerance: see `dataset`. Raises InputError if all pixels are unlabeled. Also raises
-    the InputError of `_refuse_near_colours`.
+    pixels: int64 [256], number of pixels of each class id. files: list of the readable (photo, mask)
+    files. patch_size, colour_tolerance: see `dataset`. Raises InputError if all pixels are unlabeled, or if
+    `_refuse_near_colours` does.
     """
     if not pixels[UNLABELED]:
         return

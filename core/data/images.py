@@ -19,7 +19,7 @@ from core.runtime.errors import InputError
 
 # the accepted file formats; PostScript is excluded, because PostScript files are programs
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
-MAX_PIXELS = 89_478_485  # Pillow's default limit: 256 MiB at 3 bytes per pixel
+MAX_PIXELS = 89_478_485  # Pillow's default limit; decoding takes 341 MiB at 4 bytes per pixel
 ID_MODES = ("1", "L", "P", "I;16")  # Pillow's modes of PNG files that store ids
 REDUCED, TRANSPARENCY_MASK = 1, 4  # bits of the tag NewSubfileType that mark pages other than photos
 ALPHA = (1, 2)  # values of the tag ExtraSamples that mean alpha
@@ -101,12 +101,12 @@ def map_rgb(path):
 
 
 def read_class_ids(path, *, largest=255):
-    """Return the class ids in a PNG file as a PIL image of mode L, rotated upright by its EXIF orientation.
+    """Return the ids in a PNG file as a PIL image, rotated upright by its EXIF orientation.
 
-    The ids are the file's greyscale values of 2 to 16 bits, without scaling, or its palette indices.
+    The ids are the file's palette indices, or its greyscale values of 2 to 16 bits without scaling.
 
-    largest: the largest allowed id, 255 or 65535. For 65535, the image has the mode I, and greyscale values
-    of 1 bit are read as the ids 0 and 255.
+    largest: the largest allowed id. 255: the image has the mode L, and greyscale values of 1 bit are refused.
+    65535: the image has the mode I (int32), and greyscale values of 1 bit are read as the ids 0 and 255.
 
     Raises InputError that names the file in these cases: the file is damaged, not readable or not a PNG
     file; it holds colours or an alpha band; its greyscale values have 1 bit and `largest` is 255; an id is

@@ -137,9 +137,10 @@ def composed(name):
 def find_by_stem(folder, stem, suffix):
     """Return the path of the image file with this stem in a folder.
 
-    A file with exactly this suffix is preferred. If it does not exist, the file with another suffix in
-    SUFFIXES, in lower case or upper case, is returned. If there are several files with such suffixes, raises
-    InputError. If there is none, returns the path of the missing file, `folder / (stem + suffix)`.
+    Besides `stem` itself, its Unicode forms NFC and NFD are tried. A file with exactly this suffix is
+    preferred. If it does not exist, the file with another suffix in SUFFIXES, in lower case or upper case, is
+    returned. If there are several files with such suffixes, raises InputError. If there is none, returns the
+    path of the missing file, `folder / (stem + suffix)`.
     """
     usual = folder / f"{stem}{suffix}"
     if os.path.isfile(usual):

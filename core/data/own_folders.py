@@ -27,7 +27,7 @@ SPLITS = ("train", "val")
 def find(data_dir, split):
     """Return a list of (photo, mask) files for a split, "train" or "val".
 
-    If a text file lists the split, the pairs have the order of the list, otherwise natural order (`listing`).
+    If a text file lists the split, the pairs have the order of the list, otherwise the order of `_pairs`.
     If data_dir defines no splits, the function returns all pairs for each split.
 
     Raises InputError in these cases: images/ or masks/ is missing; there is no photo; a photo has no mask; a
@@ -101,8 +101,10 @@ def _folder(parent, name):
 
 
 def _pairs(images_folder, masks_folder):
-    """Return a list of (photo, mask) for all photos in images_folder and its subfolders, in natural order.
+    """Return a list of (photo, mask) for all photos in images_folder and its subfolders.
 
+    The photos of a folder come before the photos of its subfolders. Photos of one folder, and subfolders of
+    one folder, are in natural order.
     Raises InputError if there is no photo, or if `listing.pairs` does.
     """
     pairs = listing.pairs(_by_key(images_folder), _by_key(masks_folder), masks_folder)

@@ -51,6 +51,6 @@ def summary(remarks):
         first.setdefault(kind, sentence)
         counts[kind] = counts.get(kind, 0) + 1
     return [
-        sentence if counts[kind] == 1 else f"{sentence} ({counts[kind]} files like this one)"
+        sentence if counts[kind] == 1 else f"{sentence} ({counts[kind]} such files in total)"
         for kind, sentence in first.items()
     ]

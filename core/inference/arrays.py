@@ -12,15 +12,14 @@ from core.runtime.errors import InputError
 def predict(run, images):
     """Return the predicted class ids of photos: uint8 [N, H, W].
 
-    run: `core.inference.restore.Run`. images: the photos, uint8 [N, H, W, 3], RGB. H and W may be any
-    size. Photos are not cut into tiles, so the memory of a network that processes photos at their own size
-    grows with H * W.
-    If the run was trained on resized photos, each photo is resized in the same way for the network, and its
-    logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
+    run: a `core.inference.restore.Run`, which `experiments.load` returns. images: the photos, uint8
+    [N, H, W, 3], RGB. H and W may be any size. Photos are not cut into tiles, so the memory of a network that
+    processes photos at their own size grows with H * W.
+    If the run's data set resizes photos, each photo is resized for the network as the validation photos were,
+    and its logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
     For files with the same pixels, `experiments.predict` with its default flags writes the same class ids,
     except where rounding decides between two classes. Prints a warning if the code has changed since the
-    training. Raises InputError if `images` has another shape or
-    dtype than uint8 [N, H, W, 3].
+    training. Raises InputError if `images` has another shape or dtype than uint8 [N, H, W, 3].
     """
     try:
         images = np.asarray(images)

@@ -168,10 +168,11 @@ def comparable(column, a, b):
 def _same_loss(a, b):
     """True if two runs were trained with the same loss function. a, b: the `Run`s.
 
-    The result is False if the loss functions of the present experiments have different code or bound
-    arguments, such as class weights, or if they are closures, whose variables are not compared. It is also
-    False if the two runs were trained with different versions of core/losses.py, of the experiment's script,
-    or of the module that defines the loss function.
+    The result is False if the present loss functions of the two experiments have different code or different
+    bound arguments, such as class weights. It is also False if one of the functions is a closure, because the
+    variables of closures are not compared. It is also False if the digests that both runs recorded for one of
+    these files differ: core/losses.py, the experiment's script, the module that defines the loss function.
+    A file without a digest in one of the two runs is not compared.
     """
     functions = [getattr(run.experiment.loss, "func", run.experiment.loss) for run in (a, b)]
     if any(getattr(function, "__closure__", None) for function in functions):

@@ -3,9 +3,9 @@
 An export is a folder with these files:
 
 saved_model/   a SavedModel. The input of its signature `serving_default` is images, uint8 [N, H, W, 3], RGB.
-               N may be 0. H and W may be any numbers above 0. Images are not cut into tiles, so without
-               scaling the memory grows with N * H * W. The outputs are class_ids, uint8 [N, H, W], and
-               probabilities, float32 [N, H, W, classes].
+               N may be 0. H and W may be any numbers above 0. Images are not cut into tiles. Therefore the
+               memory grows with N * H * W, even if the model scales images. The outputs are class_ids, uint8
+               [N, H, W], and probabilities, float32 [N, H, W, classes].
 model.json     a description of input and output: sizes, scaling, class names, palette
 model.tflite   a TensorFlow Lite model with the same input and outputs; written only if `save` is called with
                tflite=True
@@ -30,10 +30,10 @@ def save(run, output_dir, *, scale="train", tflite=False):
     """Export the network of a trained run to a folder.
 
     run: a `restore.Run`. output_dir: the folder to create, which must not exist.
-    scale: "train" or "none". "train": the model scales images to the size of the training images, and
-    scales the logits back to the size of the input images, as `experiments.predict` does by default. "none":
-    the network processes images at their own size. If the run was trained on patches, "train" means the same
-    as "none".
+    scale: "train" or "none". "train": the model scales images to `Dataset.size`, the size of the validation
+    images, and scales the logits back to the size of the input images, as `experiments.predict` does by
+    default. "none": the network processes images at their own size. If the run was trained on patches,
+    "train" means the same as "none".
     tflite: if False, the SavedModel computes in the dtype of the run. If True, model.tflite is written too,
     and both models compute in float32, because TensorFlow Lite has no bfloat16 convolution.
     Raises ValueError if scale is none of these values. Raises InputError if output_dir exists or cannot be

@@ -40,8 +40,9 @@ def evaluate(evaluate_batches, examples, rows, epoch):
     evaluate_batches: a function that `core.inference.evaluate.make_evaluate` returned under a strategy with a
     single replica. With several replicas, each replica would evaluate the same image, and the sums would
     count the image once per replica.
-    examples: the split, a `core.data.cache.Examples`. rows: an iterable over examples.rows, which may raise
-    an exception to end the evaluation. epoch: the number of epochs that the weights were trained for.
+    examples: the split, a `core.data.cache.Examples`. rows: an iterable of the values of examples.rows,
+    in this order. The training passes an iterable that raises an exception if the training must stop. This
+    function does not catch the exception. epoch: the number of epochs that the weights were trained for.
     """
     share = tf.constant(1.0)  # the batch is not divided among replicas, see `core.data.batches`
     results = []

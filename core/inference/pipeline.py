@@ -63,8 +63,6 @@ def batches(photos, max_pixels, multiple):
     """
     batch, held = [], 0
     for photo in photos:
-        # `photo.pixels` is the input of the network. It is None if the photo is processed in tiles. After
-        # resizing, the input may have more or fewer pixels than the photo.
         count = photo.area
         if photo.pixels is not None:
             padded = (-(-side // multiple) * multiple for side in photo.pixels.shape[:2])

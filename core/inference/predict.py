@@ -200,8 +200,8 @@ class Job:
     def overlap(self):
         """Return the radius of the network's receptive field in pixels, the overlap for `tiling.tiled`.
 
-        The first access computes the radius, which takes seconds, and less memory than a tile. It holds the
-        lock `in_use`, so that no tile is computed at the same time.
+        The first access measures the radius. This takes seconds, and less memory than a tile of the default
+        size. During the measurement, the lock `in_use` is held, so that no tile is computed at the same time.
         """
         with self.in_use:
             return receptive_field.radius(self.experiment.forward, self.weights, self.multiple)

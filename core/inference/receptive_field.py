@@ -1,10 +1,14 @@
 """Measure the receptive field of a network: which outputs change if one line of the input image changes.
 
-The network runs on two kinds of images. First, it runs with `probe_weights`, on a black image and on black
-images with one bright line. So no change of an output is lost in rounding, in a ReLU or in a pooling. But
-where a feature map is zero, a product such as x * sigmoid(mean(x)) stays zero, whatever the other factor is.
-Therefore the network also runs with its own weights, on an image of noise and on the same image with one line
-made brighter.
+A line is a row or a column of pixels. The network runs on two kinds of images.
+
+First, it runs with `probe_weights`, on a black image and on the same image with one bright line. With these
+weights, kernels are positive and all activations of the black image are zero. So no change is lost in
+rounding, in a ReLU or in a pooling. But the product of two activations, such as x * sigmoid(mean(x)), stays
+zero at all places where x stays zero, although the other factor changes.
+
+Second, it therefore runs with its own weights, on an image of noise and on the same image with one line made
+brighter. In these images, x is rarely zero, so the product changes if the other factor changes.
 """
 
 import numpy as np
@@ -13,8 +17,8 @@ import tensorflow as tf
 from core import lowering
 from core.runtime.errors import InputError
 
-# The largest length, in pixels, of the images on which `radius` runs the network. A radius of half of this
-# length or more cannot be measured.
+# `radius` runs the network on images of at most this length, in pixels. It can measure a radius only if
+# radius + multiple is below half of this length.
 LARGEST_PROBE = 8192
 # On images of noise, a difference counts as a change if it is larger than NOISE_TOLERANCE times the largest
 # output. Smaller differences may be rounding errors.

@@ -44,6 +44,8 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     code = code_digest.current(experiment)  # before the evaluation, because files may be edited meanwhile
     output_dir = _new_folder(run, split, output_dir)
     examples, trained_on = splits.load(run, split)
+    # The training photos of cityscapes_labels have 280x280 pixels before they are cropped at random. The
+    # sides of its network's input must be multiples of 16, so photos are padded.
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
     evaluated = _tracked(examples, batch_size, "evaluation step")

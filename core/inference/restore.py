@@ -53,30 +53,33 @@ def define_flags(values):
     flags.DEFINE_enum("lowering", "auto", lowering.MODES, replaced, **own)
 
 
-def restore(values, article, *, data=False, data_dir=None, limit=True):
+def restore(values, module_of, *, data=False, data_dir=None, limit=True):
     """Load a run folder as a `Run`, and set up the device and the lowering mode of this process.
 
     values: the parsed flags of `define_flags`: the run folder, the checkpoint and the lowering mode.
-    article: a function that returns the module of an experiment, given the name of the experiment.
+    module_of: a function that returns the module of an experiment, given the name of the experiment.
     data: True if the caller reads the run's images. If False, the run's data folder may be missing, and the
     run's flags --data_dir and --limit are ignored.
     data_dir: a data folder that replaces the run's --data_dir. Then the run's --limit is ignored too.
     limit: if False, the run's --limit is ignored.
     Prints a warning if the code has changed since the training. If the run's --cache_dir does not exist, the
-    flag --cache_dir of the result is "cache". Raises InputError if --run_dir is not given
-    or is not a run folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names,
-    shapes or dtypes of the variables in the checkpoint differ from those of the network.
+    flag --cache_dir of the result is "cache". Raises InputError if --run_dir is not given or is not a run
+    folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names, shapes or
+    dtypes of the variables in the checkpoint differ from those of the network.
     """
     if not values.run_dir:
         raise InputError("--run_dir: name the folder of a run, such as runs/cityscape_road.")
     folder = Path(values.run_dir)
     name = run_folder.experiment_name(folder)
     try:
-        module = article(name)
+        module = module_of(name)
     except InputError as error:
         raise InputError(f"{folder / 'flags.cfg'}: the first line must name an experiment: {error}") from None
-    other_data = bool(data_dir) or not data
-    without = ("data_dir", "limit") if other_data else () if limit else ("limit",)
+    without = ()
+    if data_dir or not data:
+        without = ("data_dir", "limit")
+    elif not limit:
+        without = ("limit",)
     run_flags = run_folder.read_flags(folder, module.define_flags, without=without)
     if not os.path.isdir(run_flags.cache_dir):  # the cache was deleted, or the run comes from another machine
         run_flags.cache_dir = "cache"

@@ -1,4 +1,4 @@
-"""Scale images to the size that a network was trained with, and scale logits to the size of an image."""
+"""Scale images to the size of a run's validation images, and scale logits to the size of an image."""
 
 import numpy as np
 import tensorflow as tf

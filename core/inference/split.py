@@ -20,12 +20,12 @@ def load(run, split):
     examples: a `cache.Examples`. For "all", it holds all examples of the data set. For "train" and "val", it
     holds the examples that the run used for that split. If the data set has none of these examples, or if the
     run folder has no list of hashes, `examples` is the split that `cache.load_split` returns.
-    trained_on: how many of the examples the run was trained on. None if this is unknown: the run folder has
-    no list of hashes, or training photos are decoded in another way than the examples, so that their hashes
-    differ. For the run's own validation examples, it is 0 in the second case.
-    Prints the number of examples and trained_on. If trained_on is unknown, prints a warning instead. For
-    "train" and "val", also prints a line if the data set lacks examples of the run's split, and a line if the
-    data set has examples that the run used for neither split.
+    trained_on: the number of these examples that the run was trained on. It is None in two cases: the run
+    folder has no list of hashes; or the data set decodes training photos in another way than `examples`, so
+    that equal photos have different hashes. In the second case, trained_on is nevertheless 0 if all examples
+    are validation examples of the run.
+    Prints the number of examples and trained_on. If trained_on is unknown, prints a warning instead. If the
+    "train" or "val" split of the data set differs from the run's split, also prints the messages of `_own`.
     """
     examples = cache.load_split(run.experiment.dataset, run.flags, split)
     record = membership.read(run.folder)

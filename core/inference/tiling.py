@@ -20,7 +20,8 @@ def multiple(forward, weights):
     the network halves an odd side. Then the feature maps of a skip connection differ in size and the forward
     pass raises an exception, or the logits have another size. Raises InputError if all powers are too small.
     If a network resizes feature maps to the size of another map, it accepts sides that its strides do not
-    divide. The result is then too small for tiles, which `receptive_field.radius` detects.
+    divide. Then this function returns a number that is too small for tiles. `receptive_field.radius` detects
+    this.
     forward: a function (weights, images) -> logits. weights: name -> tensor.
     """
     for power in 2 ** np.arange(10):
@@ -105,29 +106,29 @@ def tiled(function, crop, height, width, *, tile, overlap, multiple):
     function: pixels uint8 [h, w, 3] -> list of arrays [h, w, ...].
     crop: a function that reads a part of the image: (top, left, bottom, right) -> uint8
     [bottom - top, right - left, 3]. height, width: the size of the image in pixels.
-    overlap: the radius of the receptive field in pixels, which is rounded up to a multiple of `multiple`.
-    Results closer than the overlap to the edge of a tile are discarded, unless the edge is a border of the
-    image.
-    tile: the side of a tile in pixels. A side below 2 * overlap + 4 * multiple is raised to this number. Then
-    the side is rounded up to a multiple of 4 * multiple.
+    overlap: the radius of the receptive field in pixels. It is rounded up to a multiple of `multiple`; below,
+    "overlap" means the rounded number. Results closer than the overlap to the edge of a tile are discarded,
+    unless the edge is a border of the image.
+    tile: the side of a tile in pixels, which must be above 2 * overlap. The function uses the smallest
+    multiple of 4 * multiple that is at least tile and at least 2 * overlap + 4 * multiple.
     multiple: the number that must divide the sides of the network's input. `function` must pad its argument,
     because the sides of a tile at the bottom or on the right of the image may not be divisible.
 
     Each tile begins at an image row whose index is a multiple of 4 * multiple. Therefore the Winograd
     convolution (`core.lowering`) divides a tile into the same windows of four rows as the whole image, at
     each resolution of the network. Different windows would cause different rounding errors. Raises InputError
-    if tile is not larger than twice the overlap.
+    if tile is at most 2 * overlap.
     """
     align = winograd.OUTPUT_ROWS * multiple
-    overlap, *padded = (-(-size // multiple) * multiple for size in (overlap, height, width))
+    overlap, *sizes = (-(-size // multiple) * multiple for size in (overlap, height, width))
     if tile <= 2 * overlap:
         raise InputError(
             f"--tile: must be above {2 * overlap} pixels, twice the radius of this network's receptive field"
             f" after rounding up to a multiple of {multiple}."
         )
     tile = -(-max(tile, 2 * overlap + align) // align) * align
-    for top, first_row, last_row in spans(padded[0], tile, overlap, align):
-        for left, first_column, last_column in spans(padded[1], tile, overlap, multiple):
+    for top, first_row, last_row in spans(sizes[0], tile, overlap, align):
+        for left, first_column, last_column in spans(sizes[1], tile, overlap, multiple):
             pixels = crop(top, left, min(top + tile, height), min(left + tile, width))
             rows = slice(first_row, min(last_row, height))
             columns = slice(first_column, min(last_column, width))

@@ -7,12 +7,12 @@ import tensorflow as tf
 def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     """Return the differences between the metrics of two networks on the same images, with 95 % intervals.
 
-    A cluster is a group of images, such as the patches of one photo. As many clusters as there are in total
-    are drawn with replacement (Efron and Tibshirani, 1993), the same clusters for both networks. The images
+    A cluster is a group of images, such as the patches of one photo. If there are M clusters, M clusters are
+    drawn with replacement (Efron and Tibshirani, 1993), and both networks get the same clusters. The images
     of the drawn clusters form a resampled set, on which the differences are computed. This is repeated
     `resamples` times. The interval of a metric reaches from the 2.5 % quantile to the 97.5 % quantile of the
-    metric's differences. The intervals account for the choice of images, but not for the choice of the
-    training seed.
+    metric's differences. Resampled sets in which the metric is NaN are left out. The intervals account for
+    the choice of images, but not for the choice of the training seed.
 
     a, b: float64 [N, K]: the results of each network, K numbers for each of N images, such as the pixel
     counts of a confusion matrix. statistic: a function that computes metrics from the results summed over

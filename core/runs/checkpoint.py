@@ -84,9 +84,10 @@ def load_latest(folder, *, mend=True):
         return load(last) if os.path.lexists(last) else None
     try:
         return load(last)
-    except InputError as error:
-        print(f"warning: {error} The run continues from {previous}.")
+    except InputError:
         whole = load(previous)
+        fault = "damaged" if os.path.lexists(last) else "missing"
+        print(f"warning: {last}: {fault}; the run continues from {previous}.")
         if mend:
             keep(folder, "last", source="previous")
         return whole

@@ -13,6 +13,7 @@
     checkpoints/               last.npz, previous.npz and best.npz
     classes.txt, class_weights.txt   only for runs of the experiment `own_images`
     data_split.npz             hashes of the training and validation photos (`core.data.membership`)
+    evaluation/                results of `experiments.evaluate` (`core.inference.report`)
     tensorboard/               metrics and pictures for TensorBoard; only with --tensorboard
 
 These files are never deleted, but a continued run replaces most of them. The new metrics.csv, summary.json

@@ -21,8 +21,10 @@ def set_up(flags):
     without a seed raise RuntimeError. --strategy decides how many GPUs the description counts.
     """
     gpus = tf.config.list_physical_devices("GPU")
-    by_default = not gpus and not flags.xla  # XLA's gradient of max-pooling is not deterministic
-    if by_default if flags.deterministic is None else flags.deterministic:
+    deterministic = flags.deterministic
+    if deterministic is None:  # XLA's gradient of max-pooling is not deterministic
+        deterministic = not gpus and not flags.xla
+    if deterministic:
         tf.config.experimental.enable_op_determinism()
     else:
         config.disable_op_determinism()  # an earlier training or the user may have enabled it

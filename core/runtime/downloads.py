@@ -13,15 +13,14 @@ SILENCE_SECONDS = 20  # a download fails if the server sends nothing for this ti
 
 
 def fetch(url, path, cure, *, sha256=None):
-    """Download the file at `url` to `path`.
+    """Download the file at `url` to `path`. A file that already exists at `path` is kept.
 
-    sha256: the file's SHA-256 digest in hexadecimal, or None if the digest is unknown. A file that already
-    exists at `path` is kept. The file appears at `path` when it is complete. The folder of `path` must exist,
-    and only one process at a time may download to a path.
+    path: its folder must exist, and only one process at a time may download to it. The file appears at `path`
+    only when it is complete. cure: a text that says what the user can do if the download fails. sha256: the
+    file's SHA-256 digest in hexadecimal, or None if the digest is unknown.
 
-    Raises InputError if the download fails, or if the digest of the downloaded or of the existing file is not
-    sha256. If the download fails, the message consists of the URL, the reason, and the text `cure`, which
-    says what the user can do.
+    Raises InputError if the download fails; the message consists of the URL, the reason and `cure`. Also
+    raises InputError if sha256 is given, and the downloaded or the existing file has another digest.
     """
     if path.is_file():
         if sha256 and _sha256(path) != sha256:

@@ -35,7 +35,7 @@ STARTED = time.time()  # when this process imported this module
 def edited_since_start(path):
     """True if a file was changed after this process began, so that this process may run its old code.
 
-    A time in the future says nothing, because it comes from a wrong clock.
+    A modification time in the future is ignored, because a wrong clock has set it.
     """
     return STARTED < os.path.getmtime(path) <= time.time()
 

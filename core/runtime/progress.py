@@ -58,7 +58,8 @@ class Progress:
         self.shown = now
         text = self.line(now, facts)
         if self.on_terminal:
-            text, end = (text, "\n" if ended else "") if self.keep or not ended else ("", "")
+            removed = ended and not self.keep
+            text, end = ("", "") if removed else (text, "\n" if ended else "")
             # the escape code \x1b[K clears the rest of the line
             print(f"\r{text}\x1b[K", end=end, flush=True)
         else:

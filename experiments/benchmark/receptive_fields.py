@@ -22,8 +22,8 @@ def sides(forward, weights):
     The side is the height or the width of the receptive field, whichever is larger. If the sides differ
     between output pixels, the largest side is returned. The side is None if the receptive field is larger
     than about LARGEST_PROBE pixels, if the output is not a feature map [B, H, W, C], or if no line changes
-    the output. All sides are None if the network accepts images whose sides its strides do not divide,
-    because m, see below, is then too small.
+    the output. All values are None if the network accepts images whose height or width is not divisible by
+    the network's strides, because m, see below, is then too small.
 
     Let m be the result of `tiling.multiple`: the smallest power of two that must divide the height and width
     of the images. Output pixels at a distance of m image pixels have receptive fields of the same size.

@@ -109,7 +109,9 @@ def add(flags):
             f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
         )
     described = {"settings": flags.settings, "data": flags.data}
-    for result in tables.groups(tables.FOLDER).get(group, [])[:1]:
+    results = tables.groups(tables.FOLDER).get(group, [])
+    checksums = [each.header["images"] for each in results if "images" in each.header]
+    for result in results[:1]:
         command = record.command((Path(flags.add) / "flags.cfg").read_text(encoding="utf-8"))
         differing = record.differing_flags(command, result.header["command"])
         if differing:
@@ -117,12 +119,11 @@ def add(flags):
                 f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
                 " give another group."
             )
-        images = result.header.get("images")
-        if images and images != record.images(Path(flags.add)):
+        if checksums and checksums[0] != record.images(Path(flags.add)):
             raise InputError(
                 f"--name={flags.name}: the other runs of {group} have other images; give another group."
             )
-        if not images and flags.data == flags["data"].default:
+        if not checksums and flags.data == flags["data"].default:
             raise InputError(
                 f"--data: the other runs of {group} have no record of their images; give"
                 f" --data={result.header['data']!r} if the run has the same images."

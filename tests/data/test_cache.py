@@ -360,7 +360,7 @@ def test_a_warning_about_files_of_both_splits_is_printed_once(pairs, tmp_path, c
     both = dataclasses.replace(road(), read=read, find=lambda folder, split: road().find(folder, "val"))
     train = cache.prepare(both, pairs, "train", tmp_path / "cache")
     cache.prepare(both, pairs, "val", tmp_path / "cache", said=train.warnings)
-    assert capsys.readouterr().out.count("warning: files are turned (3 files like this one)") == 1
+    assert capsys.readouterr().out.count("warning: files are turned (3 such files in total)") == 1
 
 
 def test_a_remark_that_find_adds_for_both_splits_is_kept_once(pairs, tmp_path):

@@ -11,7 +11,7 @@ def test_remarks_of_one_kind_become_one_line_with_a_count():
         remarks.add("turned", "a.jpg: turned")
         remarks.add("white", "b.tif: white is 4095")
         remarks.add("turned", "c.jpg: turned")
-    assert remarks.summary(found) == ["a.jpg: turned (2 files like this one)", "b.tif: white is 4095"]
+    assert remarks.summary(found) == ["a.jpg: turned (2 such files in total)", "b.tif: white is 4095"]
     remarks.add("turned", "nobody collects this one")
 
 
@@ -28,4 +28,4 @@ def test_a_cache_repeats_the_remarks_of_its_files(tmp_path, capsys):
         cache.prepare(dataset, tmp_path, "train", tmp_path / "cache")
         warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
         assert len(warnings) == 1
-        assert "2.jpg: turned upright by its EXIF" in warnings[0] and "(2 files like this" in warnings[0]
+        assert "2.jpg: turned upright by its EXIF" in warnings[0] and "(2 such files in total)" in warnings[0]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("small_articles")
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Write the same photos and masks to two folders, tiles/ and own/; return the folder that contains these.
+    """Write the same photos and masks to the folders tiles/ and own/ of a new folder; return the new folder.
 
     tiles/ has the layout of the data set of `dubai_aerial`; own/ has the layout of `own_images`. The file
     classes.txt beside these folders holds the class colours.

@@ -11,8 +11,8 @@ from core.runs import checkpoint
 from core.training import signals
 
 FORKS = multiprocessing.get_context("forkserver")
-# The server imports TensorFlow once. Before Python 3.12.8 and 3.13.1, it lacks pytest's sys.path and cannot
-# import small_training.
+# The fork server imports TensorFlow once for all child processes. Before Python 3.12.8, and in 3.13.0, the
+# server does not get pytest's sys.path and cannot import small_training, so each child imports this module.
 FORKS.set_forkserver_preload(["core.training.loop", "experiments", "small_training"])
 
 # One run is killed at all of these moments, one after another. A moment is (victim, call), see
