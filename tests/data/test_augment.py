@@ -50,6 +50,8 @@ def test_colour_changes_only_the_photo():
         values = changed.numpy() / changed.numpy().mean()  # independent of brightness
         contrasts.append(values.std())
         saturations.append(np.ptp(values, axis=2).mean() / values.std())  # and of contrast
+        white, _ = augment.colour(np.full_like(image, 255), mask, tf.constant([number, 1], tf.int64))
+        assert white.numpy().min() >= 178  # 0.7 * 255; larger values than 255 become 255
         assert np.corrcoef(changed.numpy().ravel(), image.ravel())[0, 1] > 0.8
     assert 0.69 < min(means) < 0.8 and 1.2 < max(means) < 1.31
     assert max(contrasts) > 1.3 * min(contrasts) and max(saturations) > 1.05 * min(saturations)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import write_pair
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
@@ -314,6 +315,9 @@ def test_checksums_are_equal_for_equal_photos_only(pairs, tmp_path):
     both = cache.prepare(road(), pairs, "all", tmp_path / "cache")
     val = cache.prepare(road(), pairs, "val", tmp_path / "cache")
     assert both.split_hashes.tolist() == [*train.split_hashes, *val.split_hashes]
+    write_pair(pairs / "train" / "2.jpg", seed=1, road=(0, 0, 0))  # the same photo, another mask
+    other = cache.prepare(road(), pairs, "train", tmp_path / "cache")
+    assert other.split_hashes.tolist() == train.split_hashes.tolist() and other.checksum != train.checksum
 
 
 def test_checksums_are_in_the_order_of_the_rows_of_the_split(pairs, tmp_path):

@@ -76,6 +76,8 @@ def test_the_listed_colours_of_16_bit_pairs_depend_on_the_white_level(tmp_path):
     Image.fromarray(np.full((8, 16), 500, np.uint16)).save(tmp_path / "1.png")
     with pytest.raises(InputError, match=r"are \(64, 64, 64\) 100.0%"):
         road(white_level=2000).check(np.array([9] + [0] * 255), [(tmp_path / "1.png",)])
+    photo, _ = road(white_level=2000).read((tmp_path / "1.png",), "train")
+    assert np.unique(photo).tolist() == [64]
 
 
 def test_clean_labels_remove_specks_and_resize_by_majority(tmp_path):

@@ -84,6 +84,8 @@ def test_palette_masks_give_the_same_class_ids_as_rgb_masks(tmp_path):
     assert Image.open(files[1]).mode == "P"
     _, masks = dataset(patch_size=4).read(files, "train")
     np.testing.assert_array_equal(masks[0], np.array([4, 0, 1])[indices[:, :4]])
+    Image.fromarray(np.full((4, 6), 500, np.uint16)).save(files[0], "PNG")
+    assert np.unique(dataset(white_level=2000).read(files, "train")[0]).tolist() == [64]
 
 
 def test_colours_of_no_class_are_unlabeled_and_counted(tmp_path, capsys):

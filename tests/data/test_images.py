@@ -96,6 +96,10 @@ def test_class_ids_are_the_stored_numbers(tmp_path):
     Image.fromarray(COLOUR).save(tmp_path / "colours.png")
     with pytest.raises(InputError, match="colours.png"):
         read_class_ids(tmp_path / "colours.png")
+    exif = Image.Exif()
+    exif[Tag.Orientation] = 6
+    Image.fromarray(ids).rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_class_ids(tmp_path / "turned.png"), ids)
 
 
 def test_files_are_listed_in_natural_order_without_hidden_ones(tmp_path):

@@ -94,7 +94,11 @@ def test_folders_define_the_splits(tmp_path, place):
             write_photo(tmp_path / photos / f"{index}.png")
             write_mask(tmp_path / photos.replace("images", "masks") / f"{index}.png")
     for split, count in (("train", 3), ("val", 2)):
-        assert len(own_folders.find(tmp_path, split)) == count
+        found = own_folders.find(tmp_path, split)
+        assert len(found) == count
+        for pair in found:
+            photo, mask = (path.relative_to(tmp_path).as_posix() for path in pair)
+            assert mask == photo.replace("images", "masks") and split in photo
         assert dataset(tmp_path).select(np.arange(count), split).tolist() == list(range(count))
 
 
@@ -113,6 +117,10 @@ def test_lists_define_the_splits(tmp_path, capsys):
         own_folders.find(tmp_path, "val")
     (tmp_path / "val.txt").write_text("e\n")
     with pytest.raises(InputError, match="val.txt: line 1, 'e': no photo in images/ has this name or path"):
+        own_folders.find(tmp_path, "val")
+    write_pairs(tmp_path, ["other/c"])
+    (tmp_path / "val.txt").write_text("c\n")
+    with pytest.raises(InputError, match="line 1, 'c': 2 photos have this name or path"):
         own_folders.find(tmp_path, "val")
 
 
@@ -159,6 +167,8 @@ def test_ids_of_8_and_16_bits_and_palettes_become_class_ids(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[1][0], expected)
     write_mask(tmp_path / "masks/a.png", np.where(VALUES == 7, 300, 0).astype(np.uint16))
     np.testing.assert_array_equal(read(tmp_path)[1][0], 2 * expected)
+    Image.fromarray(np.full((8, 8), 500, np.uint16)).save(tmp_path / "images/a.png")
+    assert np.unique(read(tmp_path, white_level=2000)[0]).tolist() == [64]
 
 
 def test_a_palette_mask_without_its_palette_is_read_as_ids(tmp_path):

@@ -51,6 +51,9 @@ def test_trimaps_become_class_ids_from_0_for_photos_of_every_format(pets):
         assert photo.shape == (1, 16, 16, 3) and photo.dtype == np.uint8
         # 0 pet, 1 background, 2 outline; interpolation would give background between pet and outline
         assert mask[0, :, 8].tolist() == 4 * [1] + 2 * [2] + 4 * [0] + 2 * [2] + 4 * [1]
+    Image.fromarray(np.full((40, 24), 500, np.uint16)).save(files[0], "PNG")
+    deep = oxford_pets.dataset(size=16, white_level=2000)
+    assert np.unique(deep.read(files, "val")[0]).tolist() == [64] and deep.settings != DATASET.settings
 
 
 def test_names_in_another_unicode_form_than_in_the_list_are_found(pets):

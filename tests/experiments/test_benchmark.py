@@ -185,11 +185,17 @@ def run_with(monkeypatch, cache, programs, *arguments):
 
 
 def test_implementations_are_measured_alternately(monkeypatch, shared_cache, programs, capsys):
-    order, measure = [], comparison.measure_in_process
-    monkeypatch.setattr(
-        comparison, "measure_in_process", lambda name, *rest: order.append(name) or measure(name, *rest)
-    )
-    assert not run_with(monkeypatch, shared_cache, programs, "--peers=keras")
+    order, measure, settings = [], comparison.measure_in_process, {}
+
+    def noted(name, given, python):
+        order.append(name)
+        settings.update(given)
+        return measure(name, given, python)
+
+    monkeypatch.setattr(comparison, "measure_in_process", noted)
+    passed = "--precision=bfloat16", "--lowering=off"
+    assert not run_with(monkeypatch, shared_cache, programs, "--peers=keras", *passed)
+    assert set(passed) <= set(settings["flags"])
     assert order == ["machine", "ours", "keras"] * 3
     assert "this code / keras: 1.00, the median" in capsys.readouterr().out
 

@@ -55,7 +55,7 @@ def test_two_runs_are_compared_by_flags_code_metrics_curves_and_images(road_run,
     assert f"{final[1]['val_loss']:.4f} (" in out
     (line,) = [line for line in out.splitlines() if line.startswith("  loss ")]
     assert line.split() == ["loss", "+0.2500", "[+0.2500,", "+0.2500]", "differs"]
-    assert "on 5 validation images from 5 files" in out
+    assert "run 2 minus run 1, on 5 validation images from 5 files" in out
     assert (tmp_path / "out/curves.png").stat().st_size > 10_000
 
 
@@ -111,6 +111,9 @@ def test_a_run_trained_with_other_code_is_not_evaluated_again(road_run, edited_r
 
 def test_missing_results_of_images_are_computed_if_the_code_is_the_same(road_run, edited_run):
     shutil.copy(road_run / "code.json", edited_run)
+    saved = per_image.load(road_run)
+    stale = dataclasses.replace(saved, epoch=np.array(1), confusion=0 * saved.confusion)
+    per_image.save(edited_run, stale)  # of an earlier epoch
     run = comparison.load(edited_run, "1", article)
     computed, saved = comparison.validation_results(run), per_image.load(road_run)
     np.testing.assert_array_equal(computed.confusion, saved.confusion)
@@ -133,6 +136,9 @@ def test_different_losses_are_not_compared(road_run):
     for each in changed:
         differences, *_ = comparison.bootstrap(a, each, 100)
         assert "iou" in differences and "loss" not in differences
+    a = dataclasses.replace(a, experiment=dataclasses.replace(a.experiment, measures={"jaccard": None}))
+    b = dataclasses.replace(a, settings={**a.settings, "batch_size": 9})
+    assert comparison.comparable("val_jaccard", a, a) and not comparison.comparable("val_jaccard", a, b)
 
 
 def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp_path, capsys):
@@ -176,6 +182,8 @@ def test_seeds_are_grouped_and_their_means_are_compared(road_run, other_run, tmp
         (line,) = [line for line in out.splitlines() if line.split()[:1] == [name] and "n =" in line]
         assert ("not comparable" in line) == expected, line
     assert compare.verdict(*uncertainty.welch([0.1, float("nan")], [0.2, 0.3])[1:]) == "undefined"
+    ends = (0.1, 0.2), (-0.2, -0.1), (-0.1, 0.2), (0.0, 0.0)
+    assert [compare.verdict(*each) for each in ends] == 2 * ["differs"] + 2 * ["may be chance"]
 
 
 def test_runs_that_cannot_be_compared_give_a_message(road_run, tmp_path):

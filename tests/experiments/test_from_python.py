@@ -47,6 +47,10 @@ def test_predicting_an_array_equals_predicting_its_file(road_run, small_articles
     run = experiments.load(road_run)
     class_ids = arrays.predict(run, pixels)
     assert arrays.predict(run, pixels[:0]).shape == (0, 45, 70)
+    with refused("not float32 [2, 45, 70, 3]"):
+        arrays.predict(run, pixels / np.float32(255))
+    with refused("not uint8 [45, 70, 3]"):
+        arrays.predict(run, pixels[0])
     assert arrays.predict(run, pixels[:, :0]).shape == (2, 0, 70)
     with refused("the photos differ in size"):
         arrays.predict(run, [pixels[0], pixels[1, 1:]])

@@ -126,6 +126,7 @@ def test_found_classes_are_kept_in_the_run_folder_and_commands_leave_them_unchan
     assert summary.run(cli.parse(summary.define_flags, [f"--run_dir={run}"])) == 0
     flags = cli.parse(compare.define_flags, [f"--output_dir={tmp_path}/out"])
     assert compare.run(flags, [str(run), str(run)]) == 0
+    assert "validation images from 2 files" in capsys.readouterr().out  # many patches, but two photos
     assert {path: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
 
 

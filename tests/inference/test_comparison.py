@@ -25,10 +25,16 @@ def test_common_images_of_a_single_file_are_refused(monkeypatch):
         hashes=np.arange(6),
         files=np.array([7, 7, 7, 8, 8, 8]),
         confusion=np.random.RandomState(0).randint(1, 9, (6, 2, 2)),
-        loss=np.ones(6),
+        loss=np.arange(6.0),
     )
-    monkeypatch.setattr(comparison, "validation_results", lambda _: results)
-    assert comparison.bootstrap(run, run, 10)[1:] == (6, 2)
+    other = SimpleNamespace(**vars(run))  # the same results in reverse order
+    turned = per_image.PerImage(
+        **{key: array[::-1] if array.ndim else array for key, array in vars(results).items()}
+    )
+    found = {id(run): results, id(other): turned}
+    monkeypatch.setattr(comparison, "validation_results", lambda each: found[id(each)])
+    zero = (0, 0, 0)
+    assert comparison.bootstrap(run, other, 10) == ({"loss": zero, "iou": zero}, 6, 2)
     results.files[:] = 7
     with refused("the common validation images come from a single file"):
-        comparison.bootstrap(run, run, 10)
+        comparison.bootstrap(run, other, 10)

@@ -59,6 +59,21 @@ def test_metrics_equal_the_metrics_of_the_training(road_run, tmp_path):
     assert Image.open(folder / "worst.png").size == (4 * 32, 5 * (32 + render.CAPTION))
 
 
+def test_the_limit_of_the_run_applies_only_to_its_own_splits(road_run, tmp_path, monkeypatch):
+    run, seen = shutil.copytree(road_run, tmp_path / "run"), []
+    text = (run / "flags.cfg").read_text()
+    (run / "flags.cfg").write_text(text.replace("--limit=0\n", "--limit=2\n"))
+
+    def noted(run, *_, **__):
+        seen.append(run.flags.limit)
+        return {"classes": {}}, tmp_path
+
+    monkeypatch.setattr(report, "evaluate", noted)
+    for more in ([], ["--split=all"], [f"--data_dir={road_run.parent / 'pairs'}"]):
+        verb.run(cli.parse(verb.define_flags, [f"--run_dir={run}", *more]))
+    assert seen == [2, 0, 0]
+
+
 def test_a_wrong_data_dir_is_not_blamed_on_flags_cfg(road_run, tmp_path):
     arguments = [f"--run_dir={road_run}", f"--data_dir={tmp_path / 'missing'}"]
     with refused("--data_dir") as caught:

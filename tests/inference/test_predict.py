@@ -91,7 +91,9 @@ def logits(run, path, size=None):
 
 
 @pytest.mark.parametrize("resize", [None, 32])
-def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jsonl(run, tmp_path, resize):
+def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jsonl(
+    run, tmp_path, capsys, resize
+):
     exif = Image.Exif()
     exif[0x0112] = 6
     paths = [
@@ -105,7 +107,7 @@ def test_each_image_gets_three_pictures_in_its_own_size_and_a_line_in_shares_jso
     Image.fromarray(np.full((16, 16), 500, np.uint16)).save(deep)
     sources = [*paths, tmp_path / "grey.png", deep]
     code, labels = segment(run, sources, tmp_path / "out", resize=resize, white_level=2000)
-    assert code == 0
+    assert code == 0 and "turned.jpg: turned upright" in capsys.readouterr().err
     shapes = {name: found.shape for name, found in labels.items()}
     assert shapes == {
         "odd": (37, 61),
@@ -252,15 +254,17 @@ def test_output_names_never_collide(tmp_path):
         photos.find([])
 
 
-def test_each_page_of_a_tiff_file_is_segmented(run, tmp_path):
+def test_each_page_of_a_tiff_file_is_segmented(run, tmp_path, capsys):
     pages = [Image.open(photo(tmp_path / f"{width}.png", width, 32)) for width in (32, 48, 64)]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
     photo(tmp_path / "stack_page_002.png", 16, 16)  # this file has the name of the results of a page
-    _, labels = segment(run, [tmp_path / "stack.tif", tmp_path / "stack_page_002.png"], tmp_path / "out")
+    for _ in range(2):
+        _, labels = segment(run, [tmp_path / "stack.tif", tmp_path / "stack_page_002.png"], tmp_path / "out")
     for number, width in enumerate((32, 48, 64), 1):
         name = "stack.tif_page_002" if number == 2 else f"stack_page_{number:03}"
         np.testing.assert_array_equal(labels.pop(name), expected(run, tmp_path / f"{width}.png"))
     assert list(labels) == ["stack_page_002.png"]
+    assert "only the first" not in capsys.readouterr().err
 
 
 def test_a_second_call_keeps_earlier_results_and_does_not_segment_them(run, tmp_path, capsys):
@@ -444,15 +448,19 @@ def test_a_folder_that_is_not_a_run_is_refused(road_run, tmp_path):
 
 
 def test_command_line_flags_reach_the_prediction(road_run, tmp_path, monkeypatch):
-    seen = []
+    seen, modes = [], []
+    monkeypatch.setattr(restore.lowering, "configure", modes.append)
     monkeypatch.setattr(predict, "run", lambda *arguments: seen.append(arguments[-1]))
-    path = photo(tmp_path / "a.png", 40, 30)
+    photo(tmp_path / "photos/deep/a.png", 40, 30)
     for size in ("train", "native"):
         arguments = ["--checkpoint=last", "--tile=64", "--tta=flip", "--threshold=0.4", "--white_level=4095"]
+        arguments += ["--recursive", "--probabilities=png", "--lowering=off"]
         flags = cli.parse(verb.define_flags, [f"--run_dir={road_run}", f"--size={size}", *arguments])
-        verb.run(flags, [str(path)])
-    options = predict.Options(resize=32, tile=64, flip=True, threshold=0.4, white_level=4095)
-    assert seen == [options, dataclasses.replace(options, resize=None)]
+        verb.run(flags, [str(tmp_path / "photos")])
+    options = predict.Options(
+        resize=32, tile=64, flip=True, threshold=0.4, white_level=4095, probabilities="png"
+    )
+    assert seen == [options, dataclasses.replace(options, resize=None)] and modes == ["off", "off"]
 
 
 def test_by_default_photos_get_the_white_level_of_the_training(road_run, tmp_path, monkeypatch):

@@ -28,8 +28,10 @@ def test_a_line_that_is_not_a_record_is_ignored_at_the_end_and_refused_before(tm
 
 def test_records_are_written_in_the_given_order(tmp_path):
     path = tmp_path / "shares.jsonl"
+    path.write_text('{"image": "cut')  # a line of a killed process
     with records.opened(tmp_path) as log:
         for name in "xcab":
             log.add({"image": f"/{name}.png", "name": name})
+        assert [json.loads(line)["name"] for line in path.open()] == [*"xcab"]
         log.move_to_end(["a", "b", "missing", "c"])
     assert [json.loads(line)["name"] for line in path.open()] == ["x", "a", "b", "c"]

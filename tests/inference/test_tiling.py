@@ -140,7 +140,7 @@ def test_a_gate_of_a_feature_map_belongs_to_the_receptive_field():
     def forward(weights, x):
         return x * tf.sigmoid(ops.conv2d(x / 255, weights["gate"]))
 
-    weights = {"gate": 0.1 * tf.ones([7, 7, 3, 3])}
+    weights = {"gate": 0.1 * tf.ones([7, 5, 3, 3])}
     assert receptive_field.radius(forward, weights, 1) == 3
 
 
@@ -174,7 +174,7 @@ def test_a_scale_that_starts_at_zero_does_not_block_the_probe():
     def forward(weights, x):
         return x + weights["gate"] * ops.conv2d(x, weights["kernel"])
 
-    weights = {"gate": tf.zeros([3]), "kernel": tf.ones([5, 5, 3, 3])}
+    weights = {"gate": tf.zeros([3]), "kernel": tf.ones([3, 5, 3, 3])}
     assert receptive_field.radius(forward, weights, 1) == 2
 
 

@@ -295,6 +295,10 @@ def test_imagenet_weights_are_downloaded_once(empty_cache, keras_files, monkeypa
     with monkeypatch.context() as read_only:
         read_only.setattr(files, "lock", None)  # a lock cannot be taken in a read-only folder
         assert pretrained.download(128) == path == empty_cache / "weights_128.h5"
+    loaded = []
+    monkeypatch.setattr(pretrained, "load", lambda weights, path: loaded.append(path))
+    pretrained.initialise({}, "imagenet", 128)
+    assert loaded == [path]
 
 
 def test_a_second_run_waits_for_the_download_of_a_first_run(empty_cache, monkeypatch):
@@ -325,10 +329,11 @@ def test_the_experiment_loads_the_weights_named_by_its_flags(keras_files, encode
         weights = experiment.init_weights(seed=0)
         started = weights["encoder/Conv1/kernel"].numpy()
         experiment.load_weights(weights)
-        return started, weights["encoder/Conv1/kernel"]
+        return started, weights["encoder/Conv1/kernel"], weights["encoder/bn_Conv1/gamma"]
 
-    started, loaded = conv1("--encoder_weights=none")
+    started, loaded, _ = conv1("--encoder_weights=none")
     np.testing.assert_array_equal(started, loaded)
-    started, loaded = conv1(f"--encoder_weights={keras_files / 'new.weights.h5'}", "--train_encoder")
+    file = f"--encoder_weights={keras_files / 'new.weights.h5'}"
+    started, loaded, gamma = conv1(file, "--train_encoder", "--freeze_encoder_norm")
     np.testing.assert_array_equal(loaded, encoder_weights["Conv1/kernel"])
-    assert loaded.trainable and not np.array_equal(started, loaded)
+    assert loaded.trainable and not gamma.trainable and not np.array_equal(started, loaded)

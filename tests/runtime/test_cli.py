@@ -100,8 +100,15 @@ def test_other_forms_of_best_are_refused(tmp_path, monkeypatch, argument):
 def test_characters_that_stdout_cannot_represent_are_printed_as_escapes(monkeypatch, exit_message):
     printed = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding="ascii"))
-    assert exit_message(lambda values: print("stra\xdfe\udcff")) is None
+    assert exit_message(lambda values: print("stra\xdfe\udcff") or 143) == 143
     assert printed.getvalue().strip() == rb"stra\xdfe\udcff"
+
+
+def test_ctrl_c_ends_a_command_with_130(exit_message):
+    def interrupted(values):
+        raise KeyboardInterrupt
+
+    assert exit_message(interrupted) == 130
 
 
 def test_an_installation_contains_every_module_the_best_settings_and_the_results():

@@ -112,6 +112,7 @@ def test_without_road_in_the_validation_masks_the_loss_chooses_the_best_epoch(pa
     told = capsys.readouterr().out
     assert "without a pixel in the validation masks: road." in told
     assert "iou is undefined for these validation masks; instead, the smallest validation loss" in told
+    assert "3 of the 3 validation images are identical to training images" in told
 
 
 def test_validation_photos_identical_to_training_photos_are_counted(tmp_path, capsys):

@@ -12,6 +12,7 @@ from experiments import (
     oxford_pets,
     oxford_pets_mobilenet,
 )
+from experiments.results import tables
 
 
 def test_contradictory_flags_are_refused():
@@ -38,3 +39,12 @@ def test_defaults_are_the_documented_settings(script, expected, clip_norm, chang
     assert (flags.augment, flags.early_stopping_patience, flags.precision) == ([], 0, "float32")
     own = script.experiment(flags).augment
     assert [getattr(change, "func", change).__name__ for change in own] == changes
+    made = script.experiment(flags)
+    assert [f"val_{made.best}"] == [each.best for each in tables.ARTICLES if each.experiment == made.name]
+    others = {"white_level": 4095, "clean_labels": True, "colour_tolerance": 9, "resize": 300}
+    names = others.keys() & set(flags)
+    for name in names:
+        flags[name].value = others[name]
+    settings = script.experiment(flags).dataset.settings
+    for name in names:
+        assert settings["train_size" if name == "resize" else name] == others[name], name

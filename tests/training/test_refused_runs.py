@@ -61,6 +61,8 @@ def test_unreadable_files_are_left_out_only_with_skip_bad_images(start, pairs):
     arguments = "--epochs=1", "--max_bad_share=0.2"
     with refused("2.jpg"):
         start("refused", *arguments)
+    with refused("--max_bad_share=0.1"):
+        start("refused", "--epochs=1", "--max_bad_share=0.1", "--skip_bad_images")
     assert start("run", *arguments, "--skip_bad_images") == 0
 
 

@@ -79,6 +79,20 @@ def test_two_workers_train_like_one_device_and_a_run_is_continued_after_losing_a
     same_results(tmp_path / "unbroken", tmp_path / "one")
 
 
+def test_exactly_one_worker_is_the_chief(monkeypatch):
+    workers = {"worker": ["a:1", "b:1"]}
+    for jobs in (workers, {"chief": ["c:1"], **workers}):
+        found = []
+        for kind, index in [(job, index) for job in jobs for index in range(len(jobs[job]))]:
+            resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+                tf.train.ClusterSpec(jobs), task_type=kind, task_id=index
+            )
+            strategy = types.SimpleNamespace(cluster_resolver=resolver)
+            monkeypatch.setattr(tf.distribute, "get_strategy", lambda strategy=strategy: strategy)
+            found += [(kind, index)] if distribution.is_chief() else []
+        assert found == [("chief" if "chief" in jobs else "worker", 0)]
+
+
 def test_workers_with_different_flags_are_refused(pairs, tmp_path):
     cluster = addresses(2)
     children = [worker(pairs, tmp_path, cluster, index, "run", [f"--seed={index}"]) for index in range(2)]

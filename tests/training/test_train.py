@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -90,7 +92,13 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
 
     def make_step(*arguments):
         seen["slots"], seen["recipe"] = arguments[2], arguments[5]
-        return lambda *batch: seeds.append(batch[-1].numpy().tolist()) or float(len(batch[0]))
+
+        def step(*batch):
+            clock[0] += 40
+            seeds.append(batch[-1].numpy().tolist())
+            return float(len(batch[0]))
+
+        return step
 
     def noted(*arguments, **options):
         seen["changes"] = options["changes"]
@@ -100,9 +108,13 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
     monkeypatch.setattr(loop, "make_train_step", make_step)
     monkeypatch.setattr(batches, "training", noted)
     flags = "--schedule=cosine --warmup_steps=1 --weight_decay=0.01 --dice=0.5 --ema_decay=0.9"
-    flags += " --precision=float16"
+    flags += " --precision=float16 --checkpoint_every=1"  # minute
+    clock, saved, save = [0.0], [], checkpoint.save
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(checkpoint, "save", lambda *args: saved.append(args[2]["step"]) or save(*args))
+    rising = itertools.count()  # the IoU rises in each epoch, the validation loss stays equal
     fields = {"init_weights": init_weights, "augment": (augment.dihedral,)}
-    fields |= {"forward": forward, "loss": loss}
+    fields |= {"forward": forward, "loss": loss, "metrics": lambda confusion: {"iou": next(rising)}}
     fields["load_weights"] = lambda weights: seen.update(loaded=set(weights))
     start("run", "--seed=5", "--epochs=2", "--augment=flip,zoom", *flags.split(), **fields)
     assert "scaling/factor" in seen["slots"]
@@ -113,6 +125,14 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
     # the four images of the first batch have the loss 4, the two images of the last batch the loss 2
     rows = run_folder.read_metrics(tmp_path / "run")
     assert [row["train_loss"] for row in rows] == pytest.approx([20 / 6] * 2)
+    assert saved == [
+        2,
+        0,
+        2,
+        0,
+    ]  # each step takes 40 s, so a minute has passed at the second step of an epoch
+    assert [row["images_per_second"] for row in rows] == pytest.approx([6 / 80] * 2)
+    assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 2
 
 
 def test_a_loss_that_is_too_large_ends_the_run(start):
