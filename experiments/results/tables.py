@@ -7,9 +7,9 @@ header come the column names of the run's metrics.csv, and one line of metrics f
 result files do not record all epochs.
 
 The files of a GROUP describe runs with the same data and settings and with different seeds. In two groups of
-dubai, the runs also differ in precision, and in `mobilenet_article` in the version of the code. The tables
-show the mean and the sample standard deviation over the seeds of a group. The tables do not show the files in
-early/, which describe older runs.
+dubai, the runs also differ in precision. In `mobilenet_article`, `mobilenet_best` and `pets_article`, they
+differ in the version of the code. The tables show the mean and the sample standard deviation over the seeds
+of a group. The tables do not show the files in early/, which describe older runs.
 """
 
 import csv
