@@ -188,7 +188,7 @@ def print_difference(a, b, *, resamples):
     for name, (difference, low, high) in differences.items():
         print(f"  {name:<14}{difference:+.4f}  [{low:+.4f}, {high:+.4f}]  {verdict(low, high)}")
     print(
-        "  The intervals account for the choice of images. A different seed alone also changes the metrics:\n"
+        "  The intervals account for the choice of photos. A different seed alone also changes the metrics:\n"
         "  to learn whether flags or code changed them, train several seeds of each version and use --group."
     )
 

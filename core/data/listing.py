@@ -142,21 +142,22 @@ def find_by_stem(folder, stem, suffix):
     returned. If there are several files with such suffixes, raises InputError. If there is none, returns the
     path of the missing file, `folder / (stem + suffix)`.
     """
-    usual = folder / f"{stem}{suffix}"
-    if os.path.isfile(usual):
-        return usual
     stems = dict.fromkeys([stem, *(unicodedata.normalize(form, stem) for form in ("NFC", "NFD"))])
-    suffixes = [each for lower in SUFFIXES for each in (lower, lower.upper())]
-    names = [f"{stem}{suffix}" for stem in stems for suffix in suffixes]
+    usual = [folder / f"{each}{suffix}" for each in stems]
+    for path in usual:
+        if os.path.isfile(path):
+            return path
+    others = [each for lower in SUFFIXES for each in (lower, lower.upper())]
+    names = [f"{each}{other}" for each in stems for other in others]
     candidates = [folder / name for name in names if os.path.isfile(folder / name)]
-    # A file system that ignores letter case finds the same file under the suffix .jpg and under .JPG. These
-    # two paths have the same inode number, so one of them is kept.
+    # A file system that ignores letter case or Unicode forms finds one file under several of these names.
+    # These paths have the same inode number, so one of them is kept.
     found = list({path.stat().st_ino: path for path in reversed(candidates)}.values())[::-1]
     if len(found) > 1:
         raise InputError(
             f"{found[0]}: {found[1].name} has the same name before the suffix; remove or rename one."
         )
-    return found[0] if found else usual
+    return found[0] if found else usual[0]
 
 
 def lines(path):

@@ -18,8 +18,9 @@ def predict(run, images):
     If the run's data set resizes photos, each photo is resized for the network as the validation photos were,
     and its logits are scaled back to H x W. Otherwise, the network processes each photo at its own size.
     For files with the same pixels, `experiments.predict` with its default flags writes the same class ids,
-    except where rounding decides between two classes. Prints a warning if the code has changed since the
-    training. Raises InputError if `images` has another shape or dtype than uint8 [N, H, W, 3].
+    except where rounding decides between two classes. Each call prints a warning if the code has
+    changed since the training. Raises InputError if `images` has another shape or dtype than uint8
+    [N, H, W, 3], or if a source file of the experiment is not valid Python.
     """
     try:
         images = np.asarray(images)

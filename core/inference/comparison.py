@@ -113,7 +113,8 @@ def bootstrap(a, b, resamples):
     same pixels count as one image. The metrics are the metrics that the experiment computes from a confusion
     matrix and that `metrics.is_metric` accepts. Metrics that are NaN are left out. The loss is left out if
     the loss functions may differ (`_same_loss`).
-    a, b: the `Run`s. resamples: the number of bootstrap samples of the common images.
+    a, b: the `Run`s. resamples: the number of bootstrap samples of the files of the common
+    images.
     Returns (differences, images, files). images: the number of common images. files: the number of files
     that the common images come from. differences: a dict, "loss" or the name of a metric -> (value of b -
     value of a, lower end, upper end of the 95 % interval), from `uncertainty.paired_bootstrap`.
@@ -168,11 +169,11 @@ def comparable(column, a, b):
 def _same_loss(a, b):
     """True if two runs were trained with the same loss function. a, b: the `Run`s.
 
-    The result is False if the present loss functions of the two experiments have different code or different
-    bound arguments, such as class weights. It is also False if one of the functions is a closure, because the
-    variables of closures are not compared. It is also False if the digests that both runs recorded for one of
-    these files differ: core/losses.py, the experiment's script, the module that defines the loss function.
-    A file without a digest in one of the two runs is not compared.
+    The result is False if the present loss functions of the two experiments come from different modules, or
+    have different code, default arguments or bound arguments, such as class weights. It is also False if one
+    of the functions is a closure, because the variables of closures are not compared. It is also False if the
+    digests that both runs recorded for one of these files differ: core/losses.py, the experiment's script,
+    the module that defines the loss function. A file without a digest in one of the two runs is not compared.
     """
     functions = [getattr(run.experiment.loss, "func", run.experiment.loss) for run in (a, b)]
     if any(getattr(function, "__closure__", None) for function in functions):
@@ -185,10 +186,14 @@ def _same_loss(a, b):
 
 
 def _loss_code(loss):
-    """Return the code of a loss function and, as text, the arguments that `functools.partial` binds to it."""
+    """Return the module and the code of a loss function and, as text, its default and bound arguments.
+
+    Functions of two modules may have equal code, but read different constants of their modules.
+    """
     function = getattr(loss, "func", loss)
-    bound = getattr(loss, "args", ()), getattr(loss, "keywords", {})
-    return getattr(function, "__code__", function), repr(bound)
+    arguments = [getattr(function, name, None) for name in ("__defaults__", "__kwdefaults__")]
+    arguments += [getattr(loss, "args", ()), getattr(loss, "keywords", {})]
+    return getattr(function, "__module__", ""), getattr(function, "__code__", function), repr(arguments)
 
 
 def _common_rows(a, b):

@@ -89,7 +89,7 @@ def run(experiment, weights, dtype, sources, output_dir, options):
         job = Job(experiment, weights, dtype, names, output_dir, options, log)
         written = (path for name in names.values() for path in job.paths(name))
         outputs.refuse_overwriting([source.path for source in sources], written)
-        # up to 32 threads write at a time; each opens 3 files and, with --probabilities, one file per class
+        # up to 32 threads write at a time; each opens 3 files and, with --probabilities=png, one per class
         files.allow_open_files(1024 + 32 * (3 + len(experiment.classes)))
         with pipeline.threads(job.stopped) as pool:
             decoded = read_ahead.ahead(

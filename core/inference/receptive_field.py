@@ -3,9 +3,9 @@
 A line is a row or a column of pixels. The network runs on two kinds of images.
 
 First, it runs with `probe_weights`, on a black image and on the same image with one bright line. With these
-weights, kernels are positive and all activations of the black image are zero. So no change is lost in
-rounding, in a ReLU or in a pooling. But the product of two activations, such as x * sigmoid(mean(x)), stays
-zero at all places where x stays zero, although the other factor changes.
+weights, kernels are positive, and all activations of the black image are zero, at the latest after the first
+ReLU. So no change is lost in rounding, in a ReLU or in a pooling. But the product of two activations, such as
+x * sigmoid(mean(x)), stays zero at all places where x stays zero, although the other factor changes.
 
 Second, it therefore runs with its own weights, on an image of noise and on the same image with one line made
 brighter. In these images, x is rarely zero, so the product changes if the other factor changes.
@@ -70,7 +70,7 @@ def probe_weights(weights):
     The returned dict, name -> tensor, replaces the network's own weights. The values of kernels, which are
     the weights with four axes, are positive. So no ReLU sets a change to zero, and changes of several
     activations do not cancel. Weights whose names end in bias, beta or mean are zero, so that the activations
-    of a black image are zero. All other weights are one.
+    of a black image are zero, at the latest after the first ReLU. All other weights are one.
     weights: the network's own weights, name -> tensor.
     """
     return {name: _probe_weight(name, variable) for name, variable in weights.items()}

@@ -12,13 +12,13 @@ def paired_bootstrap(statistic, a, b, clusters, *, resamples=2000, seed=0):
     of the drawn clusters form a resampled set, on which the differences are computed. This is repeated
     `resamples` times. The interval of a metric reaches from the 2.5 % quantile to the 97.5 % quantile of the
     metric's differences. Resampled sets in which the metric is NaN are left out. The intervals account for
-    the choice of images, but not for the choice of the training seed.
+    the choice of clusters, but not for the choice of the training seed.
 
     a, b: float64 [N, K]: the results of each network, K numbers for each of N images, such as the pixel
     counts of a confusion matrix. statistic: a function that computes metrics from the results summed over
     images: float64 [K] -> dict of name -> value.
     clusters: int [N], the number of the cluster of each image.
-    resamples: the number of resampled sets of images. seed: the seed of the random draws.
+    resamples: the number of resampled sets. seed: the seed of the random draws.
     Returns a dict: name of a metric -> (value of b - value of a, lower end, upper end). Metrics that are NaN
     for the given images are left out.
     """

@@ -68,7 +68,7 @@ def result_flags(define_flags, values):
 def claim(folder, experiment, define_flags, values):
     """Context manager that locks a run folder, so that no other process trains in it.
 
-    Creates the folder if it is missing. If it holds no checkpoint, writes flags.cfg; otherwise
+    Creates the folder if it is missing. If it holds no checkpoint, writes flags.cfg. Then
     `check_settings` compares the flags with flags.cfg.
 
     experiment: the name of the experiment. define_flags: the function of the experiment's script that
@@ -87,10 +87,10 @@ def claim(folder, experiment, define_flags, values):
     with contextlib.ExitStack() as stack:
         with files.writing(folder):
             stack.enter_context(_exclusive(folder))
-        if is_begun(folder):
-            check_settings(folder, experiment, define_flags, values)
-        else:  # an existing flags.cfg may be replaced, because no checkpoint depends on it
+        if not is_begun(folder):  # an existing flags.cfg may be replaced, because no checkpoint depends on it
             _write_flags(folder, experiment, define_flags, values)
+        # for a new run, this shows that flags.cfg can be read back, for example that no value has line breaks
+        check_settings(folder, experiment, define_flags, values)
         yield
 
 

@@ -78,7 +78,7 @@ def writing(path):
         elif error.errno in UNFIT:
             cure = "name another place"
         elif error.errno in (errno.EMFILE, errno.ENFILE):
-            cure = "raise the limit of open files (ulimit -n 4096), then give the same command again"
+            cure = "raise the limit of open files (ulimit -n), then give the same command again"
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); {cure}.") from None
 
 

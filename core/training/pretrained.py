@@ -62,7 +62,7 @@ def download(size):
     If Keras publishes no weights for this size, the file has the weights for 224x224 pixels. If Keras' cache
     folder, `models` in $KERAS_HOME or ~/.keras, does not hold the file, the file is downloaded into this
     folder. A second process that needs the same file waits until the download ends. Raises InputError if the
-    download fails or the folder cannot be written.
+    home folder is unknown, if the download fails, or if the folder cannot be written.
     """
     url = URL.format(size if size in SIZES else 224)
     home = os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras")

@@ -23,9 +23,9 @@ def choose_precision(folder):
     the workers find different values in flags.cfg.
     """
     recorded = run_folder.recorded_flag(folder, "precision")
-    # An exchange between workers needs all workers. If only some workers find a run, they return below, and
-    # the other workers' exchange of `fastest` would be combined with a later exchange of these workers.
-    # `check_alike` therefore first raises InputError if the recorded values differ.
+    # Every worker must take part in each exchange. If only some workers found a run, they would return below,
+    # and their next exchange would be paired with the exchange of `fastest` by the others. `check_alike`
+    # prevents this: it raises InputError if the recorded values differ.
     distribution.check_alike([zlib.crc32((recorded or "").encode())])
     if recorded:
         print(f"--precision=auto: {recorded}, with which this run began")

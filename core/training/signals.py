@@ -15,7 +15,8 @@ def catch_signals():
 
     The list is empty at first. The number of the first signal is added to the list. A second signal kills
     the process. Python can set signal handlers only in the main thread. In another thread, for example in
-    Streamlit, the handlers are therefore not changed, and the list stays empty.
+    Streamlit, the handlers are therefore not changed, and the list stays empty. A signal whose handler was
+    not installed from Python is not caught, because Python could not restore this handler.
     """
     received = []
     if threading.current_thread() is not threading.main_thread():

@@ -14,9 +14,8 @@ class State:
     epoch: int = 0  # number of finished epochs, including their validation
     step: int = 0  # number of finished steps in the current epoch
     loss_sum: float = 0.0  # sum of the training losses of all images in the current epoch so far
-    step_seconds: float = (
-        0.0  # duration of these steps; a stop by a signal can lose about half a second of it
-    )
+    # duration of the finished steps of the current epoch; a stop by a signal can lose half a second of it
+    step_seconds: float = 0.0
     seconds: float = 0.0  # running time until the checkpoint, see `core.training.history`
     data: list = dataclasses.field(default_factory=list)  # checksums of the training and validation images
     history: list = dataclasses.field(default_factory=list)  # a dict per epoch, see `core.training.history`

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -131,7 +132,9 @@ def test_different_losses_are_not_compared(road_run):
     a, b = [comparison.load(road_run, label, article) for label in "12"]
     assert "loss" in comparison.bootstrap(a, b, 100)[0]
     changed = [dataclasses.replace(b, code={**b.code, "core/losses.py": "edited"})]
-    for loss in (functools.partial(b.experiment.loss, class_weights=(1.0, 2.0)), losses.dice):
+    copied = types.FunctionType(losses.binary_cross_entropy.__code__, vars(losses))
+    copied.__kwdefaults__ = {"class_weights": (1.0, 2.0)}  # only a default argument differs
+    for loss in (functools.partial(b.experiment.loss, class_weights=(1.0, 2.0)), losses.dice, copied):
         changed.append(dataclasses.replace(b, experiment=dataclasses.replace(b.experiment, loss=loss)))
     for each in changed:
         differences, *_ = comparison.bootstrap(a, each, 100)

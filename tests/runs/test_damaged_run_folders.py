@@ -132,3 +132,12 @@ def test_a_file_name_that_is_too_long_is_refused(tmp_path):
 def test_unicode_line_separators_in_folder_names_survive_flags_cfg(tmp_path):
     for _ in range(2):
         claim(tmp_path / "run", f"--cache_dir={tmp_path}/line\u2028feed\x85")
+    values = run_folder.read_flags(tmp_path / "run", cityscape_road.define_flags)
+    assert values.cache_dir == f"{tmp_path}/line\u2028feed\x85"
+
+
+def test_a_run_folder_whose_path_has_a_line_break_is_refused_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "two\nlines").mkdir()
+    monkeypatch.chdir(tmp_path / "two\nlines")
+    with refused("flags.cfg"):
+        claim(Path("run"))

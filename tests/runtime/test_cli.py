@@ -29,7 +29,9 @@ def test_road_learns_generated_scenes_and_its_run_segments_photos(shared_cache, 
     (tmp_path / ".keras/keras.json").write_text('{"backend": "torch"}')
     other = {"KERAS_BACKEND": "jax", "TF_USE_LEGACY_KERAS": "1", "KERAS_HOME": str(tmp_path / ".keras")}
     folders = [f"--run_dir={run}", f"--cache_dir={shared_cache}"]
-    done = python("experiments.cityscape_road", *sizes, *folders, env=os.environ | other)
+    environment = os.environ | other
+    environment.pop("TF_CPP_MIN_LOG_LEVEL")  # which tests/conftest.py sets
+    done = python("experiments.cityscape_road", *sizes, *folders, env=environment)
     assert done.returncode == 0, done.stderr
     # TensorFlow's start-up messages are hidden; Matplotlib may report its font cache
     assert not [line for line in done.stderr.splitlines() if "matplotlib" not in line.lower()]

@@ -125,12 +125,8 @@ def test_flags_and_experiment_reach_the_training_step(start, tmp_path, monkeypat
     # the four images of the first batch have the loss 4, the two images of the last batch the loss 2
     rows = run_folder.read_metrics(tmp_path / "run")
     assert [row["train_loss"] for row in rows] == pytest.approx([20 / 6] * 2)
-    assert saved == [
-        2,
-        0,
-        2,
-        0,
-    ]  # each step takes 40 s, so a minute has passed at the second step of an epoch
+    # each step takes 40 s, so a minute has passed at the second step of an epoch
+    assert saved == [2, 0, 2, 0]
     assert [row["images_per_second"] for row in rows] == pytest.approx([6 / 80] * 2)
     assert checkpoint.load(tmp_path / "run/checkpoints/best.npz")[1]["epoch"] == 2
 
