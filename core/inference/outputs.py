@@ -75,6 +75,7 @@ def write(photo, strips, experiment, output_dir, probabilities=None):
     Raises InputError if a file cannot be written.
     """
     palette, classes = np.array(experiment.palette, np.uint8), len(experiment.classes)
+    half_colours = palette // 2
     labels, colours, overlay, *others = paths(output_dir, photo.name, probabilities, classes)
     size, counts, top = (photo.width, photo.height), np.zeros(256, np.int64), 0
     with files.writing(output_dir):
@@ -89,7 +90,7 @@ def write(photo, strips, experiment, output_dir, probabilities=None):
             write_labels(class_ids)
             write_colours(class_ids)
             pixels = photo.crop(top, 0, top + len(class_ids), photo.width)
-            write_overlay(pixels // 2 + palette[class_ids] // 2)
+            write_overlay(pixels // 2 + half_colours.take(class_ids, axis=0))
             if others:
                 write_others(*encoded)
             counts += np.bincount(class_ids.ravel(), minlength=256)
