@@ -21,12 +21,13 @@ pytestmark = pytest.mark.usefixtures("small_articles")
 
 
 @pytest.fixture(scope="module")
-def other_run(road_run):
+def other_run(road_run, tmp_path_factory):
     """Return the folder of a copy of `road_run` with another learning rate, another seed and larger losses.
 
     The validation loss of each epoch and the loss of each validation image are larger by 0.25.
     """
-    other = shutil.copytree(road_run, road_run.parent / "other")
+    # a new folder, because pytest-xdist may run this module in two parts, each with its own fixture
+    other = shutil.copytree(road_run, tmp_path_factory.mktemp("other") / "run")
     text = (other / "flags.cfg").read_text()
     for old, new in (("--seed=0", "--seed=1"), ("--learning_rate=0.001", "--learning_rate=0.003")):
         assert old in text
