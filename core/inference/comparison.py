@@ -72,7 +72,7 @@ def load(folder, label, module_of):
         settings=run_folder.result_flags(module.define_flags, values),
         code=items[-1]["files"] if items else {},
         codes=tuple(dict.fromkeys(code_digest.combined(item["files"]) for item in items)),
-        images=", ".join(f"{checksum:08x}" for checksum in state["data"]) or "unknown",
+        images=checkpoint.image_checksums(state) or "unknown",
         history=history,
         best=history[min(state["epoch"], len(history)) - 1],
     )

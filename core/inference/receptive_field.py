@@ -37,9 +37,9 @@ def radius(forward, weights, multiple):
     Raises InputError if the radius is too large to be measured, if no output pixel changes, or if the outputs
     for an image that is shifted by `multiple` pixels are not the shifted outputs.
     """
-    length = 16 * multiple
+    kinds, length = probes(weights), 16 * multiple
     while length <= LARGEST_PROBE:
-        farthest = max(_farthest(forward, weights, multiple, length, axis) for axis in (1, 2))
+        farthest = max(_farthest(forward, kinds, multiple, length, axis) for axis in (1, 2))
         if farthest + multiple < length // 2:
             return farthest
         length *= 2
@@ -49,19 +49,41 @@ def radius(forward, weights, multiple):
     )
 
 
-def probes(weights, height, width):
-    """Return the two kinds of images, a list of tuples (weights, image, line, tolerance).
+def probes(weights):
+    """Return the two kinds of measurements, a list of tuples (weights, make_image, tolerance).
 
-    weights: name -> tensor, the weights with which the network runs on images of this kind. image: float32
-    [height, width, 3], the unchanged image. line: float32 [height, width, 3], the values of a changed row or
-    column. tolerance: an output has changed if it differs by more than tolerance times the largest output.
+    weights: name -> tensor, the weights with which the network runs. make_image: a function: shape -> the
+    unchanged image, float32. tolerance: an output has changed if it differs by more than tolerance times the
+    largest output.
     """
-    black = np.zeros([height, width, 3], np.float32)
-    noise = np.random.RandomState(0).uniform(0, 255, black.shape).astype(np.float32)
-    return [
-        (probe_weights(weights), black, black + 1000, 0),
-        (weights, noise, noise + 1000, NOISE_TOLERANCE),
-    ]
+    return [(probe_weights(weights), _black, 0), (weights, _noise, NOISE_TOLERANCE)]
+
+
+def image_shape(length, multiple, axis):
+    """Return the shape (height, width, 3) of an image with `length` pixels along an axis.
+
+    axis: 1 for the height, 2 for the width. The size along the other axis is 3 * multiple: `tiling.multiple`,
+    which returned `multiple`, has found that the network accepts this size.
+    """
+    return (length, 3 * multiple, 3) if axis == 1 else (3 * multiple, length, 3)
+
+
+def with_line(image, place, axis):
+    """Return a copy of an image, float32 [height, width, 3], with a line that is brighter by 1000.
+
+    place: the index of the line. axis: 1 if the line is a row, 2 if it is a column.
+    """
+    image = image.copy()
+    image[(place, slice(None)) if axis == 1 else (slice(None), place)] += 1000
+    return image
+
+
+def _black(shape):
+    return np.zeros(shape, np.float32)
+
+
+def _noise(shape):
+    return np.random.RandomState(0).uniform(0, 255, shape).astype(np.float32)
 
 
 def probe_weights(weights):
@@ -89,16 +111,15 @@ def _probe_weight(name, variable):
     return tf.zeros_like(variable) if name.endswith(("bias", "beta", "mean")) else tf.ones_like(variable)
 
 
-def _farthest(forward, weights, multiple, length, axis):
+def _farthest(forward, kinds, multiple, length, axis):
     """Return the largest distance along one axis between a line and an output that it changes, in pixels.
 
-    The lines are near the middle of the images. axis: 1 if they are rows, 2 if they are columns. length: the
-    size of the images along this axis. The size along the other axis is 3 * multiple: `tiling.multiple` has
-    found that the network accepts this size. If the first line changes outputs near an end of the image, only
-    this line is tried. Raises InputError if it changes no output, or if the outputs for a shifted image are
-    not the shifted outputs.
+    The lines are near the middle of the images. kinds: the result of `probes`. length, axis: see
+    `image_shape`. If the first line changes outputs near an end of the image, only this line is tried. Raises
+    InputError if it changes no output, or if the outputs for a shifted image are not the shifted outputs.
     """
-    black, noise = probes(weights, *((length, 3 * multiple) if axis == 1 else (3 * multiple, length)))
+    shape = image_shape(length, multiple, axis)
+    black, noise = ((weights, make_image(shape), tolerance) for weights, make_image, tolerance in kinds)
     first, *others = length // 2 + np.arange(multiple + 1)
     (on_black,), (on_noise,) = (_distances(forward, kind, [first], axis) for kind in (black, noise))
     if not len(on_black):
@@ -125,9 +146,10 @@ def _distances(forward, kind, lines, axis):
     """Return a list with an array for each line, int64 [N]: its distances from the outputs that it changes.
 
     A distance is the position of the output minus the position of the line, along the axis, in pixels. kind:
-    an item of `probes`. lines: the positions of the lines. axis: 1 if they are rows, 2 if they are columns.
+    an item of `probes`, but with the image instead of the function make_image. lines: the positions of the
+    lines. axis: 1 if they are rows, 2 if they are columns.
     """
-    weights, image, line, tolerance = kind
+    weights, image, tolerance = kind
 
     def outputs(image):
         with tf.device("CPU:0"), lowering.disabled():  # on a GPU, equal sums may be rounded differently
@@ -135,19 +157,8 @@ def _distances(forward, kind, lines, axis):
 
     before = outputs(image)
     limit = tolerance * np.abs(before).max()
-    changes = (np.abs(outputs(with_line(image, line, place, axis)) - before) for place in lines)
+    changes = (np.abs(outputs(with_line(image, place, axis)) - before) for place in lines)
     return [
         np.flatnonzero((change > limit).any(axis=(0, 3 - axis, 3))) - place
         for place, change in zip(lines, changes)
     ]
-
-
-def with_line(image, line, place, axis):
-    """Return a copy of `image` in which one row (axis=1) or column (axis=2) has the values of `line`.
-
-    image, line: float32 [height, width, 3]. place: the index of the row or column.
-    """
-    at = (place, slice(None)) if axis == 1 else (slice(None), place)
-    image = image.copy()
-    image[at] = line[at]
-    return image

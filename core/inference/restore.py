@@ -63,8 +63,8 @@ def restore(values, module_of, *, data=False, data_dir=None, limit=True):
     data_dir: a data folder that replaces the run's --data_dir. Then the run's --limit is ignored too.
     limit: if False, the run's --limit is ignored.
     Prints a warning if the code has changed since the training. If the run's --cache_dir does not exist, the
-    flag --cache_dir of the result is "cache". Raises InputError if --run_dir is not given or is not a run
-    folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names, shapes or
+    flag --cache_dir of the result has its default. Raises InputError if --run_dir is not given or is not a
+    run folder, if flags.cfg is damaged, if the checkpoint is missing or damaged, or if the names, shapes or
     dtypes of the variables in the checkpoint differ from those of the network.
     """
     if not values.run_dir:
@@ -82,7 +82,7 @@ def restore(values, module_of, *, data=False, data_dir=None, limit=True):
         without = ("limit",)
     run_flags = run_folder.read_flags(folder, module.define_flags, without=without)
     if not os.path.isdir(run_flags.cache_dir):  # the cache was deleted, or the run comes from another machine
-        run_flags.cache_dir = "cache"
+        run_flags.cache_dir = run_flags["cache_dir"].default
     if data_dir:
         cli.read(run_flags, ["", f"--data_dir={data_dir}"])
     path = folder / "checkpoints" / f"{values.checkpoint}.npz"

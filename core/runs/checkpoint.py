@@ -93,6 +93,14 @@ def load_latest(folder, *, mend=True):
         return whole
 
 
+def image_checksums(state):
+    """Return the checksums of a run's training and validation images and masks, as text; "" if unknown.
+
+    state: the state of a training from a checkpoint, as `load` returns it.
+    """
+    return ", ".join(f"{checksum:08x}" for checksum in state["data"])
+
+
 def prediction_variables(variables):
     """Return the weights that predictions use, a dict: name -> value.
 

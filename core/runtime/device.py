@@ -43,7 +43,7 @@ def _warn_of_unused_gpu():
     missing GPU is not visible, because `core/__init__.py` hides start-up messages.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # job schedulers set it to the GPUs of the job
-    cure = "run pip install 'tensorflow[and-cuda]', or set TF_CPP_MIN_LOG_LEVEL=0 to see what is missing"
+    cure = "run pip install 'tensorflow[and-cuda]'; with TF_CPP_MIN_LOG_LEVEL=0, TensorFlow prints the reason"
     if platform.machine() == "aarch64":
         cure = "TensorFlow's packages for ARM have no GPU support, so use another build or a container"
     if visible not in ("", "-1") and any(map(os.path.exists, DRIVERS)):

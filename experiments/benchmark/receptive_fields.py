@@ -29,10 +29,10 @@ def sides(forward, weights):
     of the images. Output pixels at a distance of m image pixels have receptive fields of the same size.
     Therefore it is enough to measure lines at m neighbouring positions.
     """
-    multiple = tiling.multiple(forward, weights)
+    kinds, multiple = receptive_field.probes(weights), tiling.multiple(forward, weights)
     length = 16 * multiple
     while True:
-        by_axis = [_sides(forward, weights, multiple, length, axis) for axis in (1, 2)]
+        by_axis = [_sides(forward, kinds, multiple, length, axis) for axis in (1, 2)]
         found = {index: _larger(*(each[index] for each in by_axis)) for index in by_axis[0]}
         if None not in found.values() or 2 * length > LARGEST_PROBE:
             return found
@@ -44,17 +44,18 @@ def _larger(first, second):
     return None if None in (first, second) else max(first, second)
 
 
-def _sides(forward, weights, multiple, length, axis):
+def _sides(forward, kinds, multiple, length, axis):
     """Return a dict: `Operation.index` -> size of the receptive field along one axis, in pixels.
 
-    The size is None if `_side` returns None for the operation. multiple: as returned by `tiling.multiple`.
+    The size is None if `_side` returns None for the operation. kinds: the result of
+    `receptive_field.probes`. multiple: as returned by `tiling.multiple`.
     axis: 1 for height, 2 for width. length: the size of the images along this axis, in pixels.
     """
     lines = length // 2 + np.arange(multiple)  # image i has its changed line at lines[i]
-    sizes = (length, 3 * multiple) if axis == 1 else (3 * multiple, length)
     found = {}
-    for probe, image, line, tolerance in receptive_field.probes(weights, *sizes):
-        images = [receptive_field.with_line(image, line, place, axis) for place in lines]
+    for probe, make_image, tolerance in kinds:
+        image = make_image(receptive_field.image_shape(length, multiple, axis))
+        images = [receptive_field.with_line(image, place, axis) for place in lines]
         for call, changed in _changed(forward, probe, images, image, tolerance, axis).items():
             found[call] = None if changed is None else changed | found.get(call, False)
     places = [changed.shape[1] for changed in found.values() if changed is not None]

@@ -108,36 +108,13 @@ def add(flags):
         raise InputError(
             f"--name={flags.name}: {word} stands for {experiment}, but {flags.add} is no run of it."
         )
-    described = {"settings": flags.settings, "data": flags.data}
-    results = tables.groups(tables.FOLDER).get(group, [])
-    checksums = [each.header["images"] for each in results if "images" in each.header]
-    for result in results[:1]:
-        command = record.command((Path(flags.add) / "flags.cfg").read_text(encoding="utf-8"))
-        differing = record.differing_flags(command, result.header["command"])
-        if differing:
-            raise InputError(
-                f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
-                " give another group."
-            )
-        if checksums and checksums[0] != record.images(Path(flags.add)):
-            raise InputError(
-                f"--name={flags.name}: the other runs of {group} have other images; give another group."
-            )
-        if not checksums and flags.data == flags["data"].default:
-            raise InputError(
-                f"--data: the other runs of {group} have no record of their images; give"
-                f" --data={result.header['data']!r} if the run has the same images."
-            )
-        for key, text in described.items():
-            described[key] = result.header[key]
-            if text not in (flags[key].default, described[key]):
-                raise InputError(
-                    f"--{key}={text}: the other runs of {group} have {described[key]!r}; give another group"
-                    " in --name, or leave this flag out."
-                )
+    others = tables.groups(tables.FOLDER).get(group, [])
+    texts = {"settings": flags.settings, "data": flags.data}
+    if others:
+        texts = _texts_of(others, group, flags)
     text = record.text(
         Path(flags.add),
-        **described,
+        **texts,
         machine=flags.machine,
         commit=flags.commit,
         remark=flags.remark,
@@ -149,6 +126,39 @@ def add(flags):
         )
     files.write_text(path, text)
     print(path)
+
+
+def _texts_of(others, group, flags):
+    """Return the settings and the data, a dict of texts, for a run that is added to a group.
+
+    others: list of `tables.Result`, the other runs of the group. Raises InputError if the run --add has other
+    flags or images than the other runs, or if --settings or --data differ from the group's texts.
+    """
+    header, folder = others[0].header, Path(flags.add)
+    command = record.command((folder / "flags.cfg").read_text(encoding="utf-8"))
+    differing = record.differing_flags(command, header["command"])
+    if differing:
+        raise InputError(
+            f"--name={flags.name}: the other runs of {group} have other values of {', '.join(differing)};"
+            " give another group."
+        )
+    checksums = [each.header["images"] for each in others if "images" in each.header]
+    if checksums and checksums[0] != record.images(folder):
+        raise InputError(
+            f"--name={flags.name}: the other runs of {group} have other images; give another group."
+        )
+    if not checksums and flags.data == flags["data"].default:
+        raise InputError(
+            f"--data: the other runs of {group} have no record of their images; give"
+            f" --data={header['data']!r} if the run has the same images."
+        )
+    for key in ("settings", "data"):
+        if flags[key].value not in (flags[key].default, header[key]):
+            raise InputError(
+                f"--{key}={flags[key].value}: the other runs of {group} have {header[key]!r}; give another"
+                " group in --name, or leave this flag out."
+            )
+    return {"settings": header["settings"], "data": header["data"]}
 
 
 def put(path, table):

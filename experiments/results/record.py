@@ -73,7 +73,7 @@ def text(folder, *, settings, data, machine, commit, remark):
         "command": command((folder / "flags.cfg").read_text(encoding="utf-8")),
         "settings": settings,
         "data": data,
-        "images": images(folder),
+        "images": checkpoint.image_checksums(state),
         "seed": run_folder.recorded_flag(folder, "seed"),
         "machine": machine,
         "versions": ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -90,9 +90,8 @@ def text(folder, *, settings, data, machine, commit, remark):
 
 
 def images(folder):
-    """Return the checksums of a run's training and validation images and masks, as text."""
-    _, state = checkpoint.load(folder / "checkpoints" / "last.npz")
-    return ", ".join(f"{checksum:08x}" for checksum in state["data"])
+    """Return the `checkpoint.image_checksums` of the run in a folder."""
+    return checkpoint.image_checksums(checkpoint.load(folder / "checkpoints" / "last.npz")[1])
 
 
 def _depend_on_batches(folder):
