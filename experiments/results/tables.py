@@ -76,7 +76,7 @@ ARTICLES = (
         published="0.394, on 704 of the 3669 photos, read from the article's plot",
         best="val_mean_iou",
         groups=("pets_article",),
-        better=("pets_best", "pets_303_best"),
+        better=("pets_best",),
     ),
     Article(
         experiment="oxford_pets_mobilenet",
