@@ -61,7 +61,7 @@ def main(name, *arguments):
         data = batches.training(train, flags.batch_size, seed=flags.seed, epoch=epoch, changes=changes)
         data = data.map(lambda images, masks, share: (images, masks[..., None]))
         fitted = model.fit(data, shuffle=False, verbose=0)  # the data set is already shuffled
-        means, confusion = evaluate(batches.evaluation(val, flags.batch_size))
+        means, confusion, _ = evaluate(batches.evaluation(val, flags.batch_size))
         metrics = {**means, **experiment.metrics(confusion)}
         line = ", ".join(f"val_{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         train_loss = fitted.history["loss"][0]

@@ -4,22 +4,26 @@ import numpy as np
 import tensorflow as tf
 
 from core import lowering, metrics
+from core.experiment import IGNORE
 from core.runtime import distribution
 
 
 def make_evaluate(experiment, weights, dtype):
-    """Return a function that evaluates the network: batches -> (means, confusion matrix).
+    """Return a function that evaluates the network: batches -> (means, confusion matrix, wrong pixels).
 
     batches: an iterable of (images, masks, share), as described in `core.data.batches`.
     means: a dict, name -> float: the mean loss ("loss"), and the mean of each of the experiment's `measures`.
     confusion matrix: int64 [classes, classes]: pixel counts, with one row per true class.
+    wrong pixels: int64 [N], the number of wrong pixels of each of the N examples, in the order of the
+    batches. A pixel whose true class is IGNORE is never wrong.
 
     A mean is over all examples, and all examples have the same weight, even if the last batch is smaller.
     A measure may give all examples of a batch the same value, as `soft_jaccard` of the experiment
     dubai_aerial does. The mean of such a measure depends on the batch size and on the number of replicas.
 
-    If there are several replicas, means and confusion matrix include the examples of all replicas. Each
-    call uses the values that the variables in `weights` have at the time of the call.
+    If there are several replicas, means and confusion matrix include the examples of all replicas. The
+    numbers of wrong pixels are then only those of the examples of this process's first replica. Each call
+    uses the values that the variables in `weights` have at the time of the call.
 
     experiment: `core.experiment.Experiment`. weights: name -> tf.Variable. dtype: the dtype of the
     activations.
@@ -29,19 +33,24 @@ def make_evaluate(experiment, weights, dtype):
     strategy = tf.distribute.get_strategy()
 
     def replica_step(images, masks, share):
-        """Evaluate this replica's part of a batch; return (sums, confusion matrix) over all replicas.
+        """Evaluate this replica's part of a batch; return (sums, confusion matrix, wrong pixels).
 
         images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, images and masks
-        hold a copy of an example. The copy is left out of the sums and of the confusion matrix.
+        hold a copy of an example. The copy is left out of the sums and of the confusion matrix. Sums and
+        confusion matrix include the examples of all replicas.
         sums: name -> float64: the sum of the loss and of each measure over the examples, and "examples", the
-        number of examples. confusion matrix: float64 [classes, classes], pixel counts.
+        number of examples. confusion matrix: float64 [classes, classes], pixel counts. wrong pixels: float64
+        [B], one number for each example of this replica.
         """
         with lowering.prediction():
             logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
         logits = tf.cast(logits, tf.float32)
         measured = {"examples": tf.ones(tf.shape(images)[:1])}
         measured |= {name: measure(logits, masks) for name, measure in measures.items()}
-        counts = metrics.confusion_matrix(masks, metrics.class_ids(logits), classes)
+        predicted = metrics.class_ids(logits)
+        counts = metrics.confusion_matrix(masks, predicted, classes)
+        is_wrong = (predicted != masks) & (masks != IGNORE)
+        wrong = tf.reduce_sum(tf.cast(is_wrong, tf.float64), axis=[1, 2])
         # If a batch has fewer examples than there are replicas, some replicas get a copy of an example, with
         # the share 0. Below, the results for these copies are replaced by 0.
         own = share > 0
@@ -50,7 +59,8 @@ def make_evaluate(experiment, weights, dtype):
         # stores counts up to 2**53 exactly.
         results = sums, tf.cast(counts, tf.float64)
         results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, results)
+        replica = tf.distribute.get_replica_context()
+        return *replica.all_reduce(tf.distribute.ReduceOp.SUM, results), wrong
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluation_step(images, masks, share):
@@ -58,13 +68,15 @@ def make_evaluate(experiment, weights, dtype):
 
     def evaluate(batches):
         totals = dict.fromkeys(["examples", *measures], 0.0)
-        confusion = np.zeros([classes, classes], np.int64)
+        confusion, wrong = np.zeros([classes, classes], np.int64), []
         for images, masks, share in batches:
-            sums, counts = evaluation_step(images, masks, share)
+            sums, counts, wrong_pixels = evaluation_step(images, masks, share)
             for name, value in sums.items():
                 totals[name] += float(value)
             confusion += counts.numpy().astype(np.int64)
-        return {name: totals[name] / totals["examples"] for name in measures}, confusion
+            wrong.append(wrong_pixels.numpy().astype(np.int64))
+        means = {name: totals[name] / totals["examples"] for name in measures}
+        return means, confusion, np.concatenate(wrong)
 
     return evaluate
 

@@ -53,8 +53,8 @@ def evaluate(evaluate_batches, examples, rows, epoch):
         epoch=np.array(epoch),
         hashes=examples.split_hashes,
         files=examples.owner[examples.rows],
-        confusion=np.stack([confusion for _, confusion in results]),
-        loss=np.array([means["loss"] for means, _ in results]),
+        confusion=np.stack([confusion for _, confusion, _ in results]),
+        loss=np.array([means["loss"] for means, _, _ in results]),
     )
 
 

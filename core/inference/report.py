@@ -19,7 +19,6 @@ import numpy as np
 
 from core import metrics
 from core.data import batches
-from core.experiment import IGNORE
 from core.inference import render, tiling
 from core.inference import split as splits
 from core.inference.evaluate import make_evaluate, make_predict
@@ -48,10 +47,10 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     # sides of its network's input must be multiples of 16, so photos are padded.
     multiple = tiling.multiple(experiment.forward, run.weights)
     any_size = dataclasses.replace(experiment, forward=tiling.padded(experiment.forward, multiple))
-    evaluated = _tracked(examples, batch_size, "evaluation step")
-    means, confusion = make_evaluate(any_size, run.weights, run.dtype)(evaluated)
-    predict = make_predict(any_size, run.weights, run.dtype)
-    worst = _worst(examples, predict, batch_size)
+    steps = math.ceil(len(examples) / batch_size)
+    tracked = progress.track(batches.evaluation(examples, batch_size), steps, "evaluation step")
+    means, confusion, wrong = make_evaluate(any_size, run.weights, run.dtype)(tracked)
+    worst = _worst(examples, wrong)
     results = {
         "evaluation": _facts(run, split, examples, trained_on, code),
         **summary(experiment, means, confusion),
@@ -59,6 +58,7 @@ def evaluate(run, split, output_dir=None, *, batch_size=None):
     files.write_text(output_dir / "confusion.csv", table(confusion, experiment.classes))
     picture = render.confusion(confusion, experiment.classes)
     run_folder.write_picture(output_dir / "confusion.png", picture)
+    predict = make_predict(any_size, run.weights, run.dtype)
     panel = render.examples_panel(examples, worst, predict, experiment.palette)
     run_folder.write_picture(output_dir / "worst.png", panel)
     # figures.json marks a complete evaluation, see `_new_folder`, so it is written last.
@@ -114,28 +114,13 @@ def _facts(run, split, examples, trained_on, code):
     }
 
 
-def _tracked(examples, batch_size, unit):
-    """Return an iterator over the batches of `core.data.batches.evaluation` that shows a progress line.
-
-    unit: the name of a step in the progress line.
-    """
-    steps = math.ceil(len(examples) / batch_size)
-    return progress.track(batches.evaluation(examples, batch_size), steps, unit)
-
-
-def _worst(examples, predict, batch_size):
+def _worst(examples, wrong):
     """Return the indices, in examples.images, of the examples with the most wrong pixels.
 
-    Returns at most WORST indices: int64, sorted by the number of wrong pixels, largest first. A pixel whose
-    true class is IGNORE is never wrong.
-    examples: `core.data.cache.Examples`. predict: a function: images [B, H, W, 3] -> class ids uint8
-    [B, H, W]. batch_size: the number of images that `predict` gets at a time.
+    Returns at most WORST indices: int64, sorted by the number of wrong pixels, largest first.
+    examples: `core.data.cache.Examples`. wrong: int64 [N], the number of wrong pixels of each example.
     """
-    wrong = [
-        np.sum((predict(images) != masks) & (masks != IGNORE), axis=(1, 2))
-        for images, masks, _ in _tracked(examples, batch_size, "prediction step")
-    ]
-    return examples.rows[np.argsort(-np.concatenate(wrong), kind="stable")[:WORST]]
+    return examples.rows[np.argsort(-wrong, kind="stable")[:WORST]]
 
 
 def summary(experiment, means, confusion):

@@ -100,8 +100,8 @@ def first(results):
     """Return the values of the first replica of this process.
 
     results: the return value of `strategy.run`: a value per replica, or a dict or tuple of such values. The
-    result has the structure of `results`. The caller must ensure that the values are equal on all replicas,
-    because the values of the other replicas are dropped.
+    result has the structure of `results`. The values of the other replicas are dropped, so the caller must
+    either ensure that the values are equal on all replicas, or need only the values of the first replica.
     """
     local = tf.distribute.get_strategy().experimental_local_results
     return tf.nest.map_structure(lambda result: local(result)[0], results)

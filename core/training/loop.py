@@ -322,7 +322,7 @@ class Training:
         steps = math.ceil(len(self.val) / self.flags.batch_size)
         val_batches = self.distributed(batches.evaluation, self.val)
         val_batches = progress.track(val_batches, steps, "validation step")
-        means, confusion = self.evaluate(signals.stop_when(self.must_stop, val_batches))
+        means, confusion, _ = self.evaluate(signals.stop_when(self.must_stop, val_batches))
         row = self.row({**means, **self.experiment.metrics(confusion)})
         # After the last epoch, save the results of each single validation image, which `experiments.compare`
         # reads. Only runs with a single replica can compute these results.

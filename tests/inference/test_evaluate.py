@@ -8,14 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import decoded, refused
 from PIL import Image
 
 import experiments
-from core import metrics
-from core.data import cache, membership
+from core import losses, metrics
+from core.data import batches, cache, membership
 from core.experiment import IGNORE
 from core.inference import render, report, split
+from core.inference.evaluate import make_evaluate
 from core.runs import checkpoint
 from core.runtime import cli
 from experiments import evaluate as verb
@@ -170,8 +172,15 @@ def test_the_ten_images_with_the_most_wrong_pixels_are_chosen(tmp_path):
     masks = (np.arange(16) < wrong[:, None]).reshape(12, 4, 4).astype(np.uint8)
     masks[5] = IGNORE
     examples = decoded(tmp_path, np.zeros([12, 4, 4, 3], np.uint8), masks, rows=range(11, -1, -1))
-    chosen = report._worst(examples, lambda images: np.zeros(images.shape[:3], np.uint8), 5)
-    assert chosen.tolist() == np.argsort(-wrong)[:10].tolist()
+    experiment = SimpleNamespace(
+        classes=("a", "b"),
+        forward=lambda weights, images, training: tf.one_hot(tf.zeros_like(images[..., 0], tf.int32), 2),
+        loss=losses.categorical_cross_entropy,
+        measures={},
+    )
+    _, _, counted = make_evaluate(experiment, {}, tf.float32)(batches.evaluation(examples, 5))
+    assert counted.tolist() == wrong[::-1].tolist()
+    assert report._worst(examples, counted).tolist() == np.argsort(-wrong)[:10].tolist()
 
 
 def test_the_command_line_prints_every_class_and_finds_moved_data(road_run, tmp_path, capsys):

@@ -206,7 +206,7 @@ def _trained(examples, strategy):
             for epoch in range(3)
             for batch in distributed(batches.training, seed=0, epoch=epoch)
         ]
-        means, confusion = evaluate.make_evaluate(experiment, weights, tf.float32)(
+        means, confusion, _ = evaluate.make_evaluate(experiment, weights, tf.float32)(
             distributed(batches.evaluation)
         )
     return {
