@@ -2,10 +2,9 @@
 
 If TensorFlow uses oneDNN, its graph optimiser can replace up to four successive ops on CPUs by one op: a
 convolution, the addition of a bias, the addition of another map, and an activation function, in this order.
-The bias is required. By default, TensorFlow uses oneDNN on Linux, on processors with AVX512-VNNI, AVX-VNNI,
-AVX512-BF16 or AMX instructions, and on ARM Neoverse V1. The fused op writes only its result to memory, while
-each separate op writes a map. The rules below rewrite some sequences of ops that have another order, or no
-bias.
+The bias is required. TensorFlow uses oneDNN on x86 processors, where `core` switches oneDNN on, and on ARM
+Neoverse V1. The fused op writes only its result to memory, while each separate op writes a map. The rules
+below rewrite some sequences of ops that have another order, or no bias.
 
 In training, the graph optimiser cannot fuse these ops, because the backward pass reads the values between
 them. The rules therefore apply only inside of `policy.prediction`.
