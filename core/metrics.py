@@ -44,6 +44,15 @@ def confusion_matrix(truth, prediction, classes):
         return tf.reshape(counts, [classes, classes])
 
 
+def is_wrong(truth, prediction):
+    """Return True for each pixel whose predicted class differs from its true class: bool, same shape.
+
+    truth, prediction: integer tensors, or integer arrays, of the same shape. A pixel whose true class is
+    IGNORE is never wrong.
+    """
+    return (truth != prediction) & (truth != IGNORE)
+
+
 def accuracy(confusion):
     """Return the share of all pixels whose class was predicted correctly: float64, 0 to 1."""
     return _ratio(np.trace(confusion), confusion.sum())

@@ -4,7 +4,6 @@ import numpy as np
 import tensorflow as tf
 
 from core import lowering, metrics
-from core.experiment import IGNORE
 from core.runtime import distribution
 
 
@@ -37,30 +36,18 @@ def make_evaluate(experiment, weights, dtype):
 
         images, masks, share: an element of `core.data.batches.evaluation`. If share is 0, images and masks
         hold a copy of an example. The copy is left out of the sums and of the confusion matrix. Sums and
-        confusion matrix include the examples of all replicas.
-        sums: name -> float64: the sum of the loss and of each measure over the examples, and "examples", the
-        number of examples. confusion matrix: float64 [classes, classes], pixel counts. wrong pixels: float64
-        [B], one number for each example of this replica.
+        confusion matrix include the examples of all replicas, wrong pixels only those of this replica. The
+        forms are those of `_results`.
         """
         with lowering.prediction():
             logits = experiment.forward(weights, tf.cast(images, dtype), training=False)
-        logits = tf.cast(logits, tf.float32)
-        measured = {"examples": tf.ones(tf.shape(images)[:1])}
-        measured |= {name: measure(logits, masks) for name, measure in measures.items()}
-        predicted = metrics.class_ids(logits)
-        counts = metrics.confusion_matrix(masks, predicted, classes)
-        is_wrong = (predicted != masks) & (masks != IGNORE)
-        wrong = tf.reduce_sum(tf.cast(is_wrong, tf.float64), axis=[1, 2])
+        *totals, wrong = _results(tf.cast(logits, tf.float32), masks, measures, classes)
         # If a batch has fewer examples than there are replicas, some replicas get a copy of an example, with
-        # the share 0. Below, the results for these copies are replaced by 0.
+        # the share 0. The results for these copies are replaced by 0.
         own = share > 0
-        sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
-        # The counts become float64, because all_reduce needs the same dtype for counts and sums. float64
-        # stores counts up to 2**53 exactly.
-        results = sums, tf.cast(counts, tf.float64)
-        results = tf.nest.map_structure(lambda total: tf.where(own, total, 0), results)
+        totals = tf.nest.map_structure(lambda total: tf.where(own, total, 0), totals)
         replica = tf.distribute.get_replica_context()
-        return *replica.all_reduce(tf.distribute.ReduceOp.SUM, results), wrong
+        return *replica.all_reduce(tf.distribute.ReduceOp.SUM, totals), wrong
 
     @tf.function(autograph=False, reduce_retracing=True)
     def evaluation_step(images, masks, share):
@@ -79,6 +66,25 @@ def make_evaluate(experiment, weights, dtype):
         return means, confusion, np.concatenate(wrong)
 
     return evaluate
+
+
+def _results(logits, masks, measures, classes):
+    """Return (sums, confusion matrix, wrong pixels) of B examples.
+
+    sums: name -> float64: the sum of each measure over the examples, and "examples", the number of examples.
+    confusion matrix: float64 [classes, classes], pixel counts. wrong pixels: float64 [B].
+
+    logits: float32 [B, H, W, C]. masks: class ids [B, H, W]. measures: name -> a function (logits, masks) ->
+    [B]. classes: the number of classes.
+    """
+    measured = {"examples": tf.ones(tf.shape(logits)[:1])}
+    measured |= {name: measure(logits, masks) for name, measure in measures.items()}
+    sums = {name: tf.reduce_sum(tf.cast(each, tf.float64)) for name, each in measured.items()}
+    predicted = metrics.class_ids(logits)
+    # The counts become float64, because all_reduce needs the same dtype for counts and sums. float64 stores
+    # counts up to 2**53 exactly.
+    counts = tf.cast(metrics.confusion_matrix(masks, predicted, classes), tf.float64)
+    return sums, counts, tf.reduce_sum(tf.cast(metrics.is_wrong(masks, predicted), tf.float64), axis=[1, 2])
 
 
 def make_predict(experiment, weights, dtype):

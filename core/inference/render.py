@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from core.experiment import IGNORE
-from core.metrics import is_metric
+from core.metrics import is_metric, is_wrong
 
 CAPTION = 18  # height, in pixels, of the line of text above each row of pictures
 WRONG = (225, 45, 60)  # colour of wrong pixels: red
@@ -28,7 +28,7 @@ def errors(photo, truth, prediction):
     class differs from its true class. A pixel whose true class is IGNORE is never wrong.
     """
     grey = photo.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
-    wrong = ((truth != prediction) & (truth != IGNORE))[..., None]
+    wrong = is_wrong(truth, prediction)[..., None]
     return np.where(wrong, 0.3 * grey + 0.7 * np.array(WRONG), grey).astype(np.uint8)
 
 

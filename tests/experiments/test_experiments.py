@@ -45,7 +45,8 @@ def test_each_experiment_trains_on_generated_data_and_its_run_is_evaluated_predi
     best = f"--flagfile={ROOT}/experiments/best/{script.__name__.rpartition('.')[2]}.cfg"
     article_flags, better = cli.parse(script.define_flags), cli.parse(script.define_flags, [best])
     changed = {name for name in better if better[name].value != article_flags[name].value}
-    assert changed and not changed & {"size", "patch_size", "data_dir", "seed", "split_by"}
+    own = {"epochs"} if script is oxford_pets else set()  # the better settings of oxford_pets train longer
+    assert changed and not (changed - own) & {"epochs", "size", "patch_size", "data_dir", "seed", "split_by"}
     folders = [f"--run_dir={tmp_path / 'run'}", f"--cache_dir={shared_cache}"]
     assert experiments.train(script, best, *COMMANDS[script], *folders, "--epochs=1") == 0
     (row,) = run_folder.read_metrics(tmp_path / "run")
